@@ -1,0 +1,1 @@
+"""Photos, masks and what is made of them: sources, degradations, universal data."""

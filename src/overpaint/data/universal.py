@@ -1,0 +1,202 @@
+"""Universal training data: photos with regions redrawn, and the masks that say where.
+
+Source: NIX-Net (IJCAI 2021), section 3.2, eq. 2: X = (1 - m) * I + m * G(I), with m = 1 where
+inpainted (the paper's M is 1 - m). Beyond the paper, each an option of `UniversalConfig`:
+
+- a *bank* of autoencoders and simpler *traces* instead of one G;
+- a random *history* of the photo (resize, JPEG) before the blend: the known pixels of a photo
+  in the wild carry such traces, and what an inpainter draws does not;
+- *degradations* after the blend, because the picture is saved and shared afterwards;
+- *untouched* photos, which went through the same history and degradations.
+
+Where the mask is 0, a sample equals the photo bit for bit until it is degraded: the blend is
+done on 8-bit values after G(I) was rounded. Sample i is a pure function of (seed, i).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from overpaint.data import masks
+from overpaint.data.autoencoder import reconstruct
+from overpaint.data.crops import random_crop, random_flip
+from overpaint.data.degrade import Degrade, History, Step
+from overpaint.data.masks import MaskFn
+from overpaint.data.sources import PhotoSource
+from overpaint.data.traces import TRACES
+from overpaint.images import to_tensor
+
+
+class UniversalConfig(BaseModel):
+    """How a universal sample is drawn."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = Field(default=128, ge=16, description="side of a sample, pixels")
+    masks: dict[str, float] = Field(
+        default={"brush": 1.0}, description="kinds of masks, or objects:FOLDER, and their weights"
+    )
+    bank: dict[str, float] = Field(
+        description="autoencoders and their weights: names of records, or taef2:FOLDER"
+    )
+    traces: dict[str, float] = Field(
+        default={}, description="names in `traces.TRACES` and their weights"
+    )
+    untouched: float = Field(
+        default=0.2, ge=0, le=1, description="share of samples with an empty mask"
+    )
+    history: History = History()
+    degrade: Degrade = Degrade()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One universal sample, with all that is needed to explain it."""
+
+    pixels: np.ndarray
+    """uint8 (h, w, 3)."""
+    mask: np.ndarray
+    """uint8 (h, w), 1 = redrawn; all 0 for an untouched photo."""
+    source: str
+    """Name of the photo."""
+    redrawn_by: str
+    """The autoencoder or trace; "" for an untouched photo."""
+    steps: tuple[Step, ...] = ()
+    """History before the blend (names start with "history:") and degradations after it."""
+
+
+def blend(photo: np.ndarray, reconstruction: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Eq. 2 on 8-bit values: the photo, and inside the mask its reconstruction.
+
+    photo, reconstruction: uint8 (h, w, 3); mask: (h, w), nonzero = redrawn. -> uint8 (h, w, 3),
+    equal to `photo` bit for bit wherever the mask is 0.
+    """
+    return np.where(mask[..., None] != 0, reconstruction, photo)
+
+
+class Pairs(Protocol):
+    """Where photos (after their history) and their reconstructions come from."""
+
+    def draw(self, rng: np.random.Generator) -> "Pair": ...
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photo after its history and one reconstruction of it by a member of the bank."""
+
+    photo: np.ndarray
+    reconstruction: np.ndarray
+    source: str
+    member: str
+    steps: tuple[Step, ...] = ()
+
+
+def draw_weighted(weights: Mapping[str, float], rng: np.random.Generator) -> str:
+    """A key of `weights`, each as likely as its weight says."""
+    names, values = list(weights), np.array(list(weights.values()), dtype=float)
+    return names[int(rng.choice(len(names), p=values / values.sum()))]
+
+
+class LivePairs:
+    """Pairs made on the fly: read a photo, give it a history, crop, reconstruct."""
+
+    def __init__(
+        self,
+        photos: PhotoSource,
+        bank: Mapping[str, nn.Module],
+        weights: Mapping[str, float],
+        history: History,
+        crop: int,
+    ) -> None:
+        self.photos, self.bank, self.weights = photos, bank, weights
+        self.history, self.crop = history, crop
+
+    def draw(self, rng: np.random.Generator) -> Pair:
+        index = int(rng.integers(len(self.photos)))
+        photo, steps = self.photo(index, rng)
+        member = draw_weighted(self.weights, rng)
+        reconstruction = reconstruct(self.bank[member], photo)
+        return Pair(photo, reconstruction, self.photos.names[index], member, steps)
+
+    def photo(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple[Step, ...]]:
+        """Crop of photo `index` after a random history."""
+        # A history of the whole of a 12-megapixel photo would be wasted: crop first.
+        pixels = self.photos.read(index)
+        margin = self.history.margin(self.crop)
+        pixels = random_crop(pixels, max(margin, self.crop), rng)
+        pixels, steps = self.history(pixels, rng, self.crop)
+        return pixels, tuple(steps)
+
+
+class UniversalDataset(Dataset[dict[str, Tensor]]):
+    """Universal samples by running number, for training.
+
+    Item: {"image": (3, size, size) in [0, 1], "mask": (1, size, size) in {0, 1}}.
+    """
+
+    def __init__(self, config: UniversalConfig, pairs: Pairs, mask_fn: MaskFn, seed: int) -> None:
+        self.config, self.pairs, self.mask_fn, self.seed = config, pairs, mask_fn, seed
+
+    def sample(self, index: int) -> Sample:
+        rng = np.random.default_rng([self.seed, index])
+        config = self.config
+        pair = self.pairs.draw(rng)
+        margin = config.degrade.margin(config.size)
+        both = random_crop(np.dstack([pair.photo, pair.reconstruction]), margin, rng)
+        photo, redrawn = both[..., :3], both[..., 3:]
+        name = pair.member
+        weights = {"": sum(config.bank.values()), **config.traces}
+        if trace := draw_weighted(weights, rng):
+            name, redrawn = trace, TRACES[trace](photo, rng)
+        mask = self.mask_fn(margin, margin, rng)
+        if rng.random() < config.untouched:
+            name, mask = "", np.zeros_like(mask)
+        blended = blend(photo, redrawn, mask)
+        pixels, mask, steps = config.degrade(blended, mask, rng, config.size)
+        pixels, mask = random_flip(rng, pixels, mask)
+        return Sample(pixels, mask, pair.source, name, (*pair.steps, *steps))
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        sample = self.sample(index)
+        mask = torch.from_numpy(sample.mask.astype(np.float32))[None]
+        return {"image": to_tensor(sample.pixels)[0], "mask": mask}
+
+
+def universal_test_set(
+    photos: PhotoSource,
+    autoencoders: Mapping[str, nn.Module],
+    *,
+    size: int = 256,
+    num: int,
+    seed: int,
+) -> Iterator[Sample]:
+    """The paper's protocol: free-form brush masks, lossless, no history, every photo inpainted.
+
+    The members take turns, so each has the same number of samples, and photo i is the same for
+    any bank of the same size.
+    """
+    members = sorted(autoencoders)
+    for i in range(num):
+        rng = np.random.default_rng([seed, i])
+        index = i % len(photos)
+        photo = random_crop(photos.read(index), size, rng)
+        mask = masks.brush(size, size, rng)
+        member = members[i % len(members)]
+        pixels = blend(photo, reconstruct(autoencoders[member], photo), mask)
+        yield Sample(pixels, mask, photos.names[index], member)
+
+
+def mask_mixture(weights: Mapping[str, float], assets: Path = Path()) -> MaskFn:
+    """The mask kinds of a config; "objects:FOLDER" takes shapes from a folder below `assets`."""
+    prefix = "objects:"
+    shapes = {
+        n: masks.ObjectMasks(assets / n[len(prefix) :]) for n in weights if n.startswith(prefix)
+    }
+    return masks.mixture(weights, shapes)

@@ -1,0 +1,89 @@
+"""What every detector shares: the input contract, padding to the stride, and the crop.
+
+- A detector maps a photo to logits. No sigmoid, threshold or loss inside.
+- Any size is taken: the photo is padded at the right and at the bottom by replication to a
+  multiple of `stride`, and the logits are cropped back. Padding only there keeps the pixel grid
+  of the photo and that of a tile at the same place.
+- The shape is checked in every call; the values only in eval mode, because the pass over all
+  pixels would be paid in every training step and the training data is made by our own code.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from overpaint.errors import InputError
+
+# How far float arithmetic before the detector (a resize, say) may leave [0, 1].
+RANGE_TOLERANCE = 1e-3
+
+
+def check_shape(image: Tensor) -> None:
+    """Raise InputError unless `image` is a float tensor (b, 3, h, w) with at least one pixel."""
+    if not image.is_floating_point():
+        raise InputError(
+            f"the image is {image.dtype}; convert it to float and divide by 255, "
+            "or use overpaint.images.to_tensor"
+        )
+    shape = tuple(image.shape)
+    if image.ndim != 4:
+        raise InputError(f"the image has shape {shape}, not (b, 3, h, w); add a batch dimension")
+    if shape[1] != 3:
+        raise InputError(
+            f"the image has {shape[1]} channel(s), a detector takes 3 (RGB): repeat a grey image "
+            "with image.expand(-1, 3, -1, -1), drop an alpha channel"
+        )
+    if 0 in shape:
+        raise InputError(f"the image has shape {shape}: give at least one photo of one pixel")
+
+
+def check_image(image: Tensor) -> None:
+    """Raise InputError, naming the remedy, unless `image` is (b, 3, h, w), finite, in [0, 1]."""
+    check_shape(image)
+    low, high = (value.item() for value in torch.aminmax(image.detach()))
+    if low != low or high != high:
+        raise InputError("the image holds NaN: replace it, for instance with torch.nan_to_num")
+    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
+        raise InputError(
+            f"the image ranges from {low:.4g} to {high:.4g}, not within [0, 1]: "
+            "divide 8-bit values by 255 and undo any mean and deviation normalisation"
+        )
+
+
+class Detector(nn.Module, ABC):
+    """Base of all detectors: a photo (b, 3, h, w) in [0, 1] to logits (b, 1, h, w).
+
+    A subclass sets `stride` and implements `_logits`, which sees sizes that are multiples of it.
+    """
+
+    stride: ClassVar[int] = 1
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the logits, at least float32, of the input's size; positive means inpainted.
+
+        image: (b, 3, h, w), RGB in [0, 1], any height and width.
+        Raises InputError for another shape or type and, in eval mode, for NaN or values outside
+        [0, 1].
+        """
+        if self.training:
+            check_shape(image)
+        else:
+            check_image(image)
+        height, width = image.shape[-2:]
+        padding = (0, -width % self.stride, 0, -height % self.stride)
+        if any(padding):
+            image = F.pad(image, padding, mode="replicate")
+        logits = self._logits(image)[..., :height, :width]
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    @abstractmethod
+    def _logits(self, image: Tensor) -> Tensor:
+        """Map (b, 3, h, w), h and w multiples of `stride`, to logits (b, 1, h, w)."""
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of trainable values."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)

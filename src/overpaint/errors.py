@@ -1,0 +1,37 @@
+"""Every error that overpaint raises on purpose.
+
+A message names the file (or the argument) and the remedy, so that a command line may print it
+as it stands. All derive from `OverpaintError`, which is what a batch catches to go on with the
+next photo.
+"""
+
+
+class OverpaintError(Exception):
+    """Base of all errors that are the input's fault and not a bug."""
+
+
+class ImageError(OverpaintError):
+    """A photo or mask file that cannot be read, is too large, or cannot be written."""
+
+
+class InputError(OverpaintError, ValueError):
+    """A tensor or argument that breaks a public contract (shape, range, finite values)."""
+
+
+class ConfigError(OverpaintError):
+    """A run's configuration with an unknown key or an impossible value."""
+
+
+class WeightsError(OverpaintError):
+    """Weights that are missing, damaged, or made for another network."""
+
+
+class TrainingError(OverpaintError):
+    """A run that cannot go on: non-finite loss, no photos, a checkpoint of another run."""
+
+
+class UnknownNameError(OverpaintError, KeyError):
+    """A model name that nobody registered; the message suggests the nearest ones."""
+
+    def __str__(self) -> str:  # KeyError would show the message in quotes
+        return str(self.args[0])

@@ -1,0 +1,168 @@
+"""The numbers of the benchmark, for one picture and over many.
+
+- Each metric is a pure update (what one picture, tile or batch adds) and a pure compute (the
+  number that follows), so that whole, tiled and distributed sums are the same maths. `Means` is
+  the only thing with a state: the pictures' numbers, by name.
+- Per picture first, then the mean over pictures (mIoU), as in Li et al., IJCAI 2021.
+- A pixel counts as found where its value is at or above the threshold, as everywhere else here.
+- Empty cases. IoU, precision, recall and F1 are 1 when prediction and mask are both empty; where
+  only one of the two is, they are 0. The AUC of a picture with one class only is undefined: NaN.
+- A NaN is "no number": it is left out of a mean, and `n` says how many remain.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from overpaint.errors import InputError
+
+
+class Counts(NamedTuple):
+    """Pixels by prediction and truth; add two to pool them."""
+
+    hits: int = 0
+    false_alarms: int = 0
+    misses: int = 0
+    rejections: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":  # type: ignore[override]
+        return Counts(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def count(predicted: np.ndarray, mask: np.ndarray) -> Counts:
+    """Update: the pixels of two masks of one shape; anything but 0 is 1."""
+    predicted, mask = _same_shape(predicted, mask)
+    found, true = predicted.astype(bool), mask.astype(bool)
+    hits = int(np.count_nonzero(found & true))
+    num_found, num_true = int(np.count_nonzero(found)), int(np.count_nonzero(true))
+    return Counts(hits, num_found - hits, num_true - hits, true.size - num_found - num_true + hits)
+
+
+def overlap(counts: Counts) -> dict[str, float]:
+    """Compute: "iou", "precision", "recall" and "f1", each in [0, 1]."""
+    hits, false_alarms, misses, _ = counts
+    nothing = float(false_alarms + misses == 0)  # 1 where both are empty, 0 where one is
+
+    def ratio(part: int, whole: int) -> float:
+        return part / whole if whole else nothing
+
+    return {
+        "iou": ratio(hits, hits + false_alarms + misses),
+        "precision": ratio(hits, hits + false_alarms),
+        "recall": ratio(hits, hits + misses),
+        "f1": ratio(2 * hits, 2 * hits + false_alarms + misses),
+    }
+
+
+def pixel_auc(values: np.ndarray, mask: np.ndarray) -> float:
+    """Area under the ROC curve of the pixels of one picture; NaN when they are of one class.
+
+    values: any score that rises with suspicion (logits or heatmap). Exact: the share of pairs of
+    an inpainted and an untouched pixel in which the inpainted one is higher, ties counting half
+    (Mann-Whitney with average ranks). Raises InputError for NaN or differing shapes.
+    """
+    values, mask = _same_shape(values, mask)
+    inside = mask.astype(bool)
+    positives, negatives = np.sort(values[inside]), np.sort(values[~inside])
+    if not positives.size or not negatives.size:
+        return float("nan")
+    if np.isnan(positives[-1]) or np.isnan(negatives[-1]):  # a sort puts NaN last
+        raise InputError("the heatmap holds NaN; check the weights and the photo")
+    below = np.searchsorted(negatives, positives, side="left").sum(dtype=np.int64)
+    not_above = np.searchsorted(negatives, positives, side="right").sum(dtype=np.int64)
+    return float(int(below) + int(not_above)) / (2.0 * positives.size * negatives.size)
+
+
+def image_scores(values: np.ndarray, mask: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+    """One picture: "iou", "precision", "recall" and "f1" at `threshold`, and "auc".
+
+    values: heatmap (h, w), or logits with a threshold on their scale. mask: (h, w), 1 = inpainted.
+    """
+    at_threshold = overlap(count(np.asarray(values) >= threshold, mask))
+    return {**at_threshold, "auc": pixel_auc(values, mask)}
+
+
+class SquaredError(NamedTuple):
+    """Sum of squared differences and how many; add two to pool them."""
+
+    total: float = 0.0
+    num: int = 0
+
+    def __add__(self, other: "SquaredError") -> "SquaredError":  # type: ignore[override]
+        return SquaredError(self.total + other.total, self.num + other.num)
+
+
+def squared_error(image: np.ndarray, reference: np.ndarray) -> SquaredError:
+    """Update: two arrays of one shape, uint8 or float."""
+    image, reference = _same_shape(image, reference)
+    difference = image.astype(np.float64) - reference.astype(np.float64)
+    return SquaredError(float(np.square(difference).sum()), difference.size)
+
+
+def psnr(error: SquaredError, peak: float = 255.0) -> float:
+    """Compute: 10 log10(peak² / mean squared error) in dB; inf for equal arrays, NaN for none."""
+    if not error.num:
+        return float("nan")
+    if error.total == 0:
+        return float("inf")
+    return float(10 * np.log10(peak**2 * error.num / error.total))
+
+
+@dataclass
+class Means:
+    """Accumulator: the numbers of each picture, by metric."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+    def update(self, numbers: Mapping[str, float]) -> None:
+        """Add one picture's numbers."""
+        for name, value in numbers.items():
+            self.values.setdefault(name, []).append(float(value))
+
+    def merge(self, other: "Means") -> None:
+        """Add the pictures of another accumulator."""
+        for name, values in other.values.items():
+            self.values.setdefault(name, []).extend(values)
+
+    def compute(self) -> dict[str, float]:
+        """The mean of each metric over the pictures that have a number."""
+        return {name: mean(values) for name, values in self.values.items()}
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean of the values that are not NaN; NaN when there are none."""
+    numbers = _numbers(values)
+    return float(numbers.mean()) if numbers.size else float("nan")
+
+
+def bootstrap(
+    groups: Sequence[Iterable[float]], *, seed: int = 0, num: int = 2000, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of the mean over groups of their means, by drawing pictures anew.
+
+    Pictures are drawn with replacement within each group, so a group keeps its weight; a plain
+    mean is the case of one group. (NaN, NaN) when a group holds no number.
+    """
+    rng = np.random.default_rng(seed)
+    draws = np.zeros(num)
+    for group in groups:
+        numbers = _numbers(group)
+        if not numbers.size:
+            return float("nan"), float("nan")
+        draws += numbers[rng.integers(numbers.size, size=(num, numbers.size))].mean(axis=1)
+    low, high = np.quantile(draws / len(groups), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _numbers(values: Iterable[float]) -> np.ndarray:
+    array = np.array(list(values), dtype=np.float64)
+    return array[~np.isnan(array)]
+
+
+def _same_shape(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    first, second = np.asarray(first), np.asarray(second)
+    if first.shape != second.shape:
+        raise InputError(f"shapes {first.shape} and {second.shape} differ; give both at one size")
+    return first, second

@@ -1,0 +1,1 @@
+"""Inpainters, one paper a file. Importing this package registers them all."""

@@ -1,0 +1,86 @@
+"""Names for models: a file registers what it builds, everyone else asks by name.
+
+- A registry is filled by importing its `home` package, which happens at the first question and
+  not before: naming a registry costs no import of torch.
+- `home` is a string and imported by name, so this module depends on none of the models.
+- An unknown name raises an error that suggests the nearest known ones.
+"""
+
+import difflib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from overpaint.errors import UnknownNameError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[T]):
+    """One registered model: how to build it, and where it comes from."""
+
+    name: str
+    factory: Callable[..., T]
+    """Builds the model from its configuration's fields, given as keyword arguments."""
+    paper: str
+    """Title, venue or arXiv id."""
+    licence: str
+    """Licence of the code and of the ideas' official code, if any."""
+    summary: str = ""
+    """A few words for a list."""
+
+
+class Registry(Generic[T]):
+    """Models of one kind by name."""
+
+    def __init__(self, kind: str, home: str | None = None) -> None:
+        """kind: the word used in messages. home: module whose import registers the models."""
+        self.kind = kind
+        self._home = home
+        self._entries: dict[str, Entry[T]] = {}
+
+    def register(
+        self, name: str, factory: Callable[..., T], *, paper: str, licence: str, summary: str = ""
+    ) -> None:
+        """Add a model. Raises ValueError when the name is taken by another factory."""
+        if name in self._entries:
+            raise ValueError(f"the {self.kind} name {name!r} is already registered")
+        self._entries[name] = Entry(name, factory, paper, licence, summary)
+
+    def get(self, name: str) -> Entry[T]:
+        """Return the entry of `name`. Raises UnknownNameError with the nearest names."""
+        self._load()
+        if name not in self._entries:
+            raise UnknownNameError(self._unknown(name))
+        return self._entries[name]
+
+    def create(self, name: str, **config: Any) -> T:
+        """Build the model `name` with its configuration's fields."""
+        return self.get(name).factory(**config)
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        self._load()
+        return sorted(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        self._load()
+        return name in self._entries
+
+    def _load(self) -> None:
+        if self._home is not None:
+            importlib.import_module(self._home)
+
+    def _unknown(self, name: str) -> str:
+        near = difflib.get_close_matches(name, self._entries, n=3)
+        known = ", ".join(sorted(self._entries)) or "none"
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        return f"no {self.kind} is called {name!r}{hint} Known: {known}"
+
+
+# `Any` keeps torch out of this module: entries build nn.Module subclasses of the named kind.
+detectors: Registry[Any] = Registry("detector", home="overpaint.detectors")
+inpainters: Registry[Any] = Registry("inpainter", home="overpaint.inpainters")
+autoencoders: Registry[Any] = Registry("autoencoder", home="overpaint.data.bank")

@@ -1,0 +1,97 @@
+"""Training of an autoencoder G for the universal data, as a GAN's generator.
+
+Source: NIX-Net (IJCAI 2021), eq. 1: adversarial term + 0.1 * ||G(I) - I||_2. Readings, not in
+the paper: a 70x70 PatchGAN with spectral norm as D; the adversarial term joins when the
+reconstruction has settled (`adversarial_from`); G uses its non-saturating form.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from overpaint.data.autoencoder import Autoencoder, AutoencoderConfig, reconstruct
+from overpaint.data.crops import PhotoCrops
+from overpaint.data.sources import PhotoSource
+from overpaint.evaluation.metrics import psnr, squared_error
+from overpaint.layers.patchgan import PatchDiscriminator
+from overpaint.training import losses
+from overpaint.training.config import LoopConfig, Section
+from overpaint.training.loop import Batch
+
+
+class EquationOne(Section):
+    """The terms of eq. 1 and how this member of the bank weighs them."""
+
+    reconstruction: Literal["l2", "l1"] = "l2"
+    reconstruction_weight: float = Field(default=0.1, gt=0, description="lambda")
+    adversarial_weight: float = Field(default=1.0, ge=0, description="0: reconstruction alone")
+    adversarial_from: int = Field(default=0, ge=0, description="step at which the GAN term joins")
+    discriminator_width: int = Field(default=64, gt=0)
+
+
+class AutoencoderRun(Section):
+    """A recipe for one autoencoder."""
+
+    name: str = Field(description="of the weights that the run exports")
+    loop: LoopConfig
+    loss: EquationOne = EquationOne()
+    model: dict[str, Any] = Field(default={}, description="fields of AutoencoderConfig")
+    crop: int = Field(default=128, ge=16, description="side of the training crops, pixels")
+    validation_crop: int = 256
+    validation_photos: int = 32
+
+
+class AutoencoderTask:
+    """What the loop needs; see `training.loop.Task`."""
+
+    def __init__(self, run: AutoencoderRun, photos: PhotoSource, validation: PhotoSource) -> None:
+        self.run, self.photos = run, photos
+        self.modules: dict[str, nn.Module] = {"model": Autoencoder(AutoencoderConfig(**run.model))}
+        if run.loss.adversarial_weight:
+            width = run.loss.discriminator_width
+            self.modules["discriminator"] = PatchDiscriminator(width=width)
+        number = min(run.validation_photos, len(validation))
+        # Spread over the list, which is sorted by folder.
+        chosen = np.linspace(0, len(validation) - 1, number).round().astype(int)
+        self.validation = [centre(validation.read(int(i)), run.validation_crop) for i in chosen]
+
+    def dataset(self) -> PhotoCrops:
+        return PhotoCrops(self.photos, self.run.crop, self.run.loop.seed)
+
+    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+        terms, image = self.run.loss, batch["image"]
+        reconstruction = self.modules["model"](image).float()
+        distance = losses.euclidean if terms.reconstruction == "l2" else losses.absolute
+        loss = terms.reconstruction_weight * distance(reconstruction, image)
+        adversarial = "discriminator" in self.modules and step >= terms.adversarial_from
+        if adversarial:
+            discriminator = self.modules["discriminator"].requires_grad_(False)
+            fake = discriminator(reconstruction).float()
+            loss = loss + terms.adversarial_weight * losses.generator_loss(fake)
+        yield "model", loss
+        if adversarial:
+            discriminator = self.modules["discriminator"].requires_grad_(True)
+            real, fake = discriminator(image), discriminator(reconstruction.detach())
+            yield "discriminator", losses.discriminator_loss(real.float(), fake.float())
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        values = [
+            psnr(squared_error(reconstruct(model, photo), photo)) for photo in self.validation
+        ]
+        return {"figure": float(np.mean(values)), "psnr": float(np.mean(values))}
+
+    def pictures(self, model: nn.Module) -> dict[str, Tensor]:
+        photo = self.validation[0]
+        pair = np.concatenate([photo, reconstruct(model, photo)], axis=1)
+        return {"photo and reconstruction": torch.from_numpy(pair / 255).permute(2, 0, 1)}
+
+
+def centre(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The middle (size, size) of a photo, or all of it along a side that is shorter."""
+    height, width = pixels.shape[:2]
+    top, left = max(0, (height - size) // 2), max(0, (width - size) // 2)
+    return pixels[top : top + size, left : left + size]

@@ -1,0 +1,135 @@
+"""Training of a detector on universal data.
+
+Source: NIX-Net (IJCAI 2021), sections 3.2 to 5: focal loss with gamma 2 (eq. 4), Adam, early
+stopping on the validation mIoU at the threshold 0.5. Validation samples are universal samples of
+photos that are not trained on, drawn once and kept.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+from overpaint.data.bank import load_bank
+from overpaint.data.cache import build_cache
+from overpaint.data.sources import PhotoSource
+from overpaint.data.universal import (
+    LivePairs,
+    Pairs,
+    UniversalConfig,
+    UniversalDataset,
+    mask_mixture,
+)
+from overpaint.evaluation.metrics import image_scores
+from overpaint.registry import detectors
+from overpaint.training import losses
+from overpaint.training.config import LoopConfig, Section
+from overpaint.training.loop import Batch
+
+
+class CacheConfig(Section):
+    """Reconstructions computed once, see `data.cache`; `num` 0 makes them on the fly."""
+
+    num: int = Field(default=0, ge=0, description="photos after a random history")
+    slots: int = Field(default=1, ge=1, description="reconstructions of each")
+    side: int = Field(default=224, ge=32, description="side of the cached crops, pixels")
+
+
+class DetectorRun(Section):
+    """A recipe for one detector."""
+
+    name: str = Field(description="of the weights that the run exports")
+    detector: str = Field(default="nixnet", description="name in the registry")
+    model: dict[str, Any] = Field(default={}, description="the detector's configuration")
+    loop: LoopConfig
+    data: UniversalConfig
+    cache: CacheConfig = CacheConfig()
+    focal_gamma: float = Field(default=2.0, ge=0)
+    validation_samples: int = Field(default=128, ge=1)
+
+
+class DetectorTask:
+    """What the loop needs; see `training.loop.Task`."""
+
+    def __init__(self, run: DetectorRun, train: Pairs, validation: Pairs, assets: Path) -> None:
+        self.run = run
+        self.modules: dict[str, nn.Module] = {"model": detectors.create(run.detector, **run.model)}
+        mask_fn = mask_mixture(run.data.masks, assets)
+        self.train = UniversalDataset(run.data, train, mask_fn, run.loop.seed)
+        # The largest seed of 32 bit belongs to validation, so that it never follows a run's own.
+        held_out = UniversalDataset(run.data, validation, mask_fn, 2**32 - 1)
+        self.validation = [held_out[i] for i in range(run.validation_samples)]
+
+    def dataset(self) -> Dataset[dict[str, Tensor]]:
+        return self.train
+
+    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+        logits = self.modules["model"](batch["image"])
+        yield "model", losses.focal_loss(logits.float(), batch["mask"], self.run.focal_gamma)
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """mIoU and AUC over the redrawn samples; flagged share of the untouched ones."""
+        inpainted: list[dict[str, float]] = []
+        flagged: list[float] = []
+        for sample in self.validation:
+            heatmap = self._heatmap(model, sample["image"])
+            mask = sample["mask"][0].numpy()
+            if mask.any():
+                inpainted.append(image_scores(heatmap, mask))
+            else:
+                flagged.append(float((heatmap > 0.5).mean()))
+        mean = {k: float(np.nanmean([s[k] for s in inpainted])) for k in ("iou", "auc")}
+        false_alarms = float(np.mean(flagged)) if flagged else float("nan")
+        return {
+            "figure": mean["iou"],
+            "miou": mean["iou"],
+            "auc": mean["auc"],
+            "flagged_untouched": false_alarms,
+        }
+
+    def pictures(self, model: nn.Module) -> dict[str, Tensor]:
+        """Three validation samples side by side: image, mask, heatmap."""
+        rows = []
+        for sample in self.validation[:3]:
+            heatmap = torch.from_numpy(self._heatmap(model, sample["image"]))[None]
+            grey = [m.expand(3, -1, -1) for m in (sample["mask"], heatmap)]
+            rows.append(torch.cat([sample["image"], *grey], dim=2))
+        return {"image, mask and heatmap": torch.cat(rows, dim=1)}
+
+    @torch.inference_mode()
+    def _heatmap(self, model: nn.Module, image: Tensor) -> np.ndarray:
+        device = next(model.parameters()).device
+        batch = default_collate([image]).to(device)
+        return torch.sigmoid(model(batch))[0, 0].cpu().numpy()
+
+
+def make_pairs(
+    run: DetectorRun, photos: PhotoSource, assets: Path, folder: Path | None, progress: Any = None
+) -> Pairs:
+    """The photos and reconstructions of a run: from a cache in `folder`, or on the fly."""
+    bank = load_bank(run.data.bank, assets)
+    cached = folder is not None and run.cache.num > 0
+    margin = run.data.degrade.margin(run.data.size)
+    crop = run.cache.side if cached else margin
+    live = LivePairs(photos, bank, run.data.bank, run.data.history, crop)
+    if not cached or folder is None:
+        return live
+    key = {
+        "bank": run.data.bank,
+        "history": run.data.history.model_dump(mode="json"),
+        "photos": len(photos),
+    }
+    return build_cache(
+        folder,
+        live,
+        num=run.cache.num,
+        slots=run.cache.slots,
+        seed=run.loop.seed,
+        key=key,
+        **({"progress": progress} if progress else {}),
+    )

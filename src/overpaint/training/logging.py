@@ -1,0 +1,87 @@
+"""What a run writes while it goes: a JSONL file, TensorBoard events, a progress bar."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+
+class RunLog:
+    """`log.jsonl` and TensorBoard events in a run's folder; silent in all but the main process."""
+
+    def __init__(self, out: Path, *, enabled: bool = True) -> None:
+        self.out, self.enabled = out, enabled
+        self.console = Console(stderr=True, quiet=not enabled)
+        self.writer: Any = None
+
+    def __enter__(self) -> "RunLog":
+        if self.enabled:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.file = (self.out / "log.jsonl").open("a", encoding="utf-8")
+            self.writer = _tensorboard(self.out)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.enabled:
+            self.file.close()
+        if self.writer is not None:
+            self.writer.close()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False)
+
+    def scalars(self, step: int, values: dict[str, float], *, show: bool = False) -> None:
+        if not self.enabled:
+            return
+        row = {"step": step, "time": round(time.time(), 1), **values}
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
+        if show:
+            self.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+
+    def pictures(self, step: int, pictures: dict[str, Tensor]) -> None:
+        if self.writer is not None:
+            for name, picture in pictures.items():
+                self.writer.add_image(name, picture.float().cpu().clamp(0, 1), step)
+
+    @contextmanager
+    def progress(self, done: int, total: int) -> Iterator[Callable[[dict[str, float], int], None]]:
+        """A bar with images/s, time left and losses; yields the function to call after a step."""
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.0f} images/s"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+        )
+        started, seen = time.perf_counter(), 0
+        with Progress(*columns, console=self.console, refresh_per_second=2) as bar:
+            task = bar.add_task("training", total=total, completed=done, rate=0.0, losses="")
+
+            def advance(losses: dict[str, float], num_images: int) -> None:
+                nonlocal seen
+                seen += num_images
+                rate = seen / (time.perf_counter() - started)
+                text = " ".join(f"{k} {v:.3g}" for k, v in losses.items())
+                bar.update(task, advance=1, rate=rate, losses=text)
+
+            yield advance
+
+
+def _tensorboard(out: Path) -> Any:
+    """A TensorBoard writer, or None without the `train` extra."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(out / "tensorboard"))

@@ -1,0 +1,39 @@
+"""Losses, as functions of logits or images; none lives inside a network."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 2.0) -> Tensor:
+    """Focal loss without class weights (Lin et al. 2017; NIX-Net eq. 4), mean over pixels.
+
+    logits, mask: (b, 1, h, w), mask in {0, 1} with 1 = inpainted. -> scalar.
+    """
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
+    probability_of_truth = torch.exp(-cross_entropy)
+    return ((1 - probability_of_truth) ** gamma * cross_entropy).mean()
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Negative of the adversarial term of NIX-Net eq. 1, which D maximises; takes logits."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """Non-saturating form of the adversarial term for G (Goodfellow et al. 2014, section 3)."""
+    return F.softplus(-fake).mean()
+
+
+def euclidean(reconstruction: Tensor, image: Tensor) -> Tensor:
+    """||G(I) - I||_2 of eq. 1: the norm of each picture's error, mean over the batch.
+
+    Not squared and not divided by the number of pixels: at 128 px and 30 dB it is about 7, which
+    with the paper's factor 0.1 balances the adversarial term.
+    """
+    return (reconstruction - image).flatten(1).norm(dim=1).mean()
+
+
+def absolute(reconstruction: Tensor, image: Tensor) -> Tensor:
+    """Mean absolute error times the square root of the size: L1 on the scale of `euclidean`."""
+    return (reconstruction - image).abs().mean() * image[0].numel() ** 0.5
