@@ -90,8 +90,8 @@ def stroke_angles(num_vertices: int, rng: np.random.Generator) -> list[float]:
 def brush_vertices(height: int, width: int, rng: np.random.Generator) -> list[Point]:
     """The 5 to 12 vertices (x, y) of one stroke, in pixels and inside the image.
 
-    A segment's length is normal with the mean an eighth of the diagonal and half of that as its
-    deviation, cut to 0 .. twice the mean.
+    A segment's length is normal with the mean an eighth of the image's diagonal (this one length
+    does not follow the shorter side) and half of that as its deviation, cut to 0 .. twice the mean.
     """
     num_vertices = int(rng.integers(4, 12))
     angles = stroke_angles(num_vertices, rng)

@@ -42,10 +42,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     whatever its suffix; in folders and globs the suffix decides. Each photo comes once, in the
     order given. Raises `ImageError` for a path that matches nothing.
     """
-    found: dict[Path, None] = {}
-    for path in _expand_lists(paths):
-        found.update(dict.fromkeys(_find(path)))
-    return list(found)
+    return list(dict.fromkeys(p for path in _expand_lists(paths) for p in _find(path)))
 
 
 def split(paths: Iterable[T], part: Part, seed: int = 0) -> list[T]:

@@ -5,7 +5,7 @@ stopping on the validation mIoU at the threshold 0.5. Validation samples are uni
 photos that are not trained on, drawn once and kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from overpaint.data.bank import load_bank
-from overpaint.data.cache import build_cache
+from overpaint.data.cache import CachedPairs, build_cache
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import (
     LivePairs,
@@ -36,7 +36,6 @@ class CacheConfig(Section):
     """Reconstructions computed once, see `data.cache`; `num` 0 makes them on the fly."""
 
     num: int = Field(default=0, ge=0, description="photos after a random history")
-    slots: int = Field(default=1, ge=1, description="reconstructions of each")
     side: int = Field(default=224, ge=32, description="side of the cached crops, pixels")
 
 
@@ -109,27 +108,18 @@ class DetectorTask:
 
 
 def make_pairs(
-    run: DetectorRun, photos: PhotoSource, assets: Path, folder: Path | None, progress: Any = None
+    run: DetectorRun,
+    photos: PhotoSource,
+    assets: Path,
+    folder: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, num: None,
 ) -> Pairs:
     """The photos and reconstructions of a run: from a cache in `folder`, or on the fly."""
-    bank = load_bank(run.data.bank, assets)
-    cached = folder is not None and run.cache.num > 0
-    margin = run.data.degrade.margin(run.data.size)
-    crop = run.cache.side if cached else margin
-    live = LivePairs(photos, bank, run.data.bank, run.data.history, crop)
+    data, cached = run.data, folder is not None and run.cache.num > 0
+    crop = run.cache.side if cached else data.degrade.margin(data.size)
+    live = LivePairs(photos, load_bank(data.bank, assets), data.bank, data.history, crop)
     if not cached or folder is None:
         return live
-    key = {
-        "bank": run.data.bank,
-        "history": run.data.history.model_dump(mode="json"),
-        "photos": len(photos),
-    }
-    return build_cache(
-        folder,
-        live,
-        num=run.cache.num,
-        slots=run.cache.slots,
-        seed=run.loop.seed,
-        key=key,
-        **({"progress": progress} if progress else {}),
-    )
+    key = {"history": data.history.model_dump(mode="json"), "photos": len(photos)}
+    build_cache(folder, live, num=run.cache.num, seed=run.loop.seed, key=key, progress=progress)
+    return CachedPairs(folder, data.bank)

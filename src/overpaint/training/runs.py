@@ -6,7 +6,7 @@ and calibrate, 10 % are kept for the published figures.
 
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -57,21 +57,16 @@ def train_detector(
     commit = _commit()
     train, validation = _split(photos, exclude)
     with Progress() as bar:
-        parts = {"train": train, "validation": validation}
-        pairs = {
-            name: make_pairs(run, source, assets, cache / name if cache else None, _bar(bar, name))
-            for name, source in parts.items()
-        }
+        line = bar.add_task("reconstructions")
+        pairs = make_pairs(
+            run, train, assets, cache, lambda done, num: bar.update(line, total=num, completed=done)
+        )
+    held_out = make_pairs(run, validation, assets)
     torch.manual_seed(run.loop.seed)
-    task = DetectorTask(run, pairs["train"], pairs["validation"], assets)
+    task = DetectorTask(run, pairs, held_out, assets)
     best = fit(task, run.loop, out, config_hash(run), device)
     about = {"kind": "detector", "architecture": run.detector, "config": run.model}
     return _export(run, task.modules["model"], best, export, recipe, train, commit, **about)
-
-
-def _bar(bar: Progress, name: str) -> Callable[[int, int], None]:
-    line = bar.add_task(f"reconstructing {name} photos")
-    return lambda done, total: bar.update(line, completed=done, total=total)
 
 
 def _split(photos: Sequence[str], exclude: Collection[str]) -> tuple[PhotoSource, PhotoSource]:
