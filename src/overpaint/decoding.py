@@ -78,7 +78,7 @@ def decode_image(data: bytes, name: str | Path, *, max_pixels: int | None = None
     formats = _formats_for(data, name)
     with _pillow_limited_to(limit):
         try:
-            photo = _decode(data, Path(name), formats, limit)
+            photo = _decode(data, Path(name), formats)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             reason = f"{error}; if you trust it, raise OVERPAINT_MAX_PIXELS or max_pixels"
         except ImageError as error:
@@ -134,10 +134,8 @@ def _pillow_limited_to(limit: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _decode(data: bytes, path: Path, formats: list[str], limit: int) -> Photo:
-    image: Any = Image.open(io.BytesIO(data), formats=formats)  # reads the header only
-    if image.width * image.height > limit:  # Pillow looks at twice the limit for some formats
-        raise Image.DecompressionBombError(f"{image.size} pixels exceed the limit of {limit}")
+def _decode(data: bytes, path: Path, formats: list[str]) -> Photo:
+    image: Any = Image.open(io.BytesIO(data), formats=formats)  # header and size only
     tags = getattr(image, "tag_v2", {})
     if tags.get(_SUBFILE_TYPE, 0) & 1 or _DNG in tags:
         raise ImageError("this holds a preview only (camera raw?); develop it to TIFF or JPEG")
@@ -178,8 +176,7 @@ def _rgb(image: Any, data: bytes, notes: list[str]) -> np.ndarray:
         notes.append(f"{mode} converted without its colour profile")
     if mode in ("RGBa", "La"):  # premultiplied
         image = image.convert(mode.upper())
-    # By way of RGBA, because the colour beneath full transparency must survive.
-    return np.asarray(image.convert("RGBA" if mode in {*_ALPHA_MODES, "P"} else "RGB"))[..., :3]
+    return np.asarray(image.convert("RGB"))  # leaves alpha out, composites nothing
 
 
 def _orientation(image: Any) -> int:

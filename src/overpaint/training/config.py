@@ -45,6 +45,10 @@ class LoopConfig(Section):
     validate_every: int = Field(default=500, gt=0)
     checkpoint_every: int = Field(default=500, gt=0)
     log_every: int = Field(default=20, gt=0)
+    keep: Literal["best", "last"] = Field(
+        default="best",
+        description="which validated state is exported; a GAN term lowers PSNR on purpose: last",
+    )
     patience: int | None = Field(
         default=None, gt=0, description="validations without a better figure before the run stops"
     )

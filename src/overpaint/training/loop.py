@@ -212,7 +212,7 @@ class _Swapped:
 def fit(task: Task, loop: LoopConfig, out: Path, config_hash: str, device: str = "cpu") -> Path:
     """Train until the last step, or until `patience` validations brought nothing better.
 
-    Writes `last.pt` (to resume) and `best.pt` (the averaged model of the best validation:
+    Writes `last.pt` (to resume) and `best.pt` (the averaged model of the best (or last) validation:
     {"model", "step", "figures", "config_hash"}) into `out`; -> the path of `best.pt`.
     Resumes by itself from `out/last.pt`. Raises TrainingError on a non-finite loss, and
     `InterruptedRunError` after SIGTERM or Ctrl-C, with everything saved.
@@ -282,9 +282,10 @@ def _validate(run: Run, log: RunLog, best: Path, config_hash: str, processes: Pr
             figures = run.task.validate(model)
             log.scalars(run.step, {f"validation/{k}": v for k, v in figures.items()}, show=True)
             log.pictures(run.step, run.task.pictures(model))
-            run.validations_since_best += 1
-            if figures["figure"] > run.best:
-                run.best, run.validations_since_best = figures["figure"], 0
+            better = figures["figure"] > run.best
+            run.validations_since_best = 0 if better else run.validations_since_best + 1
+            run.best = max(run.best, figures["figure"])
+            if better or run.loop.keep == "last":
                 state = {k: v.detach().clone() for k, v in model.state_dict().items()}
                 save_checkpoint(
                     best,
