@@ -37,7 +37,7 @@ MAX_PIXELS = 200_000_000
 _FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "BMP", "GIF"]
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SUBFILE_TYPE, _DNG = 274, 258, 262, 254, 50706
-_ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
+_ALPHA_MODES = {"LA", "PA", "RGBA"}
 _DAMAGED_TIFF = "a TIFF of a kind that cannot be read (float samples?); save it as 8 or 16 bit RGB"
 # Pillow's size limit and Python's warning filters are global, so one thread decodes at a time.
 _decoding = threading.Lock()
@@ -168,14 +168,12 @@ def _rgb(image: Any, data: bytes, notes: list[str]) -> np.ndarray:
         image, mode = Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == 0 else grey), "L"
     if mode in _ALPHA_MODES or "transparency" in image.info:
         notes.append("alpha dropped")
-    if mode in ("1", "L", "LA", "La"):
+    if mode in ("1", "L", "LA"):
         notes.append("grey copied to three channels")
     elif mode in ("P", "PA"):
         notes.append("palette expanded")
-    elif mode not in ("RGB", "RGBA", "RGBa"):
+    elif mode not in ("RGB", "RGBA"):
         notes.append(f"{mode} converted without its colour profile")
-    if mode in ("RGBa", "La"):  # premultiplied
-        image = image.convert(mode.upper())
     return np.asarray(image.convert("RGB"))  # leaves alpha out, composites nothing
 
 

@@ -11,13 +11,14 @@ below but eq. 1 (see `training.autoencoder`) is a reading, not in the paper:
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from overpaint.errors import ConfigError
 from overpaint.images import to_pixels, to_tensor
 from overpaint.registry import autoencoders
 
@@ -36,6 +37,13 @@ class AutoencoderConfig:
     upsampler: Upsampler = "nearest"
     num_blocks: int = 2
     """Residual blocks at the lowest resolution, in encoder and decoder alike."""
+
+    def __post_init__(self) -> None:
+        if self.upsampler not in get_args(Upsampler):
+            known = ", ".join(get_args(Upsampler))
+            raise ConfigError(f"upsampler {self.upsampler!r}: choose one of {known}")
+        if not 1 <= self.depth <= 3:
+            raise ConfigError(f"depth {self.depth}: choose 1, 2 or 3 halvings")
 
 
 class ResidualBlock(nn.Module):
@@ -96,7 +104,7 @@ def reconstruct(module: nn.Module, pixels: np.ndarray) -> np.ndarray:
     """G(I) of one photo: uint8 (h, w, 3) -> uint8 (h, w, 3), of any size.
 
     `module` is an autoencoder in eval mode with an attribute `stride`; the photo is padded to a
-    multiple of it by repeating the border, and cropped back.
+    multiple of it by repeating the border, and cropped back. Runs where the module lies.
     """
     return reconstruct_batch(module, pixels[None])[0]
 
@@ -108,7 +116,8 @@ def reconstruct_batch(module: nn.Module, pixels: np.ndarray) -> np.ndarray:
     height, width = image.shape[-2:]
     stride = int(module.stride)  # type: ignore[arg-type]
     image = F.pad(image, (0, -width % stride, 0, -height % stride), mode="replicate")
-    image = image.contiguous(memory_format=torch.channels_last)
+    device = next(module.parameters(), image).device
+    image = image.to(device).contiguous(memory_format=torch.channels_last)
     out = module(image)[..., :height, :width].float().clamp(0, 1)
     return np.stack([to_pixels(o) for o in out])
 

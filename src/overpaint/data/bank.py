@@ -4,6 +4,7 @@ A name is a record in `overpaint/pretrained` (the bank that ships), a path to a 
 `taef2:FOLDER` for the two official files of TAEF2. Importing this module registers all kinds.
 """
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,8 +12,29 @@ import torch
 from torch import nn
 
 from overpaint.data import autoencoder as _autoencoder  # noqa: F401  (registers)
-from overpaint.data.taef2 import load_taef2
-from overpaint.weights import build, load_weights
+from overpaint.data.taef2 import load_taef2, taef2_files
+from overpaint.errors import WeightsError
+from overpaint.weights import build, list_records, read_record
+
+HELD_OUT = "ae-heldout"
+"""Ships with the others, and no detector is trained on it: the first unseen method."""
+
+_TAEF2 = "taef2:"
+
+
+def shipped_bank() -> list[str]:
+    """The shipped autoencoders that detectors train on: all but the held-out one.
+
+    Raises WeightsError when there is none.
+    """
+    records = [record for record in list_records() if record.kind == "autoencoder"]
+    names = [record.name for record in records if record.name != HELD_OUT]
+    if not names:
+        raise WeightsError(
+            "no autoencoder is shipped with this installation; name a bank (weights files, or "
+            "taef2:FOLDER), or train one with `overpaint train autoencoder`"
+        )
+    return names
 
 
 def load_bank(names: Iterable[str], assets: Path = Path()) -> dict[str, nn.Module]:
@@ -23,9 +45,24 @@ def load_bank(names: Iterable[str], assets: Path = Path()) -> dict[str, nn.Modul
     return {name: _load(name, assets) for name in names}
 
 
+def bank_sha256(names: Iterable[str], assets: Path = Path()) -> dict[str, str]:
+    """Which weights the names stand for: the sha256 of each file, of TAEF2's two files joined.
+
+    Raises WeightsError naming what is missing.
+    """
+    return {name: _sha256(name, assets) for name in names}
+
+
+def _sha256(name: str, assets: Path) -> str:
+    if not name.startswith(_TAEF2):
+        return read_record(name, kind="autoencoder").sha256
+    files = taef2_files(assets / name.removeprefix(_TAEF2))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
 def _load(name: str, assets: Path) -> nn.Module:
-    if name.startswith("taef2:"):
-        module: nn.Module = load_taef2(assets / name.removeprefix("taef2:"))
+    if name.startswith(_TAEF2):
+        module: nn.Module = load_taef2(assets / name.removeprefix(_TAEF2))
     else:
-        module = build(load_weights(name, kind="autoencoder")[0])
+        module = build(read_record(name, kind="autoencoder"))
     return module.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -32,11 +32,13 @@ CHUNK = 8
 class CachedPairs:
     """Pairs from a finished cache folder, the members drawn by `weights`.
 
-    Raises TrainingError when the cache is unfinished or lacks a member that has a weight.
+    Raises TrainingError when there is no cache, or it is unfinished or lacks a member.
     """
 
     def __init__(self, folder: Path, weights: Mapping[str, float]) -> None:
-        about = json.loads((folder / "cache.json").read_text())
+        about = _read_json(folder / "cache.json")
+        if about is None:
+            raise TrainingError(f"{folder}: holds no cache; build one, or name another folder")
         if about["done"] < about["num"]:
             raise TrainingError(f"{folder}: the cache is unfinished; run the same command again")
         if missing := sorted(set(weights) - set(about["members"])):

@@ -35,11 +35,16 @@ class PhotoCrops(Dataset[dict[str, Tensor]]):
 
     def __init__(self, photos: PhotoSource, size: int, seed: int) -> None:
         self.photos, self.size, self.seed = photos, size, seed
-        # Decoding costs as much as a step of a small network; a thousand web photos are 0.6 GB.
-        self._read = lru_cache(maxsize=1000)(photos.read)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([self.seed, index])
-        pixels = self._read(int(rng.integers(len(self.photos))))
+        pixels = _read(self.photos, int(rng.integers(len(self.photos))))
         (crop,) = random_flip(rng, random_crop(pixels, self.size, rng))
         return {"image": to_tensor(crop)[0]}
+
+
+# Decoding costs as much as a step of a small network; a thousand web photos are 0.6 GB. Outside
+# of the class, so that a data set can be sent to worker processes that are not forked.
+@lru_cache(maxsize=1000)
+def _read(photos: PhotoSource, index: int) -> np.ndarray:
+    return photos.read(index)

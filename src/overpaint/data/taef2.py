@@ -9,6 +9,7 @@ it is the best trained G at hand (28 to 35 dB, visually sharp).
 """
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -88,23 +89,31 @@ class TAEF2(nn.Module):
         return self.decoder(self.encoder(image))
 
 
-def load_taef2(folder: Path) -> TAEF2:
-    """Build TAEF2 from `taef2_encoder.pth` and `taef2_decoder.pth` in `folder`, in float32.
-
-    Raises WeightsError when a file is missing or does not fit the network.
-    """
-    module = TAEF2()
-    for name, part in (("encoder", module.encoder), ("decoder", module.decoder)):
-        path = folder / f"taef2_{name}.pth"
-        try:
-            part.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except FileNotFoundError as error:
+def taef2_files(folder: Path) -> tuple[Path, Path]:
+    """The official files of encoder and decoder in `folder`; raises WeightsError without them."""
+    files = folder / "taef2_encoder.pth", folder / "taef2_decoder.pth"
+    for path in files:
+        if not path.is_file():
             raise WeightsError(
                 f"{path}: not found; download the two TAEF2 files of madebyollin/taesd there, "
                 "or leave taef2 out of the bank"
+            )
+    return files
+
+
+def load_taef2(folder: Path) -> TAEF2:
+    """Build TAEF2 from `taef2_encoder.pth` and `taef2_decoder.pth` in `folder`, in float32.
+
+    Raises WeightsError when a file is missing, damaged or does not fit the network.
+    """
+    module = TAEF2()
+    for path, part in zip(taef2_files(folder), (module.encoder, module.decoder), strict=True):
+        try:
+            part.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except (OSError, EOFError, RuntimeError, TypeError, UnpicklingError) as error:
+            raise WeightsError(
+                f"{path}: damaged, or not a file of TAEF2; download it again ({error})"
             ) from error
-        except RuntimeError as error:
-            raise WeightsError(f"{path}: does not fit TAEF2: {error}") from error
     return module.eval()
 
 

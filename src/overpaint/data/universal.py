@@ -7,6 +7,7 @@ inpainted (the paper's M is 1 - m). Beyond the paper, each an option of `Univers
 - a random *history* of the photo (resize, JPEG) before the blend: the known pixels of a photo
   in the wild carry such traces, and what an inpainter draws does not;
 - *degradations* after the blend, because the picture is saved and shared afterwards;
+- *moved* content: an inpainter invents what an autoencoder repeats (`data.moved`);
 - *untouched* photos, which went through the same history and degradations.
 
 Where the mask is 0, a sample equals the photo bit for bit until it is degraded: the blend is
@@ -16,11 +17,11 @@ done on 8-bit values after G(I) was rounded. Sample i is a pure function of (see
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -29,9 +30,12 @@ from overpaint.data.autoencoder import reconstruct
 from overpaint.data.crops import random_crop, random_flip
 from overpaint.data.degrade import Degrade, History, Step
 from overpaint.data.masks import MaskFn
+from overpaint.data.moved import move_content
 from overpaint.data.sources import PhotoSource
 from overpaint.data.traces import TRACES
 from overpaint.images import to_tensor
+
+Weights = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
 
 class UniversalConfig(BaseModel):
@@ -40,20 +44,28 @@ class UniversalConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int = Field(default=128, ge=16, description="side of a sample, pixels")
-    masks: dict[str, float] = Field(
-        default={"brush": 1.0}, description="kinds of masks, or objects:FOLDER, and their weights"
+    masks: Weights = Field(
+        default={"brush": 1.0},
+        description="kinds of masks, objects:FOLDER or keep:FOLDER, and their weights",
     )
-    bank: dict[str, float] = Field(
+    bank: Weights = Field(
         description="autoencoders and their weights: names of records, or taef2:FOLDER"
     )
-    traces: dict[str, float] = Field(
-        default={}, description="names in `traces.TRACES` and their weights"
-    )
+    traces: Weights = Field(default={}, description="names in `traces.TRACES` and their weights")
+    moved: float = Field(default=0.0, ge=0, le=1, description="share with moved content")
     untouched: float = Field(
         default=0.2, ge=0, le=1, description="share of samples with an empty mask"
     )
     history: History = History()
     degrade: Degrade = Degrade()
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        if not any(self.bank.values()):
+            raise ValueError("bank: give at least one autoencoder a weight above 0")
+        if unknown := sorted(set(self.traces) - set(TRACES)):
+            raise ValueError(f"traces: no {', '.join(unknown)}; there are {', '.join(TRACES)}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -67,9 +79,11 @@ class Sample:
     source: str
     """Name of the photo."""
     redrawn_by: str
-    """The autoencoder or trace; "" for an untouched photo."""
-    steps: tuple[Step, ...] = ()
-    """History before the blend (names start with "history:") and degradations after it."""
+    """The autoencoder or trace, "+moved" with moved content; "" for an untouched photo."""
+    history: tuple[Step, ...] = ()
+    """What happened to the photo before the blend; unknown (empty) when it came from a cache."""
+    degradations: tuple[Step, ...] = ()
+    """What happened to the blended picture, the cut to size included."""
 
 
 def blend(photo: np.ndarray, reconstruction: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -95,12 +109,13 @@ class Pair:
     reconstruction: np.ndarray
     source: str
     member: str
-    steps: tuple[Step, ...] = ()
+    history: tuple[Step, ...] = ()
 
 
 def draw_weighted(weights: Mapping[str, float], rng: np.random.Generator) -> str:
-    """A key of `weights`, each as likely as its weight says."""
-    names, values = list(weights), np.array(list(weights.values()), dtype=float)
+    """A key of `weights`, each as likely as its weight says; their order has no influence."""
+    names = sorted(weights)
+    values = np.array([weights[name] for name in names], dtype=float)
     return names[int(rng.choice(len(names), p=values / values.sum()))]
 
 
@@ -156,12 +171,15 @@ class UniversalDataset(Dataset[dict[str, Tensor]]):
         if trace := draw_weighted(weights, rng):
             name, redrawn = trace, TRACES[trace](photo, rng)
         mask = self.mask_fn(margin, margin, rng)
+        if rng.random() < config.moved:
+            name, redrawn = f"{name}+moved", move_content(photo, redrawn, mask, rng)
         if rng.random() < config.untouched:
             name, mask = "", np.zeros_like(mask)
         blended = blend(photo, redrawn, mask)
         pixels, mask, steps = config.degrade(blended, mask, rng, config.size)
         pixels, mask = random_flip(rng, pixels, mask)
-        return Sample(pixels, mask, pair.source, name, (*pair.steps, *steps))
+        name = name if mask.any() else ""  # the cut to size may have missed the hole
+        return Sample(pixels, mask, pair.source, name, pair.history, tuple(steps))
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         sample = self.sample(index)
@@ -179,8 +197,8 @@ def universal_test_set(
 ) -> Iterator[Sample]:
     """The paper's protocol: free-form brush masks, lossless, no history, every photo inpainted.
 
-    The members take turns, so each has the same number of samples, and photo i is the same for
-    any bank of the same size.
+    The members take turns, so each has the same number of samples; photo and mask of sample i are
+    the same for any bank.
     """
     members = sorted(autoencoders)
     for i in range(num):
@@ -194,9 +212,14 @@ def universal_test_set(
 
 
 def mask_mixture(weights: Mapping[str, float], assets: Path = Path()) -> MaskFn:
-    """The mask kinds of a config; "objects:FOLDER" takes shapes from a folder below `assets`."""
-    prefix = "objects:"
-    shapes = {
-        n: masks.ObjectMasks(assets / n[len(prefix) :]) for n in weights if n.startswith(prefix)
-    }
+    """The mask kinds of a config, with shapes from the mask files in folders below `assets`.
+
+    "objects:FOLDER" redraws what is white in the files, "keep:FOLDER" what is black.
+    """
+    inverted = {"objects": False, "keep": True}
+    shapes: dict[str, MaskFn] = {}
+    for name in weights:
+        kind, colon, folder = name.partition(":")
+        if colon and kind in inverted:
+            shapes[name] = masks.ObjectMasks(assets / folder, invert=inverted[kind])
     return masks.mixture(weights, shapes)

@@ -1,0 +1,66 @@
+"""Every number in results/*.csv and the tables of the README, by one command.
+
+    python recipes/measure.py --data ../shared/data
+
+- The shipped detector is measured on everything; `--also NAME=FILE` (ablations, other widths)
+  on the triplets only.
+- All is measured into a new folder first, which replaces results/*.csv when it is complete: no
+  row of an earlier state stays behind.
+- Training and calibration come before: `overpaint train`, `overpaint calibrate`.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from overpaint.errors import OverpaintError
+
+ROOT = Path(__file__).parents[1]
+
+
+def main(
+    data: Annotated[
+        Path, typer.Option(envvar="OVERPAINT_DATA", help="Folder with photos, faces, triplets.")
+    ] = ROOT.parent / "shared" / "data",
+    weights: Annotated[str, typer.Option(help="Name or file. Default: the shipped one.")] = "",
+    also: Annotated[list[str] | None, typer.Option(help="NAME=FILE; repeatable.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the CSV files.")] = ROOT / "results",
+    limit: Annotated[int | None, typer.Option(min=1, help="So many of a kind, to try it.")] = None,
+) -> None:
+    """Measure, write the CSV files, then render the README's tables."""
+    from overpaint.evaluation import tables
+    from overpaint.evaluation.benchmark import Settings, evaluate
+    from overpaint.inference.detect import DEFAULT_MODEL
+
+    settings = Settings(limit=limit)
+    main_weights = {Path(weights or DEFAULT_MODEL).stem: weights or DEFAULT_MODEL}
+    others = dict(_named(text) for text in also or [])
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".measured-") as folder:
+        new = Path(folder)
+        evaluate(main_weights, data, new, settings=settings, report=typer.echo)
+        evaluate(others, data, new, ["triplets"], settings=settings, report=typer.echo)
+        for old in out.glob("*.csv"):
+            if not (new / old.name).exists():
+                old.unlink()
+        for path in new.glob("*.csv"):
+            path.replace(out / path.name)
+    readme = ROOT / "README.md"
+    if limit is None and readme.exists():
+        raise typer.Exit(tables.main([str(readme), "--results", str(out)]))
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text}: give NAME=FILE", param_hint="--also")
+    return name, path
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except OverpaintError as error:
+        raise SystemExit(str(error)) from error
