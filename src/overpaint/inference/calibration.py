@@ -1,0 +1,191 @@
+"""Calibration: from a detector's logits to a threshold, a score and a word that one can defend.
+
+- The statistic of a photo (`q99`) is the logit that 1 % of its pixels exceed. It is robust
+  to specks and needs no choice of threshold.
+- Thresholds and scores are fitted per quality band, as a photo that JPEG has smoothed gives
+  other logits than one that it has not. `evaluation.calibrate` fits; this file only reads.
+- A false alarm is an untouched photo with `q99 >= threshold`: more than 1 % of it in the mask.
+- The curve of the untouched photos' q99 is stored, so that the false-alarm rate of a threshold
+  chosen by hand can be stated too.
+- Outside what was tested there is no verdict. No verdict ever says that a photo is authentic.
+"""
+
+import json
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from overpaint.errors import WeightsError
+
+LOSSLESS, HIGH, MEDIUM, LOW = QUALITY_BANDS = ("lossless", "jpeg>=90", "jpeg75-90", "jpeg<75")
+
+Band = Literal[
+    "no trace found", "inconclusive", "strong trace", "outside the tested range", "uncalibrated"
+]
+
+AREA = 0.01  # the share of a photo's pixels that lies above q99
+
+# Finer towards 1, where the thresholds that matter lie: 49 even levels and four in the tail.
+QUANTILE_LEVELS: tuple[float, ...] = (
+    *(round(0.02 * i, 2) for i in range(50)),
+    0.985,
+    0.99,
+    0.995,
+    1.0,
+)
+
+
+def q99(logits: np.ndarray) -> float:
+    """The logit that 1 % of the pixels exceed (fewer where values tie), of (h, w) logits.
+
+    It is a value of the map itself, not an interpolation: with n pixels, `floor(n / 100)` are
+    above it. A 1 × 1 map gives its only value.
+    """
+    values = np.asarray(logits).reshape(-1)
+    rank = values.size - 1 - int(values.size * AREA)
+    return float(np.partition(values, rank)[rank])
+
+
+def untouched_quantiles(statistics: np.ndarray) -> tuple[float, ...]:
+    """Quantiles of the untouched photos' q99 at `QUANTILE_LEVELS`, as `QualityBand` stores them."""
+    return tuple(float(v) for v in np.quantile(np.asarray(statistics, float), QUANTILE_LEVELS))
+
+
+def quality_band(jpeg_quality: int | None, lossy: bool) -> str:
+    """The band of a photo: one of `QUALITY_BANDS`.
+
+    `jpeg_quality` is 1..100 or None when the file is no JPEG. A lossy file that is no JPEG (WebP,
+    HEIC) has no comparable quality and counts as "jpeg75-90".
+    """
+    if jpeg_quality is None:
+        return MEDIUM if lossy else LOSSLESS
+    if jpeg_quality >= 90:
+        return HIGH
+    return MEDIUM if jpeg_quality >= 75 else LOW
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class QualityBand(_Record):
+    """What was fitted on validation photos of one quality. Thresholds are logits of q99."""
+
+    threshold_logit: float
+    """At most `false_alarm_rate` of the untouched photos have a q99 at or above it."""
+    inconclusive_logit: float
+    """The lower threshold, with ten times that rate."""
+    slope: float = Field(gt=0)
+    """Platt scaling: score = sigmoid(slope · q99 + intercept); positive, so monotone."""
+    intercept: float
+    num_untouched: int = Field(ge=1)
+    num_inpainted: int = Field(ge=0)
+    untouched_quantiles: tuple[float, ...]
+    """q99 of the untouched photos at `QUANTILE_LEVELS`; make it with `untouched_quantiles()`."""
+    false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)
+
+    @field_validator("untouched_quantiles")
+    @classmethod
+    def _curve(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if len(values) != len(QUANTILE_LEVELS):
+            raise ValueError(f"needs {len(QUANTILE_LEVELS)} quantiles, got {len(values)}")
+        if any(b < a for a, b in pairwise(values)):
+            raise ValueError("the quantiles must not decrease")
+        return values
+
+    def score(self, statistic: float) -> float:
+        """Calibrated score in [0, 1] of a photo's q99; never falls when q99 rises."""
+        return sigmoid(self.slope * statistic + self.intercept)
+
+    def false_alarms(self, logit: float) -> tuple[float | None, str | None]:
+        """(rate in [0, 1], None) for a threshold given as a logit, or (None, why it is unknown).
+
+        Interpolated from the stored curve. Above the highest untouched photo only a bound is
+        known, so no number is given.
+        """
+        if logit == self.threshold_logit:
+            return self.false_alarm_rate, None
+        if logit > self.untouched_quantiles[-1]:
+            return None, (
+                f"none of the {self.num_untouched} untouched photos reached this threshold: "
+                f"the rate is known only to be low"
+            )
+        if logit <= self.untouched_quantiles[0]:
+            return 1.0, None
+        below = float(np.interp(logit, self.untouched_quantiles, QUANTILE_LEVELS))
+        return round(1.0 - below, 6), None
+
+
+class Calibration(_Record):
+    """The calibration of one weights file, and the limits of what was tested."""
+
+    bands: dict[str, QualityBand]
+    min_side: int = Field(default=128, ge=1)
+    """Shorter side in pixels, below which nothing was tested."""
+    min_jpeg_quality: int = Field(default=50, ge=1, le=100)
+    max_pixels_tested: int = Field(ge=1)
+    data: str
+    """The photos and masks it was fitted on, in words."""
+
+    @field_validator("bands")
+    @classmethod
+    def _known(cls, bands: dict[str, QualityBand]) -> dict[str, QualityBand]:
+        unknown = sorted(set(bands) - set(QUALITY_BANDS))
+        if unknown:
+            raise ValueError(f"unknown quality bands {unknown}; known: {list(QUALITY_BANDS)}")
+        return bands
+
+    def outside(
+        self, height: int, width: int, jpeg_quality: int | None, lossy: bool
+    ) -> tuple[str, ...]:
+        """Why a photo lies outside the tested range; empty when it lies inside."""
+        reasons = []
+        if min(height, width) < self.min_side:
+            reasons.append(f"shorter side {min(height, width)} px is under {self.min_side} px")
+        if jpeg_quality is not None and jpeg_quality < self.min_jpeg_quality:
+            reasons.append(f"JPEG quality {jpeg_quality} is under {self.min_jpeg_quality}")
+        band = quality_band(jpeg_quality, lossy)
+        if band not in self.bands:
+            reasons.append(f"no calibration for the quality {band}")
+        return tuple(reasons)
+
+    def caveats(self, height: int, width: int) -> tuple[str, ...]:
+        """What a reader of a verdict has to know. A large photo keeps its verdict: it is looked at
+        pixel by pixel like a small one, but its camera's own noise is less smoothed."""
+        if height * width <= self.max_pixels_tested:
+            return ()
+        size, tested = height * width / 1e6, self.max_pixels_tested / 1e6
+        return (f"{size:.1f} megapixels, calibrated on photos of up to {tested:.1f}",)
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON: first to a temporary name beside it, then moved into place."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        temporary.write_text(json.dumps(self.model_dump(), indent=1) + "\n", encoding="utf-8")
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Calibration":
+        """Read what `save` wrote; `WeightsError` names the file when it is missing or damaged."""
+        try:
+            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, ValidationError) as error:
+            raise WeightsError(
+                f"{path}: not a readable calibration ({error}); fetch it again together with its "
+                "weights, or fit it anew"
+            ) from error
+
+
+def sigmoid(logit: float) -> float:
+    """1 / (1 + exp(-x)) in double precision, without overflow for any finite x."""
+    return float(0.5 * (1.0 + np.tanh(0.5 * logit)))
+
+
+def logit_of(probability: float) -> float:
+    """The inverse of `sigmoid`: 0 gives -inf, 1 gives +inf."""
+    with np.errstate(divide="ignore"):
+        return float(np.log(probability) - np.log1p(-probability))

@@ -1,0 +1,103 @@
+"""What was found in one photo, and how it is said.
+
+A verdict says what was found. None says that a photo is authentic.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from overpaint.inference.calibration import Band
+from overpaint.inference.regions import Region
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detection:
+    """What was found in one photo, and on what grounds."""
+
+    path: Path | None
+    """The photo's file; None for an array or a PIL image."""
+    sha256: str | None
+    """Of the file's bytes."""
+    heatmap: np.ndarray
+    """float32 (h, w) in [0, 1]: 1 = inpainted."""
+    mask: np.ndarray
+    """bool (h, w): heatmap at or above `threshold`."""
+    regions: tuple[Region, ...]
+    """Connected regions of the mask, largest first; at most `regions.MAX_REGIONS`."""
+    num_regions: int
+    """All regions of at least `regions.MIN_AREA` pixels."""
+    fraction: float
+    """Share of the photo's pixels in the mask, 0..1."""
+    statistic: float
+    """q99: the logit that 1 % of the pixels exceed."""
+    score: float
+    """Calibrated, in [0, 1]: half where inpainted and untouched are equally likely, if they come
+    equally often. The heatmap's value at q99 when the weights have no calibration."""
+    band: Band
+    reason: str | None
+    """Why there is no verdict ("outside the tested range", "uncalibrated"), otherwise None."""
+    threshold: float
+    """On the heatmap, 0..1."""
+    false_alarm_rate: float | None
+    """Share of untouched photos of this quality with more than 1 % of their area in the mask."""
+    false_alarm_note: str | None
+    """Why the rate is unknown, otherwise None."""
+    quality: str
+    """The photo's quality band, one of `calibration.QUALITY_BANDS`."""
+    notes: tuple[str, ...]
+    """What was converted while reading, and what limits the verdict."""
+    model: str
+    weights_sha256: str | None
+    version: str
+    seconds: float
+    """Time in the detector, without reading and writing files."""
+
+    @property
+    def width(self) -> int:
+        return self.heatmap.shape[1]
+
+    @property
+    def height(self) -> int:
+        return self.heatmap.shape[0]
+
+    @property
+    def words(self) -> str:
+        """The verdict in one line: "strong trace of inpainting: 3.1 % of the photo, 2 regions"."""
+        count = f"{self.num_regions or 'no'} region{'' if self.num_regions == 1 else 's'}"
+        extent = f"{percent(self.fraction)} of the photo, {count}"
+        if self.band == "strong trace":
+            return f"strong trace of inpainting: {extent}"
+        if self.band == "inconclusive":
+            return f"inconclusive: {extent}"
+        if self.band == "no trace found":
+            rest = f" ({extent} above the threshold)" if self.num_regions else ""
+            return f"no trace found{rest}; this does not show that the photo is authentic"
+        return f"{self.band}, no verdict ({self.reason}): {extent} above the threshold"
+
+    @property
+    def threshold_words(self) -> str:
+        """The threshold and its false-alarm rate in one line."""
+        at = f"threshold {probability(self.threshold)} for {self.quality}"
+        if self.false_alarm_rate is None:
+            return f"{at}: false-alarm rate unknown ({self.false_alarm_note})"
+        return (
+            f"{at}: false-alarm rate {percent(self.false_alarm_rate)} (untouched photos with "
+            "more than 1 % of their area above it)"
+        )
+
+
+def percent(share: float) -> str:
+    """0.031 -> "3.1 %"; what is not nothing is never shown as 0 %."""
+    if 0 < share < 0.001:
+        return "under 0.1 %"
+    return f"{100 * share:.1f} %".replace(".0 %", " %")
+
+
+def probability(value: float) -> str:
+    """With as many digits as tell it from 0 and 1, and at least two: 0.50, 0.93, 0.99987."""
+    gap = min(value, 1 - value)
+    digits = 2 if gap <= 0 else min(12, 1 - int(np.floor(np.log10(gap))))
+    whole, _, rest = f"{value:.{digits}f}".partition(".")
+    return f"{whole}.{rest.rstrip('0'):0<2}"

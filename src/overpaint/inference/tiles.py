@@ -1,0 +1,104 @@
+"""Photos of any size through a network: overlapping tiles, blended seams, bounded memory.
+
+- Nothing is scaled. A photo that fits into one tile goes through whole.
+- Tiles start at multiples of the network's stride, so that its sampling grid lies as in a whole
+  pass; the last tile ends where the photo ends. Away from tile borders the result is therefore
+  equal to the whole pass, up to rounding.
+- Towards an inner border a tile's weight is zero over the outermost quarter of the overlap (there
+  the network saw its own padding), then rises linearly over the next half.
+- The weights are products of one ramp along each axis and sum to one along each, so one
+  accumulator the size of the photo is enough.
+- A photo given as uint8 stays uint8; one tile at a time becomes float.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from overpaint.errors import InputError
+from overpaint.images import to_tensor
+
+TileFn = Callable[[torch.Tensor], torch.Tensor]
+
+
+def tiled(
+    fn: TileFn,
+    image: np.ndarray | torch.Tensor,
+    *,
+    tile: int = 1024,
+    overlap: int = 128,
+    stride: int = 8,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Logits of a photo, float32 (h, w).
+
+    `fn` maps a float tensor (1, 3, h, w) in [0, 1], channels last, to logits (1, 1, h, w). `image`
+    is uint8 (h, w, 3) or such a tensor. `tile` (the largest side) and `overlap` are pixels and
+    multiples of `stride`; `overlap` is at most half a tile. `InputError` otherwise.
+    """
+    _check(image, tile, overlap, stride)
+    height, width = image.shape[:2] if isinstance(image, np.ndarray) else image.shape[-2:]
+    rows, columns = (windows(n, tile, overlap, stride) for n in (height, width))
+    out = np.zeros((height, width), dtype=np.float32)
+    with torch.inference_mode():
+        for top, weight_y in rows:
+            for left, weight_x in columns:
+                part = (slice(top, top + weight_y.size), slice(left, left + weight_x.size))
+                logits = fn(_cut(image, part).to(device, memory_format=torch.channels_last))
+                out[part] += logits[0, 0].float().cpu().numpy() * np.outer(weight_y, weight_x)
+    return out
+
+
+def windows(length: int, tile: int, overlap: int, stride: int) -> list[tuple[int, np.ndarray]]:
+    """(start, weights float32) of each tile along one axis; the weights sum to one per pixel.
+
+    As few tiles as `tile` allows, and those no larger than needed: 4000 px become five tiles of
+    904 px and not of 1024, which saves a quarter of the work on a photo of 12 megapixels.
+    """
+    if length <= tile:
+        return [(0, np.ones(length, dtype=np.float32))]
+    count = -(-(length - overlap) // (tile - overlap))
+    step = -(-(length - overlap) // (count * stride)) * stride
+    ramps = []
+    for start in range(0, count * step, step):
+        end = length if start == (count - 1) * step else start + step + overlap
+        ramps.append((start, _ramp(end - start, overlap, rises=start > 0, falls=end < length)))
+    total = np.zeros(length)
+    for start, ramp in ramps:
+        total[start : start + ramp.size] += ramp
+    return [
+        (start, (ramp / total[start : start + ramp.size]).astype(np.float32))
+        for start, ramp in ramps
+    ]
+
+
+def _ramp(size: int, overlap: int, *, rises: bool, falls: bool) -> np.ndarray:
+    """Weights of one tile: 0, then linear, then 1, at the ends that have a neighbour."""
+    quarter = overlap // 4
+    distance = np.arange(size) + 0.5
+    ramp = np.ones(size)
+    if rises:
+        ramp *= np.clip((distance - quarter) / max(1, overlap - 2 * quarter), 0, 1)
+    if falls:
+        ramp *= np.clip((size - distance - quarter) / max(1, overlap - 2 * quarter), 0, 1)
+    return ramp
+
+
+def _cut(image: np.ndarray | torch.Tensor, part: tuple[slice, slice]) -> torch.Tensor:
+    if isinstance(image, np.ndarray):
+        return to_tensor(np.ascontiguousarray(image[part]))
+    return image[..., part[0], part[1]]
+
+
+def _check(image: np.ndarray | torch.Tensor, tile: int, overlap: int, stride: int) -> None:
+    shape = tuple(image.shape)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or shape[2] != 3 or 0 in shape:
+            raise InputError(f"needs a uint8 array (h, w, 3), got {image.dtype} {shape}")
+    elif image.ndim != 4 or shape[:2] != (1, 3) or 0 in shape:
+        raise InputError(f"needs a float tensor (1, 3, h, w), got {tuple(shape)}")
+    if stride < 1 or tile < stride or tile % stride or overlap % stride:
+        raise InputError(f"tile {tile}, overlap {overlap}: need multiples of stride {stride}")
+    if not 0 <= overlap <= tile // 2:
+        raise InputError(f"overlap {overlap} must lie in 0..{tile // 2}, half of the tile {tile}")
