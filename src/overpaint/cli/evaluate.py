@@ -1,0 +1,65 @@
+"""`overpaint evaluate`: measure weights on universal data, triplets and untouched photos."""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    data: Annotated[Path, typer.Option("--data", help="Folder with photos, faces and triplets.")],
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights",
+            help="Shipped name, weights file, or NAME=FILE to name it in the tables; repeatable. "
+            "Default: the shipped detector.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the CSV files.")] = Path("results"),
+    only: Annotated[
+        str, typer.Option("--only", help="Parts, with commas between them. Default: all.")
+    ] = "",
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="A quick look: so many pictures of a kind.")
+    ] = None,
+    bank: Annotated[
+        Path | None,
+        typer.Option("--bank", help="Folder of autoencoders. Default: the shipped ones."),
+    ] = None,
+) -> None:
+    """Measure detectors and write results/*.csv, one number a row, with where it comes from.
+
+    Parts: universal, triplets, untouched, autoencoders, speed. Rows of the same weights and part
+    are replaced, others are left; pictures.csv holds the numbers of each picture. A quick look
+    with --limit belongs in a folder of its own.
+    """
+    from overpaint.evaluation.benchmark import Settings
+    from overpaint.evaluation.benchmark import evaluate as measure
+    from overpaint.inference.detect import DEFAULT_MODEL
+
+    named = dict(_named(text) for text in weights or [DEFAULT_MODEL])
+    parts = [part.strip() for part in only.split(",") if part.strip()]
+    rows = measure(
+        named,
+        data,
+        out,
+        parts,
+        settings=Settings(limit=limit),
+        bank=bank,
+        report=lambda line: typer.echo(line, err=True),
+    )
+    for row in rows:
+        known = not math.isnan(row.ci_low)
+        interval = f" ({row.ci_low:.4g} to {row.ci_high:.4g})" if known else ""
+        place = f"{row.weights or '-':<14} {row.set:<13} {row.method:<27} {row.metric:<16}"
+        typer.echo(f"{place} {row.value:.4g}{interval} n={row.n}")
+
+
+def _named(text: str) -> tuple[str, str]:
+    """(name in the tables, name or path of the weights)."""
+    name, equals, path = text.partition("=")
+    if equals:
+        return name, path
+    return Path(text).stem if "/" in text or "." in text else text, text

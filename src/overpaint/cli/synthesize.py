@@ -1,0 +1,127 @@
+"""`overpaint synthesize`: universal samples (NIX-Net, section 3.2) as files on disk.
+
+Exit codes: 0 all photos that were drawn could be read; 1 some could not, and all samples were
+made from the others. Stopped by an error: 1 as well, with the remedy.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from overpaint.data.sources import Part
+    from overpaint.data.universal import UniversalConfig
+
+
+def synthesize(
+    photos: Annotated[
+        list[str],
+        typer.Argument(metavar="PHOTOS", help="Folders, globs, lists or archives of photos."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for pictures, masks and manifest.")],
+    num: Annotated[int, typer.Option("--num", min=1, help="Number of samples.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of every draw.")] = 0,
+    bank: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bank",
+            help="What redraws: shipped name, weights file or taef2:FOLDER; repeatable, drawn "
+            "alike. Default: that of --config, or the shipped ones that detectors train on.",
+        ),
+    ] = None,
+    masks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--masks",
+            help="brush, lama-thin, lama-medium, lama-thick, boxes, objects:FOLDER (white = "
+            "redrawn) or keep:FOLDER (white = untouched); repeatable, drawn alike.",
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", min=16, help="Side of a sample, pixels.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Recipe, YAML: its section `data` says how to draw."),
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option("--part", help="Only photos of train, validation or test.")
+    ] = None,
+    assets: Annotated[
+        Path, typer.Option("--assets", help="Folder below which taef2:, objects: and keep: lie.")
+    ] = Path(),
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Processes beside this one.")
+    ] = 0,
+) -> None:
+    """Write photos with redrawn regions and their masks, as a detector is trained on.
+
+    Fills DIR/images, DIR/masks (white = redrawn), DIR/manifest.jsonl and DIR/about.json. The same
+    command goes on where it was stopped, and a larger --num adds samples. The same seed gives
+    the same bytes whatever the number of workers.
+    """
+    from overpaint.data import synthesize as library
+    from overpaint.data.sources import PhotoSource
+
+    source = PhotoSource.from_paths(photos, part=cast("Part | None", part))
+    settings = _settings(config, bank, masks, size)
+    with _bar() as bar:
+        task = bar.add_task("", total=num)
+        rows = library.synthesize(
+            out,
+            source,
+            settings,
+            num=num,
+            seed=seed,
+            assets=assets,
+            workers=workers,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    typer.echo(f"{len(rows)} samples in {out}")
+    if problems := library.passed_over(rows):
+        for problem in problems:
+            typer.echo(problem, err=True)
+        typer.echo(f"{len(problems)} photos could not be read; others took their place", err=True)
+        raise typer.Exit(1)
+
+
+def _settings(
+    path: Path | None, bank: list[str] | None, masks: list[str] | None, size: int | None
+) -> "UniversalConfig":
+    """The recipe's section `data`, or the defaults, with what the options replace."""
+    from overpaint.data.bank import shipped_bank
+    from overpaint.data.universal import UniversalConfig
+    from overpaint.training.config import Section, load_config
+
+    class Recipe(Section, extra="ignore"):
+        data: UniversalConfig
+
+    given: dict[str, object] = {"bank": dict.fromkeys(bank, 1.0)} if bank else {}
+    if masks:
+        given["masks"] = dict.fromkeys(masks, 1.0)
+    if size is not None:
+        given["size"] = size
+    if path is not None:
+        return UniversalConfig.model_validate(load_config(Recipe, path).data.model_dump() | given)
+    given.setdefault("bank", dict.fromkeys(shipped_bank(), 1.0))
+    return UniversalConfig.model_validate(given)
+
+
+def _bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
+
+    columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn())
+    console = Console(stderr=True)
+    return Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        disable=not sys.stderr.isatty(),
+    )
