@@ -1,0 +1,1 @@
+"""Measuring: metrics, calibration, the benchmark and the tables made from its rows."""

@@ -1,0 +1,347 @@
+"""The benchmark: a detector's numbers on universal data, triplets and untouched photos.
+
+- Photos and faces of the test split, and the triplets; nothing that was trained or tuned on.
+- Every picture goes through the path that a user's photo takes (`DetectorRunner`), at native
+  resolution and with the threshold of its own quality band.
+- Two thresholds: 0.5 on the heatmap, as in the paper, and the calibrated default.
+- `flagged` is the share of pictures with more than 1 % of their area in the default mask: the
+  detection rate of inpainted pictures, the false-alarm rate of untouched ones.
+- Source of the universal protocol: NIX-Net (IJCAI 2021), section 5; of all else: this project.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from overpaint.data.autoencoder import reconstruct
+from overpaint.data.bank import load_bank
+from overpaint.data.degrade import jpeg
+from overpaint.data.sources import PhotoSource
+from overpaint.data.universal import universal_test_set
+from overpaint.errors import ConfigError, WeightsError
+from overpaint.evaluation.metrics import count, overlap, pixel_auc, psnr, squared_error
+from overpaint.evaluation.rows import (
+    Picture,
+    Row,
+    Source,
+    config_hash,
+    current_commit,
+    row,
+    values_of,
+    write_results,
+)
+from overpaint.evaluation.speed import measure_speed
+from overpaint.evaluation.triplets import GROUPS, HEADLINE, read_triplets
+from overpaint.images import read_image, read_mask
+from overpaint.inference.calibration import AREA, LOSSLESS, QUALITY_BANDS, q99, quality_band
+from overpaint.inference.detect import DetectorRunner
+from overpaint.weights import WeightsRecord, list_records, read_record
+
+HELD_OUT = "ae-heldout"
+ORIGINALS = "originals of the triplets"
+MEASURED = ("auc", "iou@0.5", "f1@0.5", "iou@default", "f1@default")
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is measured; its hash stands in every row."""
+
+    size: int = 256
+    """Side of universal samples and of the autoencoders' crops, pixels."""
+    qualities: tuple[int, ...] = (90, 75)
+    """JPEG qualities of the universal samples, besides lossless."""
+    recompressed: tuple[int, ...] = (95, 85, 60)
+    """JPEG qualities of the untouched photos, besides as they are."""
+    seed: int = 0
+    split_seed: int = 0
+    limit: int | None = None
+    """For a quick look: at most so many pictures of a kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One part of the benchmark for one detector: what its function gets."""
+
+    data: Path
+    """Folder with photos/, faces/ and triplets/."""
+    bank: Path | None
+    """Folder of the autoencoders' records; None for those that ship."""
+    weights: str | Path
+    name: str
+    settings: Settings
+    report: Report
+
+    def source(self, part: str, sha256: str, protocol: str) -> Source:
+        """Provenance of the rows of one part."""
+        return Source(
+            set=part,
+            weights=self.name,
+            commit=current_commit(),
+            config_hash=config_hash({"part": part, **asdict(self.settings)}),
+            weights_sha256=sha256,
+            protocol=protocol,
+        )
+
+    def photos(self) -> PhotoSource:
+        """The test split of photos and faces."""
+        folders = [self.data / "photos", self.data / "faces"]
+        found = [f for f in folders if f.is_dir()] or folders
+        return PhotoSource.from_paths(found, "test", seed=self.settings.split_seed)
+
+
+Result = tuple[list[Row], list[Picture]]
+
+
+def default_logit(runner: DetectorRunner, quality: str) -> float:
+    """The calibrated threshold of a quality band; 0 (a heatmap of 0.5) without a calibration."""
+    fitted = runner.calibration.bands.get(quality) if runner.calibration else None
+    return fitted.threshold_logit if fitted else 0.0
+
+
+def score_picture(
+    runner: DetectorRunner, pixels: np.ndarray, quality: str, mask: np.ndarray | None = None
+) -> dict[str, float]:
+    """The numbers of one picture (`rows.NUMBERS`), those of places only where a mask is known.
+
+    pixels: uint8 (h, w, 3). quality: its band. mask: (h, w), 1 = inpainted.
+    """
+    logits = runner.logits(pixels)
+    found = logits >= default_logit(runner, quality)
+    numbers = {"q99": q99(logits), "fraction": float(found.mean())}
+    if mask is None:
+        return numbers
+    numbers["auc"] = pixel_auc(logits, mask)
+    for at, predicted in (("0.5", logits >= 0), ("default", found)):
+        scores = overlap(count(predicted, mask))
+        numbers.update({f"{name}@{at}": value for name, value in scores.items()})
+    return numbers
+
+
+def flagged(pictures: Iterable[Picture]) -> list[float]:
+    """1 for each picture with more than 1 % of its area in the default mask, otherwise 0."""
+    return [float(value > AREA) for value in values_of(pictures, "fraction")]
+
+
+def rows_by_method(source: Source, pictures: Iterable[Picture]) -> list[Row]:
+    """Means of AUC, IoU and F1, and the share of flagged pictures, for each method."""
+    groups: dict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        groups[picture.method].append(picture)
+    rows = []
+    for method, group in groups.items():
+        for number in MEASURED:
+            metric = f"m{number}" if number.startswith("iou") else number
+            rows.append(row(source, method, metric, [values_of(group, number)]))
+        rows.append(row(source, method, "flagged@default", [flagged(group)]))
+    return rows
+
+
+def autoencoder_records(folder: Path | None = None) -> list[WeightsRecord]:
+    """The records of autoencoders in a folder; raises WeightsError when it has none to train on."""
+    found = [r for r in list_records(folder) if r.kind == "autoencoder"]
+    if all(r.name == HELD_OUT for r in found):
+        raise WeightsError(f"{folder or 'pretrained'}: holds no autoencoder; name another folder")
+    return found
+
+
+def banks(folder: Path | None) -> dict[str, dict[str, nn.Module]]:
+    """The autoencoders: "bank" those that detectors train on, "held-out" the one they do not."""
+    found: dict[str, dict[str, nn.Module]] = {"bank": {}, "held-out": {}}
+    for record in autoencoder_records(folder):
+        (module,) = load_bank([str(record.path)]).values()
+        found["held-out" if record.name == HELD_OUT else "bank"][record.name] = module
+    return {kind: bank for kind, bank in found.items() if bank}
+
+
+def measure_universal(task: Task) -> Result:
+    """mIoU, F1 and AUC on universal test data: lossless, and after JPEG."""
+    settings, runner = task.settings, DetectorRunner(task.weights)
+    photos, pictures = task.photos(), []
+    num = min(len(photos), settings.limit or len(photos))  # one each, so that they are independent
+    for kind, bank in banks(task.bank).items():
+        task.report(f"universal: {num} samples, {kind} of {', '.join(bank)}")
+        samples = universal_test_set(photos, bank, size=settings.size, num=num, seed=settings.seed)
+        for i, sample in enumerate(samples):
+            name = f"{i}/{Path(sample.source).name}/{sample.redrawn_by}"
+            for label, quality, pixels in stored(sample.pixels, settings.qualities):
+                numbers = score_picture(runner, pixels, quality, sample.mask)
+                pictures.append(Picture("universal", f"{kind}, {label}", task.name, name, numbers))
+    protocol = f"test split, {settings.size} px crops, brush masks, one sample of each photo"
+    source = task.source("universal", runner.weights_sha256 or "", protocol)
+    return rows_by_method(source, pictures), pictures
+
+
+def stored(pixels: np.ndarray, qualities: Iterable[int]) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(label, quality band, pixels) of a picture stored without loss, then as JPEGs."""
+    yield "lossless", LOSSLESS, pixels
+    for quality in qualities:
+        yield f"JPEG {quality}", quality_band(quality, True), jpeg(pixels, quality)
+
+
+def measure_triplets(task: Task) -> Result:
+    """AUC, mIoU and F1 for each group of triplets, and the headline."""
+    runner, pictures = DetectorRunner(task.weights), []
+    found = read_triplets(task.data)
+    for group in GROUPS:
+        triplets = [t for t in found if t.group == group][: task.settings.limit]
+        task.report(f"triplets: {len(triplets)} of {group}")
+        for triplet in triplets:
+            photo = read_image(triplet.inpainted)
+            mask = read_mask(triplet.mask, size=(photo.height, photo.width))
+            quality = quality_band(photo.jpeg_quality, photo.lossy)
+            numbers = score_picture(runner, photo.pixels, quality, mask)
+            pictures.append(Picture("triplets", group, task.name, triplet.id, numbers))
+    protocol = "whole pictures at native resolution; headline: mean of four groups' means"
+    source = task.source("triplets", runner.weights_sha256 or "", protocol)
+    four = [values_of([p for p in pictures if p.method == g], "auc") for g in HEADLINE]
+    return [*rows_by_method(source, pictures), row(source, "headline", "auc", four)], pictures
+
+
+def measure_untouched(task: Task) -> Result:
+    """Share of untouched photos that are flagged: by folder, by quality band, and recompressed."""
+    runner, photos = DetectorRunner(task.weights), task.photos()
+    folders: dict[str, list[int]] = defaultdict(list)
+    for index, name in enumerate(photos.names):
+        folders[Path(name).parent.name].append(index)
+    measured: dict[tuple[str, str], list[Picture]] = defaultdict(list)
+
+    def look(method: str, label: str, name: str, pixels: np.ndarray, quality: str) -> Picture:
+        numbers = score_picture(runner, pixels, quality)
+        picture = Picture("untouched", method, task.name, f"{label}/{name}", numbers)
+        measured[method, label].append(picture)
+        return picture
+
+    for folder, indices in folders.items():
+        task.report(f"untouched: {len(indices[: task.settings.limit])} photos of {folder}")
+        for index in indices[: task.settings.limit]:
+            photo = photos.photo(index)
+            own = quality_band(photo.jpeg_quality, photo.lossy)
+            name = photo.path.name
+            measured[own, "as-is"].append(look(folder, "as-is", name, photo.pixels, own))
+            for q in task.settings.recompressed:
+                pixels = jpeg(photo.pixels, q)
+                look(folder, f"jpeg{q}", name, pixels, quality_band(q, True))
+    pictures = [p for (m, _), group in measured.items() if m in folders for p in group]
+    for path in _originals(task):
+        photo = read_image(path)
+        own = quality_band(photo.jpeg_quality, photo.lossy)
+        pictures.append(look(ORIGINALS, "as-is", path.name, photo.pixels, own))
+    protocol = "test split at native resolution; flagged: over 1 % of the area in the default mask"
+    source = task.source("untouched", runner.weights_sha256 or "", protocol)
+    return _untouched_rows(source, measured, folders, task.settings), pictures
+
+
+def _originals(task: Task) -> list[Path]:
+    paths = [t.original for t in read_triplets(task.data) if t.original is not None]
+    return paths[: task.settings.limit]
+
+
+def _untouched_rows(
+    source: Source,
+    measured: Mapping[tuple[str, str], list[Picture]],
+    folders: Iterable[str],
+    settings: Settings,
+) -> list[Row]:
+    labels = ["as-is", *(f"jpeg{q}" for q in settings.recompressed)]
+    together = {label: [p for f in folders for p in measured[f, label]] for label in labels}
+    groups = {("all photos", label): pictures for label, pictures in together.items()}
+    groups |= {(f, label): measured[f, label] for f in folders for label in labels}
+    groups |= {
+        (b, "as-is"): measured[b, "as-is"] for b in QUALITY_BANDS if (b, "as-is") in measured
+    }
+    groups[ORIGINALS, "as-is"] = measured[ORIGINALS, "as-is"]
+    return [
+        row(source, method, f"flagged@{label}", [flagged(pictures)])
+        for (method, label), pictures in groups.items()
+        if pictures
+    ]
+
+
+def measure_autoencoders(task: Task) -> Result:
+    """PSNR of every autoencoder on photos that none of them saw."""
+    size, photos = task.settings.size, task.photos()
+    rows, pictures = [], []
+    protocol = f"test split, {size} px centre crops of photos that are at least as large"
+    source = replace(task.source("autoencoders", "", protocol), weights="")
+    for record in autoencoder_records(task.bank):
+        task.report(f"autoencoders: {record.name}")
+        (module,) = load_bank([str(record.path)]).values()
+        of_this = []
+        for name, pixels in _centre_crops(photos, size, task.settings.limit):
+            error = squared_error(reconstruct(module, pixels), pixels)
+            numbers = {"psnr": psnr(error)}
+            of_this.append(Picture("autoencoders", record.name, "", name, numbers))
+        own = replace(source, weights_sha256=record.sha256)
+        rows.append(row(own, record.name, "psnr", [values_of(of_this, "psnr")]))
+        pictures += of_this
+    return rows, pictures
+
+
+def _centre_crops(
+    photos: PhotoSource, size: int, limit: int | None
+) -> Iterator[tuple[str, np.ndarray]]:
+    num = 0
+    for index, name in enumerate(photos.names):
+        pixels = photos.read(index)
+        top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
+        if min(top, left) >= 0 and (limit is None or num < limit):
+            num += 1
+            path = Path(name)
+            yield f"{path.parent.name}/{path.name}", pixels[top : top + size, left : left + size]
+
+
+def measure_speed_rows(task: Task) -> Result:
+    """Time and memory of a 12-megapixel photo, and of starting the command line."""
+    runs = 1 if task.settings.limit else 3
+    protocol = f"2 threads, own process; median of {runs} runs, of 5 for starting"
+    source = task.source("speed", read_record(task.weights).sha256, protocol)
+    photos = task.photos()
+    return measure_speed(source, task.weights, photos.read(0), runs, task.report), []
+
+
+PARTS: dict[str, Callable[[Task], Result]] = {
+    "universal": measure_universal,
+    "triplets": measure_triplets,
+    "untouched": measure_untouched,
+    "autoencoders": measure_autoencoders,
+    "speed": measure_speed_rows,
+}
+
+
+def evaluate(
+    weights: Mapping[str, str | Path],
+    data: str | Path,
+    out: str | Path,
+    only: Iterable[str] = (),
+    *,
+    settings: Settings | None = None,
+    bank: str | Path | None = None,
+    report: Report = lambda _: None,
+) -> list[Row]:
+    """Measure weights (name in the tables -> name or path) and merge the rows into `out`/*.csv.
+
+    data: folder with photos/, faces/ and triplets/. only: names in `PARTS`, all when empty. bank:
+    folder of the autoencoders, None for those that ship. Each part is written once it is done.
+    Raises ConfigError for an unknown part, WeightsError, ImageError.
+    """
+    parts = list(only) or list(PARTS)
+    unknown = [name for name in parts if name not in PARTS]
+    if unknown:
+        raise ConfigError(f"no part is called {unknown[0]!r}; there are {', '.join(PARTS)}")
+    rows: list[Row] = []
+    for number, (name, path) in enumerate(weights.items()):
+        folder = None if bank is None else Path(bank)
+        task = Task(Path(data), folder, path, name, settings or Settings(), report)
+        for part in parts:
+            if part == "autoencoders" and number:  # the same for all detectors
+                continue
+            found, pictures = PARTS[part](task)
+            write_results(Path(out), found, pictures)
+            rows += found
+    return rows

@@ -1,0 +1,174 @@
+"""Tables of a Markdown file, rendered from `results/*.csv` between markers.
+
+- A table stands between `<!-- table:NAME -->` and `<!-- /table -->`; what stood there is replaced.
+  NAME is a key of `LAYOUTS`; a second word picks the weights where a file holds several:
+  `<!-- table:triplets nixnet -->`. Without it, the first weights in the file are shown.
+- `python -m overpaint.evaluation.tables README.md` rewrites the file; with `--check` it changes
+  nothing and exits with 1 when a table is out of date.
+"""
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from overpaint.errors import ConfigError, OverpaintError
+from overpaint.evaluation.rows import Row, read_rows
+from overpaint.images import write_bytes
+
+MARKER = re.compile(r"(<!-- table:(\S+)(?: (\S+))? -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
+NOTHING = "n/a"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a table shows of one file of results."""
+
+    file: str
+    first: str
+    """Heading of the first column."""
+    columns: dict[str, str]
+    """Metric (or, with `metric` given, method) -> heading."""
+    metric: str | None = None
+    """When given, a table line is one set of weights, its columns are methods in this metric."""
+    interval: bool = False
+    """Show the 95 % interval."""
+
+
+_MEASURES = {
+    "auc": "pixel AUC",
+    "miou@0.5": "mIoU",
+    "f1@0.5": "F1",
+    "miou@default": "mIoU, default threshold",
+    "f1@default": "F1, default threshold",
+    "flagged@default": "flagged",
+}
+_GROUPS = {
+    "headline": "mean of the four",
+    "madf": "MADF",
+    "crfill256": "CR-Fill",
+    "deepfillv1": "DeepFill v1",
+    "sd2_fill": "Stable Diffusion 2",
+}
+_METHODS = {
+    **_GROUPS,
+    "crfill_jpeg": "CR-Fill, large JPEG",
+    "sd2_replace": "Stable Diffusion 2, background",
+    "patchmatch_misc": "classical",
+}
+LAYOUTS = {
+    "headline": Layout("triplets", "weights", _GROUPS, metric="auc", interval=True),
+    "ablation": Layout("triplets", "weights", _GROUPS, metric="auc"),
+    "triplets": Layout("triplets", "pictures filled in by", _MEASURES),
+    "universal": Layout("universal", "universal test data", _MEASURES),
+    "untouched": Layout(
+        "untouched",
+        "untouched photos",
+        {
+            "flagged@as-is": "as they are",
+            "flagged@jpeg95": "JPEG 95",
+            "flagged@jpeg85": "JPEG 85",
+            "flagged@jpeg60": "JPEG 60",
+        },
+    ),
+    "autoencoders": Layout("autoencoders", "autoencoder", {"psnr": "PSNR, unseen photos"}),
+    "speed": Layout("speed", "what", {"seconds": "time", "peak_mib": "peak memory"}),
+}
+
+
+def cell(row: Row | None, interval: bool = False) -> str:
+    """A number in the units of its metric."""
+    if row is None or math.isnan(row.value):
+        return NOTHING
+    kind = row.metric.partition("@")[0]
+    if kind == "flagged":
+        return f"{100 * row.value:.1f} %"
+    if kind == "psnr":
+        return f"{row.value:.1f} dB"
+    if kind == "seconds":
+        return f"{row.value:.2f} s" if row.value < 10 else f"{row.value:.0f} s"
+    if kind == "peak_mib":
+        return f"{row.value:.0f} MiB"
+    text = f"{row.value:.3f}"
+    if interval and not math.isnan(row.ci_low):
+        text += f" ({row.ci_low:.3f} to {row.ci_high:.3f})"
+    return text
+
+
+def render(name: str, results: Path, weights: str | None = None) -> str:
+    """The Markdown of one table; raises ConfigError for an unknown name or a missing file."""
+    if name not in LAYOUTS:
+        raise ConfigError(f"no table is called {name!r}; there are {', '.join(LAYOUTS)}")
+    layout = LAYOUTS[name]
+    path = results / f"{layout.file}.csv"
+    rows = read_rows(path)
+    if layout.metric is None:
+        chosen = weights or next((r.weights for r in rows), "")
+        rows = [r for r in rows if r.weights == chosen]
+    elif weights:
+        rows = [r for r in rows if r.weights == weights]
+    if not rows:
+        raise ConfigError(f"{path}: holds no row for the table {name} {weights or ''}; measure it")
+    lines = _by_method(rows, layout) if layout.metric is None else _by_weights(rows, layout)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _by_method(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
+    found = {(r.method, r.metric): r for r in rows}
+    shown = {m: h for m, h in layout.columns.items() if any(r.metric == m for r in rows)}
+    lines = [[layout.first, "n", *shown.values()], ["---", *["---:"] * (len(shown) + 1)]]
+    for method in dict.fromkeys(r.method for r in rows):
+        cells = [found.get((method, metric)) for metric in shown]
+        n = max((c.n for c in cells if c), default=0)
+        lines.append(
+            [_METHODS.get(method, method), str(n), *(cell(c, layout.interval) for c in cells)]
+        )
+    return lines
+
+
+def _by_weights(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
+    found = {(r.weights, r.method): r for r in rows if r.metric == layout.metric}
+    lines = [
+        [layout.first, *layout.columns.values()],
+        ["---", *["---:"] * len(layout.columns)],
+    ]
+    for weights in dict.fromkeys(r.weights for r in rows):
+        cells = [found.get((weights, method)) for method in layout.columns]
+        lines.append([weights, *(cell(c, layout.interval) for c in cells)])
+    return lines
+
+
+def fill(text: str, results: Path) -> str:
+    """A Markdown text with every marked table rendered anew."""
+    opened, closed = text.count("<!-- table:"), len(MARKER.findall(text))
+    if opened != closed:
+        raise ConfigError(f"{opened} tables are opened, {closed} closed with <!-- /table -->")
+    return MARKER.sub(lambda m: m[1] + render(m[2], results, m[3]) + m[5], text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; -> exit status."""
+    parser = argparse.ArgumentParser(prog="python -m overpaint.evaluation.tables")
+    parser.add_argument("file", type=Path, help="Markdown file with table markers")
+    parser.add_argument("--results", type=Path, help="default: results/ beside the file")
+    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    options = parser.parse_args(arguments)
+    try:
+        old = options.file.read_text(encoding="utf-8")
+        new = fill(old, options.results or options.file.parent / "results")
+        if old != new and not options.check:
+            write_bytes(options.file, new.encode())
+    except (OSError, OverpaintError) as error:
+        print(f"{options.file}: {error}", file=sys.stderr)
+        return 1
+    if options.check and old != new:
+        print(f"{options.file}: tables out of date; run without --check", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

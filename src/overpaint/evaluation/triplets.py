@@ -1,0 +1,101 @@
+"""The triplets: pictures filled in by real networks (original, mask, inpainted), by group.
+
+- Read from `triplets/index.csv` in a data folder; its paths are relative to that folder.
+- A development test set: nothing is tuned or trained on it.
+- Pictures go in whole, at native resolution; those above 512 px go through in tiles.
+- The headline is the mean of four groups' mean pixel AUC, so that a group counts by itself and
+  not by how many pictures it happens to have.
+"""
+
+import csv
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from overpaint.errors import ImageError
+from overpaint.evaluation.metrics import Means, pixel_auc
+from overpaint.images import read_image, read_mask
+from overpaint.inference.tiles import tiled
+
+HEADLINE = ("madf", "crfill256", "deepfillv1", "sd2_fill")
+GROUPS = (*HEADLINE, "crfill_jpeg", "sd2_replace", "patchmatch_misc")
+WHOLE_SIDE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Triplet:
+    """One picture. Mask: white = inpainted. There is not always an original."""
+
+    group: str
+    id: str
+    inpainted: Path
+    mask: Path
+    original: Path | None
+
+
+def read_triplets(data_dir: str | Path, groups: Collection[str] = GROUPS) -> list[Triplet]:
+    """The triplets of `groups` under a data folder, in the order of its index.
+
+    Raises ImageError when the index is missing or lacks a column.
+    """
+    root = Path(data_dir)
+    index = root / "triplets" / "index.csv"
+    try:
+        with index.open(newline="", encoding="utf-8") as file:
+            found = [_triplet(root, row) for row in csv.DictReader(file)]
+    except OSError as error:
+        raise ImageError(
+            f"{index}: cannot be read ({error.strerror}); name the data folder that holds triplets/"
+        ) from error
+    except KeyError as error:
+        raise ImageError(f"{index}: has no column {error}; fetch the index again") from error
+    return [t for t in found if t.group in groups]
+
+
+def _triplet(root: Path, row: dict[str, str]) -> Triplet:
+    original = root / row["original"] if row["original"] else None
+    group = _group(row["method"], row["id"], row["inpainted"])
+    return Triplet(group, row["id"], root / row["inpainted"], root / row["mask"], original)
+
+
+def _group(method: str, name: str, inpainted: str) -> str:
+    if method == "crfill":  # its object removals are large and saved as JPEG
+        return "crfill256" if inpainted.endswith(".png") else "crfill_jpeg"
+    if method == "sd2_inpaint":
+        return "sd2_fill" if name.startswith("IA_fill_sample") else "sd2_replace"
+    return method
+
+
+def logits_of(module: nn.Module, pixels: np.ndarray, device: str = "cpu") -> np.ndarray:
+    """Logits float32 (h, w) of a photo uint8 (h, w, 3): whole up to 512 px, otherwise in tiles."""
+    stride = int(getattr(module, "stride", 8))
+    return tiled(module, pixels, tile=WHOLE_SIDE, overlap=64, stride=stride, device=device)
+
+
+def quick_auc(
+    module: nn.Module,
+    data_dir: str | Path,
+    device: str = "cpu",
+    groups: Collection[str] = tuple(g for g in GROUPS if g != "crfill_jpeg"),
+) -> dict[str, float]:
+    """Mean pixel AUC of each group, and as "mean" that of the four (NaN unless all are there).
+
+    For a look at a network in training, which must be on `device`; its mode is restored. The seven
+    large photos of crfill_jpeg are as many pixels as all others together: ask for them by `groups`.
+    """
+    aucs = Means()
+    was_training = module.training
+    module.eval()
+    try:
+        for triplet in read_triplets(data_dir, groups):
+            pixels = read_image(triplet.inpainted).pixels
+            mask = read_mask(triplet.mask, size=pixels.shape[:2])
+            auc = pixel_auc(logits_of(module, pixels, device), mask)
+            aucs.update({triplet.group: auc})
+    finally:
+        module.train(was_training)
+    means = aucs.compute()
+    return {**means, "mean": float(np.mean([means.get(g, np.nan) for g in HEADLINE]))}

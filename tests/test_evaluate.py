@@ -1,0 +1,275 @@
+"""The benchmark from pictures to rows, its files, and the README's tables."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import overpaint.evaluation.benchmark as benchmark
+from overpaint.data.autoencoder import conv_autoencoder
+from overpaint.detectors.nixnet import nixnet
+from overpaint.errors import ConfigError, ImageError, WeightsError
+from overpaint.evaluation import tables
+from overpaint.evaluation.rows import (
+    Picture,
+    Row,
+    Source,
+    config_hash,
+    read_pictures,
+    read_rows,
+    row,
+    write_results,
+)
+from overpaint.evaluation.speed import detect_once
+from overpaint.evaluation.triplets import GROUPS, HEADLINE, quick_auc, read_triplets
+from overpaint.images import write_jpeg, write_png
+from overpaint.inference.calibration import HIGH, LOSSLESS
+from overpaint.inference.detect import DetectorRunner
+from overpaint.weights import save_weights
+
+ROOT = Path(__file__).parents[1]
+SOURCE = Source("triplets", "net", "c0ffee", "abc", "5ha", "as in the test")
+
+
+class Bright(torch.nn.Module):
+    """A detector whose logit is the red channel, from -1 to 1."""
+
+    stride = 1
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return 2 * image[:, :1] - 1
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Triplets of two groups (mask = bright square), and photos of all parts."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "data" / "triplets"
+    folder.mkdir(parents=True)
+    lines = []
+    for method, name, suffix in (
+        ("madf", "a", "png"),
+        ("madf", "b", "png"),
+        ("crfill", "c", "png"),
+        ("crfill", "d", "jpg"),
+    ):
+        pixels = rng.integers(0, 100, (64, 80, 3)).astype(np.uint8)
+        mask = np.zeros((64, 80), np.uint8)
+        mask[8:32, 8:40] = 255
+        if name != "b":  # b is a fill that cannot be found
+            pixels[mask > 0] += 150
+        write = write_png if suffix == "png" else lambda p, x: write_jpeg(p, x, 92)
+        write(folder / f"{name}.{suffix}", pixels)
+        write_png(folder / f"{name}_mask.png", mask)
+        lines.append(f"{method},{name},,triplets/{name}_mask.png,triplets/{name}.{suffix}")
+    header = "method,id,original,mask,inpainted"
+    (folder / "index.csv").write_text("\n".join([header, *lines]) + "\n")
+    photos = tmp_path / "data" / "photos" / "noise"
+    photos.mkdir(parents=True)
+    for i in range(30):
+        write_png(photos / f"{i}.png", rng.integers(0, 100, (72, 96, 3)).astype(np.uint8))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A folder with a detector and two autoencoders, none of them trained."""
+    torch.manual_seed(0)
+    about: dict[str, Any] = {"data": "", "recipe": "", "commit": "", "licence": "Apache-2.0"}
+    widths: dict[str, Any] = {"widths": [4, 4, 4]}
+    save_weights(
+        tmp_path / "w", nixnet(**widths), name="net", kind="detector", architecture="nixnet",
+        config=widths, **about,
+    )  # fmt: skip
+    size: dict[str, Any] = {"width": 4, "depth": 1}
+    for name in ("ae-one", "ae-heldout"):
+        save_weights(
+            tmp_path / "w", conv_autoencoder(**size), name=name, kind="autoencoder",
+            architecture="conv-autoencoder", config=size, **about,
+        )  # fmt: skip
+    return tmp_path / "w"
+
+
+def test_triplets_are_grouped(data: Path):
+    assert [t.group for t in read_triplets(data)] == ["madf", "madf", "crfill256", "crfill_jpeg"]
+    assert [t.id for t in read_triplets(data, ["crfill_jpeg"])] == ["d"]
+    with pytest.raises(ImageError, match=r"index\.csv"):
+        read_triplets(data / "photos")
+
+
+def test_quick_auc_of_a_known_detector(data: Path):
+    module = Bright().train()
+    found = quick_auc(module, data)
+    assert module.training
+    assert found["crfill256"] == 1.0
+    assert found["madf"] == pytest.approx(0.75, abs=0.02)  # one perfect, one by chance
+    assert "crfill_jpeg" not in found
+    assert math.isnan(found["mean"])  # two of the four groups are not there
+
+
+def test_the_real_triplets_have_the_stated_groups(shared_data: Path):
+    groups = [t.group for t in read_triplets(shared_data)]
+    expected = {"madf": 12, "crfill256": 19, "deepfillv1": 5, "sd2_fill": 5, "crfill_jpeg": 7}
+    assert {g: groups.count(g) for g in GROUPS} == expected | {
+        "sd2_replace": 2,
+        "patchmatch_misc": 4,
+    }
+    assert set(HEADLINE) == {"madf", "crfill256", "deepfillv1", "sd2_fill"}
+
+
+def test_score_picture_uses_both_thresholds(monkeypatch):
+    runner = DetectorRunner(Bright())
+    pixels = np.zeros((10, 10, 3), np.uint8)
+    pixels[:5], pixels[:2] = 140, 250
+    mask = np.zeros((10, 10), np.uint8)
+    mask[:2] = 1
+    monkeypatch.setattr(benchmark, "default_logit", lambda _, q: 0.5 if q == LOSSLESS else -2.0)
+    numbers = benchmark.score_picture(runner, pixels, LOSSLESS, mask)
+    assert numbers["iou@0.5"] == 0.4  # half of the picture found, a fifth is true
+    assert numbers["iou@default"] == 1.0
+    assert numbers["fraction"] == 0.2
+    assert numbers["auc"] == 1.0
+    assert benchmark.score_picture(runner, pixels, HIGH)["fraction"] == 1.0
+
+
+def test_flagged_is_more_than_one_percent():
+    shares = [0.0, 0.01, 0.0101, 1.0]
+    pictures = [Picture("untouched", "a", "net", str(s), {"fraction": s}) for s in shares]
+    assert benchmark.flagged(pictures) == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_row_is_a_mean_over_the_pictures_with_a_number():
+    found = row(SOURCE, "madf", "auc", [[0.5, math.nan, 1.0]])
+    assert (found.value, found.n) == (0.75, 2)
+    assert found.ci_low == 0.5
+    assert found.ci_high == 1.0
+    headline = row(SOURCE, "headline", "auc", [[0.2], [0.8, 0.8, 0.8]])
+    assert headline.value == pytest.approx(0.5)  # of groups, not of pictures
+    assert math.isnan(row(SOURCE, "x", "auc", [[0.7]]).ci_low)
+
+
+def test_config_hash_depends_on_values_and_not_on_order():
+    assert config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1}) != config_hash({"a": 1})
+
+
+def test_results_replace_the_rows_of_the_same_weights(tmp_path: Path):
+    def measured(weights: str, value: float) -> list[Row]:
+        source = Source("triplets", weights, "c", "h", "s", "p")
+        return [row(source, "madf", "auc", [[value, value]])]
+
+    for weights, value in (("one", 0.1), ("two", 0.2), ("one", 0.3)):
+        pictures = [Picture("triplets", "madf", weights, "a", {"auc": value})]
+        write_results(tmp_path, measured(weights, value), pictures)
+    rows = {r.weights: r for r in read_rows(tmp_path / "triplets.csv")}
+    assert {name: r.value for name, r in rows.items()} == {"one": 0.3, "two": 0.2}
+    assert rows["one"] == measured("one", 0.3)[0]
+    pictures = read_pictures(tmp_path / "pictures.csv")
+    assert {p.weights: p.numbers for p in pictures} == {"one": {"auc": 0.3}, "two": {"auc": 0.2}}
+
+
+def test_evaluate_writes_every_part_but_speed(data: Path, trained: Path, tmp_path: Path):
+    out = tmp_path / "results"
+    rows = benchmark.evaluate(
+        {"net": trained / "net.json"},
+        data,
+        out,
+        ["universal", "triplets", "untouched", "autoencoders"],
+        bank=trained,
+        settings=benchmark.Settings(size=64),
+    )
+    files = {p.stem for p in out.glob("*.csv")}
+    assert files == {"universal", "triplets", "untouched", "autoencoders", "pictures"}
+    assert [r for f in sorted(files - {"pictures"}) for r in read_rows(out / f"{f}.csv")]
+    values = {(r.set, r.method, r.metric): r for r in rows}
+    stored = ("lossless", "JPEG 90", "JPEG 75")
+    kinds = {m for s, m, _ in values if s == "universal"}
+    assert kinds == {f"{kind}, {how}" for kind in ("bank", "held-out") for how in stored}
+    in_all, in_folder = (values["untouched", m, "flagged@jpeg85"] for m in ("all photos", "noise"))
+    assert in_all.n == in_folder.n == values["universal", "bank, lossless", "auc"].n > 0
+    assert values["autoencoders", "ae-heldout", "psnr"].value > 0
+    assert all(len(r.weights_sha256) == 64 and r.config_hash for r in rows)
+
+
+def test_means_can_be_worked_out_again_from_the_pictures(data: Path, trained: Path, tmp_path: Path):
+    benchmark.evaluate({"net": trained / "net.json"}, data, tmp_path / "r", ["triplets"])
+    with (tmp_path / "r" / "pictures.csv").open() as file:
+        aucs = [float(p["auc"]) for p in csv.DictReader(file) if p["method"] == "madf"]
+    found = {(r.method, r.metric): r for r in read_rows(tmp_path / "r" / "triplets.csv")}
+    assert len(aucs) == found["madf", "auc"].n == 2
+    assert found["madf", "auc"].value == pytest.approx(np.mean(aucs), rel=1e-5)
+
+
+def test_evaluate_refuses_what_it_does_not_know(data: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="no part is called 'triplet'"):
+        benchmark.evaluate({"net": "x"}, data, tmp_path, ["triplet"])
+    with pytest.raises(WeightsError, match="holds no autoencoder"):
+        benchmark.banks(tmp_path)
+
+
+def test_speed_is_measured_in_a_process_of_its_own(trained: Path):
+    pixels = np.zeros((30, 40, 3), np.uint8)
+    found = detect_once(trained / "net.json", pixels, size=(200, 150))
+    assert 0 < found["seconds"] < 60
+    assert 50 < found["peak_mib"] < 4000
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    rows = [row(SOURCE, "madf", "auc", [[0.9, 0.95]]), row(SOURCE, "madf", "miou@0.5", [[0.5]])]
+    other = Source("triplets", "other", "c", "h", "s", "p")
+    write_results(tmp_path, [*rows, row(other, "headline", "auc", [[0.8], [0.6]])], [])
+    return tmp_path
+
+
+def test_tables_are_rendered_between_their_markers(results: Path):
+    text = "before\n<!-- table:triplets -->\nold\n<!-- /table -->\nafter\n"
+    assert tables.fill(text, results).splitlines() == [
+        "before",
+        "<!-- table:triplets -->",
+        "| pictures filled in by | n | pixel AUC | mIoU |",
+        "| --- | ---: | ---: | ---: |",
+        "| MADF | 2 | 0.925 | 0.500 |",
+        "<!-- /table -->",
+        "after",
+    ]
+    by_weights = tables.render("headline", results).splitlines()
+    assert by_weights[2].startswith("| net | n/a | 0.925 (0.900 to 0.950) |")
+    assert by_weights[3].startswith("| other | 0.700 (0.700 to 0.700) | n/a |")
+    assert "MADF" not in tables.render("triplets", results, "other")
+
+
+def test_check_tells_when_a_table_is_out_of_date(results: Path, capsys):
+    readme = results / "README.md"
+    readme.write_text("<!-- table:triplets -->\n<!-- /table -->\n")
+    arguments = [str(readme), "--results", str(results)]
+    assert tables.main([*arguments, "--check"]) == 1
+    assert "out of date" in capsys.readouterr().err
+    assert tables.main(arguments) == 0
+    assert tables.main([*arguments, "--check"]) == 0
+    write_results(results, [row(SOURCE, "madf", "auc", [[0.1, 0.2]])], [])
+    assert tables.main([*arguments, "--check"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- table:nothing -->\n<!-- /table -->", "there are headline"),
+        ("<!-- table:speed -->\n<!-- /table -->", "speed.csv"),
+        ("<!-- table:triplets -->\nleft open", "1 tables are opened, 0 closed"),
+        ("<!-- table:triplets unknown -->\n<!-- /table -->", "no row for the table"),
+    ],
+)
+def test_tables_that_cannot_be_rendered(results: Path, text: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        tables.fill(text, results)
+
+
+def test_the_readme_shows_the_published_results():
+    readme, results = ROOT / "README.md", ROOT / "results"
+    if not readme.exists() or not list(results.glob("*.csv")):
+        pytest.skip("no README or no results yet")
+    assert tables.main([str(readme), "--check"]) == 0
