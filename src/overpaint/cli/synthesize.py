@@ -100,15 +100,15 @@ def _settings(
     class Recipe(Section, extra="ignore"):
         data: UniversalConfig
 
-    given: dict[str, object] = {"bank": dict.fromkeys(bank, 1.0)} if bank else {}
+    given: dict[str, object] = {}
+    if bank or path is None:
+        given["bank"] = dict.fromkeys(bank or shipped_bank(), 1.0)
     if masks:
         given["masks"] = dict.fromkeys(masks, 1.0)
     if size is not None:
         given["size"] = size
-    if path is not None:
-        return UniversalConfig.model_validate(load_config(Recipe, path).data.model_dump() | given)
-    given.setdefault("bank", dict.fromkeys(shipped_bank(), 1.0))
-    return UniversalConfig.model_validate(given)
+    read = {} if path is None else load_config(Recipe, path).data.model_dump()
+    return UniversalConfig.model_validate(read | given)
 
 
 def _bar() -> "Progress":
