@@ -18,7 +18,6 @@ from overpaint.evaluation.rows import (
     Picture,
     Row,
     Source,
-    config_hash,
     read_pictures,
     read_rows,
     row,
@@ -29,6 +28,7 @@ from overpaint.evaluation.triplets import GROUPS, HEADLINE, quick_auc, read_trip
 from overpaint.images import write_jpeg, write_png
 from overpaint.inference.calibration import HIGH, LOSSLESS
 from overpaint.inference.detect import DetectorRunner
+from overpaint.origin import config_hash
 from overpaint.weights import save_weights
 
 ROOT = Path(__file__).parents[1]

@@ -3,7 +3,7 @@
 A good autoencoder costs more than a training step of the detector, and the same reconstruction
 serves many crops, masks and degradations. A cache is a folder of memory-mapped arrays:
 
-    cache.json            what it was made from (recipe, names of members and photos), how far
+    cache.json            what it was made from (recipe, members, weights, photos), how far
     photos.npy            uint8 (num, side, side, 3): crops of photos after a random history
     reconstructions.npy   uint8 (num, members, side, side, 3): in the order of the names
 
@@ -13,6 +13,7 @@ float32 throughout: bfloat16 adds an error of about one grey level (measured on 
 the size of the noise that a detector looks at.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
+from torch import nn
 
 from overpaint.data.autoencoder import reconstruct_batch
 from overpaint.data.universal import LivePairs, Pair, draw_weighted
@@ -68,25 +70,15 @@ def build_cache(
 ) -> None:
     """Fill `folder` with `num` entries, or go on filling it.
 
-    key: what the entries depend on beside the seed (any JSON). Raises TrainingError when the
-    folder holds a cache of another key or lacks a member, so that no run trains on the
-    reconstructions of another.
+    key: what the entries depend on beside the seed, photos and bank (any JSON). Raises
+    TrainingError when the folder holds a cache of another key, other photos or weights, or lacks
+    a member, so that no run trains on the reconstructions of another.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {"key": dict(key), "num": num, "seed": seed, "side": live.crop}
-    about = _read_json(folder / "cache.json") or {
-        **wanted,
-        "members": sorted(live.bank),
-        "sources": live.photos.names,
-        "done": 0,
-    }
-    same = all(about[name] == value for name, value in json.loads(json.dumps(wanted)).items())
-    bank, members = set(live.bank), set(about["members"])
-    if not same or not (bank <= members if about["done"] == num else bank == members):
-        raise TrainingError(f"{folder}: a cache of another recipe; delete it or choose another")
+    about = _claim(folder, live, {"key": dict(key), "num": num, "seed": seed, "side": live.crop})
     side, mode = live.crop, "r+" if about["done"] else "w+"
     photos = open_memmap(folder / "photos.npy", mode, np.uint8, (num, side, side, 3))
-    shape = (num, len(members), side, side, 3)
+    shape = (num, len(about["members"]), side, side, 3)
     redrawn = open_memmap(folder / "reconstructions.npy", mode, np.uint8, shape)
     while about["done"] < num:
         chunk = range(about["done"], min(about["done"] + CHUNK, num))
@@ -101,6 +93,45 @@ def build_cache(
         about["done"] = chunk.stop
         _write_json(folder / "cache.json", about)
         progress(about["done"], num)
+
+
+def _claim(folder: Path, live: LivePairs, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What the folder's cache.json says, or will; raises TrainingError when it is another's."""
+    current = {
+        **json.loads(json.dumps(wanted)),
+        "members": sorted(live.bank),
+        "weights": {name: _fingerprint(live.bank[name]) for name in sorted(live.bank)},
+        "sources": live.photos.names,
+    }
+    found = _read_json(folder / "cache.json")
+    if found is None:
+        return {**current, "done": 0}
+    other = [name for name in wanted if found[name] != current[name]]
+    if _file_names(found["sources"]) != _file_names(current["sources"]):
+        other.append("photos")
+    lacking = set(live.bank) - set(found["members"])
+    if lacking or (found["done"] < found["num"] and len(live.bank) < len(found["members"])):
+        other.append("members")
+    known = found.get("weights", {})  # caches of the first version hold none
+    other += [f"weights of {n}" for n, w in current["weights"].items() if known.get(n, w) != w]
+    if other:
+        raise TrainingError(
+            f"{folder}: a cache of another recipe (not the same: {', '.join(other)}); "
+            "delete it or choose another"
+        )
+    return found
+
+
+def _fingerprint(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _file_names(paths: list[str]) -> list[str]:
+    """Without their folders, which may be spelled in several ways."""
+    return [Path(path).name for path in paths]
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

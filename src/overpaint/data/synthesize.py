@@ -37,6 +37,7 @@ from overpaint.data.universal import (
 )
 from overpaint.errors import ConfigError, ImageError, OverpaintError
 from overpaint.images import write_bytes, write_png
+from overpaint.origin import config_hash
 
 ABOUT, MANIFEST = "about.json", "manifest.jsonl"
 RETRY = 10**9
@@ -210,7 +211,7 @@ def _about(photos: PhotoSource, config: UniversalConfig, seed: int, assets: Path
     return {
         "version": __version__,
         "config": values,
-        "config_hash": _sha256(values)[:12],
+        "config_hash": config_hash(values),
         "bank_sha256": bank_sha256(config.bank, assets),
         "photos": {"number": len(names), "names_sha256": _sha256(names)},
         "seed": seed,

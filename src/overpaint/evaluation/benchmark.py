@@ -18,7 +18,7 @@ import numpy as np
 from torch import nn
 
 from overpaint.data.autoencoder import reconstruct
-from overpaint.data.bank import load_bank
+from overpaint.data.bank import HELD_OUT, load_bank
 from overpaint.data.degrade import jpeg
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import universal_test_set
@@ -28,8 +28,6 @@ from overpaint.evaluation.rows import (
     Picture,
     Row,
     Source,
-    config_hash,
-    current_commit,
     row,
     values_of,
     write_results,
@@ -39,9 +37,9 @@ from overpaint.evaluation.triplets import GROUPS, HEADLINE, read_triplets
 from overpaint.images import read_image, read_mask
 from overpaint.inference.calibration import AREA, LOSSLESS, QUALITY_BANDS, q99, quality_band
 from overpaint.inference.detect import DetectorRunner
+from overpaint.origin import config_hash, current_commit
 from overpaint.weights import WeightsRecord, list_records, read_record
 
-HELD_OUT = "ae-heldout"
 ORIGINALS = "originals of the triplets"
 MEASURED = ("auc", "iou@0.5", "f1@0.5", "iou@default", "f1@default")
 

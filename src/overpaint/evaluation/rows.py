@@ -6,11 +6,8 @@
 """
 
 import csv
-import hashlib
 import io
-import json
 import math
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -89,27 +86,6 @@ def row(source: Source, method: str, metric: str, groups: Sequence[Sequence[floa
 def values_of(pictures: Iterable[Picture], number: str) -> list[float]:
     """One number of each picture that has it."""
     return [p.numbers[number] for p in pictures if number in p.numbers]
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of a configuration as sorted JSON."""
-    text = json.dumps(config, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def current_commit(folder: Path = Path(__file__).parent) -> str:
-    """The commit of the code, with "+" where it was changed since; "" outside of git."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        top = git("rev-parse", "--show-toplevel")
-        changed = git("status", "--porcelain", "--", f"{top}/src", f"{top}/recipes")
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 class _Keyed(Protocol):

@@ -1,0 +1,232 @@
+"""SafePaint: "SafePaint: Anti-forensic Image Inpainting with Domain Adaptation", ACM MM 2024.
+
+Written from the paper and from a fact sheet of the authors' code, which is public for
+non-commercial academic use and comes without weights: facts only, no code taken, and there is no
+official checkpoint to remap. Licence of this file: Apache-2.0, as the project.
+
+Phase 1, content completion: G1 fills the hole. Phase 2, region-wise optimisation: G2 sees that
+picture, the mask and the domain vector of the known region (from P), and redraws the hole.
+
+What this implementation settles, or does another way than the paper or the authors' code:
+- spectral norm stands on every convolution of the generators but the last one (paper; the
+  authors' code has it in the discriminator only: `spectral_norm=False`);
+- P averages over valid positions, so that its vector does not depend on the hole's area (the
+  authors' code averages over the empty ones too: `pooling="all"`);
+- convolutions before a norm have no bias, which that norm would cancel;
+- **V as in the paper cannot reach the picture**: it is constant over the picture, so it adds a
+  constant to each channel of G2's first convolution, and the instance norm behind it takes every
+  constant away. `vector_region="hole"` lays the vector into the hole only, where it survives;
+- where table 5 leaves the domain distance loss out, P and V are left out as well, for nothing
+  else would train them.
+
+Size at the paper's width, in parameters: G1 10.8 M, P 3.9 M, G2 14.1 M (the fact sheet's 14.2 M
+within half a percent). At width 24: 4.0 M in all.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from overpaint.errors import ConfigError
+from overpaint.inpainters.base import Inpainter, compose
+from overpaint.layers.partial import PartialConv2d, masked_mean
+from overpaint.layers.rwsa import RWSA
+from overpaint.registry import inpainters
+
+Pooling = Literal["valid", "all"]
+VectorRegion = Literal["all", "hole"]
+
+ABLATIONS: dict[str, dict[str, bool]] = {
+    "backbone": {"rwsa": False, "domain_vector": False},
+    "backbone+ddl": {"rwsa": False, "domain_vector": True},
+    "backbone+rwsa": {"rwsa": True, "domain_vector": False},
+    "full": {"rwsa": True, "domain_vector": True},
+}
+"""The rows of table 5, as fields of SafePaintConfig."""
+
+
+@dataclass(frozen=True, slots=True)
+class SafePaintConfig:
+    """What builds a SafePaint."""
+
+    width: int = 64
+    """Channels at full resolution; all others are multiples of it."""
+    vector_size: int = 16
+    """Length of the domain vector."""
+    num_blocks: int = 8
+    """Residual blocks in each generator."""
+    rwsa: bool = True
+    """Region-wise separated attention in G2's upsampling path."""
+    domain_vector: bool = True
+    """The extractor P, its vector as input of G2, and with it the domain distance loss."""
+    spectral_norm: bool = True
+    """Spectral norm in both generators."""
+    pooling: Pooling = "valid"
+    """Positions that P averages over."""
+    vector_region: VectorRegion = "all"
+    """Where V holds the vector; see the module's header."""
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.vector_size, self.num_blocks) < 1:
+            raise ConfigError("safepaint: width, vector_size and num_blocks must be at least 1")
+        for name, kind in (("pooling", Pooling), ("vector_region", VectorRegion)):
+            if getattr(self, name) not in get_args(kind):
+                known = " or ".join(get_args(kind))
+                raise ConfigError(f"safepaint: {name} {getattr(self, name)!r}; choose {known}")
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, the first one dilated; no activation after the sum."""
+
+    def __init__(self, channels: int, normalised: bool) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReflectionPad2d(2),
+            *_conv(nn.Conv2d(channels, channels, 3, dilation=2, bias=False), normalised),
+            nn.ReflectionPad2d(1),
+            *_conv(nn.Conv2d(channels, channels, 3, bias=False), normalised, relu=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class Generator(nn.Module):
+    """Image transform network (Johnson et al. 2016, in EdgeConnect's variant), with RWSA or not.
+
+    (b, in_channels, h, w) and mask (b, 1, h, w) -> picture (b, 3, h, w) in [0, 1].
+    """
+
+    def __init__(self, in_channels: int, config: SafePaintConfig, rwsa: bool) -> None:
+        super().__init__()
+        c, sn = config.width, config.spectral_norm
+        self.encoder = nn.Sequential(
+            nn.ReflectionPad2d(3),
+            *_conv(nn.Conv2d(in_channels, c, 7, bias=False), sn),
+            *_conv(nn.Conv2d(c, 2 * c, 4, stride=2, padding=1, bias=False), sn),
+            *_conv(nn.Conv2d(2 * c, 4 * c, 4, stride=2, padding=1, bias=False), sn),
+        )
+        self.blocks = nn.Sequential(*(ResidualBlock(4 * c, sn) for _ in range(config.num_blocks)))
+        self.attention = nn.ModuleList(RWSA(n) for n in (4 * c, 2 * c, c)) if rwsa else None
+        self.upsample = nn.ModuleList(
+            nn.Sequential(*_conv(nn.ConvTranspose2d(n, n // 2, 4, 2, padding=1, bias=False), sn))
+            for n in (4 * c, 2 * c)
+        )
+        self.last = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(c, 3, 7))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = self.blocks(self.encoder(x))  # (b, 4c, h/4, w/4)
+        for i in range(3):
+            if self.attention is not None:
+                x = self.attention[i](x, mask)
+            if i < 2:
+                x = self.upsample[i](x)  # (b, 2c, h/2, w/2), (b, c, h, w)
+        return (torch.tanh(self.last(x)) + 1) / 2
+
+
+class DomainPatternExtractor(nn.Module):
+    """P: the look of a region as a vector. (b, 3, h, w), (b, 1, h, w) -> (b, vector_size).
+
+    The region is where the second input is 1; sides of at least 63 pixels.
+    """
+
+    def __init__(self, config: SafePaintConfig) -> None:
+        super().__init__()
+        self.pooling = config.pooling
+        widths = [3, *(config.width * n for n in (1, 2, 4, 8, 8))]
+        self.convs = nn.ModuleList(
+            PartialConv2d(c_in, c_out, 3, stride=2, bias=i in (0, 4))
+            for i, (c_in, c_out) in enumerate(pairwise(widths))
+        )
+        norms = [nn.Identity(), *map(nn.BatchNorm2d, widths[2:5])]
+        self.activate = nn.ModuleList(nn.Sequential(norm, nn.ReLU(inplace=True)) for norm in norms)
+        self.to_vector = nn.Linear(widths[-1], config.vector_size)  # the 1x1 convolution
+
+    def forward(self, image: Tensor, region: Tensor) -> Tensor:
+        x, valid = image, region
+        for i, conv in enumerate(self.convs):
+            x, valid = conv(x, valid)
+            if i < len(self.activate):
+                x = self.activate[i](x)
+        everywhere = torch.ones_like(valid)
+        return self.to_vector(masked_mean(x, valid if self.pooling == "valid" else everywhere))
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What both phases made of a batch."""
+
+    coarse: Tensor
+    """I_c (b, 3, h, w)."""
+    output: Tensor
+    """I_out (b, 3, h, w)."""
+    vector: Tensor | None
+    """Z_b (b, vector_size), the domain vector of the known region."""
+
+
+class SafePaint(Inpainter):
+    """Two-phase inpainter; see the module's header."""
+
+    stride: ClassVar[int] = 4
+    min_size: ClassVar[int] = 64
+
+    def __init__(self, config: SafePaintConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or SafePaintConfig()
+        vector_size = config.vector_size if config.domain_vector else 0
+        self.completion = Generator(4, config, rwsa=False)  # G1
+        self.extractor = DomainPatternExtractor(config) if config.domain_vector else None  # P
+        self.optimisation = Generator(4 + vector_size, config, rwsa=config.rwsa)  # G2
+
+    def stages(self, image: Tensor, mask: Tensor) -> Stages:
+        """Both phases; what the training needs. Sides: multiples of 4, at least 64 pixels.
+
+        image: (b, 3, h, w), finite; its hole is not seen. mask: float (b, 1, h, w), 1 = hole.
+        """
+        seen = compose(image, torch.ones_like(image), mask)  # I_in
+        coarse = compose(image, self.completion(torch.cat([seen, mask], 1), mask), mask)  # eq. 7
+        inputs, vector = [coarse, mask], None
+        if self.extractor is not None:
+            vector = self.extractor(image, 1 - mask)  # eq. 12
+            region = mask if self.config.vector_region == "hole" else torch.ones_like(mask)
+            inputs.append(vector[:, :, None, None] * region)  # V (b, vector_size, h, w)
+        fill = self.optimisation(torch.cat(inputs, dim=1), mask)
+        return Stages(coarse, compose(image, fill, mask), vector)  # eq. 7
+
+    def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
+        return self.stages(image, mask).output
+
+
+def _conv(conv: nn.Module, normalised: bool, *, relu: bool = True) -> list[nn.Module]:
+    """A convolution (spectrally normalised or not), instance norm and ReLU."""
+    nn.init.normal_(conv.weight, std=0.02)  # type: ignore[arg-type]
+    layers: list[nn.Module] = [spectral_norm(conv) if normalised else conv]
+    layers.append(nn.InstanceNorm2d(conv.out_channels))  # type: ignore[arg-type]
+    return [*layers, nn.ReLU(inplace=True)] if relu else layers
+
+
+def safepaint(**config: Any) -> SafePaint:
+    """SafePaint at the paper's width; fields of SafePaintConfig as keyword arguments."""
+    return SafePaint(SafePaintConfig(**config))
+
+
+def safepaint_small(**config: Any) -> SafePaint:
+    """SafePaint at width 24, with the domain vector where it can be seen."""
+    return safepaint(**{"width": 24, "vector_region": "hole", **config})
+
+
+for _name, _factory, _summary in (
+    ("safepaint", safepaint, "28.8 M parameters, the paper's width"),
+    ("safepaint-small", safepaint_small, "4.1 M parameters"),
+):
+    inpainters.register(
+        _name,
+        _factory,
+        paper="SafePaint: Anti-forensic Image Inpainting with Domain Adaptation, ACM MM 2024",
+        licence="Apache-2.0 (the official code is for non-commercial academic use; none taken)",
+        summary=_summary,
+    )
