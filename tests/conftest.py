@@ -46,6 +46,13 @@ def photo() -> np.ndarray:
 
 
 @pytest.fixture
+def picture() -> np.ndarray:
+    """A smooth colour picture, 24 high and 40 wide, that survives JPEG well."""
+    y, x = np.mgrid[:24, :40]
+    return np.stack([x * 6, y * 10, 255 - x * 3 - y], axis=-1).astype(np.uint8)
+
+
+@pytest.fixture
 def photo_folder(tmp_path: Path) -> Path:
     """Six textured pictures of different sizes: four PNG files and two JPEG files."""
     folder = tmp_path / "photos"

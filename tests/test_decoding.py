@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from handmade import png_chunk, save
 from overpaint import images
 from overpaint.errors import ImageError
 
@@ -21,28 +22,6 @@ def warnings_are_errors():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-
-
-@pytest.fixture
-def picture():
-    """A smooth colour picture, 24 high and 40 wide, that survives JPEG well."""
-    y, x = np.mgrid[:24, :40]
-    return np.stack([x * 6, y * 10, 255 - x * 3 - y], axis=-1).astype(np.uint8)
-
-
-def save(path, array, *, mode=None, **options):
-    image = Image.fromarray(array)
-    (image.convert(mode) if mode else image).save(path, **options)
-    return path
-
-
-def png_chunk(name, content):
-    return (
-        struct.pack(">I", len(content))
-        + name
-        + content
-        + struct.pack(">I", zlib.crc32(name + content))
-    )
 
 
 def png16(values, colour_type):

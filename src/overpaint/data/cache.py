@@ -112,7 +112,7 @@ def _claim(folder: Path, live: LivePairs, wanted: Mapping[str, Any]) -> dict[str
     lacking = set(live.bank) - set(found["members"])
     if lacking or (found["done"] < found["num"] and len(live.bank) < len(found["members"])):
         other.append("members")
-    known = found.get("weights", {})  # caches of the first version hold none
+    known = found["weights"]
     other += [f"weights of {n}" for n, w in current["weights"].items() if known.get(n, w) != w]
     if other:
         raise TrainingError(

@@ -25,6 +25,7 @@ from overpaint.data.universal import (
     UniversalDataset,
     mask_mixture,
 )
+from overpaint.errors import ConfigError
 from overpaint.evaluation.metrics import image_scores
 from overpaint.registry import detectors
 from overpaint.training import losses
@@ -120,6 +121,11 @@ def make_pairs(
     live = LivePairs(photos, load_bank(data.bank, assets), data.bank, data.history, crop)
     if not cached or folder is None:
         return live
+    if crop < data.degrade.margin(data.size):
+        raise ConfigError(
+            f"cache.side {crop} is too small: data.size and data.degrade need "
+            f"{data.degrade.margin(data.size)}"
+        )
     key = {"history": data.history.model_dump(mode="json"), "photos": len(photos)}
     build_cache(folder, live, num=run.cache.num, seed=run.loop.seed, key=key, progress=progress)
     return CachedPairs(folder, data.bank)
