@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From photos to the shipped weights and every published number, about three hours on two cores.
+# From photos to the shipped weights and every published number, under three hours on two cores.
 #
 #   recipes/shipped.sh DATA
 #
@@ -19,7 +19,7 @@ overpaint train detector --config recipes/nixnet-s.yaml "${PHOTOS[@]}" --assets 
   --out runs/nixnet-s --cache cache/nixnet-s --export $PRETRAINED
 overpaint calibrate nixnet-s --photos "$DATA/photos" --photos "$DATA/faces"
 
-# What each part of the universal data buys: one network and budget, one part after the other.
+# What the universal data buys: one network and budget, four mixtures.
 ablation() {
   local name=$1
   shift
@@ -33,7 +33,5 @@ OWN="{ae-nearest: 1, ae-transposed: 1, ae-shuffle: 1, ae-colour: 1}"
 ablation single "${PLAIN[@]}" --set "data.bank={ae-nearest: 1}"
 ablation bank "${PLAIN[@]}" --set "data.bank=$OWN"
 ablation taef2 "${PLAIN[@]}" --set "data.bank={'taef2:weights': 1}"
-ablation bank-taef2 "${PLAIN[@]}"
-ablation bank-taef2-traces --set data.moved=0
 ablation full
 python recipes/measure.py --data "$DATA" "${ALSO[@]}"

@@ -14,16 +14,19 @@ def config_hash(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def current_commit(folder: Path = Path(__file__).parent) -> str:
-    """The commit of the code, with "+" where src or recipes changed since; "" outside of git."""
+def current_commit(module: Path = Path(__file__)) -> str:
+    """The commit of the code, "-dirty" with uncommitted changes to tracked files.
+
+    "unknown" outside of a checkout of this project, and without git. module: any of its files.
+    """
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
+        command = ["git", "-C", str(module.parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        top = git("rev-parse", "--show-toplevel")
-        changed = git("status", "--porcelain", "--", f"{top}/src", f"{top}/recipes")
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
+        # An installed copy may lie in somebody else's checkout.
+        git("ls-files", "--error-unmatch", module.name)
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
-        return ""
+        return "unknown"

@@ -1,9 +1,20 @@
-"""`overpaint train autoencoder|detector`: from photos and a recipe to weights with a record."""
+"""`overpaint train autoencoder|detector|inpainter`: photos and a recipe to weights and a record.
 
+The same command resumes a run that was stopped. Exit codes: 0 trained and exported; 1 the run
+could not go on, or was stopped (all is saved then); 2 the command or the recipe is wrong.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from overpaint.errors import OverpaintError, TrainingError
+
+if TYPE_CHECKING:
+    from overpaint.weights import WeightsRecord
 
 app = typer.Typer(no_args_is_help=True, help="Train a model by a recipe and export its weights.")
 
@@ -26,7 +37,7 @@ Exclude = Annotated[
 ]
 Assets = Annotated[
     Path,
-    typer.Option("--assets", help="Folder below which the recipe's taef2: and objects: lie."),
+    typer.Option("--assets", help="Folder below which the files named in the recipe lie."),
 ]
 
 
@@ -45,11 +56,20 @@ def autoencoder(
     from overpaint.training.config import load_config
     from overpaint.training.runs import train_autoencoder
 
-    run = load_config(AutoencoderRun, config, overrides or ())
-    folder = out or Path("runs") / run.name
-    train_autoencoder(
-        run, photos, folder, export or folder, recipe=config, exclude=exclude or (), device=device
-    )
+    with _errors_in_a_line():
+        run = load_config(AutoencoderRun, config, overrides or ())
+        folder = out or Path("runs") / run.name
+        record = train_autoencoder(
+            run,
+            photos,
+            folder,
+            export or folder,
+            recipe=config,
+            overrides=overrides or (),
+            exclude=exclude or (),
+            device=device,
+        )
+    _say_what_came_of_it(record)
 
 
 @app.command()
@@ -72,16 +92,67 @@ def detector(
     from overpaint.training.detector import DetectorRun
     from overpaint.training.runs import train_detector
 
-    run = load_config(DetectorRun, config, overrides or ())
-    folder = out or Path("runs") / run.name
-    train_detector(
-        run,
-        photos,
-        folder,
-        export or folder,
-        recipe=config,
-        exclude=exclude or (),
-        device=device,
-        assets=assets,
-        cache=cache or folder / "cache",
-    )
+    with _errors_in_a_line():
+        run = load_config(DetectorRun, config, overrides or ())
+        folder = out or Path("runs") / run.name
+        record = train_detector(
+            run,
+            photos,
+            folder,
+            export or folder,
+            recipe=config,
+            overrides=overrides or (),
+            exclude=exclude or (),
+            device=device,
+            assets=assets,
+            cache=cache or folder / "cache",
+        )
+    _say_what_came_of_it(record)
+
+
+@app.command()
+def inpainter(
+    config: Config,
+    photos: Photos,
+    out: Out = None,
+    overrides: Set = None,
+    export: Export = None,
+    device: Device = "cpu",
+    exclude: Exclude = None,
+    assets: Assets = Path(),
+) -> None:
+    """Train an inpainter (SafePaint) on PHOTOS with random holes."""
+    from overpaint.training.config import load_config
+    from overpaint.training.inpainter import InpainterRun
+    from overpaint.training.runs import train_inpainter
+
+    with _errors_in_a_line():
+        run = load_config(InpainterRun, config, overrides or ())
+        folder = out or Path("runs") / run.name
+        record = train_inpainter(
+            run,
+            photos,
+            folder,
+            export or folder,
+            recipe=config,
+            overrides=overrides or (),
+            exclude=exclude or (),
+            device=device,
+            assets=assets,
+        )
+    _say_what_came_of_it(record)
+
+
+@contextmanager
+def _errors_in_a_line() -> Iterator[None]:
+    try:
+        yield
+    except OverpaintError as error:
+        typer.echo(f"overpaint train: {error}", err=True)
+        raise typer.Exit(1 if isinstance(error, TrainingError) else 2) from error
+
+
+def _say_what_came_of_it(record: "WeightsRecord | None") -> None:
+    if record is not None:
+        figures = ", ".join(f"{k} {v:.4g}" for k, v in record.validation.items())
+        typer.echo(f"{record.path}: {record.parameters} parameters; validation: {figures}")

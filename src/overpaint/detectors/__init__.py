@@ -1,6 +1,6 @@
 """Detectors, one paper a file. Importing this package registers them all."""
 
 from overpaint.detectors import nixnet
-from overpaint.detectors.base import Detector, check_image
+from overpaint.detectors.base import Detector
 
-__all__ = ["Detector", "check_image", "nixnet"]
+__all__ = ["Detector", "nixnet"]

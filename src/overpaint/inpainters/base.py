@@ -18,29 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from overpaint.contract import check_range, check_shape
 from overpaint.errors import InputError
-
-# How far float arithmetic before the inpainter (a resize, say) may leave [0, 1].
-RANGE_TOLERANCE = 1e-3
 
 
 def check_shapes(image: Tensor, mask: Tensor) -> None:
     """Raise InputError unless image is float (b, 3, h, w) and mask (b, 1, h, w) of its size."""
-    if not image.is_floating_point():
-        raise InputError(
-            f"the image is {image.dtype}; convert it to float and divide by 255, "
-            "or use overpaint.images.to_tensor"
-        )
+    check_shape(image)
     shape, wanted = tuple(image.shape), tuple(mask.shape)
-    if image.ndim != 4:
-        raise InputError(f"the image has shape {shape}, not (b, 3, h, w); add a batch dimension")
-    if shape[1] != 3:
-        raise InputError(
-            f"the image has {shape[1]} channel(s), an inpainter takes 3 (RGB): repeat a grey image "
-            "with image.expand(-1, 3, -1, -1), drop an alpha channel"
-        )
-    if 0 in shape:
-        raise InputError(f"the image has shape {shape}: give at least one photo of one pixel")
     if mask.ndim != 4 or wanted[1] != 1:
         raise InputError(
             f"the mask has shape {wanted}, not (b, 1, h, w); add dimensions with "
@@ -61,14 +46,7 @@ def check_values(image: Tensor, mask: Tensor) -> None:
             "and threshold a soft one, for instance with (mask >= 0.5).float()"
         )
     known = torch.where(mask == 1, 0.0, image.detach())
-    low, high = (value.item() for value in torch.aminmax(known))
-    if low != low or high != high:
-        raise InputError("the image holds NaN outside the hole: replace it with torch.nan_to_num")
-    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
-        raise InputError(
-            f"the known pixels range from {low:.4g} to {high:.4g}, not within [0, 1]: "
-            "divide 8-bit values by 255 and undo any mean and deviation normalisation"
-        )
+    check_range(known, "the image outside the hole")
 
 
 def compose(image: Tensor, fill: Tensor, mask: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ What this implementation settles, or does another way than the paper or the auth
 - spectral norm stands on every convolution of the generators but the last one (paper; the
   authors' code has it in the discriminator only: `spectral_norm=False`);
 - P averages over valid positions, so that its vector does not depend on the hole's area (the
-  authors' code averages over the empty ones too: `pooling="all"`);
+  authors' code averages over the empty ones too: `pooling="all"`). A place of the last map is
+  valid if any of 63 x 63 pixels is, so the two differ for small regions only;
 - convolutions before a norm have no bias, which that norm would cancel;
 - **V as in the paper cannot reach the picture**: it is constant over the picture, so it adds a
   constant to each channel of G2's first convolution, and the instance norm behind it takes every
@@ -20,7 +21,7 @@ What this implementation settles, or does another way than the paper or the auth
   else would train them.
 
 Size at the paper's width, in parameters: G1 10.8 M, P 3.9 M, G2 14.1 M (the fact sheet's 14.2 M
-within half a percent). At width 24: 4.0 M in all.
+within half a percent). At width 24: 4.1 M in all.
 """
 
 from dataclasses import dataclass

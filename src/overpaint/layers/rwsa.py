@@ -15,7 +15,8 @@ any generator, keeps the shape, and brings the mask to the feature map's size it
 
 Readings, not in the paper: the mask is pooled, rounded and softened as in the authors' code; the
 softening repeats the border, so that a hole at the border keeps its weight; the squeeze has at
-least one channel; convolutions before a batch norm have no bias.
+least four channels, as at the paper's narrowest place (of fewer, all may die in the ReLU at the
+start); convolutions before a batch norm have no bias.
 """
 
 import torch
@@ -30,7 +31,7 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        squeezed = max(1, channels // reduction)
+        squeezed = max(4, channels // reduction)
         self.weigh = nn.Sequential(
             nn.Linear(2 * channels, squeezed),
             nn.ReLU(inplace=True),

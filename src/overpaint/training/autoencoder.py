@@ -13,14 +13,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from overpaint.data.autoencoder import Autoencoder, AutoencoderConfig, reconstruct
+from overpaint.data.autoencoder import reconstruct
 from overpaint.data.crops import PhotoCrops
 from overpaint.data.sources import PhotoSource
+from overpaint.errors import ConfigError
 from overpaint.evaluation.metrics import psnr, squared_error
 from overpaint.layers.patchgan import PatchDiscriminator
+from overpaint.registry import autoencoders
 from overpaint.training import losses
-from overpaint.training.config import LoopConfig, Section
+from overpaint.training.config import LoopConfig, Section, create_model
 from overpaint.training.loop import Batch
+
+ARCHITECTURE = "conv-autoencoder"
+SMALLEST_FOR_GAN = 24
+"""Side in pixels of the smallest crop of which the discriminator makes a value."""
 
 
 class EquationOne(Section):
@@ -41,17 +47,25 @@ class AutoencoderRun(Section):
     loss: EquationOne = EquationOne()
     model: dict[str, Any] = Field(default={}, description="fields of AutoencoderConfig")
     crop: int = Field(default=128, ge=16, description="side of the training crops, pixels")
-    validation_crop: int = 256
-    validation_photos: int = 32
+    validation_crop: int = Field(default=256, ge=16)
+    validation_photos: int = Field(default=32, ge=1)
 
 
 class AutoencoderTask:
-    """What the loop needs; see `training.loop.Task`."""
+    """What the loop needs; see `training.loop.Task`.
+
+    Raises ConfigError for a model that cannot be built or a crop that does not fit it.
+    """
 
     def __init__(self, run: AutoencoderRun, photos: PhotoSource, validation: PhotoSource) -> None:
         self.run, self.photos = run, photos
-        self.modules: dict[str, nn.Module] = {"model": Autoencoder(AutoencoderConfig(**run.model))}
+        model = create_model(autoencoders, ARCHITECTURE, run.model)
+        self.modules: dict[str, nn.Module] = {"model": model}
+        if run.crop % model.stride:
+            raise ConfigError(f"crop: {run.crop} is not a multiple of the stride {model.stride}")
         if run.loss.adversarial_weight:
+            if run.crop < SMALLEST_FOR_GAN:
+                raise ConfigError(f"crop: the discriminator needs {SMALLEST_FOR_GAN} or more")
             width = run.loss.discriminator_width
             self.modules["discriminator"] = PatchDiscriminator(width=width)
         number = min(run.validation_photos, len(validation))

@@ -1,8 +1,8 @@
 """Checkpoints of a run: written to a temporary name, then renamed, so that none is ever half.
 
 A checkpoint carries everything the next step depends on (parameters, average, optimisers, step,
-best figure, torch's random state), so that a resumed run equals an uninterrupted one bit for
-bit. The data need no state: a sample is a function of the seed and its running number.
+best figure), so that a resumed run equals an uninterrupted one bit for bit. Data and random
+numbers need no state: both are functions of the seed and a running number.
 """
 
 from pathlib import Path
@@ -14,28 +14,40 @@ from overpaint.errors import TrainingError
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` to `path` atomically. Plain tensors, numbers, strings and containers only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `state` to `path` atomically. Plain tensors, numbers, strings and containers only.
+
+    Raises TrainingError when it cannot be written; an older file of that name is then untouched.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise TrainingError(
+            f"{path}: cannot be written ({error}); make room, and run the same command to resume"
+        ) from error
 
 
 def load_checkpoint(path: Path, config_hash: str) -> dict[str, Any]:
-    """Read a checkpoint of the run whose configuration has `config_hash`.
+    """Read a checkpoint of the run whose configuration has `config_hash`, onto the CPU.
 
-    Raises TrainingError when the file is damaged or belongs to another configuration.
+    Raises TrainingError when the file is missing, damaged, or of another configuration.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+        found = dict(state)["config_hash"]
+    except FileNotFoundError as error:
+        raise TrainingError(f"{path}: missing; delete the folder and train again") from error
+    except Exception as error:  # torch.load raises nearly any kind
         raise TrainingError(
             f"{path}: damaged checkpoint ({type(error).__name__}); "
             "delete it to start the run from the beginning"
         ) from error
-    if state.get("config_hash") != config_hash:
+    if found != config_hash:
         raise TrainingError(
-            f"{path}: belongs to another configuration ({state.get('config_hash')}, now "
-            f"{config_hash}); choose another --out, or delete the folder"
+            f"{path}: belongs to another configuration ({found}, now {config_hash}); "
+            "choose another --out, or delete the folder"
         )
     return state

@@ -4,17 +4,18 @@ Every section is a frozen pydantic model that refuses unknown keys; the error na
 known key. `config_hash` goes into every checkpoint, record and results row.
 """
 
+import dataclasses
 import difflib
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from overpaint import origin
 from overpaint.errors import ConfigError
+from overpaint.registry import Registry
 
 
 class Section(BaseModel):
@@ -37,7 +38,8 @@ class LoopConfig(Section):
 
     steps: int = Field(gt=0)
     batch_size: int = Field(gt=0, description="over all processes")
-    seed: int = 0
+    # The largest seed of 32 bit is kept for validation samples.
+    seed: int = Field(default=0, ge=0, lt=2**32 - 1)
     optimizer: OptimizerConfig = OptimizerConfig()
     bf16: bool = True
     ema_decay: float = Field(default=0.999, ge=0, lt=1, description="0 switches the average off")
@@ -55,6 +57,7 @@ class LoopConfig(Section):
 
 
 ConfigT = TypeVar("ConfigT", bound=Section)
+ModelT = TypeVar("ModelT")
 
 
 def load_config(kind: type[ConfigT], path: Path, overrides: Sequence[str] = ()) -> ConfigT:
@@ -66,8 +69,8 @@ def load_config(kind: type[ConfigT], path: Path, overrides: Sequence[str] = ()) 
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: the top level must be a mapping of keys to values")
     for override in overrides:
@@ -75,7 +78,35 @@ def load_config(kind: type[ConfigT], path: Path, overrides: Sequence[str] = ()) 
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error, kind)}") from error
+        raise ConfigError(f"{path}: {_explain(error, _sections(kind))}") from error
+
+
+def create_model(registry: Registry[ModelT], name: str, config: Mapping[str, Any]) -> ModelT:
+    """The model `name` with a recipe's `model` section, checked like the other sections.
+
+    Raises ConfigError for an unknown key or a wrong value, UnknownNameError for an unknown name.
+    """
+    entry = registry.get(name)
+    try:
+        model = entry.factory(**config)
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        default = getattr(entry.factory(), "config", None)
+        known = [f.name for f in dataclasses.fields(default)] if default is not None else []
+        if known and (unknown := sorted(config.keys() - set(known))):
+            raise ConfigError(_unknown(f"model.{unknown[0]}", {"model": known})) from error
+        raise ConfigError(f"model: {name} cannot be built from {dict(config)}: {error}") from error
+    built_from = getattr(model, "config", None)
+    if dataclasses.is_dataclass(built_from) and not isinstance(built_from, type):
+        try:
+            TypeAdapter(type(built_from)).validate_python(dataclasses.asdict(built_from))
+        except ValidationError as error:
+            raise ConfigError(f"model: {_explain(error, {})}") from error
+    return model
+
+
+def config_hash(config: BaseModel) -> str:
+    """`origin.config_hash` of a section's values."""
+    return origin.config_hash(config.model_dump(mode="json"))
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -93,29 +124,46 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: the value is not valid YAML") from error
 
 
-def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
+def _explain(error: ValidationError, sections: Mapping[str, list[str]]) -> str:
+    """All that is wrong, in one line."""
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
-        text = f"{key}: {item['msg']}"
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(item["loc"][-1]), sorted(_all_keys(kind)), n=1)
-            text = f"unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else "")
-        lines.append(text)
+            lines.append(_unknown(key, sections))
+            continue
+        given = item["input"]
+        is_short = item["type"] != "missing" and isinstance(given, str | int | float | None)
+        words = _one_line(item["msg"]) + (f", not {given!r}" if is_short else "")
+        lines.append(f"{key}: {words}" if key else words)
     return "; ".join(lines)
 
 
-def _all_keys(kind: type[BaseModel]) -> set[str]:
-    """Field names of `kind` and of every section inside it."""
-    keys: set[str] = set()
+def _unknown(key: str, sections: Mapping[str, list[str]]) -> str:
+    """What is known instead of `key`: in its own section first, then anywhere."""
+    section, _, name = key.rpartition(".")
+    here = sections.get(section, [])
+    near = [_join(section, n) for n in difflib.get_close_matches(name, here, n=1)]
+    if not near:
+        places = {n: _join(s, n) for s, names in sections.items() for n in names}
+        near = [places[n] for n in difflib.get_close_matches(name, places, n=1)]
+    if near:
+        return f"unknown key {key!r}, did you mean {near[0]!r}?"
+    return f"unknown key {key!r}" + (f"; known here: {', '.join(here)}" if here else "")
+
+
+def _sections(kind: type[BaseModel], place: str = "") -> dict[str, list[str]]:
+    """Field names of `kind` and of every section inside it, by the section's dotted place."""
+    sections = {place: list(kind.model_fields)}
     for name, field in kind.model_fields.items():
-        keys.add(name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys |= _all_keys(field.annotation)
-    return keys
+            sections |= _sections(field.annotation, _join(place, name))
+    return sections
 
 
-def config_hash(config: BaseModel) -> str:
-    """First 12 hex digits of the sha256 of the configuration's canonical JSON."""
-    text = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def _join(section: str, name: str) -> str:
+    return f"{section}.{name}" if section else name
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())

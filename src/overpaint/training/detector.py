@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from overpaint.data.bank import load_bank
 from overpaint.data.cache import CachedPairs, build_cache
@@ -29,7 +29,7 @@ from overpaint.errors import ConfigError
 from overpaint.evaluation.metrics import image_scores
 from overpaint.registry import detectors
 from overpaint.training import losses
-from overpaint.training.config import LoopConfig, Section
+from overpaint.training.config import LoopConfig, Section, create_model
 from overpaint.training.loop import Batch
 
 
@@ -54,16 +54,26 @@ class DetectorRun(Section):
 
 
 class DetectorTask:
-    """What the loop needs; see `training.loop.Task`."""
+    """What the loop needs; see `training.loop.Task`.
+
+    Raises ConfigError for a model that cannot be built or validation samples without a hole.
+    """
 
     def __init__(self, run: DetectorRun, train: Pairs, validation: Pairs, assets: Path) -> None:
         self.run = run
-        self.modules: dict[str, nn.Module] = {"model": detectors.create(run.detector, **run.model)}
+        self.modules: dict[str, nn.Module] = {
+            "model": create_model(detectors, run.detector, run.model)
+        }
         mask_fn = mask_mixture(run.data.masks, assets)
         self.train = UniversalDataset(run.data, train, mask_fn, run.loop.seed)
         # The largest seed of 32 bit belongs to validation, so that it never follows a run's own.
         held_out = UniversalDataset(run.data, validation, mask_fn, 2**32 - 1)
         self.validation = [held_out[i] for i in range(run.validation_samples)]
+        if not any(sample["mask"].any() for sample in self.validation):
+            raise ConfigError(
+                f"none of the {run.validation_samples} validation samples is inpainted; raise "
+                "validation_samples or lower data.untouched"
+            )
 
     def dataset(self) -> Dataset[dict[str, Tensor]]:
         return self.train
@@ -83,14 +93,9 @@ class DetectorTask:
                 inpainted.append(image_scores(heatmap, mask))
             else:
                 flagged.append(float((heatmap > 0.5).mean()))
-        mean = {k: float(np.nanmean([s[k] for s in inpainted])) for k in ("iou", "auc")}
-        false_alarms = float(np.mean(flagged)) if flagged else float("nan")
-        return {
-            "figure": mean["iou"],
-            "miou": mean["iou"],
-            "auc": mean["auc"],
-            "flagged_untouched": false_alarms,
-        }
+        miou, auc = (float(np.nanmean([s[k] for s in inpainted])) for k in ("iou", "auc"))
+        figures = {"figure": miou, "miou": miou, "auc": auc}
+        return {**figures, "flagged_untouched": float(np.mean(flagged))} if flagged else figures
 
     def pictures(self, model: nn.Module) -> dict[str, Tensor]:
         """Three validation samples side by side: image, mask, heatmap."""
@@ -104,8 +109,13 @@ class DetectorTask:
     @torch.inference_mode()
     def _heatmap(self, model: nn.Module, image: Tensor) -> np.ndarray:
         device = next(model.parameters()).device
-        batch = default_collate([image]).to(device)
-        return torch.sigmoid(model(batch))[0, 0].cpu().numpy()
+        return torch.sigmoid(model(image[None].to(device)))[0, 0].cpu().numpy()
+
+
+def check(run: DetectorRun, assets: Path) -> None:
+    """Raise what `DetectorTask` would, as far as it can be told without reconstructions."""
+    create_model(detectors, run.detector, run.model)
+    mask_mixture(run.data.masks, assets)
 
 
 def make_pairs(
@@ -115,7 +125,10 @@ def make_pairs(
     folder: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, num: None,
 ) -> Pairs:
-    """The photos and reconstructions of a run: from a cache in `folder`, or on the fly."""
+    """The photos and reconstructions of a run: from a cache in `folder`, or on the fly.
+
+    Raises ConfigError for a cache of crops too small for a sample.
+    """
     data, cached = run.data, folder is not None and run.cache.num > 0
     crop = run.cache.side if cached else data.degrade.margin(data.size)
     live = LivePairs(photos, load_bank(data.bank, assets), data.bank, data.history, crop)

@@ -2,27 +2,37 @@
 
 import os
 from collections.abc import Iterable
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
+
+from overpaint.errors import TrainingError
+
+PATIENCE = timedelta(hours=24)
+"""How long the others wait while the first process fills a cache or validates. A process that
+fails does not make them wait: torchrun then ends them all."""
 
 
 class Processes:
-    """Context of a run's processes. Outside torchrun every method is a no-op for one process."""
+    """Context of a run's processes. Outside torchrun every method is a no-op for one process.
+
+    Raises TrainingError for a device that torch does not know or does not find.
+    """
 
     def __init__(self, device: str = "cpu") -> None:
         self.rank = int(os.environ.get("RANK", "0"))
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        self.device = torch.device(device, local) if device == "cuda" else torch.device(device)
         self.is_main = self.rank == 0
+        self.device = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
 
     def __enter__(self) -> "Processes":
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         if self.world_size > 1:
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=PATIENCE)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,6 +62,15 @@ class Processes:
             for value in module.state_dict().values():
                 dist.broadcast(value, src=0)
 
+    def mean(self, value: Tensor) -> float:
+        """Mean of a scalar over the processes; not finite where one of them is not."""
+        value = value.detach()
+        if self.world_size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+            value /= self.world_size
+        return float(value)
+
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set in at least one process."""
         if self.world_size == 1:
@@ -63,3 +82,16 @@ class Processes:
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise TrainingError(f"--device {name}: not a device; give cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise TrainingError(
+            f"--device {name}: this torch finds no CUDA device; check driver and build of torch, "
+            "or give --device cpu"
+        )
+    return torch.device("cuda", local_rank) if name == "cuda" else device

@@ -1,6 +1,11 @@
-"""What a run writes while it goes: a JSONL file, TensorBoard events, a progress bar."""
+"""What a run writes while it goes: a JSONL file, TensorBoard events, a progress bar.
+
+A run that resumes first takes back what was logged after its checkpoint, so that every step has
+one row, however often the run was interrupted.
+"""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,20 +16,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from overpaint.errors import TrainingError
+
 
 class RunLog:
     """`log.jsonl` and TensorBoard events in a run's folder; silent in all but the main process."""
 
-    def __init__(self, out: Path, *, enabled: bool = True) -> None:
-        self.out, self.enabled = out, enabled
+    def __init__(self, out: Path, step: int, *, enabled: bool = True) -> None:
+        """step: where the run begins or resumes; what was logged after it is taken back."""
+        self.out, self.step, self.enabled = out, step, enabled
         self.console = Console(stderr=True, quiet=not enabled)
         self.writer: Any = None
 
     def __enter__(self) -> "RunLog":
         if self.enabled:
-            self.out.mkdir(parents=True, exist_ok=True)
-            self.file = (self.out / "log.jsonl").open("a", encoding="utf-8")
-            self.writer = _tensorboard(self.out)
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+                _trim(self.out / "log.jsonl", self.step)
+                self.file = (self.out / "log.jsonl").open("a", encoding="utf-8")
+            except OSError as error:
+                raise TrainingError(
+                    f"{self.out}: cannot be written ({error.strerror}); choose another --out"
+                ) from error
+            self.writer = _tensorboard(self.out, self.step)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -34,13 +48,15 @@ class RunLog:
             self.writer.close()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False)
 
     def scalars(self, step: int, values: dict[str, float], *, show: bool = False) -> None:
+        """One row; a value that is not finite becomes null, as JSON has no NaN."""
         if not self.enabled:
             return
-        row = {"step": step, "time": round(time.time(), 1), **values}
-        self.file.write(json.dumps(row) + "\n")
+        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        row = {"step": step, "time": round(time.time(), 1), **finite}
+        self.file.write(json.dumps(row, allow_nan=False) + "\n")
         self.file.flush()
         if self.writer is not None:
             for name, value in values.items():
@@ -54,7 +70,7 @@ class RunLog:
                 self.writer.add_image(name, picture.float().cpu().clamp(0, 1), step)
 
     @contextmanager
-    def progress(self, done: int, total: int) -> Iterator[Callable[[dict[str, float], int], None]]:
+    def progress(self, total: int) -> Iterator[Callable[[dict[str, float], int], None]]:
         """A bar with images/s, time left and losses; yields the function to call after a step."""
         columns = (
             TextColumn("training"),
@@ -66,7 +82,7 @@ class RunLog:
         )
         started, seen = time.perf_counter(), 0
         with Progress(*columns, console=self.console, refresh_per_second=2) as bar:
-            task = bar.add_task("training", total=total, completed=done, rate=0.0, losses="")
+            task = bar.add_task("training", total=total, completed=self.step, rate=0.0, losses="")
 
             def advance(losses: dict[str, float], num_images: int) -> None:
                 nonlocal seen
@@ -78,10 +94,22 @@ class RunLog:
             yield advance
 
 
-def _tensorboard(out: Path) -> Any:
-    """A TensorBoard writer, or None without the `train` extra."""
+def _trim(path: Path, step: int) -> None:
+    """Leave out the rows after `step`, and a last line that a crash cut short."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        temporary.replace(path)
+
+
+def _tensorboard(out: Path, step: int) -> Any:
+    """A TensorBoard writer that hides events after `step`, or None without the `train` extra."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(out / "tensorboard"))
+    return SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)

@@ -1,8 +1,9 @@
 """The training loop, for detectors, autoencoders and inpainters alike.
 
 - A `Task` says what is trained and what a step's losses are; everything else is here, flat.
-- Sample i of a run is a function of (seed, i), so a resumed run needs no data state and any
-  number of workers or processes sees the same samples.
+- Sample i of a run is a function of (seed, i), and so are the random numbers of a step, so a
+  resumed run needs no state of either, and any number of workers or processes sees the same
+  samples.
 - Several optimisers (GANs): `Task.losses` is a generator; each loss that it yields is minimised
   before it goes on, by the optimiser of the module that it names.
 - Several processes (torchrun): gradients are averaged by one all-reduce per loss. That is what
@@ -11,18 +12,21 @@
 """
 
 import math
+import os
 import signal
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from overpaint.errors import TrainingError
+from overpaint.errors import OverpaintError, TrainingError
 from overpaint.training.checkpoint import load_checkpoint, save_checkpoint
 from overpaint.training.config import LoopConfig
 from overpaint.training.distributed import Processes
@@ -120,6 +124,13 @@ class Run:
         }
         self.average = Average(self.modules["model"], loop.ema_decay)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last step is done or patience has run out."""
+        patience = self.loop.patience
+        out_of_patience = patience is not None and self.validations_since_best >= patience
+        return self.step >= self.loop.steps or out_of_patience
+
     def state(self, config_hash: str) -> dict[str, Any]:
         return {
             "config_hash": config_hash,
@@ -129,7 +140,6 @@ class Run:
             "modules": {k: m.state_dict() for k, m in self.modules.items()},
             "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()},
             "average": self.average.state,
-            "torch_rng": torch.get_rng_state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -140,42 +150,51 @@ class Run:
             self.optimizers[name].load_state_dict(state["optimizers"][name])
         for name, value in state["average"].items():
             self.average.state[name].copy_(value)
-        torch.set_rng_state(state["torch_rng"])
 
     def train_step(self, batch: Batch, processes: Processes) -> dict[str, float]:
-        """One step of every optimiser; -> the losses by module name."""
+        """One step of every optimiser; -> the losses by module name, means over the processes.
+
+        Raises TrainingError when a loss or a gradient is not finite.
+        """
         rate = learning_rate(self.loop, self.step)
-        batch = {k: self._to_device(v) for k, v in batch.items()}
-        values: dict[str, float] = {}
-        for module in self.modules.values():
+        for name, module in self.modules.items():
             module.train()
-        losses = self.task.losses(batch, self.step)
+            self.optimizers[name].param_groups[0]["lr"] = rate
+        torch.manual_seed(_step_seed(self.loop.seed, self.step, processes.rank))
+        losses = self.task.losses({k: self._to_device(v) for k, v in batch.items()}, self.step)
+        values: dict[str, float] = {}
         while True:
-            with self.autocast():
+            with self.autocast():  # for the task's code alone: backward and optimiser run outside
                 item = next(losses, None)
             if item is None:
                 break
-            name, loss = item
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"step {self.step}: the loss of {name!r} is {value}; the last good checkpoint "
-                    "is kept. Lower optimizer.learning_rate or set bf16=false, and resume"
-                )
-            optimizer, parameters = self.optimizers[name], list(self.modules[name].parameters())
-            optimizer.param_groups[0]["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            processes.average_gradients(parameters)
-            nn.utils.clip_grad_norm_(parameters, self.loop.optimizer.clip_norm)
-            optimizer.step()
-            values[name] = value
+            values[item[0]] = self._minimise(*item, processes)
         self.step += 1
         if self.loop.ema_decay:
             self.average.update(self.modules["model"], self.step)
         return values
 
-    def autocast(self) -> Any:
+    def _minimise(self, name: str, loss: Tensor, processes: Processes) -> float:
+        value = processes.mean(loss)
+        self._check(value, f"the loss of {name!r}")
+        parameters = list(self.modules[name].parameters())
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        processes.average_gradients(parameters)
+        norm = nn.utils.clip_grad_norm_(parameters, self.loop.optimizer.clip_norm)
+        self._check(float(norm), f"the gradient of {name!r}")
+        self.optimizers[name].step()
+        return value
+
+    def _check(self, value: float, what: str) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"step {self.step}: {what} is {value}; the last checkpoint is left as it was. "
+                "Start again in another --out with a lower loop.optimizer.learning_rate"
+                + (" or with loop.bf16=false" if self.loop.bf16 else "")
+            )
+
+    def autocast(self) -> AbstractContextManager[Any]:
         if not self.loop.bf16:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -188,7 +207,7 @@ class Run:
     def _to_device(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        value = value.to(self.device, non_blocking=True)
+        value = value.to(self.device)
         return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
 
 
@@ -209,34 +228,52 @@ class _Swapped:
             self.module.load_state_dict(self.own)
 
 
-def fit(task: Task, loop: LoopConfig, out: Path, config_hash: str, device: str = "cpu") -> Path:
+def fit(
+    task: Task,
+    loop: LoopConfig,
+    out: Path,
+    config_hash: str,
+    processes: Processes | None = None,
+) -> Path:
     """Train until the last step, or until `patience` validations brought nothing better.
 
     Writes `last.pt` (to resume) and `best.pt` (the averaged model of the best (or last) validation:
-    {"model", "step", "figures", "config_hash"}) into `out`; -> the path of `best.pt`.
-    Resumes by itself from `out/last.pt`. Raises TrainingError on a non-finite loss, and
-    `InterruptedRunError` after SIGTERM or Ctrl-C, with everything saved.
+    {"model", "step", "figures", "config_hash"}) into `out`; -> the path of `best.pt`. Resumes by
+    itself from `out/last.pt`. Raises TrainingError on a loss, gradient or figure that is not
+    finite, and `InterruptedRunError` after SIGTERM or Ctrl-C, with everything saved.
+
+    processes: those of torchrun, or one on the CPU, when None; all must see the same `out`.
     """
-    with Processes(device) as processes, RunLog(out, enabled=processes.is_main) as log:
-        run = Run(task, loop, processes.device)
-        last, best = out / "last.pt", out / "best.pt"
-        torch.manual_seed(loop.seed + 1000 * processes.rank)
-        if last.exists():
-            run.restore(load_checkpoint(last, config_hash))
+    if processes is None:
+        with Processes() as processes:
+            return fit(task, loop, out, config_hash, processes)
+    if loop.batch_size % processes.world_size:
+        raise TrainingError(
+            f"loop.batch_size {loop.batch_size} cannot be shared by {processes.world_size} "
+            "processes; make it a multiple"
+        )
+    last, best = out / "last.pt", out / "best.pt"
+    run = Run(task, loop, processes.device)
+    if last.exists():
+        run.restore(load_checkpoint(last, config_hash))
+    processes.broadcast(run.modules.values())
+    if run.ended:
+        return best
+    with RunLog(out, run.step, enabled=processes.is_main) as log, _Stop() as stop:
+        if run.step:
             log.say(f"resuming at step {run.step} of {loop.steps}")
-        processes.broadcast(run.modules.values())
-        with _Stop() as stop, log.progress(run.step, loop.steps) as progress:
-            for batch in _batches(task, run, processes):
+        # Closed here, or a traceback would keep the data processes alive.
+        with log.progress(loop.steps) as progress, closing(_batches(run, processes)) as batches:
+            for batch in batches:
                 started = time.perf_counter()
                 losses = run.train_step(batch, processes)
                 progress(losses, loop.batch_size)
                 if run.step % loop.log_every == 0 or run.step == loop.steps:
                     seconds = time.perf_counter() - started
                     log.scalars(run.step, {**losses, "step_seconds": seconds})
-                ended = run.step == loop.steps
-                if run.step % loop.validate_every == 0 or ended:
-                    ended |= _validate(run, log, best, config_hash, processes)
-                stopping = processes.any(stop.requested)
+                if processes.is_main and (run.step % loop.validate_every == 0 or run.ended):
+                    _validate(run, log, best, config_hash)
+                ended, stopping = processes.any(run.ended), processes.any(stop.requested)
                 if run.step % loop.checkpoint_every == 0 or ended or stopping:
                     if processes.is_main:
                         save_checkpoint(last, run.state(config_hash))
@@ -245,7 +282,8 @@ def fit(task: Task, loop: LoopConfig, out: Path, config_hash: str, device: str =
                     break
                 if stopping:
                     raise InterruptedRunError(
-                        f"stopped at step {run.step}; run the same command to resume"
+                        f"stopped at step {run.step} of {loop.steps}, everything is saved; "
+                        "run the same command to resume"
                     )
     return best
 
@@ -254,50 +292,52 @@ class InterruptedRunError(TrainingError):
     """The run was asked to stop and has saved its state."""
 
 
-def _batches(task: Task, run: Run, processes: Processes) -> Iterable[Batch]:
-    per_process, rest = divmod(run.loop.batch_size, processes.world_size)
-    if rest or not per_process:
-        raise TrainingError(
-            f"batch_size {run.loop.batch_size} cannot be shared by {processes.world_size} "
-            "processes; make it a multiple"
-        )
-    return DataLoader(
-        task.dataset(),
-        batch_size=per_process,
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of torch's generators (dropout and the like) for one step of one process."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
+
+
+def _batches(run: Run, processes: Processes) -> Generator[Batch, None, None]:
+    """The batches of this process from the run's step on."""
+    forked = run.loop.workers > 0 and sys.platform == "linux"
+    loader = DataLoader(
+        run.task.dataset(),
+        batch_size=run.loop.batch_size // processes.world_size,
         sampler=RunningNumbers(run.step, run.loop, processes.rank, processes.world_size),
         num_workers=run.loop.workers,
-        # A worker shares its core with the network; a second thread would only fight for it.
-        worker_init_fn=_one_thread if run.loop.workers else None,
+        # Networks and memory maps are shared by a fork, and copied where a data set is pickled.
+        multiprocessing_context="fork" if forked else None,
+        worker_init_fn=_leave_group,
     )
+    try:
+        yield from loader
+    except OverpaintError as error:
+        *_, last = str(error).strip().splitlines()  # a worker's error comes with its traceback
+        # Its frames here would hold the workers until the program ends.
+        cause = error.with_traceback(None)
+        raise TrainingError(f"step {run.step}: the data cannot be made: {last}") from cause
 
 
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)
+def _leave_group(_: int) -> None:
+    """Ctrl-C goes to the whole group; a worker that died of it would take the checkpoint along."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
 
 
-def _validate(run: Run, log: RunLog, best: Path, config_hash: str, processes: Processes) -> bool:
-    """Validate the average, keep it if it is the best so far; -> whether patience has run out."""
-    if processes.is_main:
-        with run.averaged() as model:
-            figures = run.task.validate(model)
-            log.scalars(run.step, {f"validation/{k}": v for k, v in figures.items()}, show=True)
-            log.pictures(run.step, run.task.pictures(model))
-            better = figures["figure"] > run.best
-            run.validations_since_best = 0 if better else run.validations_since_best + 1
-            run.best = max(run.best, figures["figure"])
-            if better or run.loop.keep == "last":
-                state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-                save_checkpoint(
-                    best,
-                    {
-                        "config_hash": config_hash,
-                        "step": run.step,
-                        "figures": figures,
-                        "model": state,
-                    },
-                )
-    patience = run.loop.patience
-    return processes.any(patience is not None and run.validations_since_best >= patience)
+def _validate(run: Run, log: RunLog, best: Path, config_hash: str) -> None:
+    """Validate the average; keep it if it is the best so far, or if the last is to be kept."""
+    with run.averaged() as model:
+        figures = run.task.validate(model)
+        log.scalars(run.step, {f"validation/{k}": v for k, v in figures.items()}, show=True)
+        log.pictures(run.step, run.task.pictures(model))
+        if math.isnan(figures["figure"]):
+            raise TrainingError(f"step {run.step}: the validation figure is not a number")
+        better = figures["figure"] > run.best
+        run.validations_since_best = 0 if better else run.validations_since_best + 1
+        run.best = max(run.best, figures["figure"])
+        if better or run.loop.keep == "last":
+            about = {"config_hash": config_hash, "step": run.step, "figures": figures}
+            save_checkpoint(best, {**about, "model": model.state_dict()})
 
 
 class _Stop:

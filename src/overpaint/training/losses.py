@@ -11,8 +11,9 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 2.0) -> Tensor:
     logits, mask: (b, 1, h, w), mask in {0, 1} with 1 = inpainted. -> scalar.
     """
     cross_entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
-    probability_of_truth = torch.exp(-cross_entropy)
-    return ((1 - probability_of_truth) ** gamma * cross_entropy).mean()
+    # The bound keeps the derivative of a root (gamma below 1) finite where nothing is wrong.
+    probability_of_error = (1 - torch.exp(-cross_entropy)).clamp(min=1e-12)
+    return (probability_of_error**gamma * cross_entropy).mean()
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:

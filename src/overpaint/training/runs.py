@@ -4,21 +4,29 @@ Photos are split once by their names (`data.sources.split`): 80 % are trained on
 and calibrate, 10 % are kept for the published figures.
 """
 
-import subprocess
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import Progress
-from torch import nn
 
 from overpaint.data.sources import PhotoSource
-from overpaint.training.autoencoder import AutoencoderRun, AutoencoderTask
+from overpaint.data.universal import Pairs
+from overpaint.origin import current_commit
+from overpaint.training.autoencoder import ARCHITECTURE, AutoencoderRun, AutoencoderTask
+from overpaint.training.checkpoint import load_checkpoint
 from overpaint.training.config import config_hash
-from overpaint.training.detector import DetectorRun, DetectorTask, make_pairs
-from overpaint.training.loop import fit
+from overpaint.training.detector import DetectorRun, DetectorTask, check, make_pairs
+from overpaint.training.distributed import Processes
+from overpaint.training.inpainter import InpainterRun, SafePaintTask
+from overpaint.training.loop import Task, fit
 from overpaint.weights import Kind, WeightsRecord, save_weights
+
+AnyRun = AutoencoderRun | DetectorRun | InpainterRun
 
 
 def train_autoencoder(
@@ -28,17 +36,21 @@ def train_autoencoder(
     export: Path,
     *,
     recipe: Path,
+    overrides: Sequence[str] = (),
     exclude: Collection[str] = (),
     device: str = "cpu",
-) -> WeightsRecord:
-    """Train, then write NAME.safetensors and NAME.json into `export`."""
-    commit = _commit()
+) -> WeightsRecord | None:
+    """Train, then write NAME.safetensors and NAME.json into `export`.
+
+    recipe, overrides: what `run` was read from, for the record. -> the record, or None in all but
+    the first of several processes.
+    """
+    about = _about(run, "autoencoder", ARCHITECTURE, recipe, overrides)
     train, validation = _split(photos, exclude)
-    torch.manual_seed(run.loop.seed)
-    task = AutoencoderTask(run, train, validation)
-    best = fit(task, run.loop, out, config_hash(run), device)
-    about = {"kind": "autoencoder", "architecture": "conv-autoencoder", "config": run.model}
-    return _export(run, task.modules["model"], best, export, recipe, train, commit, **about)
+    with Processes(device) as processes:
+        torch.manual_seed(run.loop.seed)
+        task = AutoencoderTask(run, train, validation)
+        return _fit_and_export(run, task, out, export, train, about, processes)
 
 
 def train_detector(
@@ -48,25 +60,58 @@ def train_detector(
     export: Path,
     *,
     recipe: Path,
+    overrides: Sequence[str] = (),
     exclude: Collection[str] = (),
     device: str = "cpu",
     assets: Path = Path(),
     cache: Path | None = None,
-) -> WeightsRecord:
-    """Reconstruct (cached), train, then write NAME.safetensors and NAME.json into `export`."""
-    commit = _commit()
+) -> WeightsRecord | None:
+    """Reconstruct (cached), train, then write NAME.safetensors and NAME.json into `export`.
+
+    Arguments and result as for `train_autoencoder`; assets: folder of what the recipe names by
+    "taef2:" and "objects:"; cache: folder of the reconstructions, None to make them on the fly.
+    """
+    about = _about(run, "detector", run.detector, recipe, overrides)
     train, validation = _split(photos, exclude)
-    with Progress() as bar:
-        line = bar.add_task("reconstructions")
-        pairs = make_pairs(
-            run, train, assets, cache, lambda done, num: bar.update(line, total=num, completed=done)
-        )
-    held_out = make_pairs(run, validation, assets)
-    torch.manual_seed(run.loop.seed)
-    task = DetectorTask(run, pairs, held_out, assets)
-    best = fit(task, run.loop, out, config_hash(run), device)
-    about = {"kind": "detector", "architecture": run.detector, "config": run.model}
-    return _export(run, task.modules["model"], best, export, recipe, train, commit, **about)
+    check(run, assets)  # the reconstructions may take hours
+    with Processes(device) as processes:
+        pairs = _cached_pairs(run, train, assets, cache, processes)
+        held_out = make_pairs(run, validation, assets)
+        torch.manual_seed(run.loop.seed)
+        task = DetectorTask(run, pairs, held_out, assets)
+        return _fit_and_export(run, task, out, export, train, about, processes)
+
+
+def train_inpainter(
+    run: InpainterRun,
+    photos: Sequence[str],
+    out: Path,
+    export: Path,
+    *,
+    recipe: Path,
+    overrides: Sequence[str] = (),
+    exclude: Collection[str] = (),
+    device: str = "cpu",
+    assets: Path = Path(),
+) -> WeightsRecord | None:
+    """Train, then write NAME.safetensors and NAME.json into `export`.
+
+    Arguments and result as for `train_autoencoder`; assets: folder of the files that the recipe
+    names.
+    """
+    about = _about(run, "inpainter", run.inpainter, recipe, overrides)
+    train, validation = _split(photos, exclude)
+    with Processes(device) as processes:
+        torch.manual_seed(run.loop.seed)
+        task = SafePaintTask(run, train, validation, assets)
+        return _fit_and_export(run, task, out, export, train, about, processes)
+
+
+def describe(photos: PhotoSource) -> str:
+    """Number of photos by folder, for a record: "880 photos: bsds500 400, imagenet 480"."""
+    places = (Path(name.replace("::", "/")) for name in photos.names)
+    folders = Counter(place.absolute().parent.name for place in places)
+    return f"{len(photos)} photos: " + ", ".join(f"{k} {n}" for k, n in sorted(folders.items()))
 
 
 def _split(photos: Sequence[str], exclude: Collection[str]) -> tuple[PhotoSource, PhotoSource]:
@@ -74,49 +119,66 @@ def _split(photos: Sequence[str], exclude: Collection[str]) -> tuple[PhotoSource
     return train, PhotoSource.from_paths(photos, part="validation", exclude=exclude)
 
 
-def _export(
-    run: AutoencoderRun | DetectorRun,
-    module: nn.Module,
-    best: Path,
+def _cached_pairs(
+    run: DetectorRun, photos: PhotoSource, assets: Path, cache: Path | None, processes: Processes
+) -> Pairs:
+    """`make_pairs` with a bar; the first of several processes fills the cache for all."""
+    if not processes.is_main:
+        processes.barrier()
+        return make_pairs(run, photos, assets, cache)
+    with Progress(console=Console(stderr=True), disable=not run.cache.num) as bar:
+        line = bar.add_task("reconstructions")
+        pairs = make_pairs(
+            run,
+            photos,
+            assets,
+            cache,
+            lambda done, num: bar.update(line, total=num, completed=done),
+        )
+    processes.barrier()
+    return pairs
+
+
+def _about(
+    run: AnyRun, kind: Kind, architecture: str, recipe: Path, overrides: Sequence[str]
+) -> dict[str, Any]:
+    """What the record says and only the start of a run knows."""
+    return {
+        "name": run.name,
+        "kind": kind,
+        "architecture": architecture,
+        "config": run.model,
+        "commit": current_commit(),
+        "recipe": _in_words(recipe, overrides),
+        "licence": "Apache-2.0; trained on pictures licensed for research, see the model card",
+    }
+
+
+def _fit_and_export(
+    run: AnyRun,
+    task: Task,
+    out: Path,
     folder: Path,
-    recipe: Path,
     photos: PhotoSource,
-    commit: str,
-    *,
-    kind: Kind,
-    architecture: str,
-    config: dict[str, object],
-) -> WeightsRecord:
-    state = torch.load(best, map_location="cpu", weights_only=True)
+    about: dict[str, Any],
+    processes: Processes,
+) -> WeightsRecord | None:
+    """Train, and let the first process write the exported state into `folder`."""
+    best = fit(task, run.loop, out, config_hash(run), processes)
+    if not processes.is_main:
+        return None
+    state = load_checkpoint(best, config_hash(run))
+    module = task.modules["model"]
     module.load_state_dict(state["model"])
-    figures = {k: round(float(v), 4) for k, v in state["figures"].items() if k != "figure"}
-    return save_weights(
-        folder,
-        module,
-        name=run.name,
-        kind=kind,
-        architecture=architecture,
-        config=config,
-        data=describe(photos),
-        recipe=f"{recipe.as_posix()} (config {config_hash(run)}, best at step {state['step']})",
-        commit=commit,
-        licence="Apache-2.0; trained on pictures licensed for research, see the model card",
-        validation=figures,
-    )
+    figures = {k: float(v) for k, v in state["figures"].items() if k != "figure"}
+    # A record holds numbers; "not a number" would come back as null.
+    about["validation"] = {k: round(v, 4) for k, v in figures.items() if math.isfinite(v)}
+    about["recipe"] += f" (config {config_hash(run)}, step {state['step']})"
+    return save_weights(folder, module, data=describe(photos), **about)
 
 
-def describe(photos: PhotoSource) -> str:
-    """Number of photos by folder, for a record: "880 photos: bsds500 400, imagenet 480"."""
-    folders = Counter(Path(name).parent.name or name for name in photos.names)
-    return f"{len(photos)} photos: " + ", ".join(f"{k} {n}" for k, n in sorted(folders.items()))
-
-
-def _commit() -> str:
-    """This project's commit at the start of a run, "-dirty" with uncommitted changes.
-
-    "unknown" outside a checkout.
-    """
-    here = Path(__file__).parent
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    found = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+def _in_words(recipe: Path, overrides: Sequence[str]) -> str:
+    """The recipe as one types it, without the folders of this machine."""
+    here, place = Path.cwd(), recipe.absolute()
+    name = place.relative_to(here).as_posix() if place.is_relative_to(here) else recipe.name
+    return " --set ".join([name, *overrides])

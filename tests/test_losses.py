@@ -1,0 +1,130 @@
+"""Losses against values worked out by hand, and their gradients against finite differences."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from overpaint.training import losses
+
+LOG_3 = math.log(3)  # a logit of log 3 is a probability of 3/4
+
+
+def pixels(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64).reshape(1, 1, 1, -1)
+
+
+@pytest.fixture
+def random() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+class TestFocalLoss:
+    def test_one_pixel_by_hand(self) -> None:
+        # p of the truth: 3/4 for an inpainted pixel, 1/4 for an untouched one.
+        assert losses.focal_loss(pixels(LOG_3), pixels(1)).item() == pytest.approx(
+            (1 / 4) ** 2 * math.log(4 / 3)
+        )
+        assert losses.focal_loss(pixels(LOG_3), pixels(0)).item() == pytest.approx(
+            (3 / 4) ** 2 * math.log(4)
+        )
+
+    def test_mean_over_pixels_and_the_exponent(self) -> None:
+        loss = losses.focal_loss(pixels(LOG_3, 0, 0), pixels(1, 1, 0), gamma=1)
+        expected = (1 / 4 * math.log(4 / 3) + 2 * 1 / 2 * math.log(2)) / 3
+        assert loss.item() == pytest.approx(expected)
+
+    def test_gamma_0_is_binary_cross_entropy(self, random: torch.Generator) -> None:
+        logits = torch.randn(2, 1, 5, 7, generator=random) * 4
+        mask = (torch.rand(2, 1, 5, 7, generator=random) > 0.5).float()
+        expected = F.binary_cross_entropy_with_logits(logits, mask)
+        torch.testing.assert_close(losses.focal_loss(logits, mask, gamma=0), expected)
+
+    @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+    def test_finite_with_finite_gradients_for_extreme_logits(self, gamma: float) -> None:
+        logits = torch.tensor([-200.0, 200.0, -200.0, 200.0, 0.0]).reshape(1, 1, 1, -1)
+        logits.requires_grad_()
+        mask = torch.tensor([0.0, 1, 1, 0, 1]).reshape(1, 1, 1, -1)
+        loss = losses.focal_loss(logits, mask, gamma)
+        loss.backward()
+        assert loss.isfinite()
+        assert logits.grad is not None
+        assert logits.grad.isfinite().all()
+
+
+class TestAdversarial:
+    def test_discriminator_by_hand(self) -> None:
+        # -log D(real) - log(1 - D(fake)), with D = 3/4 and 1/4.
+        loss = losses.discriminator_loss(pixels(LOG_3), pixels(-LOG_3))
+        assert loss.item() == pytest.approx(2 * math.log(4 / 3))
+
+    def test_each_term_is_averaged_over_its_patches(self) -> None:
+        loss = losses.discriminator_loss(pixels(0, LOG_3), pixels(LOG_3, LOG_3, LOG_3))
+        expected = (math.log(2) + math.log(4 / 3)) / 2 + math.log(4)
+        assert loss.item() == pytest.approx(expected)
+
+    def test_generator_by_hand(self) -> None:
+        assert losses.generator_loss(pixels(-LOG_3)).item() == pytest.approx(math.log(4))
+
+    def test_the_generator_learns_most_where_it_is_found_out(self) -> None:
+        logits = pixels(-10, 10).requires_grad_()
+        losses.generator_loss(logits).backward()
+        assert logits.grad is not None
+        found_out, believed = logits.grad.flatten().abs().tolist()
+        assert found_out == pytest.approx(0.5, abs=1e-4)
+        assert believed < 1e-4
+
+
+class TestReconstruction:
+    def test_euclidean_by_hand(self) -> None:
+        image = torch.zeros(2, 1, 1, 2)
+        reconstruction = torch.tensor([[3.0, 4.0], [0.0, 1.0]]).reshape(2, 1, 1, 2)
+        assert losses.euclidean(reconstruction, image).item() == pytest.approx((5 + 1) / 2)
+
+    def test_absolute_by_hand(self) -> None:
+        image = torch.zeros(1, 1, 2, 2)
+        reconstruction = torch.tensor([1.0, -2.0, 0.0, 1.0]).reshape(1, 1, 2, 2)
+        assert losses.absolute(reconstruction, image).item() == pytest.approx(4 / 4 * 2)
+
+    def test_both_are_on_one_scale(self) -> None:
+        image, reconstruction = torch.zeros(3, 3, 8, 8), torch.full((3, 3, 8, 8), 0.1)
+        expected = 0.1 * math.sqrt(3 * 8 * 8)
+        assert losses.euclidean(reconstruction, image).item() == pytest.approx(expected)
+        assert losses.absolute(reconstruction, image).item() == pytest.approx(expected)
+
+    def test_7_at_30_db_and_128_px(self, random: torch.Generator) -> None:
+        # What the docstring says of the balance with the adversarial term.
+        noise = torch.randn(4, 3, 128, 128, generator=random) * 10 ** (-30 / 20)
+        assert losses.euclidean(noise, torch.zeros_like(noise)).item() == pytest.approx(7, abs=0.1)
+
+    def test_a_perfect_reconstruction_has_a_finite_gradient(self) -> None:
+        image = torch.rand(2, 3, 4, 4)
+        same = image.clone().requires_grad_()
+        losses.euclidean(same, image).backward()
+        assert same.grad is not None
+        assert same.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "shapes"),
+    [
+        (lambda x: losses.focal_loss(x, (x.detach() > 0.3).double()), [(2, 1, 3, 4)]),
+        (lambda x: losses.focal_loss(x, (x.detach() > 0.3).double(), 0.5), [(2, 1, 3, 4)]),
+        (losses.discriminator_loss, [(2, 1, 3, 3), (2, 1, 2, 2)]),
+        (losses.generator_loss, [(2, 1, 3, 3)]),
+        (losses.euclidean, [(2, 3, 4, 4), (2, 3, 4, 4)]),
+        (losses.absolute, [(2, 3, 4, 4), (2, 3, 4, 4)]),
+    ],
+    ids=["focal", "focal 0.5", "discriminator", "generator", "euclidean", "absolute"],
+)
+def test_gradients(
+    loss: Callable[..., Tensor], shapes: list[tuple[int, ...]], random: torch.Generator
+) -> None:
+    inputs = [
+        torch.randn(shape, dtype=torch.float64, generator=random, requires_grad=True)
+        for shape in shapes
+    ]
+    assert torch.autograd.gradcheck(loss, inputs)
