@@ -348,7 +348,7 @@ def test_mistakes_are_named(tmp_path: Path, photo_folder: Path, member: str) -> 
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("data: {bank: {a: 1}, untuched: 0}\n")
     arguments = [photo_folder, "--out", tmp_path / "out"]
-    with pytest.raises(ConfigError, match=r"data.untuched', did you mean 'untouched'"):
+    with pytest.raises(ConfigError, match=r"data\.untuched', did you mean 'data\.untouched'"):
         raise_error(run(*arguments, "--config", recipe))
     with pytest.raises(KeyError, match="brush"):
         raise_error(run(*arguments, "--bank", member, "--masks", "brsh"))
