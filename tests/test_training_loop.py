@@ -1,190 +1,36 @@
-"""The loop itself: resuming, several optimisers, stopping, logging. Photos are made by code."""
+"""The loop itself: resuming, samples, several optimisers, averaging."""
 
-import json
-import math
-import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from overpaint.data.autoencoder import Autoencoder, AutoencoderConfig
-from overpaint.data.universal import LivePairs
 from overpaint.errors import ImageError, TrainingError
-from overpaint.training import checkpoint, loop
-from overpaint.training.autoencoder import AutoencoderRun, AutoencoderTask
-from overpaint.training.checkpoint import load_checkpoint, save_checkpoint
-from overpaint.training.config import LoopConfig
-from overpaint.training.detector import DetectorRun, DetectorTask
+from overpaint.training import loop
+from overpaint.training.autoencoder import AutoencoderTask
+from overpaint.training.checkpoint import load_checkpoint
 from overpaint.training.distributed import Processes
 from overpaint.training.loop import InterruptedRunError, fit, learning_rate
-
-HASH = "0123456789ab"
-
-
-class Photos:
-    """Stands for a `PhotoSource`."""
-
-    names = ("a", "b", "c")
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def read(self, index: int) -> np.ndarray:
-        """Waves and noise: uint8 (40, 48, 3)."""
-        rows, columns = np.mgrid[:40, :48]
-        waves = [np.sin(rows / (3 + index) + columns / (4 + i) + i) for i in range(3)]
-        noise = np.random.default_rng(index).normal(0, 6, (40, 48, 3))
-        return (128 + 80 * np.dstack(waves) + noise).round().clip(0, 255).astype(np.uint8)
-
-
-PHOTOS: Any = Photos()
-
-
-def loop_config(**changes: Any) -> LoopConfig:
-    values: dict[str, Any] = {
-        "steps": 7,
-        "batch_size": 4,
-        "bf16": False,
-        "workers": 0,
-        "log_every": 1,
-        "validate_every": 3,
-        "checkpoint_every": 2,
-        "optimizer": {"learning_rate": 2e-3, "warmup_steps": 2, "schedule": "cosine"},
-    }
-    return LoopConfig.model_validate(values | changes)
-
-
-def gan(config: LoopConfig) -> AutoencoderTask:
-    """An autoencoder whose GAN term joins at step 2: two optimisers, spectral norm."""
-    run = AutoencoderRun.model_validate(
-        {
-            "name": "tiny",
-            "model": {"width": 4, "depth": 1, "latent_channels": 4, "num_blocks": 1},
-            "loss": {"adversarial_from": 2, "discriminator_width": 2},
-            "loop": config,
-            "crop": 24,
-            "validation_crop": 24,
-            "validation_photos": 2,
-        }
-    )
-    return AutoencoderTask(run, PHOTOS, PHOTOS)
-
-
-def nixnet(config: LoopConfig) -> DetectorTask:
-    """NIX-Net on universal data of an untrained autoencoder: batch norm, masks, pictures."""
-    run = DetectorRun.model_validate(
-        {
-            "name": "tiny",
-            "model": {"widths": [4, 4, 4]},
-            "loop": config,
-            "data": {
-                "size": 24,
-                "bank": {"g": 1},
-                "untouched": 0.25,
-                # Files would tie the golden curve to a version of the JPEG library.
-                "history": {"probability": 0},
-                "degrade": {"probability": 0},
-            },
-            "validation_samples": 4,
-        }
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        bank = {"g": Autoencoder(AutoencoderConfig(width=4, depth=1, num_blocks=1)).eval()}
-    pairs = LivePairs(PHOTOS, bank, run.data.bank, run.data.history, 40)
-    return DetectorTask(run, pairs, pairs, Path())
-
-
-class Numbers(Dataset[dict[str, Any]]):
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"number": index, "x": torch.full((3,), float(index))}
-
-
-class Tiny:
-    """A linear layer with dropout; notes what it sees, and follows a script of figures."""
-
-    def __init__(self, figures: list[float] | None = None) -> None:
-        self.modules: dict[str, nn.Module] = {
-            "model": nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
-        }
-        self.figures = figures or []
-        self.numbers: list[int] = []
-
-    def dataset(self) -> Dataset[Any]:
-        return Numbers()
-
-    def losses(self, batch: Any, step: int) -> Iterator[tuple[str, Tensor]]:
-        self.numbers += batch["number"].tolist()
-        yield "model", self.loss(batch["x"] / 100, step)
-
-    def loss(self, x: Tensor, step: int) -> Tensor:
-        return (self.modules["model"](x) - 1).square().mean()
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        torch.rand(3)  # must not reach into the next step
-        return {"figure": self.figures.pop(0) if self.figures else 1.0}
-
-    def pictures(self, model: nn.Module) -> dict[str, Tensor]:
-        return {}
-
-
-def train(task: Any, config: LoopConfig, out: Path) -> Path:
-    with Processes() as processes:
-        return fit(task, config, out, HASH, processes)
-
-
-def rows(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-
-
-def stop_at(task: Any, step: int, action: Callable[[], None]) -> Any:
-    """The task, with something that happens in the middle of a step: after its first loss."""
-    losses = task.losses
-
-    def stopping(batch: Any, now: int) -> Iterator[tuple[str, Tensor]]:
-        for item in losses(batch, now):
-            yield item
-            if now == step:
-                action()
-
-    task.losses = stopping
-    return task
-
-
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def crash() -> None:
-    raise MemoryError
-
-
-def make(kind: Callable[..., Any], config: LoopConfig, seed: int = 0) -> Any:
-    torch.manual_seed(seed)
-    return kind() if kind is Tiny else kind(config)
-
-
-def assert_same(one: Any, other: Any, place: str = "") -> None:
-    """Equality bit for bit of nested containers of tensors."""
-    assert type(one) is type(other), place
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), place
-        for key in one:
-            assert_same(one[key], other[key], f"{place}/{key}")
-    elif isinstance(one, list | tuple):
-        for i, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_same(a, b, f"{place}/{i}")
-    elif isinstance(one, Tensor):
-        assert torch.equal(one, other), place
-    else:
-        assert one == other, place
+from tiny_runs import (
+    HASH,
+    PHOTOS,
+    Numbers,
+    Tiny,
+    assert_same,
+    crash,
+    gan,
+    loop_config,
+    make,
+    nixnet,
+    rows,
+    stop_at,
+    terminate,
+    train,
+)
 
 
 class TestResume:
@@ -451,186 +297,3 @@ class TestAverage:
         best = train(make(Tiny, loop_config()), loop_config(ema_decay=0), tmp_path)
         state = load_checkpoint(tmp_path / "last.pt", HASH)
         assert_same(load_checkpoint(best, HASH)["model"].keys(), state["modules"]["model"].keys())
-
-
-class TestKeeping:
-    def kept(self, out: Path, **changes: Any) -> dict[str, Any]:
-        config = loop_config(steps=4, validate_every=1, **changes)
-        train(Tiny([0.2, 0.9, 0.4, 0.5]), config, out)
-        return load_checkpoint(out / "best.pt", HASH)
-
-    def test_the_best(self, tmp_path: Path) -> None:
-        state = self.kept(tmp_path)
-        assert (state["step"], state["figures"]) == (2, {"figure": 0.9})
-
-    def test_the_last(self, tmp_path: Path) -> None:
-        state = self.kept(tmp_path, keep="last")
-        assert (state["step"], state["figures"]) == (4, {"figure": 0.5})
-        assert load_checkpoint(tmp_path / "last.pt", HASH)["best"] == 0.9
-
-    def test_the_last_step_is_always_validated(self, tmp_path: Path) -> None:
-        train(Tiny(), loop_config(steps=4, validate_every=100), tmp_path)
-        assert load_checkpoint(tmp_path / "best.pt", HASH)["step"] == 4
-
-    def test_patience(self, tmp_path: Path) -> None:
-        config = loop_config(steps=90, validate_every=2, patience=2)
-        figures = [0.1, 0.5, 0.4, 0.6, 0.6, 0.3, 0.9]
-        train(Tiny(list(figures)), config, tmp_path)
-        assert load_checkpoint(tmp_path / "last.pt", HASH)["step"] == 12
-        assert load_checkpoint(tmp_path / "best.pt", HASH)["step"] == 8
-        again = Tiny(list(figures))
-        train(again, config, tmp_path)
-        assert again.numbers == [], "a run that ran out of patience must not go on"
-
-    def test_a_figure_that_is_not_a_number_stops_the_run(self, tmp_path: Path) -> None:
-        with pytest.raises(TrainingError, match="step 3: the validation figure is not a number"):
-            train(Tiny([math.nan]), loop_config(), tmp_path)
-        assert rows(tmp_path)[-1]["validation/figure"] is None
-
-
-class TestNotFinite:
-    class Diverging(Tiny):
-        value = math.nan
-
-        def loss(self, x: Tensor, step: int) -> Tensor:
-            loss = super().loss(x, step)
-            return loss * self.value if step == 5 else loss
-
-    class Steep(Tiny):
-        """A finite loss whose gradient is not: the root at 0."""
-
-        def loss(self, x: Tensor, step: int) -> Tensor:
-            loss = super().loss(x, step)
-            return (loss * 0).sqrt() if step == 5 else loss
-
-    @pytest.mark.parametrize("value", [math.nan, math.inf])
-    def test_a_loss_stops_the_run_and_keeps_the_checkpoint(
-        self, value: float, tmp_path: Path
-    ) -> None:
-        task = self.Diverging()
-        task.value = value
-        with pytest.raises(TrainingError, match=f"step 5: the loss of 'model' is {value}") as error:
-            train(task, loop_config(), tmp_path)
-        assert "loop.optimizer.learning_rate" in str(error.value)
-        self.check_checkpoint(tmp_path)
-
-    def test_a_gradient_does_too(self, tmp_path: Path) -> None:
-        # checkpoint_every 2: without the check, that of step 6 would hold NaN.
-        with pytest.raises(TrainingError, match="step 5: the gradient of 'model' is nan"):
-            train(self.Steep(), loop_config(bf16=True), tmp_path)
-        self.check_checkpoint(tmp_path)
-
-    def test_the_remedy_fits_the_run(self, tmp_path: Path) -> None:
-        for bf16 in (False, True):
-            with pytest.raises(TrainingError) as error:
-                train(self.Diverging(), loop_config(bf16=bf16), tmp_path / str(bf16))
-            assert ("loop.bf16=false" in str(error.value)) is bf16
-
-    def check_checkpoint(self, out: Path) -> None:
-        state = load_checkpoint(out / "last.pt", HASH)
-        assert state["step"] == 4
-        assert all(v.isfinite().all() for v in state["modules"]["model"].values())
-        assert rows(out)[-1]["step"] == 5
-
-
-class TestCheckpoint:
-    def test_round_trip(self, tmp_path: Path) -> None:
-        state = {"config_hash": HASH, "step": 3, "best": -math.inf, "w": {"a": torch.rand(2, 3)}}
-        save_checkpoint(tmp_path / "new" / "last.pt", state)
-        assert_same(load_checkpoint(tmp_path / "new" / "last.pt", HASH), state)
-        assert [p.name for p in (tmp_path / "new").iterdir()] == ["last.pt"]
-
-    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("x")])
-    def test_a_failed_write_leaves_the_old_file(
-        self, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        path = tmp_path / "last.pt"
-        save_checkpoint(path, {"config_hash": HASH, "step": 1})
-
-        def half(state: Any, to: Path) -> None:
-            Path(to).write_bytes(b"half")
-            raise error
-
-        monkeypatch.setattr(checkpoint.torch, "save", half)
-        with pytest.raises(TrainingError, match=r"last.pt: cannot be written .*make room"):
-            save_checkpoint(path, {"config_hash": HASH, "step": 2})
-        assert load_checkpoint(path, HASH)["step"] == 1
-        assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
-
-    def test_of_another_configuration(self, tmp_path: Path) -> None:
-        train(Tiny(), loop_config(steps=2), tmp_path)
-        with Processes() as processes, pytest.raises(TrainingError) as error:
-            fit(Tiny(), loop_config(steps=2), tmp_path, "ffff", processes)
-        assert "another configuration (0123456789ab, now ffff); choose another --out" in str(
-            error.value
-        )
-
-    @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
-    def test_damaged(self, content: bytes | None, tmp_path: Path) -> None:
-        path = tmp_path / "last.pt"
-        save_checkpoint(path, {"config_hash": HASH, "x": torch.rand(1000)})
-        path.write_bytes(path.read_bytes()[:-500] if content is None else content)
-        with pytest.raises(TrainingError, match=r"last.pt: damaged checkpoint .*delete it"):
-            train(Tiny(), loop_config(), tmp_path)
-
-    def test_a_file_of_something_else_is_damaged_too(self, tmp_path: Path) -> None:
-        torch.save(torch.rand(3), tmp_path / "last.pt")
-        with pytest.raises(TrainingError, match="damaged checkpoint"):
-            load_checkpoint(tmp_path / "last.pt", HASH)
-
-    def test_missing(self, tmp_path: Path) -> None:
-        with pytest.raises(TrainingError, match=r"best.pt: missing.*train again"):
-            load_checkpoint(tmp_path / "best.pt", HASH)
-
-
-class TestLog:
-    def test_rows(self, tmp_path: Path) -> None:
-        config = loop_config(log_every=3)
-        train(make(gan, config), config, tmp_path)
-        found = rows(tmp_path)
-        assert [row["step"] for row in found] == [3, 3, 6, 6, 7, 7]  # losses, then validation
-        assert {"model", "discriminator", "step_seconds", "time"} <= found[0].keys()
-        assert {"validation/figure", "validation/psnr"} <= found[1].keys()
-        text = (tmp_path / "log.jsonl").read_text()
-        assert "NaN" not in text
-        assert "Infinity" not in text
-
-    def test_tensorboard_has_curves_and_heatmaps(self, tmp_path: Path) -> None:
-        accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-        config = loop_config(checkpoint_every=3)
-        with pytest.raises(MemoryError):
-            train(stop_at(make(nixnet, config), 4, crash), config, tmp_path)
-        train(make(nixnet, config), config, tmp_path)
-        events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
-        events.Reload()
-        assert [e.step for e in events.Scalars("model")] == list(range(1, 8))
-        assert [e.step for e in events.Scalars("validation/miou")] == [3, 6, 7]
-        (tag,) = events.Tags()["images"]
-        pictures = events.Images(tag)
-        assert [e.step for e in pictures] == [3, 6, 7]
-        # Three samples below each other; photo, mask and heatmap beside each other.
-        assert (pictures[0].height, pictures[0].width) == (3 * 24, 3 * 24)
-
-    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
-        (tmp_path / "file").write_text("")
-        with pytest.raises(TrainingError, match=r"cannot be written .*choose another --out"):
-            train(Tiny(), loop_config(), tmp_path / "file" / "run")
-
-
-class TestDevice:
-    def test_unknown(self) -> None:
-        with pytest.raises(TrainingError, match="--device gpu: not a device; give cpu or cuda"):
-            Processes("gpu")
-
-    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-    def test_missing(self) -> None:
-        with pytest.raises(TrainingError, match=r"finds no CUDA device.*--device cpu"):
-            Processes("cuda")
-
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-    @pytest.mark.parametrize("kind", [gan, nixnet])
-    def test_cuda(self, kind: Callable[..., Any], tmp_path: Path) -> None:
-        config = loop_config(bf16=True)
-        with Processes("cuda") as processes:
-            fit(make(kind, config), config, tmp_path, HASH, processes)
-        assert load_checkpoint(tmp_path / "best.pt", HASH)["step"] > 0
