@@ -21,7 +21,6 @@ from typer.testing import CliRunner, Result
 from overpaint.cli.train import app
 from overpaint.data.sources import PhotoSource
 from overpaint.errors import ConfigError
-from overpaint.origin import current_commit
 from overpaint.training import runs
 from overpaint.training.autoencoder import AutoencoderRun, AutoencoderTask
 from overpaint.training.config import config_hash
@@ -366,28 +365,6 @@ def test_two_processes_equal_one(here: Path, photos: Path) -> None:
 
 
 class TestRecordWords:
-    def git(self, folder: Path, *arguments: str) -> None:
-        identity = ["-c", "user.name=x", "-c", "user.email=x@y"]
-        subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
-
-    def test_commit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        file = tmp_path / "runs.py"
-        file.write_text("")
-        assert current_commit(file) == "unknown"  # no checkout
-        self.git(tmp_path, "init")
-        (tmp_path / "other.txt").write_text("")
-        self.git(tmp_path, "add", "other.txt")
-        self.git(tmp_path, "commit", "-m", "x")
-        assert current_commit(file) == "unknown"  # somebody else's checkout
-        self.git(tmp_path, "add", "runs.py")
-        self.git(tmp_path, "commit", "-m", "y")
-        clean = current_commit(file)
-        assert re.fullmatch("[0-9a-f]{40}", clean)
-        file.write_text("# changed")
-        assert current_commit(file) == f"{clean}-dirty"
-        monkeypatch.setenv("PATH", "")
-        assert current_commit(file) == "unknown"  # no git
-
     def test_folders_of_the_photos(self) -> None:
         names = ["/data/a/1.png", "/data/a/2.png", "x/b.zip::c/3.png", "x/b.zip::4.png"]
         source = PhotoSource([(name, "", name) for name in names])

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 PHOTO = Path(__file__).parents[1] / "demo" / "astronaut.png"
 
-# Who and what: the mission's emblem and the name tag on the suit; x0, y0, x1, y1 in pixels.
+# The mission's emblem and the name tag on the suit; x0, y0, x1, y1 in pixels. Chosen after the
+# fact: the best found of eight regions tried with the shipped weights, which the output says.
 _ELLIPSES = ((120, 360, 225, 455), (265, 340, 340, 400))
 
 
@@ -50,8 +51,8 @@ def demo(
         f"Edited photo: {files[0]}; true region: {out / 'truth.png'}",
         f"Heatmap: {edited['heatmap']}; overlay: {edited['overlay']}",
         f"Of the untouched photo: {untouched['heatmap']}; {untouched['overlay']}",
-        "One photo proves little, and smooth regions (a wall, a sky) leave less to find than this",
-        "one; the README says how far to trust the detector, measured over many.",
+        "The region was chosen because it is found: of eight tried on this photo it came out best,",
+        "and one before a smooth wall was missed. The README says how often the detector is right.",
         CAVEAT,
     )
     typer.echo("\n".join(lines))

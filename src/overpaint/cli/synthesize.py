@@ -17,6 +17,24 @@ if TYPE_CHECKING:
     from overpaint.data.universal import UniversalConfig
 
 
+Bank = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bank",
+        help="What redraws: shipped name, weights file or taef2:FOLDER; repeatable, drawn "
+        "alike. Default: that of --config, or the shipped ones that detectors train on.",
+    ),
+]
+Masks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--masks",
+        help="brush, lama-thin, lama-medium, lama-thick, boxes, objects:FOLDER (white = "
+        "redrawn) or keep:FOLDER (white = untouched); repeatable, drawn alike.",
+    ),
+]
+
+
 def synthesize(
     photos: Annotated[
         list[str],
@@ -25,22 +43,8 @@ def synthesize(
     out: Annotated[Path, typer.Option("--out", help="Folder for pictures, masks and manifest.")],
     num: Annotated[int, typer.Option("--num", min=1, help="Number of samples.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of every draw.")] = 0,
-    bank: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--bank",
-            help="What redraws: shipped name, weights file or taef2:FOLDER; repeatable, drawn "
-            "alike. Default: that of --config, or the shipped ones that detectors train on.",
-        ),
-    ] = None,
-    masks: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--masks",
-            help="brush, lama-thin, lama-medium, lama-thick, boxes, objects:FOLDER (white = "
-            "redrawn) or keep:FOLDER (white = untouched); repeatable, drawn alike.",
-        ),
-    ] = None,
+    bank: Bank = None,
+    masks: Masks = None,
     size: Annotated[
         int | None, typer.Option("--size", min=16, help="Side of a sample, pixels.")
     ] = None,
