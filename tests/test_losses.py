@@ -37,6 +37,10 @@ class TestFocalLoss:
         expected = (1 / 4 * math.log(4 / 3) + 2 * 1 / 2 * math.log(2)) / 3
         assert loss.item() == pytest.approx(expected)
 
+    def test_the_weight_of_inpainted_pixels(self) -> None:
+        loss = losses.focal_loss(pixels(0, 0, 0), pixels(1, 0, 0), gamma=1, positive_weight=3)
+        assert loss.item() == pytest.approx((3 + 1 + 1) / 3 * math.log(2) / 2)
+
     def test_gamma_0_is_binary_cross_entropy(self, random: torch.Generator) -> None:
         logits = torch.randn(2, 1, 5, 7, generator=random) * 4
         mask = (torch.rand(2, 1, 5, 7, generator=random) > 0.5).float()

@@ -50,6 +50,12 @@ class DetectorRun(Section):
     data: UniversalConfig
     cache: CacheConfig = CacheConfig()
     focal_gamma: float = Field(default=2.0, ge=0)
+    positive_weight: float = Field(
+        default=1.0,
+        gt=0,
+        description="of inpainted pixels in the loss, against 1; a heatmap then passes 0.5 where "
+        "the probability is 1 / (1 + it): for a high IoU, doubtful pixels belong to the region",
+    )
     validation_samples: int = Field(default=128, ge=1)
 
 
@@ -79,8 +85,9 @@ class DetectorTask:
         return self.train
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
-        logits = self.modules["model"](batch["image"])
-        yield "model", losses.focal_loss(logits.float(), batch["mask"], self.run.focal_gamma)
+        logits, run = self.modules["model"](batch["image"]).float(), self.run
+        loss = losses.focal_loss(logits, batch["mask"], run.focal_gamma, run.positive_weight)
+        yield "model", loss
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """mIoU and AUC over the redrawn samples; flagged share of the untouched ones."""

@@ -84,7 +84,11 @@ def learning_rate(loop: LoopConfig, step: int) -> float:
 
 
 class Average:
-    """Exponential moving average of a module (EMA): parameters averaged, buffers copied."""
+    """Exponential moving average of a module (EMA), its statistics of batch norm included.
+
+    Those follow a handful of batches, so a copy of the last ones would not fit averaged weights.
+    Whole numbers (counts) are copied.
+    """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -94,9 +98,8 @@ class Average:
     def update(self, module: nn.Module, step: int) -> None:
         # The cap lets the average forget the random start of a short run.
         decay = min(self.decay, (1 + step) / (10 + step))
-        trained = {name for name, _ in module.named_parameters()}
         for name, value in module.state_dict().items():
-            if name in trained:
+            if value.is_floating_point():
                 self.state[name].lerp_(value, 1 - decay)
             else:
                 self.state[name].copy_(value)

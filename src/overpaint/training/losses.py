@@ -5,15 +5,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 2.0) -> Tensor:
-    """Focal loss without class weights (Lin et al. 2017; NIX-Net eq. 4), mean over pixels.
+def focal_loss(
+    logits: Tensor, mask: Tensor, gamma: float = 2.0, positive_weight: float = 1.0
+) -> Tensor:
+    """Focal loss (Lin et al. 2017; NIX-Net eq. 4, which has no class weight), mean over pixels.
 
-    logits, mask: (b, 1, h, w), mask in {0, 1} with 1 = inpainted. -> scalar.
+    logits, mask: (b, 1, h, w), mask in {0, 1} with 1 = inpainted; positive_weight: of inpainted
+    pixels against 1 of the others. -> scalar.
     """
     cross_entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
     # The bound keeps the derivative of a root (gamma below 1) finite where nothing is wrong.
     probability_of_error = (1 - torch.exp(-cross_entropy)).clamp(min=1e-12)
-    return (probability_of_error**gamma * cross_entropy).mean()
+    loss = probability_of_error**gamma * cross_entropy
+    return (loss * (1 + (positive_weight - 1) * mask)).mean()
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
