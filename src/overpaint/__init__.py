@@ -1,4 +1,4 @@
-"""overpaint finds the regions of a photo that an inpainting network filled in.
+"""overpaint finds what an inpainting network filled in, and fills holes in photos, marked as such.
 
     import overpaint
 
@@ -6,25 +6,40 @@
     print(found.words, found.threshold, found.false_alarm_rate)
     found.heatmap  # float32 (h, w) in [0, 1]
 
+    done = overpaint.inpaint("photo.jpg", "mask.png", out="without.png")
+    done.pixels  # uint8 (h, w, 3); the written file is marked as edited
+
 The names below are loaded at first use (PEP 562), so that `import overpaint` does not import torch.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from overpaint.inference.detect import Detection, detect, load_detector
+    from overpaint.inference.fill import load_inpainter
+    from overpaint.inference.inpaint import Inpainted, inpaint
 
 __version__ = "0.1.0"
 
-__all__ = ["Detection", "__version__", "detect", "load_detector"]
+__all__ = [
+    "Detection",
+    "Inpainted",
+    "__version__",
+    "detect",
+    "inpaint",
+    "load_detector",
+    "load_inpainter",
+]
+
+_HOMES = {"Inpainted": "inpaint", "inpaint": "inpaint", "load_inpainter": "fill"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'overpaint' has no attribute {name!r}")
-    from overpaint.inference import detect as module
-
-    return getattr(module, name)
+    home = f"overpaint.inference.{_HOMES.get(name, 'detect')}"
+    return getattr(importlib.import_module(home), name)
 
 
 def __dir__() -> list[str]:

@@ -75,8 +75,8 @@ def decode_image(data: bytes, name: str | Path, *, max_pixels: int | None = None
     limit = pixel_limit(max_pixels)
     if not data:
         raise ImageError(f"{name}: the file is empty; get it again from where it came")
-    formats = _formats_for(data, name)
-    with _pillow_limited_to(limit):
+    formats = formats_for(data, name)
+    with pillow_limited_to(limit):
         try:
             photo = _decode(data, Path(name), formats)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -109,7 +109,8 @@ def check_num_bytes(name: str | Path, num_bytes: int, limit: int) -> None:
         raise ImageError(f"{name}: {found}; raise OVERPAINT_MAX_PIXELS or max_pixels")
 
 
-def _formats_for(data: bytes, name: str | Path) -> list[str]:
+def formats_for(data: bytes, name: str | Path) -> list[str]:
+    """Pillow's decoders to try on a file; `ImageError` where HEIC lacks its package."""
     if data[4:8] != b"ftyp" or data[8:12] not in _HEIC_BRANDS or b"avif" in data[8:40]:
         return _FORMATS
     try:
@@ -122,7 +123,7 @@ def _formats_for(data: bytes, name: str | Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def _pillow_limited_to(limit: int) -> Iterator[None]:
+def pillow_limited_to(limit: int) -> Iterator[None]:
     """Pillow with our size limit as a hard one, and without its other warnings."""
     with _decoding, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -140,10 +141,10 @@ def _decode(data: bytes, path: Path, formats: list[str]) -> Photo:
     if tags.get(_SUBFILE_TYPE, 0) & 1 or _DNG in tags:
         raise ImageError("this holds a preview only (camera raw?); develop it to TIFF or JPEG")
     notes = ["first of several pictures in it"] if getattr(image, "is_animated", False) else []
-    stored = _orientation(image)
+    stored = read_orientation(image)
     image.load()
-    turn = _orientation(image)  # Pillow has already turned a TIFF while loading it
-    pixels = np.require(_turn(_rgb(image, data, notes), turn), requirements=["C", "W"])
+    turn = read_orientation(image)  # Pillow has already turned a TIFF while loading it
+    pixels = np.require(upright(_rgb(image, data, notes), turn), requirements=["C", "W"])
     notes += ["turned upright by EXIF"] if stored != 1 else []
     kind = "JPEG" if image.format == "MPO" else str(image.format)
     quality = _jpeg_quality(image) if kind == "JPEG" else None
@@ -177,7 +178,8 @@ def _rgb(image: Any, data: bytes, notes: list[str]) -> np.ndarray:
     return np.asarray(image.convert("RGB"))  # leaves alpha out, composites nothing
 
 
-def _orientation(image: Any) -> int:
+def read_orientation(image: Any) -> int:
+    """The EXIF orientation of an open Pillow image, 1..8; 1 where there is none to be read."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF must not cost the photo
@@ -185,7 +187,7 @@ def _orientation(image: Any) -> int:
     return value if value in range(2, 9) else 1
 
 
-def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF orientation (CIPA DC-008, tag 274): transpose, then flip."""
     pixels = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
     pixels = pixels[::-1] if orientation in (3, 4, 7, 8) else pixels

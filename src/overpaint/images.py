@@ -29,6 +29,7 @@ __all__ = [
     "Photo",
     "decode_image",
     "image_suffixes",
+    "read_bytes",
     "read_image",
     "read_mask",
     "to_pixels",
@@ -46,7 +47,7 @@ image_suffixes: frozenset[str] = frozenset(_USUAL | {".heic", ".heif", ".avif", 
 def read_image(path: str | Path, *, max_pixels: int | None = None) -> Photo:
     """Read a photo; raises `ImageError` naming the file, the reason and the remedy."""
     limit = pixel_limit(max_pixels)
-    return decode_image(_read_bytes(Path(path), limit), path, max_pixels=limit)
+    return decode_image(read_bytes(Path(path), limit), path, max_pixels=limit)
 
 
 def read_mask(
@@ -141,7 +142,8 @@ def to_pixels(image: torch.Tensor) -> np.ndarray:
     return levels.byte().permute(1, 2, 0).contiguous().numpy()
 
 
-def _read_bytes(path: Path, limit: int) -> bytes:
+def read_bytes(path: Path, limit: int) -> bytes:
+    """All of a file; raises `ImageError`, also for more bytes than `limit` pixels can need."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):

@@ -11,7 +11,17 @@ import typer
 
 from overpaint.errors import OverpaintError
 
-COMMANDS = ("detect", "demo", "models", "synthesize", "train", "calibrate", "evaluate")
+COMMANDS = (
+    "detect",
+    "inpaint",
+    "provenance",
+    "demo",
+    "models",
+    "synthesize",
+    "train",
+    "calibrate",
+    "evaluate",
+)
 
 
 def build() -> typer.Typer:

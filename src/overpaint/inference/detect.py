@@ -168,7 +168,7 @@ def detect(
     Raises `ImageError` (unreadable file), `InputError` (wrong array, mode or threshold),
     `WeightsError` and `UnknownNameError`.
     """
-    photo = _as_photo(image)
+    photo = as_photo(image)
     return _runner(str(model), read_record(model).sha256, threshold).run(photo)
 
 
@@ -185,7 +185,8 @@ def _runner(model: str, sha256: str, threshold: float | None) -> DetectorRunner:
     return DetectorRunner(model, threshold=threshold)
 
 
-def _as_photo(image: "str | Path | np.ndarray | Image.Image") -> Photo:
+def as_photo(image: "str | Path | np.ndarray | Image.Image") -> Photo:
+    """A path, an array uint8 (h, w, 3) or a PIL image as a `Photo`; `ImageError`, `InputError`."""
     if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, np.ndarray):

@@ -1,0 +1,77 @@
+"""`overpaint provenance`: which marks a picture carries, and whether they hold.
+
+Exit codes: 0 every file was read and no check failed; 1 some could not be read, or a receipt or a
+C2PA manifest does not hold; 2 the command was used wrongly. A file without a mark is no failure.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def provenance(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Picture files.")],
+    trust: Annotated[
+        Path | None,
+        typer.Option("--trust", help="Certificates (PEM) whose C2PA signers are trusted."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a line instead of words.")
+    ] = False,
+) -> None:
+    """Read and check the marks of pictures: XMP, the receipt beside them, the C2PA manifest.
+
+    Nothing is written and nothing is fetched over a network. Checking C2PA manifests needs
+    pip install "overpaint[c2pa]".
+
+    Exit code 0: all read, and no check failed. 1: some could not be read, or a receipt or manifest
+    does not hold. 2: wrong use. Marks can be removed: no mark proves nothing.
+    """
+    from overpaint.inference.provenance import CAVEAT, in_words
+
+    anchors = _anchors(trust)
+    records = []
+    for path in files:
+        record = _examined(path, anchors)
+        records.append(record)
+        if as_json:
+            typer.echo(json.dumps(record, allow_nan=False))
+            continue
+        typer.echo(_printable(str(path)))
+        lines = [f"could not be read: {record['error']}"] if "error" in record else in_words(record)
+        for line in lines:
+            typer.echo(f"  {_printable(line)}")
+    if not as_json:
+        typer.echo(CAVEAT)
+    unread = sum("error" in record for record in records)
+    failed = sum(bool(record.get("failed")) for record in records)
+    if unread or failed:
+        found = f"{unread} of {len(records)} could not be read, in {failed} a check failed"
+        typer.echo(found, err=True)
+        raise typer.Exit(1)
+
+
+def _anchors(trust: Path | None) -> str | None:
+    if trust is None:
+        return None
+    try:
+        return trust.read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{trust}: {error}", param_hint="--trust") from error
+
+
+def _examined(path: Path, anchors: str | None) -> dict[str, Any]:
+    from overpaint.errors import OverpaintError
+    from overpaint.inference.provenance import examine
+
+    try:
+        return examine(path, anchors)
+    except (OverpaintError, OSError, MemoryError) as error:
+        return {"file": str(path), "error": str(error) or type(error).__name__}
+
+
+def _printable(text: str) -> str:
+    """Marks are text of unknown origin: nothing in them may steer the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

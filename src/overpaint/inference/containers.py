@@ -1,0 +1,153 @@
+"""The parts of a JPEG, PNG, WebP or TIFF file beside its pixels, and the C2PA manifest among them.
+
+- Sources: ITU-T T.81 (JPEG markers), the PNG and RIFF specifications, TIFF 6.0, and the C2PA
+  specification, section "Embedding manifests into assets" (APP11, caBX, C2PA, tag 52545).
+- Nothing is decoded, so a manifest is found without the `c2pa` package.
+- A file that is cut short gives the parts before the cut, and no part of a manifest.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_C2PA_TAG = 52545
+_STORE = bytes.fromhex("6332706100110010800000aa00389b71")  # type of the box that holds manifests
+_BMFF_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # its box in HEIF and AVIF
+_TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+
+
+class Entry(NamedTuple):
+    """One field of a TIFF directory. Its value is `block[start:stop]`."""
+
+    tag: int
+    start: int
+    stop: int
+
+
+def manifest_store(data: bytes) -> bytes | None:
+    """The C2PA manifest store as it is embedded (JUMBF), or None."""
+    if data[:2] == b"\xff\xd8":
+        return _store_in_jpeg(data)
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return next((content for name, content in png_chunks(data) if name == b"caBX"), None)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return next((content for name, content in _riff_chunks(data) if name == b"C2PA"), None)
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return _store_in_tiff(data)
+    return None
+
+
+def has_manifest(data: bytes) -> bool:
+    """Whether the file carries a C2PA manifest, also where `manifest_store` cannot take it out."""
+    in_bmff = data[4:8] == b"ftyp" and _BMFF_BOX in data
+    return in_bmff or manifest_store(data) is not None
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(marker, content) of the segments before the pixels; 0xE1 is APP1."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if marker == 0xDA:
+            return
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        if size < 2 or at + 2 + size > len(data):
+            return
+        yield marker, data[at + 4 : at + 2 + size]
+        at += 2 + size
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(name, content) of each chunk."""
+    at = 8
+    while at + 12 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if at + 12 + size > len(data):
+            return
+        yield data[at + 4 : at + 8], data[at + 8 : at + 8 + size]
+        at += 12 + size
+
+
+def first_directory(block: bytes) -> int:
+    """Offset of a TIFF block's first directory; raises `ValueError` when this is no TIFF block."""
+    if block[:4] not in (b"II*\0", b"MM\0*") or len(block) < 8:
+        raise ValueError("no TIFF header")
+    return struct.unpack_from(_order(block) + "I", block, 4)[0]
+
+
+def directory(block: bytes, offset: int) -> tuple[list[Entry], int]:
+    """The fields of the directory at `offset`, and the offset behind its last field.
+
+    Fields whose value lies outside the block are left out. Raises `ValueError` for a directory
+    that does.
+    """
+    order = _order(block)
+    if offset < 8 or offset + 2 > len(block):
+        raise ValueError("a directory lies outside the block")
+    (number,) = struct.unpack_from(order + "H", block, offset)
+    end = offset + 2 + 12 * number
+    if end > len(block):
+        raise ValueError("a directory is cut short")
+    entries = []
+    for at in range(offset + 2, end, 12):
+        tag, kind, count, value = struct.unpack_from(order + "HHII", block, at)
+        size = _TYPE_SIZES.get(kind, 1) * count
+        start = at + 8 if size <= 4 else value
+        if start + size <= len(block):
+            entries.append(Entry(tag, start, start + size))
+    return entries, end
+
+
+def number_in(block: bytes, entry: Entry) -> int:
+    """The value of a field that holds one whole number."""
+    order = "little" if block[:2] == b"II" else "big"
+    return int.from_bytes(block[entry.start : entry.stop], order)
+
+
+def _order(block: bytes) -> str:
+    return "<" if block[:2] == b"II" else ">"
+
+
+def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 12
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if at + 8 + size > len(data):
+            return
+        yield data[at : at + 4], data[at + 8 : at + 8 + size]
+        at += 8 + size + size % 2
+
+
+def _store_in_tiff(data: bytes) -> bytes | None:
+    try:
+        entries, _ = directory(data, first_directory(data))
+    except ValueError:
+        return None
+    return next((data[e.start : e.stop] for e in entries if e.tag == _C2PA_TAG), None)
+
+
+def _store_in_jpeg(data: bytes) -> bytes | None:
+    """Put together the box that is split over APP11 segments.
+
+    A segment holds "JP", a box number (2 bytes), a packet number (4), and then a part of the box;
+    each part but the first repeats the box's length and type (8 bytes, or 16 for a long box).
+    """
+    boxes: dict[bytes, bytes] = {}
+    for marker, content in jpeg_segments(data):
+        if marker != 0xEB or content[:2] != b"JP":
+            continue
+        number, part = content[2:4], content[8:]
+        if number in boxes:
+            part = part[16 if part[:4] == b"\0\0\0\1" else 8 :]
+        boxes[number] = boxes.get(number, b"") + part
+    whole = (box for box in boxes.values() if _box_size(box) == len(box))
+    return next((box for box in whole if _STORE in box[:64]), None)
+
+
+def _box_size(box: bytes) -> int:
+    """What its head says: 4 bytes, or where they hold 1, the 8 bytes behind its type."""
+    size = int.from_bytes(box[:4], "big")
+    return int.from_bytes(box[8:16], "big") if size == 1 else size
