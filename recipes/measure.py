@@ -4,6 +4,7 @@
 
 - The shipped detector is measured on everything; `--also NAME=FILE` (ablations, other widths)
   on the triplets only.
+- The inpainters are those of `recipes/measure_inpainting.py`; the main detector looks at them.
 - All is measured into a new folder first, which replaces results/*.csv when it is complete: no
   row of an earlier state stays behind.
 - Training and calibration come before: `overpaint train`, `overpaint calibrate`.
@@ -32,9 +33,16 @@ def main(
     """Measure, write the CSV files, then render the README's tables."""
     from overpaint.evaluation import tables
     from overpaint.evaluation.benchmark import Settings, evaluate
+    from overpaint.evaluation.inpainting import (
+        InpaintingSettings,
+        default_methods,
+        measure_inpainters,
+    )
+    from overpaint.evaluation.known_pixels import default_models, measure_known_pixels
     from overpaint.inference.detect import DEFAULT_MODEL
 
     settings = Settings(limit=limit)
+    methods = default_methods()  # first, as it tells when a package is missing
     main_weights = {Path(weights or DEFAULT_MODEL).stem: weights or DEFAULT_MODEL}
     others = dict(_named(text) for text in also or [])
     out.mkdir(parents=True, exist_ok=True)
@@ -42,6 +50,11 @@ def main(
         new = Path(folder)
         evaluate(main_weights, data, new, settings=settings, report=typer.echo)
         evaluate(others, data, new, ["triplets"], settings=settings, report=typer.echo)
+        of_inpainters = InpaintingSettings(num=limit or InpaintingSettings().num)
+        measure_inpainters(
+            methods, data, new, detectors=main_weights, settings=of_inpainters, report=typer.echo
+        )
+        measure_known_pixels(default_models(), data, new, num=limit or 50, report=typer.echo)
         for old in out.glob("*.csv"):
             if not (new / old.name).exists():
                 old.unlink()

@@ -16,6 +16,7 @@ from overpaint.evaluation.metrics import (
     pixel_auc,
     psnr,
     squared_error,
+    ssim,
 )
 
 
@@ -122,3 +123,27 @@ def test_bootstrap_holds_the_mean_and_repeats():
 def test_bootstrap_weighs_groups_alike():
     low, high = bootstrap([[0.0] * 100, [1.0]])
     assert low == high == 0.5
+
+
+def test_ssim_agrees_with_scikit_image(photo):
+    metrics = pytest.importorskip("skimage.metrics")
+    noisy = photo.astype(float) + np.random.default_rng(0).normal(0, 12, photo.shape)
+    other = np.clip(noisy, 0, 255).astype(np.uint8)
+    found = metrics.structural_similarity(
+        photo, other, channel_axis=2, data_range=255,
+        gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+    )  # fmt: skip
+    assert ssim(photo, other) == pytest.approx(found, abs=1e-6)
+    assert ssim(photo / 255, other / 255, peak=1.0) == pytest.approx(found, abs=1e-6)
+
+
+def test_ssim_of_two_constant_pictures_is_their_luminance_term():
+    one, other = np.full((12, 12, 3), 100.0), np.full((12, 12, 3), 150.0)
+    expected = (2 * 100 * 150 + 2.55**2) / (100**2 + 150**2 + 2.55**2)
+    assert ssim(one, other) == pytest.approx(expected)
+    assert ssim(one, one) == pytest.approx(1.0)
+
+
+def test_ssim_refuses_a_picture_smaller_than_its_window():
+    with pytest.raises(InputError, match="sides of 11"):
+        ssim(np.zeros((10, 30, 3)), np.zeros((10, 30, 3)))

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from overpaint.data.degrade import blur
 from overpaint.data.sources import PhotoSource
 from overpaint.errors import InputError, WeightsError
-from overpaint.images import to_tensor
-from overpaint.training import perceptual
-from overpaint.training.perceptual import (
+from overpaint.evaluation import perceptual
+from overpaint.evaluation.perceptual import (
     LPIPS,
     SHA256,
     VGG19,
@@ -31,6 +30,7 @@ from overpaint.training.perceptual import (
     perceptual_loss,
     style_loss,
 )
+from overpaint.images import to_tensor
 
 VGG19_CONVS = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
 DISTILLED = "weights/vgg19_distilled_16x.pth"

@@ -17,6 +17,7 @@ from overpaint.cli import build
 from overpaint.data import masks
 from overpaint.data.sources import PhotoSource
 from overpaint.errors import ConfigError
+from overpaint.evaluation.perceptual import DistilledVGG19
 from overpaint.inpainters.safepaint import SafePaint
 from overpaint.training import inpainter
 from overpaint.training.config import load_config
@@ -33,7 +34,6 @@ from overpaint.training.inpainter import (
     spread,
 )
 from overpaint.training.loop import Run
-from overpaint.training.perceptual import DistilledVGG19
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "safepaint-s.yaml"
 TINY: dict[str, Any] = {"width": 4, "num_blocks": 1, "vector_size": 4}

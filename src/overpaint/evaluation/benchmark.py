@@ -88,9 +88,14 @@ class Task:
 
     def photos(self) -> PhotoSource:
         """The test split of photos and faces."""
-        folders = [self.data / "photos", self.data / "faces"]
-        found = [f for f in folders if f.is_dir()] or folders
-        return PhotoSource.from_paths(found, "test", seed=self.settings.split_seed)
+        return photos_of_test_split(self.data, self.settings.split_seed)
+
+
+def photos_of_test_split(data: Path, seed: int = 0) -> PhotoSource:
+    """The test split of photos/ and faces/ in a data folder; raises ImageError without any."""
+    folders = [data / "photos", data / "faces"]
+    found = [f for f in folders if f.is_dir()] or folders
+    return PhotoSource.from_paths(found, "test", seed=seed)
 
 
 Result = tuple[list[Row], list[Picture]]

@@ -8,6 +8,9 @@
 - Empty cases. IoU, precision, recall and F1 are 1 when prediction and mask are both empty; where
   only one of the two is, they are 0. The AUC of a picture with one class only is undefined: NaN.
 - A NaN is "no number": it is left out of a mean, and `n` says how many remain.
+
+Source of SSIM: Wang et al., "Image Quality Assessment: From Error Visibility to Structural
+Similarity", IEEE Transactions on Image Processing 2004.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,6 +97,11 @@ class SquaredError(NamedTuple):
         return SquaredError(self.total + other.total, self.num + other.num)
 
 
+EQUAL_PSNR = 100.0
+"""dB; stands for an equal picture in a mean, where infinity cannot. The largest finite PSNR of a
+colour picture of 256 x 256, one value off by one level, is 101."""
+
+
 def squared_error(image: np.ndarray, reference: np.ndarray) -> SquaredError:
     """Update: two arrays of one shape, uint8 or float."""
     image, reference = _same_shape(image, reference)
@@ -108,6 +116,37 @@ def psnr(error: SquaredError, peak: float = 255.0) -> float:
     if error.total == 0:
         return float("inf")
     return float(10 * np.log10(peak**2 * error.num / error.total))
+
+
+SSIM_SIDE, SSIM_DEVIATION = 11, 1.5  # of the window, pixels; section III.C
+
+
+def ssim(image: np.ndarray, reference: np.ndarray, peak: float = 255.0) -> float:
+    """Structural similarity (eq. 13) of two pictures (h, w, c), mean over places and channels.
+
+    1 for equal pictures. Gaussian window, K1 = 0.01, K2 = 0.03, variances not corrected for the
+    sample's size; only windows that lie wholly in the picture. Raises InputError for shapes that
+    differ or a side below the window's 11 pixels.
+    """
+    image, reference = _same_shape(image, reference)
+    if image.ndim != 3 or min(image.shape[:2]) < SSIM_SIDE:
+        raise InputError(f"shape {image.shape}: SSIM takes (h, w, c), sides of {SSIM_SIDE} or more")
+    x, y = image.astype(np.float64), reference.astype(np.float64)
+    mean_x, mean_y = _windowed(x), _windowed(y)
+    variances = _windowed(x * x) + _windowed(y * y) - mean_x**2 - mean_y**2
+    covariance = _windowed(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    return float((luminance * (2 * covariance + c2) / (variances + c2)).mean())
+
+
+def _windowed(x: np.ndarray) -> np.ndarray:
+    """Gaussian means over the windows of (h, w, c): (h - 10, w - 10, c)."""
+    offsets = np.arange(SSIM_SIDE) - SSIM_SIDE // 2
+    weights = np.exp(-(offsets**2) / (2 * SSIM_DEVIATION**2))
+    for axis in (0, 1):
+        x = np.lib.stride_tricks.sliding_window_view(x, SSIM_SIDE, axis=axis) @ weights
+    return x / weights.sum() ** 2
 
 
 @dataclass

@@ -24,6 +24,10 @@ NUMBERS = (
     "q99",
     "fraction",
     "psnr",
+    "l1",
+    "ssim",
+    "vgg-distilled",
+    "lpips-alex",
 )
 """Columns of `pictures.csv` that hold numbers; empty where one does not apply."""
 
@@ -152,7 +156,7 @@ def read_pictures(path: Path) -> list[Picture]:
             r["method"],
             r["weights"],
             r["picture"],
-            {n: float(r[n]) for n in NUMBERS if r[n]},
+            {n: float(r[n]) for n in NUMBERS if r.get(n)},  # an older file has fewer columns
         )
         for r in _read(path)
     ]

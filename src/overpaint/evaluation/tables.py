@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overpaint.errors import ConfigError, OverpaintError
+from overpaint.evaluation.metrics import EQUAL_PSNR
 from overpaint.evaluation.rows import Row, read_rows
 from overpaint.images import write_bytes
 
@@ -59,6 +60,9 @@ _METHODS = {
     "sd2_replace": "Stable Diffusion 2, background",
     "patchmatch_misc": "classical",
 }
+_RATIOS = ("10-20", "20-30", "30-40", "40-50", "50-60")
+_HOLES = {**{ratio: f"{ratio} %" for ratio in _RATIOS}, "all": "all"}
+_SEEN = {f"{ratio}, nixnet-s": heading for ratio, heading in _HOLES.items()}
 LAYOUTS = {
     "headline": Layout("triplets", "weights", _GROUPS, metric="auc", interval=True),
     "ablation": Layout("triplets", "weights", _GROUPS, metric="auc"),
@@ -75,6 +79,17 @@ LAYOUTS = {
         },
     ),
     "autoencoders": Layout("autoencoders", "autoencoder", {"psnr": "PSNR, unseen photos"}),
+    "inpainting": Layout("inpainting", "PSNR by hole", _HOLES, metric="psnr"),
+    "inpainting-ssim": Layout("inpainting", "SSIM by hole", _HOLES, metric="ssim"),
+    "inpainting-l1": Layout("inpainting", "L1 by hole", _HOLES, metric="l1"),
+    "inpainting-vgg": Layout(
+        "inpainting", "distance by the distilled VGG, by hole", _HOLES, metric="vgg-distilled"
+    ),
+    "inpainting-lpips": Layout("inpainting", "LPIPS by hole", _HOLES, metric="lpips-alex"),
+    "inpainting-auc": Layout("inpainting", "pixel AUC of nixnet-s by hole", _SEEN, metric="auc"),
+    "known_pixels": Layout(
+        "known_pixels", "inpainter", {"written PNG": "changed known pixels"}, metric="changed"
+    ),
     "speed": Layout("speed", "what", {"seconds": "time", "peak_mib": "peak memory"}),
 }
 
@@ -87,9 +102,13 @@ def cell(row: Row | None, interval: bool = False) -> str:
     if kind == "flagged":
         return f"{100 * row.value:.1f} %"
     if kind == "psnr":
+        if row.value >= EQUAL_PSNR:
+            return "equal"
         return f"{row.value:.1f} dB"
     if kind == "seconds":
         return f"{row.value:.2f} s" if row.value < 10 else f"{row.value:.0f} s"
+    if kind == "changed":
+        return f"{row.value:.0f} in {row.n} photos"
     if kind == "peak_mib":
         return f"{row.value:.0f} MiB"
     text = f"{row.value:.3f}"

@@ -31,13 +31,13 @@ from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import Weights, mask_mixture
 from overpaint.errors import ConfigError
 from overpaint.evaluation.metrics import psnr, squared_error
+from overpaint.evaluation.perceptual import feature_losses, load_backbone
 from overpaint.inpainters.safepaint import SafePaint, Stages
 from overpaint.layers.patchgan import PatchDiscriminator
 from overpaint.registry import inpainters
 from overpaint.training import losses
 from overpaint.training.config import LoopConfig, Section, create_model
 from overpaint.training.loop import Batch
-from overpaint.training.perceptual import feature_losses, load_backbone
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

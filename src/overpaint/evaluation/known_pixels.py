@@ -1,0 +1,94 @@
+"""The check of a promise: `overpaint inpaint` changes no known pixel of a photo.
+
+- Photos of the test split at their own size and format, holes of the free-form brush.
+- Each goes through `inpaint` to a PNG file, as a user's photo does, and that file is read again.
+  What is counted are the pixels of the file, outside the hole, that differ from the photo's.
+"""
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from overpaint.data.masks import brush
+from overpaint.evaluation.benchmark import Report, photos_of_test_split
+from overpaint.evaluation.rows import Row, Source, write_results
+from overpaint.images import read_image
+from overpaint.inference.fill import InpainterRunner, ready
+from overpaint.inference.inpaint import inpaint
+from overpaint.origin import config_hash, current_commit
+from overpaint.weights import list_records
+
+SET = "known_pixels"
+
+
+def default_models() -> list[str]:
+    """What is checked by default: the shipped inpainters, otherwise the quickest method."""
+    shipped = [r.name for r in list_records() if r.kind == "inpainter"]
+    return shipped or ["telea"]
+
+
+def changed_pixels(photo: Path, mask: np.ndarray, model: str | Path, out: Path) -> tuple[int, int]:
+    """(number of known pixels that differ, number of known pixels) after filling to `out`, a PNG.
+
+    mask: uint8 (h, w), 1 = hole. Raises what `inpaint` raises.
+    """
+    inpaint(photo, mask, model=model, out=out)
+    known = mask == 0
+    differs = (read_image(out).pixels != read_image(photo).pixels).any(axis=2)
+    return int(np.count_nonzero(differs & known)), int(np.count_nonzero(known))
+
+
+def measure_known_pixels(
+    models: Iterable[str | Path],
+    data: str | Path,
+    out: str | Path,
+    *,
+    num: int = 50,
+    seed: int = 0,
+    report: Report = lambda _: None,
+) -> list[Row]:
+    """For each inpainter the known pixels "changed" and "compared" over `num` test photos.
+
+    The rows go to `out`/known_pixels.csv; n is the number of photos. Raises OverpaintError.
+    """
+    photos, rows = photos_of_test_split(Path(data)), []
+    runners = {model: ready(model) for model in models}  # before the first photo is filled
+    chosen = np.random.default_rng(seed).permutation(len(photos))[:num].tolist()
+    for model, runner in runners.items():
+        report(f"{SET}: {runner.name}, {len(chosen)} photos")
+        counts = np.zeros(2, np.int64)
+        with tempfile.TemporaryDirectory() as folder:
+            for index in chosen:
+                height, width = photos.read(index).shape[:2]
+                mask = brush(height, width, np.random.default_rng([seed, index]))
+                out_file = Path(folder) / f"{index}.png"
+                counts += changed_pixels(Path(photos.names[index]), mask, model, out_file)
+        rows += _rows(runner, counts.tolist(), len(chosen), seed)
+    write_results(Path(out), rows, [])
+    return rows
+
+
+def _rows(runner: InpainterRunner, counts: list[int], num: int, seed: int) -> list[Row]:
+    source = Source(
+        set=SET,
+        weights=runner.name,
+        commit=current_commit(),
+        config_hash=config_hash({"part": SET, "num": num, "seed": seed}),
+        weights_sha256=runner.weights_sha256 or "",
+        protocol="test photos at their own size, a free-form hole each, written as PNG",
+    )
+    return [
+        Row(
+            method="written PNG",
+            metric=metric,
+            value=float(count),
+            n=num,
+            ci_low=float("nan"),
+            ci_high=float("nan"),
+            **asdict(source),
+        )
+        for metric, count in zip(("changed", "compared"), counts, strict=True)
+    ]
