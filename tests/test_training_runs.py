@@ -307,7 +307,11 @@ def test_a_signal_to_all_processes_saves_and_the_same_command_resumes(
     while process.poll() is None and not (log.exists() and log.stat().st_size):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.killpg(process.pid, number)
+    # As systemd and Slurm do: to each process, its workers included, wherever they are.
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    workers = [int(pid) for pid in children.read_text().split()] if children.exists() else []
+    for pid in (*workers, process.pid):
+        os.kill(pid, number)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1, errors
     (message,) = [line for line in errors.splitlines() if line.startswith("overpaint train")]

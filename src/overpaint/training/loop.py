@@ -12,7 +12,6 @@
 """
 
 import math
-import os
 import signal
 import sys
 import time
@@ -310,7 +309,7 @@ def _batches(run: Run, processes: Processes) -> Generator[Batch, None, None]:
         num_workers=run.loop.workers,
         # Networks and memory maps are shared by a fork, and copied where a data set is pickled.
         multiprocessing_context="fork" if forked else None,
-        worker_init_fn=_leave_group,
+        worker_init_fn=_ignore_signals,
     )
     try:
         yield from loader
@@ -321,10 +320,11 @@ def _batches(run: Run, processes: Processes) -> Generator[Batch, None, None]:
         raise TrainingError(f"step {run.step}: the data cannot be made: {last}") from cause
 
 
-def _leave_group(_: int) -> None:
-    """Ctrl-C goes to the whole group; a worker that died of it would take the checkpoint along."""
-    if hasattr(os, "setpgrp"):
-        os.setpgrp()
+def _ignore_signals(_: int) -> None:
+    """Ctrl-C goes to the whole group, and systemd and Slurm send SIGTERM to every process; a worker
+    that died of it would take the checkpoint along. It ends when its parent does."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _validate(run: Run, log: RunLog, best: Path, config_hash: str) -> None:
