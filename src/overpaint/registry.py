@@ -8,13 +8,29 @@
 
 import difflib
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from overpaint.errors import UnknownNameError
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Official:
+    """The weights that a paper's authors published, which are theirs and not part of overpaint."""
+
+    repository: str
+    """owner/name at a commit."""
+    licence: str
+    """Of the weights."""
+    remap: Callable[[Mapping[str, Any]], dict[str, Any]]
+    """Published state dict to ours, strict (`overpaint.remap`): raises WeightsError."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the model's configuration with which these weights fit."""
+    files: tuple[str, ...] = ()
+    """Names of the published files, in the order in which the import takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +46,8 @@ class Entry(Generic[T]):
     """Licence of the code and of the ideas' official code, if any."""
     summary: str = ""
     """A few words for a list."""
+    official: Official | None = None
+    """None where no weights were published."""
 
 
 class Registry(Generic[T]):
@@ -42,12 +60,19 @@ class Registry(Generic[T]):
         self._entries: dict[str, Entry[T]] = {}
 
     def register(
-        self, name: str, factory: Callable[..., T], *, paper: str, licence: str, summary: str = ""
+        self,
+        name: str,
+        factory: Callable[..., T],
+        *,
+        paper: str,
+        licence: str,
+        summary: str = "",
+        official: Official | None = None,
     ) -> None:
         """Add a model. Raises ValueError when the name is taken by another factory."""
         if name in self._entries:
             raise ValueError(f"the {self.kind} name {name!r} is already registered")
-        self._entries[name] = Entry(name, factory, paper, licence, summary)
+        self._entries[name] = Entry(name, factory, paper, licence, summary, official)
 
     def get(self, name: str) -> Entry[T]:
         """Return the entry of `name`. Raises UnknownNameError with the nearest names."""
