@@ -215,6 +215,28 @@ class TestDetector:
         assert train("detector", "--set", bank, "--set", "cache.num=0").exit_code == 0
         assert not (here / "runs" / "nixnet-tiny" / "cache").exists()
 
+    def test_going_on_from_weights(self, train: Train, here: Path, bank: str) -> None:
+        shared = ["--set", bank, "--set", "cache.num=0"]
+        first, model = trained(
+            train("detector", *shared), here / "runs" / "nixnet-tiny" / "nixnet-tiny.json"
+        )
+        start = "start_from=runs/nixnet-tiny/nixnet-tiny.safetensors"
+        # At a rate of next to nothing, the weights stay what they were at the start.
+        slow = ["--set", start, "--set", "loop.optimizer.learning_rate=1e-12"]
+        result = train("detector", *shared, *slow, "--out", "second")
+        record, going_on = trained(result, here / "second" / "nixnet-tiny.json")
+        assert f"from nixnet-tiny (sha256 {first.sha256[:12]}; " in record.recipe
+        for one, other in zip(model.parameters(), going_on.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+    def test_weights_to_go_on_from_that_do_not_fit(self, train: Train, bank: str) -> None:
+        assert train("detector", "--set", bank).exit_code == 0
+        start = "start_from=runs/nixnet-tiny/nixnet-tiny.safetensors"
+        wider = ["--set", "model={widths: [6, 4, 4]}", "--out", "second"]
+        result = train("detector", "--set", bank, "--set", start, *wider)
+        assert result.exit_code == 2
+        assert "does not fit the network" in result.stderr
+
     def test_the_untouched_have_a_figure_of_their_own(self, train: Train, bank: str) -> None:
         settings = ["--set", bank, "--set", "data.untouched=0.5", "--set", "validation_samples=8"]
         result = train("detector", *settings)

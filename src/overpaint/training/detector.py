@@ -28,9 +28,11 @@ from overpaint.data.universal import (
 from overpaint.errors import ConfigError
 from overpaint.evaluation.metrics import image_scores
 from overpaint.registry import detectors
+from overpaint.remap import check_fits
 from overpaint.training import losses
 from overpaint.training.config import LoopConfig, Section, create_model
 from overpaint.training.loop import Batch
+from overpaint.weights import load_weights
 
 
 class CacheConfig(Section):
@@ -46,6 +48,9 @@ class DetectorRun(Section):
     name: str = Field(description="of the weights that the run exports")
     detector: str = Field(default="nixnet", description="name in the registry")
     model: dict[str, Any] = Field(default={}, description="the detector's configuration")
+    start_from: str | None = Field(
+        default=None, description="weights to go on from: a shipped name, or a path"
+    )
     loop: LoopConfig
     data: UniversalConfig
     cache: CacheConfig = CacheConfig()
@@ -62,14 +67,13 @@ class DetectorRun(Section):
 class DetectorTask:
     """What the loop needs; see `training.loop.Task`.
 
-    Raises ConfigError for a model that cannot be built or validation samples without a hole.
+    Raises ConfigError for a model that cannot be built or validation samples without a hole,
+    WeightsError for weights to start from that are missing or do not fit.
     """
 
     def __init__(self, run: DetectorRun, train: Pairs, validation: Pairs, assets: Path) -> None:
         self.run = run
-        self.modules: dict[str, nn.Module] = {
-            "model": create_model(detectors, run.detector, run.model)
-        }
+        self.modules: dict[str, nn.Module] = {"model": make_model(run)}
         mask_fn = mask_mixture(run.data.masks, assets)
         self.train = UniversalDataset(run.data, train, mask_fn, run.loop.seed)
         # The largest seed of 32 bit belongs to validation, so that it never follows a run's own.
@@ -121,8 +125,18 @@ class DetectorTask:
 
 def check(run: DetectorRun, assets: Path) -> None:
     """Raise what `DetectorTask` would, as far as it can be told without reconstructions."""
-    create_model(detectors, run.detector, run.model)
+    make_model(run)
     mask_mixture(run.data.masks, assets)
+
+
+def make_model(run: DetectorRun) -> nn.Module:
+    """The detector of a run, with the weights that it starts from; errors as of `DetectorTask`."""
+    model = create_model(detectors, run.detector, run.model)
+    if run.start_from is not None:
+        _, state = load_weights(run.start_from, kind="detector")
+        check_fits(model, state)
+        model.load_state_dict(state)
+    return model
 
 
 def make_pairs(

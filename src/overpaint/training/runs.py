@@ -24,7 +24,7 @@ from overpaint.training.detector import DetectorRun, DetectorTask, check, make_p
 from overpaint.training.distributed import Processes
 from overpaint.training.inpainter import InpainterRun, SafePaintTask
 from overpaint.training.loop import Task, fit
-from overpaint.weights import Kind, WeightsRecord, save_weights
+from overpaint.weights import Kind, WeightsRecord, read_record, save_weights
 
 AnyRun = AutoencoderRun | DetectorRun | InpainterRun
 
@@ -72,6 +72,9 @@ def train_detector(
     "taef2:" and "objects:"; cache: folder of the reconstructions, None to make them on the fly.
     """
     about = _about(run, "detector", run.detector, recipe, overrides)
+    if run.start_from is not None:
+        first = read_record(run.start_from, kind="detector")
+        about["recipe"] += f" from {first.name} (sha256 {first.sha256[:12]}; {first.recipe})"
     train, validation = _split(photos, exclude)
     check(run, assets)  # the reconstructions may take hours
     with Processes(device) as processes:
