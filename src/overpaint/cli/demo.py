@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PHOTO = Path(__file__).parents[1] / "demo" / "astronaut.png"
 
 # The mission's emblem and the name tag on the suit; x0, y0, x1, y1 in pixels. Chosen after the
-# fact: the best found of eight regions tried with the shipped weights, which the output says.
+# fact: the best found of eight regions tried with the weights before these, which the output says.
 _ELLIPSES = ((120, 360, 225, 455), (265, 340, 340, 400))
 
 
@@ -51,8 +51,8 @@ def demo(
         f"Edited photo: {files[0]}; true region: {out / 'truth.png'}",
         f"Heatmap: {edited['heatmap']}; overlay: {edited['overlay']}",
         f"Of the untouched photo: {untouched['heatmap']}; {untouched['overlay']}",
-        "The region was chosen because it is found: of eight tried on this photo it came out best,",
-        "and one before a smooth wall was missed. The README says how often the detector is right.",
+        "The region was chosen because it is found: of eight tried with earlier weights it came",
+        "out best, and one before a smooth wall was missed. The README says how often it is right.",
         CAVEAT,
     )
     typer.echo("\n".join(lines))
