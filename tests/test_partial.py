@@ -53,6 +53,27 @@ def test_it_agrees_with_the_definition(
     assert size > 3 or share > 0.1 or 0 < new.mean() < 1  # empty windows were among them
 
 
+def test_validity_of_each_channel_counts_values_and_not_places() -> None:
+    """NVIDIA's published code with a mask of several channels: ones convolved with the mask."""
+    layer, x = PartialConv2d(4, 3, 3, stride=2, padding=1, bias=False), torch.randn(2, 4, 9, 8)
+    valid = (torch.rand(2, 4, 9, 8) < 0.06).float()
+    with torch.no_grad():
+        out, new = layer(x, valid)
+        seen = nn.functional.conv2d(valid, torch.ones(1, 4, 3, 3), stride=2, padding=1)
+        ratio = torch.where(seen > 0, 4 * 9 / (seen + 1e-8), 0.0)
+        torch.testing.assert_close(out, layer.conv(x * valid) * ratio, rtol=1e-5, atol=1e-5)
+    assert torch.equal(new, seen.clamp(0, 1))
+    assert 0 < new.mean() < 1
+
+
+def test_validity_for_all_channels_is_the_same_validity_for_each() -> None:
+    layer, x = PartialConv2d(3, 4, 3, padding=1), torch.randn(1, 3, 8, 8)
+    valid = (torch.rand(1, 1, 8, 8) < 0.3).float()
+    with torch.no_grad():
+        for one, each in zip(layer(x, valid), layer(x, valid.expand_as(x)), strict=True):
+            torch.testing.assert_close(one, each, rtol=1e-6, atol=1e-6)
+
+
 def test_without_a_hole_it_is_a_convolution() -> None:
     layer, x = PartialConv2d(3, 4, 3, 2), torch.randn(1, 3, 9, 9)
     with torch.no_grad():

@@ -105,6 +105,17 @@ class Registry(Generic[T]):
         return f"no {self.kind} is called {name!r}{hint} Known: {known}"
 
 
+def num_parameters(entry: Entry[Any]) -> int:
+    """The number of parameters of a model in its usual configuration; no memory is taken for them.
+
+    Raises OverpaintError when an optional package that it needs is missing.
+    """
+    import torch
+
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return sum(parameter.numel() for parameter in entry.factory().parameters())
+
+
 # `Any` keeps torch out of this module: entries build nn.Module subclasses of the named kind.
 detectors: Registry[Any] = Registry("detector", home="overpaint.detectors")
 inpainters: Registry[Any] = Registry("inpainter", home="overpaint.inpainters")

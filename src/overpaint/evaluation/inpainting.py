@@ -48,7 +48,7 @@ from overpaint.inference.calibration import LOSSLESS
 from overpaint.inference.detect import DEFAULT_MODEL, DetectorRunner
 from overpaint.inference.fill import InpainterRunner
 from overpaint.origin import config_hash, current_commit
-from overpaint.registry import inpainters
+from overpaint.registry import inpainters, num_parameters
 from overpaint.weights import list_records
 
 SET = "inpainting"
@@ -128,8 +128,7 @@ def default_methods() -> dict[str, str]:
 
     Raises OverpaintError, naming the extra to install, where a method's package is missing.
     """
-    modules = {name: inpainters.create(name) for name in inpainters.names()}
-    plain = [name for name, module in modules.items() if next(module.parameters(), None) is None]
+    plain = [n for n in inpainters.names() if num_parameters(inpainters.get(n)) == 0]
     shipped = [r.name for r in list_records() if r.kind == "inpainter"]
     return {name: name for name in (UNTOUCHED, *plain, *shipped)}
 

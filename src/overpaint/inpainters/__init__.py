@@ -1,6 +1,30 @@
 """Inpainters, one paper a file. Importing this package registers them all."""
 
-from overpaint.inpainters import classical, patchmatch, safepaint
+from overpaint.inpainters import (
+    aotgan,
+    classical,
+    deepfill_v1,
+    deepfill_v2,
+    edgeconnect,
+    fcf,
+    glcic,
+    lama,
+    patchmatch,
+    safepaint,
+)
 from overpaint.inpainters.base import Inpainter, compose
 
-__all__ = ["Inpainter", "classical", "compose", "patchmatch", "safepaint"]
+__all__ = [
+    "Inpainter",
+    "aotgan",
+    "classical",
+    "compose",
+    "deepfill_v1",
+    "deepfill_v2",
+    "edgeconnect",
+    "fcf",
+    "glcic",
+    "lama",
+    "patchmatch",
+    "safepaint",
+]

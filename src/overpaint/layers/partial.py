@@ -6,9 +6,10 @@ Source: Liu et al. 2018, "Image Inpainting for Irregular Holes Using Partial Con
     x' = W^T (X * M) * k^2 / sum(M) + b   and  m' = 1   where sum(M) > 0,
     x' = 0                                and  m' = 0   elsewhere.
 
-The validity has one channel. Zero padding counts as invalid, so borders are renormalised as holes
-are. k^2 / sum(M) is one over the window's mean of M, which is how it is computed. Written from the
-equations, no code taken.
+The validity has one channel for all, or one for each input channel: features that were joined need
+not be valid at the same places. The new validity has one channel either way. Zero padding counts as
+invalid, so borders are renormalised as holes are. k^2 / sum(M) is one over the window's mean of M,
+which is how it is computed. Written from the equations, no code taken.
 """
 
 import torch
@@ -17,7 +18,10 @@ from torch.nn import functional as F
 
 
 class PartialConv2d(nn.Module):
-    """k x k partial convolution: ((b, c, h, w), (b, 1, h, w)) -> the same pair, convolved."""
+    """k x k partial convolution: ((b, c, h, w), (b, 1 or c, h, w)) -> the pair, convolved.
+
+    The new validity is (b, 1, h', w').
+    """
 
     def __init__(
         self,
@@ -35,7 +39,8 @@ class PartialConv2d(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Convolve x where `valid` is 1 (float, 1 = pixel to be seen, 0 = hole)."""
-        share = F.avg_pool2d(valid, self.kernel_size, self.stride, self.padding)
+        share = valid.mean(dim=1, keepdim=True)
+        share = F.avg_pool2d(share, self.kernel_size, self.stride, self.padding)
         seen = share > 0
         out = self.conv(x * valid) / torch.where(seen, share, 1.0)
         if self.bias is not None:
