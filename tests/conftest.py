@@ -1,6 +1,7 @@
 """Fixtures for all tests: photos made by code, and the folder of real ones where there is one."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,15 @@ import pytest
 from PIL import Image
 
 DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imported_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty folder instead of the one with the weights that the user has imported."""
+    folder = tmp_path_factory.mktemp("imported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OVERPAINT_WEIGHTS", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

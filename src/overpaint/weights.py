@@ -8,6 +8,7 @@
   stay float32 (small ones underflow in float16), as does any tensor float16 cannot hold. In
   memory everything is float32 again.
 - Files are written to a temporary name and renamed, the record last.
+- A name stands for shipped weights, and where there are none for those that the user imported.
 """
 
 import hashlib
@@ -28,14 +29,28 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 Kind = Literal["detector", "inpainter", "autoencoder"]
 
-_REGISTRIES = {
+REGISTRIES = {
     "detector": registry.detectors,
     "inpainter": registry.inpainters,
     "autoencoder": registry.autoencoders,
 }
 
+FOLDER_VARIABLE = "OVERPAINT_WEIGHTS"
+"""Environment variable that names the folder of imported weights."""
+
 # A bare file name: a record must not point out of its folder.
 _FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class Published(BaseModel):
+    """Where imported weights were published."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repository: str
+    """owner/name at a commit."""
+    files: dict[str, str]
+    """sha256 by name of each file that was imported."""
 
 
 class WeightsRecord(BaseModel):
@@ -60,13 +75,15 @@ class WeightsRecord(BaseModel):
     recipe: str
     """File that trains it."""
     commit: str
-    """Commit of this project that trained it."""
+    """Commit of this project that trained it, or imported it."""
     licence: str
     """Licence of the weights."""
     validation: dict[str, float] = {}
     """Measured numbers by metric name, on validation data."""
     calibration: str | None = Field(default=None, pattern=_FILE_NAME)
     """Calibration JSON, in the folder of the record."""
+    published: Published | None = None
+    """None for weights that were trained here."""
 
     _folder: Path = PrivateAttr(default=PRETRAINED)
 
@@ -95,6 +112,7 @@ def save_weights(
     licence: str,
     validation: dict[str, float] | None = None,
     calibration: str | None = None,
+    published: Published | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> WeightsRecord:
     """Write NAME.safetensors and NAME.json to `folder`, replacing older ones.
@@ -121,6 +139,7 @@ def save_weights(
             licence=licence,
             validation=validation or {},
             calibration=calibration,
+            published=published,
         )
     except ValidationError as error:
         raise WeightsError(f"{folder / name}: the record is invalid: {error}") from error
@@ -132,7 +151,7 @@ def save_weights(
 
 
 def read_record(name_or_path: str | Path, *, kind: Kind | None = None) -> WeightsRecord:
-    """Return the record of shipped weights by name, or of a `.json` or `.safetensors` path.
+    """Return the record of weights, by shipped or imported name or by a file's path.
 
     Raises WeightsError when there is none, it is malformed, or it is of another kind.
     """
@@ -156,7 +175,8 @@ def load_weights(
 ) -> tuple[WeightsRecord, dict[str, Tensor]]:
     """Return the record and the state dict, floating tensors as float32 on the CPU.
 
-    name_or_path: a name in overpaint/pretrained, or a path to a `.json` or `.safetensors` file.
+    name_or_path: a name in overpaint/pretrained or, where there is none, in `imported_folder()`;
+    or a path to a `.json` or `.safetensors` file.
     Raises WeightsError when a file is missing or damaged, or of another kind.
     """
     record = read_record(name_or_path, kind=kind)
@@ -172,7 +192,7 @@ def build(record: WeightsRecord, state: dict[str, Tensor] | None = None) -> nn.M
     """
     if state is None:
         state = _read_state(record)
-    entry = _REGISTRIES[record.kind].get(record.architecture)
+    entry = REGISTRIES[record.kind].get(record.architecture)
     try:
         module: nn.Module = entry.factory(**record.config)
     except TypeError as error:
@@ -190,10 +210,39 @@ def build(record: WeightsRecord, state: dict[str, Tensor] | None = None) -> nn.M
     return module.eval()
 
 
-def list_records(folder: str | Path | None = None) -> list[WeightsRecord]:
-    """Return the records in `folder` (the shipped ones when None), sorted by name."""
-    folder = PRETRAINED if folder is None else Path(folder)
-    return [read_record(path) for path in sorted(folder.glob("*.safetensors"))]
+def list_records(
+    folder: str | Path | None = None, *, imported: bool = False
+) -> list[WeightsRecord]:
+    """Return the records in `folder` (the shipped ones when None), sorted by name.
+
+    imported: after the shipped ones, also the imported ones that a name finds.
+    """
+    folders = [PRETRAINED if folder is None else Path(folder)]
+    folders += [imported_folder()] if imported else []
+    found: dict[str, WeightsRecord] = {}
+    for place in folders:
+        for path in sorted(place.glob("*.safetensors")):
+            if path.stem not in found:
+                found[path.stem] = read_record(path)
+    return list(found.values())
+
+
+def imported_folder() -> Path:
+    """Where imported weights lie: what OVERPAINT_WEIGHTS names, otherwise in the user's data."""
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return Path(named)
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "overpaint" / "weights"
+
+
+def has_weights(name: str) -> bool:
+    """Whether a name stands for shipped or imported weights."""
+    return any((folder / f"{name}.safetensors").is_file() for folder in _folders())
+
+
+def is_shipped(name: str) -> bool:
+    """Whether weights of this name come with overpaint; they then win over imported ones."""
+    return (PRETRAINED / f"{name}.safetensors").is_file()
 
 
 def _stored(key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -234,14 +283,23 @@ def _record_path(name_or_path: str | Path) -> Path:
         return path.with_suffix(".json")
     if path.name != str(name_or_path):
         raise WeightsError(f"{path}: give the path of the .json record or the .safetensors file")
-    return PRETRAINED / f"{path}.json"
+    found = (folder / f"{path}.json" for folder in _folders())
+    return next((record for record in found if record.is_file()), PRETRAINED / f"{path}.json")
+
+
+def _folders() -> tuple[Path, Path]:
+    """Where names are looked up, in this order."""
+    return PRETRAINED, imported_folder()
 
 
 def _missing(name_or_path: str | Path, path: Path) -> str:
-    shipped = ", ".join(p.stem for p in sorted(PRETRAINED.glob("*.safetensors"))) or "none"
+    shipped, imported = (
+        ", ".join(p.stem for p in sorted(folder.glob("*.safetensors"))) for folder in _folders()
+    )
     return (
         f"{name_or_path}: cannot read {path}; give the path of a .safetensors file with its "
-        f".json record beside it, or one of the shipped names: {shipped}"
+        f".json record beside it, or one of the shipped names: {shipped or 'none'}"
+        f"{f', or of the imported ones: {imported}' if imported else ''}"
     )
 
 

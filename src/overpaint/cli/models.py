@@ -1,41 +1,136 @@
-"""`overpaint models`: the weights that are here, and what is recorded about them."""
+"""`overpaint models`: the weights that are here, and the models that are known."""
 
 import json
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from overpaint.registry import Entry
+    from overpaint.weights import WeightsRecord
+
+Line = dict[str, Any]
 
 
 def models(
     folder: Annotated[
-        Path | None, typer.Argument(help="Folder of weights. Default: the shipped ones.")
+        Path | None,
+        typer.Argument(help="Folder of weights. Default: shipped and imported ones, and models."),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object a line: the whole record.")
+        bool,
+        typer.Option("--json", help="Print one JSON object a line, with entry: weights or model."),
     ] = False,
 ) -> None:
-    """List trained weights: name, kind, parameters, licence, SHA-256 and place."""
+    """List trained weights, and the models that weights can be of.
+
+    Weights: name, kind, parameters, licence, SHA-256 and place. Models: paper, parameters, the
+    licences of the code and of the weights that the authors published, and where weights are or
+    how to get them.
+    """
     from overpaint.weights import list_records
 
-    records = list_records(folder)
+    records = list_records(folder, imported=folder is None)
+    lines = _models(records) if folder is None else ()  # each takes a moment
     if as_json:
-        for record in records:
-            line = record.model_dump(mode="json") | {"path": str(record.path)}
+        weights = (
+            {"entry": "weights", **record.model_dump(mode="json"), "path": str(record.path)}
+            for record in records
+        )
+        for line in chain(weights, lines):
             typer.echo(json.dumps(line, allow_nan=False))
         return
     if not records:
         typer.echo("no weights here", err=True)
     for record in records:
-        lines = {
-            "kind": f"{record.kind}, {record.architecture}",
-            "parameters": f"{record.parameters:,}",
-            "licence": record.licence,
-            "data": record.data,
-            "calibrated": "yes" if record.calibration else "no",
-            "sha256": record.sha256,
-            "where": str(record.path),
-        }
-        typer.echo(record.name)
-        for key, value in lines.items():
-            typer.echo(f"  {key:<11} {value}")
+        _print(record.name, _of_weights(record))
+    for line in lines:
+        _print(f"{line['name']}: {line['summary'] or line['kind']}", _of_model(line))
+
+
+def _models(records: list["WeightsRecord"]) -> Iterator[Line]:
+    """One registered model a line, as --json prints it."""
+    from overpaint.weights import REGISTRIES
+
+    for kind, registry in REGISTRIES.items():
+        for name in registry.names():
+            entry, official = registry.get(name), registry.get(name).official
+            count, problem = _parameters(entry)
+            here = [r for r in records if (r.kind, r.architecture) == (kind, name)]
+            yield {
+                "entry": "model",
+                "name": name,
+                "kind": kind,
+                "summary": entry.summary,
+                "paper": entry.paper,
+                "parameters": count,
+                "problem": problem,
+                "licence": entry.licence,
+                "official": official
+                and {
+                    "repository": official.repository,
+                    "licence": official.licence,
+                    "files": list(official.files),
+                },
+                "weights": {record.name: str(record.path) for record in here},
+            }
+
+
+def _parameters(entry: "Entry[Any]") -> tuple[int | None, str | None]:
+    from overpaint.errors import OverpaintError
+    from overpaint.registry import num_parameters
+
+    try:
+        return num_parameters(entry), None
+    except OverpaintError as error:  # an optional package is missing
+        return None, str(error)
+
+
+def _of_weights(record: "WeightsRecord") -> dict[str, str]:
+    published = record.published
+    return {
+        "kind": f"{record.kind}, {record.architecture}",
+        "parameters": f"{record.parameters:,}",
+        "licence": record.licence,
+        **({"published": published.repository} if published else {"data": record.data}),
+        "calibrated": "yes" if record.calibration else "no",
+        "sha256": record.sha256,
+        "where": str(record.path),
+    }
+
+
+def _of_model(line: Line) -> dict[str, str]:
+    official, count = line["official"], line["parameters"]
+    licence = line["licence"]
+    if official:
+        licence += f"; published weights: {official['licence']}"
+    return {
+        "kind": line["kind"],
+        "paper": line["paper"],
+        "parameters": line["problem"] or (f"{count:,}" if count else "none"),
+        "licence": licence,
+        "weights": _how_to_get(line),
+    }
+
+
+def _how_to_get(line: Line) -> str:
+    official = line["official"]
+    if line["weights"]:
+        return ", ".join(line["weights"])
+    if official:
+        files = " ".join(official["files"]) or "FILE"
+        return f"overpaint weights import {line['name']} {files} (of {official['repository']})"
+    if not line["parameters"]:
+        return "needs none"
+    if line["kind"] == "autoencoder":  # some are not ours to train
+        return "none here"
+    return f"none here; overpaint train {line['kind']}"
+
+
+def _print(title: str, lines: dict[str, str]) -> None:
+    typer.echo(title)
+    for key, value in lines.items():
+        typer.echo(f"  {key:<11} {value}")

@@ -4,15 +4,14 @@ Exit codes: 0 all photos that were drawn could be read; 1 some could not, and al
 made from the others. Stopped by an error: 1 as well, with the remedy.
 """
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from overpaint.cli.progress import progress_bar
 
+if TYPE_CHECKING:
     from overpaint.data.sources import Part
     from overpaint.data.universal import UniversalConfig
 
@@ -73,7 +72,7 @@ def synthesize(
 
     source = PhotoSource.from_paths(photos, part=cast("Part | None", part))
     settings = _settings(config, bank, masks, size)
-    with _bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("", total=num)
         rows = library.synthesize(
             out,
@@ -113,19 +112,3 @@ def _settings(
         given["size"] = size
     read = {} if path is None else load_config(Recipe, path).data.model_dump()
     return UniversalConfig.model_validate(read | given)
-
-
-def _bar() -> "Progress":
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
-
-    columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn())
-    console = Console(stderr=True)
-    return Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        disable=not sys.stderr.isatty(),
-    )

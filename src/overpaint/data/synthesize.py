@@ -6,27 +6,22 @@
     about.json         what every sample depends on: settings, weights, photos, seed
 
 - PNG is lossless: with degradations off, a picture equals its photo outside the mask, bit for bit.
-- A sample depends on the settings, the seed and its number alone, and every process computes on
-  one thread, so that the bytes are the same whatever the number of workers.
-- A file appears whole or not at all, and a row after its files: an interrupted folder is filled
-  up by the same call, a larger `num` adds to it, and other settings are refused.
+- The rules of `overpaint.data.samples` hold: the same bytes whatever the number of workers, an
+  interrupted folder is filled up by the same call, and other settings are refused.
 - A photo that cannot be read is passed over for another one; its row says so.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from torch.utils.data import DataLoader, Dataset
 
 from overpaint import __version__
 from overpaint.data.bank import bank_sha256, load_bank
 from overpaint.data.degrade import Step
 from overpaint.data.masks import hole_ratio
+from overpaint.data.samples import SampleRow, claim, fill, printable, read_rows
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import (
     LivePairs,
@@ -35,20 +30,17 @@ from overpaint.data.universal import (
     UniversalDataset,
     mask_mixture,
 )
-from overpaint.errors import ConfigError, ImageError, OverpaintError
-from overpaint.images import write_bytes, write_png
+from overpaint.errors import ImageError
+from overpaint.images import write_png
 from overpaint.origin import config_hash
 
-ABOUT, MANIFEST = "about.json", "manifest.jsonl"
 RETRY = 10**9
 """What is added to a sample's index to draw it again, from another photo."""
 MAX_TRIES = 100
 
 
-class Row(BaseModel):
+class Row(SampleRow):
     """One sample; a line of the manifest."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     image: str
     """Path in the folder, as is `mask`."""
@@ -78,6 +70,10 @@ class Row(BaseModel):
     def number(self) -> int:
         return self.index % RETRY
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        return self.image, self.mask
+
 
 def synthesize(
     folder: Path,
@@ -99,40 +95,14 @@ def synthesize(
     `config` names and is not there, ImageError when too few photos can be read.
     """
     dataset = _dataset(photos, config, seed, assets)
-    _claim(folder, _about(photos, config, seed, assets))
-    rows = {row.number: row for row in read_manifest(folder) if _complete(folder, row)}
-    _write_manifest(folder, rows)
-    missing = [number for number in range(num) if number not in rows]
-    files = _Files(dataset, folder)
-    loader = DataLoader(
-        files, sampler=missing, batch_size=None, num_workers=workers, collate_fn=_as_it_is
-    )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the workers: sums in another order round differently
-    try:
-        with (folder / MANIFEST).open("a", encoding="utf-8") as manifest:
-            for done, row in enumerate(loader, num - len(missing) + 1):
-                if isinstance(row, OverpaintError):
-                    raise row
-                rows[row.number] = row
-                manifest.write(row.model_dump_json() + "\n")
-                manifest.flush()
-                progress(done, num)
-    finally:
-        torch.set_num_threads(threads)
-    return _write_manifest(folder, rows)
+    claim(folder, _about(photos, config, seed, assets), ("images", "masks"))
+    make = _Files(dataset, folder)
+    return fill(folder, Row, make, num=num, workers=workers, progress=progress)[0]
 
 
 def read_manifest(folder: Path) -> list[Row]:
     """The rows of a folder, without a line that an interruption cut short."""
-    path = folder / MANIFEST
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            rows.append(Row.model_validate_json(line))
-        except ValidationError:
-            continue
-    return rows
+    return read_rows(folder, Row)
 
 
 def passed_over(rows: Iterable[Row]) -> list[str]:
@@ -140,21 +110,15 @@ def passed_over(rows: Iterable[Row]) -> list[str]:
     return sorted({text for row in rows for text in row.passed_over})
 
 
-class _Files(Dataset["Row | OverpaintError"]):
-    """Makes sample `number`, writes its files, returns its row.
-
-    Errors are returned: raised in a worker, they would come with its traceback as their text.
-    """
+class _Files:
+    """Makes sample `number`, writes its files, returns its row."""
 
     def __init__(self, samples: UniversalDataset, folder: Path) -> None:
         self.samples, self.folder = samples, folder
 
-    def __getitem__(self, number: int) -> "Row | OverpaintError":
-        try:
-            index, sample, errors = self._draw(number)
-            return self._write(number, index, sample, errors)
-        except OverpaintError as error:
-            return error
+    def __call__(self, number: int) -> Row:
+        index, sample, errors = self._draw(number)
+        return self._write(number, index, sample, errors)
 
     def _draw(self, number: int) -> tuple[int, Sample, list[str]]:
         errors: list[str] = []
@@ -163,7 +127,7 @@ class _Files(Dataset["Row | OverpaintError"]):
             try:
                 return index, self.samples.sample(index), errors
             except ImageError as error:
-                errors.append(_printable(str(error)))
+                errors.append(printable(str(error)))
         raise ImageError(
             f"{errors[-1]} (and {MAX_TRIES - 1} draws before it failed, too); give other photos"
         )
@@ -179,7 +143,7 @@ class _Files(Dataset["Row | OverpaintError"]):
             mask=names[1],
             image_sha256=hashes[0],
             mask_sha256=hashes[1],
-            source=_printable(sample.source),
+            source=printable(sample.source),
             redrawn_by=sample.redrawn_by,
             history=sample.history,
             degradations=sample.degradations,
@@ -190,10 +154,6 @@ class _Files(Dataset["Row | OverpaintError"]):
             height=sample.pixels.shape[0],
             passed_over=tuple(dict.fromkeys(errors)),
         )
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
 
 
 def _dataset(
@@ -218,43 +178,6 @@ def _about(photos: PhotoSource, config: UniversalConfig, seed: int, assets: Path
     }
 
 
-def _claim(folder: Path, about: Mapping[str, Any]) -> None:
-    """Make the folder ours, or see that it is already: raises ConfigError."""
-    path = folder / ABOUT
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        other = [key for key, value in about.items() if found.get(key) != value]
-        if other:
-            raise ConfigError(
-                f"{folder}: holds samples made otherwise (not the same: {', '.join(other)}); "
-                "choose another folder, or delete this one to make it anew"
-            )
-    elif taken := [n for n in ("images", "masks", MANIFEST) if (folder / n).exists()]:
-        raise ConfigError(
-            f"{folder}: holds {', '.join(taken)} but no {ABOUT}, so it was not made here; "
-            "choose another folder"
-        )
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-    write_bytes(path, (json.dumps(about, indent=2) + "\n").encode())
-
-
-def _complete(folder: Path, row: Row) -> bool:
-    return (folder / row.image).is_file() and (folder / row.mask).is_file()
-
-
-def _write_manifest(folder: Path, rows: Mapping[int, Row]) -> list[Row]:
-    ordered = [rows[number] for number in sorted(rows)]
-    lines = "".join(row.model_dump_json() + "\n" for row in ordered)
-    write_bytes(folder / MANIFEST, lines.encode())
-    return ordered
-
-
 def _sha256(values: Any) -> str:
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _printable(text: str) -> str:
-    """File names need not be valid Unicode; JSON must be."""
-    return text.encode("utf-8", "replace").decode("utf-8")

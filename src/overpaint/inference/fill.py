@@ -22,12 +22,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from overpaint.errors import InputError, OverpaintError, WeightsError
 from overpaint.images import to_pixels, to_tensor
 from overpaint.inference.holes import find_windows
 from overpaint.registry import inpainters
-from overpaint.weights import WeightsRecord, build, list_records, load_weights, read_record
+from overpaint.weights import (
+    WeightsRecord,
+    build,
+    has_weights,
+    list_records,
+    load_weights,
+    read_record,
+)
 
 DEFAULT_MODEL = "safepaint-s"
 
@@ -114,14 +122,15 @@ def load_inpainter(name: str | Path = DEFAULT_MODEL) -> nn.Module:
     """The bare inpainter in eval mode: (image (b, 3, h, w) in [0, 1], mask (b, 1, h, w), 1 = hole)
     to image, known pixels bit for bit.
 
-    name: shipped weights, the path of weights, or a registered method that needs none. Raises
-    `WeightsError`, which names what can be used instead, and `UnknownNameError` for weights of an
-    architecture that nobody registered.
+    name: shipped or imported weights, the path of weights, or a registered method that needs
+    none. Raises `WeightsError`, which names what can be used instead, and `UnknownNameError` for
+    weights of an architecture that nobody registered.
     """
     if _record(name) is not None:
         return build(*load_weights(name, kind="inpainter"))
     if _is_network(str(name)):
-        raise WeightsError(f"{name} is a network, of no use without trained weights; {_instead()}")
+        remedies = f"{_published(str(name))}{_instead()}"
+        raise WeightsError(f"{name} is a network, of no use without trained weights; {remedies}")
     return inpainters.create(str(name)).eval()
 
 
@@ -163,31 +172,57 @@ def _runner(model: str, sha256: str | None, size: int | None) -> InpainterRunner
 def _record(name: str | Path) -> WeightsRecord | None:
     """The record of weights, or None for a registered name without; `WeightsError` otherwise."""
     is_file = Path(name).suffix in (".json", ".safetensors")
-    if is_file or str(name) in {record.name for record in list_records()}:
+    if is_file or has_weights(str(name)):
         return read_record(name, kind="inpainter")
     if str(name) in inpainters:
         return None
     raise WeightsError(f"{name}: there are no such weights here; {_instead()}")
 
 
+def _published(name: str) -> str:
+    """How to get the weights of a registered network, for a message; "" if none were published."""
+    official = inpainters.get(name).official
+    if official is None:
+        return ""
+    files = " ".join(official.files) or "FILE"
+    return f"import its authors' (overpaint weights import {name} {files}), "
+
+
 def _instead() -> str:
     """What can be used, for a message."""
-    shipped = [record.name for record in list_records() if record.kind == "inpainter"]
+    here = [record for record in list_records(imported=True) if record.kind == "inpainter"]
+    shipped = [record.name for record in here if record.published is None]
+    imported = [record.name for record in here if record.published is not None]
     methods = [name for name in inpainters.names() if not _is_network(name)]
+    also = f", imported ones ({', '.join(imported)})" if imported else ""
     return (
-        f"use shipped weights ({', '.join(shipped) or 'none yet'}), a method that needs none "
-        f"({', '.join(methods) or 'none'}), or the path of a .safetensors file with its record"
+        f"use shipped weights ({', '.join(shipped) or 'none yet'}){also}, a method that needs "
+        f"none ({', '.join(methods) or 'none'}), or the path of a .safetensors file with its record"
     )
+
+
+class _FoundError(Exception):
+    """A model that is being built has a parameter."""
 
 
 @cache
 def _is_network(name: str) -> bool:
-    """Whether a registered inpainter has parameters; it is built to find out, once."""
+    """Whether a registered inpainter has parameters; it is built up to the first one."""
+
+    def look(module: nn.Module, key: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None:
+            raise _FoundError
+
+    handle = register_module_parameter_registration_hook(look)
     try:
-        with torch.random.fork_rng(devices=[]):  # which draws its first weights
-            return _has_parameters(inpainters.create(name))
+        inpainters.create(name)
+    except _FoundError:
+        return True
     except OverpaintError:  # an optional package of a method without weights is missing
         return False
+    finally:
+        handle.remove()
+    return False
 
 
 def _has_parameters(module: nn.Module) -> bool:

@@ -57,11 +57,12 @@ class Mark:
 
 
 def add_mark(
-    packet: bytes | None, *, tool: str, when: str, details: str
+    packet: bytes | None, *, tool: str, when: str | None, details: str
 ) -> tuple[bytes, list[str]]:
     """The packet with the mark, as UTF-8, and notes on what could not be kept.
 
-    tool: name and version. when: ISO 8601. details: of this edit, for the history.
+    tool: name and version. when: ISO 8601; None leaves it out, for files that must come out the
+    same again. details: of this edit, for the history.
     """
     notes: list[str] = []
     prefixes = dict(_PREFIXES)
@@ -86,7 +87,8 @@ def add_mark(
             notes.append(f"XMP: {what} left out, as it may show the photo before the edit")
     event = SubElement(_events(parts), f"{{{_RDF}}}li", {f"{{{_RDF}}}parseType": "Resource"})
     for key, text in (("action", "edited"), ("softwareAgent", tool), ("when", when)):
-        SubElement(event, f"{{{_EVENT}}}{key}").text = text
+        if text is not None:
+            SubElement(event, f"{{{_EVENT}}}{key}").text = text
     SubElement(event, f"{{{_EVENT}}}parameters").text = _plain(details)
     return _written(root, prefixes), notes
 

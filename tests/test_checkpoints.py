@@ -1,0 +1,428 @@
+"""Published checkpoints: every tensor under its name, and nothing in a file is ever run."""
+
+import collections
+import hashlib
+import io
+import os
+import pickle
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.torch_version import TorchVersion
+
+from overpaint import torchscript
+from overpaint.checkpoints import flattened, read_checkpoint, without_part
+from overpaint.errors import WeightsError
+from overpaint.torchscript import read_torchscript
+
+
+class Evil:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"echo run > {self.trace}",)
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    return tmp_path / "trace"
+
+
+def tensors() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return {"a.weight": torch.rand(3, 2), "a.bias": torch.rand(3).half(), "n": torch.tensor(4)}
+
+
+def same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
+    return found.keys() == wanted.keys() and all(
+        torch.equal(found[key], value) and found[key].dtype == value.dtype
+        for key, value in wanted.items()
+    )
+
+
+def save(path: Path, content: Any, *, legacy: bool = False) -> Path:
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    return path
+
+
+def with_pickle(archive: Path, content: bytes, out: Path) -> Path:
+    """A copy of a zip checkpoint with another data.pkl."""
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(out, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, content if name.endswith("/data.pkl") else source.read(name))
+    return out
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+class TestPyTorch:
+    def test_tensors_come_bit_for_bit(self, tmp_path: Path, legacy: bool) -> None:
+        path = save(tmp_path / "x.pth", tensors(), legacy=legacy)
+        read = read_checkpoint(path)
+        assert same(read.tensors, tensors())
+        assert read.files == {"x.pth": hashlib.sha256(path.read_bytes()).hexdigest()}
+        assert read.notes == ()
+
+    def test_nested_names_are_joined_and_the_rest_is_left_out(
+        self, tmp_path: Path, legacy: bool
+    ) -> None:
+        content = {
+            "generator": collections.OrderedDict(w=torch.ones(2), deep={"b": torch.zeros(1)}),
+            "optimizer": {"state": {0: {"step": 3, "exp_avg": torch.ones(1)}}, "lr": [0.1]},
+            "best": np.float64(0.5),
+            "none": {},
+        }
+        read = read_checkpoint(save(tmp_path / "x.tar", content, legacy=legacy))
+        assert set(read.tensors) == {"generator.w", "generator.deep.b", "optimizer.state.0.exp_avg"}
+        assert set(read.content) == {"generator", "optimizer"}
+        assert set(read.content["generator"]["deep"]) == {"b"}
+        (note,) = read.notes
+        assert note.startswith("x.tar: left out what is no tensor: optimizer.state.0.step")
+        assert note.endswith("optimizer.lr.0, best")
+
+    def test_a_pickle_that_holds_code_is_refused_and_not_run(
+        self, tmp_path: Path, trace: Path, legacy: bool
+    ) -> None:
+        content = {"w": torch.ones(2), "deep": [{"x": Evil(trace)}]}
+        path = save(tmp_path / "x.pth", content, legacy=legacy)
+        torch.load(path, weights_only=False)
+        assert trace.exists(), "the attack works on who loads it without care"
+        trace.unlink()
+        with pytest.raises(WeightsError, match=r"x\.pth: refused: .* load (posix|nt)\.system"):
+            read_checkpoint(path)
+        assert not trace.exists()
+
+    def test_a_whole_module_is_refused_by_its_class(self, tmp_path: Path, legacy: bool) -> None:
+        path = save(tmp_path / "x.pth", nn.Linear(2, 2), legacy=legacy)
+        with pytest.raises(WeightsError, match=r"load torch\.nn\.modules\.linear\.Linear"):
+            read_checkpoint(path)
+
+    def test_no_named_tensor_is_an_error(self, tmp_path: Path, legacy: bool) -> None:
+        for content in ({"epoch": 3}, torch.ones(2), []):
+            path = save(tmp_path / "x.pth", content, legacy=legacy)
+            with pytest.raises(WeightsError, match="holds no tensor under a name"):
+                read_checkpoint(path)
+
+    def test_a_file_cut_short_is_damaged(self, tmp_path: Path, legacy: bool) -> None:
+        path = save(tmp_path / "x.pth", tensors(), legacy=legacy)
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(WeightsError, match=r"x\.pth: .*damaged"):
+            read_checkpoint(path)
+
+
+class TestPickles:
+    def test_a_bare_pickle_with_code_is_refused(self, tmp_path: Path, trace: Path) -> None:
+        path = tmp_path / "x.p"
+        path.write_bytes(pickle.dumps({"x": Evil(trace)}, protocol=2))
+        with pytest.raises(WeightsError, match=r"x\.p: (refused|not a checkpoint)"):
+            read_checkpoint(path)
+        assert not trace.exists()
+
+    def test_numbers_of_an_older_numpy_are_admitted(self, tmp_path: Path) -> None:
+        content = pickle.dumps({"best": np.float64(0.5), "n": np.int64(3)}, protocol=2)
+        old = content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+        assert b"numpy.core.multiarray" in old
+        path = with_pickle(save(tmp_path / "x.pth", tensors()), old, tmp_path / "old.pth")
+        with pytest.raises(WeightsError, match="holds no tensor"):
+            read_checkpoint(path)
+
+    def test_a_list_that_holds_itself_is_an_error(self, tmp_path: Path) -> None:
+        endless: list[Any] = [torch.ones(1)]
+        endless.append(endless)
+        with pytest.raises(WeightsError, match="nested without end"):
+            read_checkpoint(save(tmp_path / "x.pth", endless))
+
+    def test_a_torch_that_can_be_made_to_run_code_is_not_used(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = save(tmp_path / "x.pth", tensors())
+        monkeypatch.setattr(torch, "__version__", TorchVersion("2.5.1+cpu"))
+        with pytest.raises(WeightsError, match=r"install torch 2\.6"):
+            read_checkpoint(path)
+        monkeypatch.setattr(torch, "__version__", TorchVersion("2.10.0"))
+        assert same(read_checkpoint(path).tensors, tensors())
+
+    @pytest.mark.parametrize("content", [b"", b"no tensors here", b"PK\x03\x04 cut"])
+    def test_what_is_no_checkpoint_is_named(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "x.pth"
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"x\.pth: (not a checkpoint|damaged)"):
+            read_checkpoint(path)
+
+    def test_archives_are_to_be_unpacked(self, tmp_path: Path) -> None:
+        inner = save(tmp_path / "x.pth", tensors())
+        with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+            archive.write(inner)
+        with tarfile.open(tmp_path / "x.tgz", "w:gz") as tar:
+            tar.add(inner)
+        for name in ("x.zip", "x.tgz"):
+            with pytest.raises(WeightsError, match=rf"{name}: a (zip|tar) archive; unpack"):
+                read_checkpoint(tmp_path / name)
+
+    def test_a_missing_file_and_a_folder_are_named(self, tmp_path: Path) -> None:
+        for path in (tmp_path / "none.pth", tmp_path):
+            with pytest.raises(WeightsError, match=f"{path}: cannot be read"):
+                read_checkpoint(path)
+
+    def test_two_tensors_of_one_name_are_an_error(self) -> None:
+        with pytest.raises(WeightsError, match=r"two tensors of the name a\.b"):
+            flattened({"a": {"b": torch.ones(1)}, "a.b": torch.ones(1)})
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.sizes = [1, 2]
+        self.label = "inner"
+        self.register_buffer("turned", torch.arange(6).reshape(2, 3).t())
+        self.register_buffer("flags", torch.tensor([True, False]))
+        self.register_buffer("empty", torch.empty(0, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)) * self.sizes[0] + self.turned.sum()
+
+
+class Outer(nn.Module):
+    options: dict[str, int]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Inner()
+        self.layers = nn.ModuleList([nn.Linear(2, 2)])
+        self.halved = nn.Parameter(torch.rand(2).half())
+        self.tied = self.inner.conv.weight
+        self.options = {"a": 1}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+class Stored:
+    """Pickled as what TorchScript writes for a tensor of floats."""
+
+    def __init__(self, size: Any, stride: Any, offset: Any = 0) -> None:
+        self.arguments = (self, offset, size, stride, False, collections.OrderedDict())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return torch._utils._rebuild_tensor_v2, self.arguments
+
+
+class StoredPickler(pickle.Pickler):
+    """Writes the first argument of a `Stored` as a reference to storage 0, six floats long."""
+
+    inside = False
+
+    def persistent_id(self, obj: Any) -> Any:
+        if isinstance(obj, Stored):
+            if self.inside:
+                return ("storage", torch.FloatStorage, "0", "cpu", 6)
+            self.inside = True
+        return None
+
+
+def forged(path: Path, content: Any, storage: bytes, compression: int = zipfile.ZIP_STORED) -> Path:
+    buffer = io.BytesIO()
+    StoredPickler(buffer, protocol=2).dump(content)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("x/data.pkl", buffer.getvalue())
+        archive.writestr("x/constants.pkl", b"")
+        archive.writestr("x/data/0", storage)
+    return path
+
+
+SIX = np.arange(6, dtype="<f4").tobytes()
+
+
+class TestTorchScript:
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+    @pytest.mark.parametrize("how", ["scripted", "traced"])
+    def test_the_tensors_are_those_that_torch_loads(self, tmp_path: Path, how: str) -> None:
+        torch.manual_seed(0)
+        model, path = Outer().eval(), str(tmp_path / "x.pt")
+        with torch.no_grad():
+            traced = torch.jit.trace(model, torch.rand(1, 3, 8, 8))
+            module = torch.jit.script(model) if how == "scripted" else traced
+        module.save(path)  # type: ignore[union-attr]
+        read = read_checkpoint(path)
+        assert same(read.tensors, torch.jit.load(path).state_dict())
+        assert len(read.tensors) == 14
+        assert "left out what is no tensor: " in read.notes[0]
+
+    def test_a_pickle_in_it_is_described_and_not_run(self, tmp_path: Path, trace: Path) -> None:
+        content = pickle.dumps({"x": Evil(trace)}, protocol=2)
+        pickle.loads(content)
+        assert trace.exists(), "the attack works on who unpickles it"
+        trace.unlink()
+        path = with_pickle(forged(tmp_path / "x.pt", {}, SIX), content, tmp_path / "evil.pt")
+        with pytest.raises(WeightsError, match=r"evil\.pt: holds no tensor"):
+            read_checkpoint(path)
+        assert not trace.exists()
+
+    def test_a_tensor_is_a_view_of_its_storage(self, tmp_path: Path) -> None:
+        path = forged(tmp_path / "x.pt", {"w": Stored((2, 2), (1, 2), 1)}, SIX)
+        (found,) = read_checkpoint(path).tensors.values()
+        assert found.tolist() == [[1, 3], [2, 4]]
+
+    @pytest.mark.parametrize(
+        ("stored", "storage", "compression"),
+        [
+            (Stored((3, 3), (3, 1)), SIX, zipfile.ZIP_STORED),
+            (Stored((10**9,), (0,)), SIX, zipfile.ZIP_STORED),
+            (Stored((2,), (1,), 5), SIX, zipfile.ZIP_STORED),
+            (Stored((2,), (1,), -1), SIX, zipfile.ZIP_STORED),
+            (Stored((-2,), (1,)), SIX, zipfile.ZIP_STORED),
+            (Stored("ab", (1,)), SIX, zipfile.ZIP_STORED),
+            (Stored((6,), (1,)), SIX[:-1], zipfile.ZIP_STORED),
+            (Stored((6,), (1,)), SIX, zipfile.ZIP_DEFLATED),
+        ],
+    )
+    def test_forged_tensors_are_refused(
+        self, tmp_path: Path, stored: Stored, storage: bytes, compression: int
+    ) -> None:
+        path = forged(tmp_path / "x.pt", {"w": stored}, storage, compression)
+        with pytest.raises(WeightsError, match=r"x\.pt: .*; download the file again"):
+            read_checkpoint(path)
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            pickle.dumps([1.5], protocol=4),  # FRAME, an opcode that TorchScript does not write
+            b"\x80\x02]q\x00h\x00a.",  # a list that holds itself
+            b"\x80\x02h\x05.",  # a memo that was never made
+            b"\x80\x02t.",  # a tuple without a mark
+            b"\x80\x02}]K\x01s.",  # a list as a key
+            b"\x80\x02K\x01}b.",  # attributes of a number
+            b"\x80\x02",  # no end
+            b"",
+        ],
+    )
+    def test_forged_pickles_are_refused(self, tmp_path: Path, content: bytes) -> None:
+        path = with_pickle(forged(tmp_path / "x.pt", {}, SIX), content, tmp_path / "y.pt")
+        with pytest.raises(WeightsError):
+            read_torchscript(path.read_bytes())
+
+    def test_a_pickle_that_stands_for_billions_of_values_ends(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torchscript, "_MAX_VALUES", 1000)
+        content: list[Any] = [0]
+        for _ in range(40):
+            content = [content, content]
+        path = forged(tmp_path / "x.pt", content, SIX)
+        with pytest.raises(WeightsError, match="more than 1,000 values"):
+            read_checkpoint(path)
+
+
+class TestSafetensors:
+    def test_tensors_come_bit_for_bit(self, tmp_path: Path) -> None:
+        safetensors.torch.save_file(tensors(), tmp_path / "any.bin")
+        assert same(read_checkpoint(tmp_path / "any.bin").tensors, tensors())
+
+    def test_a_file_cut_short_is_damaged(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.safetensors"
+        path.write_bytes(safetensors.torch.save(tensors())[:-1])
+        with pytest.raises(WeightsError, match=r"x\.safetensors: a damaged safetensors file"):
+            read_checkpoint(path)
+
+
+class TestKeras:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        path = tmp_path / "x.h5"
+        path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(8))
+        return path
+
+    def test_without_h5py_the_error_says_so(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "h5py", None)
+        with pytest.raises(WeightsError, match=r"x\.h5: a Keras file, .*pip install h5py"):
+            read_checkpoint(path)
+
+    def test_data_sets_of_numbers_by_dotted_names(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kernel = np.arange(4, dtype=np.float32).reshape(2, 2)
+        stored = {"conv/kernel:0": kernel, "names": np.array([b"conv"]), "conv": None}
+
+        class Dataset:
+            def __init__(self, value: Any) -> None:
+                self.value = value
+
+            def __getitem__(self, _: Any) -> Any:
+                return self.value
+
+        class File:
+            def __init__(self, file: Any, mode: str) -> None:
+                assert mode == "r"
+
+            def __enter__(self) -> "File":
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                pass
+
+            def visititems(self, take: Any) -> None:
+                for name, value in stored.items():
+                    take(name, "a group" if value is None else Dataset(value))
+
+        monkeypatch.setitem(sys.modules, "h5py", SimpleNamespace(File=File, Dataset=Dataset))
+        read = read_checkpoint(path)
+        assert same(read.tensors, {"conv.kernel:0": torch.from_numpy(kernel)})
+        assert read.notes == ("x.h5: left out what is no tensor: names",)
+
+
+class TestTensorFlow:
+    @pytest.fixture
+    def parts(self, tmp_path: Path) -> list[Path]:
+        names = ("snap-0.data-00000-of-00001", "snap-0.index", "snap-0.meta")
+        paths = [tmp_path / name for name in names]
+        for path in paths:
+            path.write_bytes(path.name.encode())
+        (tmp_path / "snap-00.index").write_bytes(b"another one")
+        return paths
+
+    def test_the_parts_of_one_checkpoint_have_one_prefix(self, parts: list[Path]) -> None:
+        assert {without_part(path) for path in parts} == {parts[0].with_name("snap-0")}
+        assert without_part(Path("a/x.pth")) == Path("a/x.pth")
+
+    def test_without_tensorflow_the_error_says_so(
+        self, parts: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "tensorflow", None)
+        for path in (*parts, parts[0].with_name("snap-0")):
+            with pytest.raises(WeightsError, match=r"snap-0: .*pip install tensorflow"):
+                read_checkpoint(path)
+
+    def test_variables_by_dotted_names_and_the_hash_of_each_part(
+        self, parts: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kernel = np.ones((3, 3, 1, 2), np.float32)
+        asked: list[str] = []
+
+        def load_checkpoint(prefix: str) -> SimpleNamespace:
+            asked.append(prefix)
+            return SimpleNamespace(
+                get_variable_to_shape_map=lambda: {"net/conv1/kernel": kernel.shape},
+                get_tensor={"net/conv1/kernel": kernel}.__getitem__,
+            )
+
+        reader = SimpleNamespace(train=SimpleNamespace(load_checkpoint=load_checkpoint))
+        monkeypatch.setitem(sys.modules, "tensorflow", reader)
+        read = read_checkpoint(parts[1])
+        assert asked == [str(parts[0].with_name("snap-0"))]
+        assert same(read.tensors, {"net.conv1.kernel": torch.from_numpy(kernel)})
+        assert read.files == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in parts}
