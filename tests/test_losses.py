@@ -59,6 +59,37 @@ class TestFocalLoss:
         assert logits.grad.isfinite().all()
 
 
+class TestSoftIouLoss:
+    def test_two_pictures_by_hand(self) -> None:
+        # Probabilities 3/4 and 1/2 on mask 1, 0: 3/4 over 1 + 1/2. Then 1/2, 1/2 on 1, 1: 1 over 2.
+        logits = torch.cat([pixels(LOG_3, 0), pixels(0, 0)])
+        mask = torch.cat([pixels(1, 0), pixels(1, 1)])
+        assert losses.soft_iou_loss(logits, mask).item() == pytest.approx((1 / 2 + 1 / 2) / 2)
+
+    def test_untouched_pictures_are_left_out(self) -> None:
+        logits = torch.cat([pixels(LOG_3, 0), pixels(9, 9)])
+        mask = torch.cat([pixels(1, 0), pixels(0, 0)])
+        assert losses.soft_iou_loss(logits, mask).item() == pytest.approx(1 / 2)
+        assert losses.soft_iou_loss(logits[1:], mask[1:]).item() == 0
+
+    def test_takes_in_doubtful_pixels_while_they_raise_the_iou(self) -> None:
+        # Four sure pixels and four doubtful ones. With one of those inpainted, the IoU is 4/5
+        # without them and 5/8 with them; with three, 4/7 and 7/8.
+        logits = torch.cat([torch.full((1, 1, 1, 4), 20.0), torch.zeros(1, 1, 1, 4)], dim=3)
+        for share, inwards in ((1, False), (3, True)):
+            mask = torch.cat([torch.ones(4), torch.zeros(4)]).reshape(1, 1, 1, -1)
+            mask[..., 4 : 4 + share] = 1
+            doubtful = logits.clone().requires_grad_()
+            losses.soft_iou_loss(doubtful, mask).backward()
+            assert doubtful.grad is not None
+            assert bool(doubtful.grad[..., 4:].sum() < 0) == inwards
+
+    def test_gradient_against_finite_differences(self, random: torch.Generator) -> None:
+        logits = torch.randn(2, 1, 3, 4, generator=random, dtype=torch.float64)
+        mask = (torch.rand(2, 1, 3, 4, generator=random) > 0.5).double()
+        assert torch.autograd.gradcheck(losses.soft_iou_loss, (logits.requires_grad_(), mask))
+
+
 class TestAdversarial:
     def test_discriminator_by_hand(self) -> None:
         # -log D(real) - log(1 - D(fake)), with D = 3/4 and 1/4.

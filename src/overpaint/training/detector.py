@@ -61,6 +61,9 @@ class DetectorRun(Section):
         description="of inpainted pixels in the loss, against 1; a heatmap then passes 0.5 where "
         "the probability is 1 / (1 + it): for a high IoU, doubtful pixels belong to the region",
     )
+    iou_weight: float = Field(
+        default=0.0, ge=0, description="of the soft IoU loss beside the focal one; not in the paper"
+    )
     validation_samples: int = Field(default=128, ge=1)
 
 
@@ -91,6 +94,8 @@ class DetectorTask:
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         logits, run = self.modules["model"](batch["image"]).float(), self.run
         loss = losses.focal_loss(logits, batch["mask"], run.focal_gamma, run.positive_weight)
+        if run.iou_weight:
+            loss = loss + run.iou_weight * losses.soft_iou_loss(logits, batch["mask"])
         yield "model", loss
 
     def validate(self, model: nn.Module) -> dict[str, float]:

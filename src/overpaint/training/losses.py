@@ -20,6 +20,22 @@ def focal_loss(
     return (loss * (1 + (positive_weight - 1) * mask)).mean()
 
 
+def soft_iou_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """1 - intersection over union of probability and mask, mean over the inpainted pictures.
+
+    Rahman and Wang 2016. Unlike a weight of inpainted pixels it has no preferred share of doubtful
+    pixels: it takes in as many as raise each picture's IoU. logits, mask: (b, 1, h, w), as in
+    `focal_loss`. -> scalar; pictures without an inpainted pixel, whose IoU is not defined, are
+    left out, and a batch of these alone gives 0.
+    """
+    probability, mask = torch.sigmoid(logits).flatten(1), mask.flatten(1)
+    intersection = (probability * mask).sum(dim=1)
+    union = (probability + mask - probability * mask).sum(dim=1)
+    inpainted = mask.amax(dim=1)
+    loss = (1 - intersection / union.clamp(min=1)) * inpainted
+    return loss.sum() / inpainted.sum().clamp(min=1)
+
+
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Negative of the adversarial term of NIX-Net eq. 1, which D maximises; takes logits."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()
