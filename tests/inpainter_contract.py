@@ -124,6 +124,8 @@ class TrainableContract(InpainterContract):
     """The tests of an inpainter with parameters."""
 
     num_parameters: ClassVar[int]
+    overfit_rate: ClassVar[float] = 5e-3
+    """Learning rate with which one sample is overfitted."""
     overfit_steps: ClassVar[int] = 40
 
     def test_number_of_parameters_is_that_of_the_fact_sheet(self) -> None:
@@ -153,7 +155,7 @@ class TrainableContract(InpainterContract):
 
     def test_one_sample_can_be_overfitted(self) -> None:
         model, (image, mask) = self.make().train(), sample()
-        optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
+        optimiser = torch.optim.Adam(model.parameters(), lr=self.overfit_rate)
         errors = []
         for _ in range(self.overfit_steps):
             optimiser.zero_grad()

@@ -89,19 +89,8 @@ def from_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
 class TestDeepFillV1(TrainableContract):
     name, num_parameters = "deepfill_v1", 3_601_542
     config = {"width": 8}  # noqa: RUF012
-
-    def test_one_sample_can_be_overfitted(self) -> None:
-        """In smaller steps than the contract's: a picture that is clamped all over is stuck."""
-        model, (image, mask) = self.make().train(), sample()
-        optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
-        errors = []
-        for _ in range(self.overfit_steps):
-            optimiser.zero_grad()
-            loss = (model(image, mask) - image).square().sum() / mask.sum()
-            loss.backward()
-            optimiser.step()
-            errors.append(loss.item())
-        assert errors[-1] < 0.2 * errors[0]
+    # In smaller steps: a picture that is clamped all over is stuck.
+    overfit_rate = 2e-3
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:

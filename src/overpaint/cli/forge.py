@@ -4,6 +4,7 @@ Exit codes: 0 all samples are there; 1 some photos could not be used, the rest i
 command was used wrongly. Stopped by an error: 1 as well, with the remedy.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -72,8 +73,13 @@ def forge(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     typer.echo(f"{len(done.rows)} samples in {out}, filled in by {inpainter}, marked as edited")
-    if done.problems:
-        for problem in done.problems:
-            typer.echo(problem, err=True)
-        typer.echo(f"{len(done.problems)} photos could not be used", err=True)
+    _report(done.problems)
+
+
+def _report(problems: Sequence[str]) -> None:
+    """Tell of the photos that could not be used; ends with exit code 1 when there are any."""
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        typer.echo(f"{len(problems)} photos could not be used", err=True)
         raise typer.Exit(1)

@@ -88,16 +88,22 @@ def inpaint(
     except OverpaintError as error:
         typer.echo(f"overpaint inpaint: {error}", err=True)
         raise typer.Exit(2) from error
+    records = _run(jobs, mask, masks and _Masks(photo, masks), how)
+    _report(records, len(jobs), as_json=as_json, batch=photo.is_dir())
+
+
+def _report(records: Iterator[Record], num_jobs: int, *, as_json: bool, batch: bool) -> None:
+    """Print each record as it comes; ends with exit code 1 when one of them failed."""
     num_failed = 0
-    for record in _run(jobs, mask, masks and _Masks(photo, masks), how):
+    for record in records:
         num_failed += "error" in record
         if as_json:
             typer.echo(json.dumps(record, allow_nan=False))
         else:
             _print(record)
     if num_failed:
-        if photo.is_dir():
-            typer.echo(f"{num_failed} of {len(jobs)} could not be filled", err=True)
+        if batch:
+            typer.echo(f"{num_failed} of {num_jobs} could not be filled", err=True)
         raise typer.Exit(1)
 
 
