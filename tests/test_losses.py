@@ -163,3 +163,23 @@ def test_gradients(
         for shape in shapes
     ]
     assert torch.autograd.gradcheck(loss, inputs)
+
+
+class TestOtherTerms:
+    def test_hinge_by_hand(self) -> None:
+        real, fake = pixels(2, 0.5), pixels(-3, 1)
+        assert losses.hinge_discriminator_loss(real, fake).item() == pytest.approx(0.25 + 1)
+        assert losses.hinge_generator_loss(fake).item() == pytest.approx(1)
+
+    def test_gradient_square_by_hand_and_differentiable(self) -> None:
+        image = torch.tensor([[1.0, 2], [3, 0]]).reshape(2, 1, 1, 2).requires_grad_()
+        factor = torch.tensor(2.0, requires_grad=True)
+        square = losses.gradient_square(factor * image.square() / 2, image)  # gradient: 2 x
+        assert square.tolist() == [4 * (1 + 4), 4 * 9]
+        square.sum().backward()
+        assert factor.grad is not None
+        assert factor.grad.item() == pytest.approx(2 * 2 * (1 + 4 + 9))
+
+    def test_total_variation_by_hand(self) -> None:
+        image = torch.tensor([[0.0, 1], [4, 1]])[None, None]
+        assert losses.total_variation(image).item() == pytest.approx((1 + 3) / 2 + (4 + 0) / 2)

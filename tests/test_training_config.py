@@ -12,7 +12,7 @@ from overpaint.registry import Registry, autoencoders, detectors, inpainters
 from overpaint.training.autoencoder import AutoencoderRun
 from overpaint.training.config import LoopConfig, config_hash, create_model, load_config
 from overpaint.training.detector import DetectorRun
-from overpaint.training.inpainter import InpainterRun
+from overpaint.training.inpainting.base import InpainterRun
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MINIMAL = {"name": "x", "loop": {"steps": 10, "batch_size": 2}}
@@ -78,7 +78,7 @@ def test_a_later_override_wins(recipe: Path) -> None:
         # A known name at the wrong place is found where it belongs.
         ("learning_rate=1", "did you mean 'loop.optimizer.learning_rate'?"),
         ("loss.batch_size=1", "did you mean 'loop.batch_size'?"),
-        ("loop.optimizer.lr=1", "known here: learning_rate, betas, weight_decay"),
+        ("loop.optimizer.lr=1", "known here: algorithm, learning_rate, betas, weight_decay"),
     ],
 )
 def test_an_unknown_key_is_refused_with_a_suggestion(

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,8 @@ class Numbers(Dataset[dict[str, Any]]):
 
 class Tiny:
     """A linear layer with dropout; notes what it sees, and follows a script of figures."""
+
+    rates: Mapping[str, float] = {}
 
     def __init__(self, figures: list[float] | None = None) -> None:
         self.modules: dict[str, nn.Module] = {

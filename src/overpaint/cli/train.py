@@ -121,9 +121,9 @@ def inpainter(
     exclude: Exclude = None,
     assets: Assets = Path(),
 ) -> None:
-    """Train an inpainter (SafePaint) on PHOTOS with random holes."""
+    """Train an inpainter on PHOTOS with random holes, by the losses of its paper."""
     from overpaint.training.config import load_config
-    from overpaint.training.inpainter import InpainterRun
+    from overpaint.training.inpainting.base import InpainterRun
     from overpaint.training.runs import train_inpainter
 
     with _errors_in_a_line():

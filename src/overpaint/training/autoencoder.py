@@ -5,7 +5,7 @@ the paper: a 70x70 PatchGAN with spectral norm as D; the adversarial term joins 
 reconstruction has settled (`adversarial_from`); G uses its non-saturating form.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -56,6 +56,8 @@ class AutoencoderTask:
 
     Raises ConfigError for a model that cannot be built or a crop that does not fit it.
     """
+
+    rates: Mapping[str, float] = {}
 
     def __init__(self, run: AutoencoderRun, photos: PhotoSource, validation: PhotoSource) -> None:
         self.run, self.photos = run, photos

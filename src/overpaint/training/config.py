@@ -25,6 +25,12 @@ class Section(BaseModel):
 
 
 class OptimizerConfig(Section):
+    algorithm: Literal["adam", "adadelta"] = Field(
+        default="adam",
+        description="adam decays weights apart from the gradient (AdamW)",
+        # Recipes from before there was a choice keep their hash.
+        exclude_if=lambda name: name == "adam",
+    )
     learning_rate: float = Field(default=1e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -79,6 +85,14 @@ def load_config(kind: type[ConfigT], path: Path, overrides: Sequence[str] = ()) 
         return kind.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error, _sections(kind))}") from error
+
+
+def load_section(kind: type[ConfigT], values: Mapping[str, Any], key: str) -> ConfigT:
+    """`values`, which stand at `key` of a recipe, as a section; ConfigError as `load_config`."""
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(f"{key}: {_explain(error, _sections(kind))}") from error
 
 
 def create_model(registry: Registry[ModelT], name: str, config: Mapping[str, Any]) -> ModelT:

@@ -5,7 +5,7 @@ stopping on the validation mIoU at the threshold 0.5. Validation samples are uni
 photos that are not trained on, drawn once and kept.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ class DetectorTask:
     Raises ConfigError for a model that cannot be built or validation samples without a hole,
     WeightsError for weights to start from that are missing or do not fit.
     """
+
+    rates: Mapping[str, float] = {}
 
     def __init__(self, run: DetectorRun, train: Pairs, validation: Pairs, assets: Path) -> None:
         self.run = run

@@ -39,6 +39,8 @@ class Task(Protocol):
 
     modules: dict[str, nn.Module]
     """What is trained, by name. "model" is the one that is averaged, validated and exported."""
+    rates: Mapping[str, float]
+    """Factor of the learning rate by a module's name; 1 for those not named."""
 
     def dataset(self) -> Dataset[Batch]:
         """Samples by running number; any non-negative index is valid."""
@@ -82,6 +84,18 @@ def learning_rate(loop: LoopConfig, step: int) -> float:
     return optimizer.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
 
+def make_optimizer(module: nn.Module, loop: LoopConfig) -> torch.optim.Optimizer:
+    """AdamW or Adadelta for all parameters of a module."""
+    config, parameters = loop.optimizer, module.parameters()
+    if config.algorithm == "adadelta":
+        return torch.optim.Adadelta(
+            parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+    return torch.optim.AdamW(
+        parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+    )
+
+
 class Average:
     """Exponential moving average of a module (EMA), its statistics of batch norm included.
 
@@ -115,15 +129,7 @@ class Run:
         self.modules = task.modules
         for module in self.modules.values():
             module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizers = {
-            name: torch.optim.AdamW(
-                module.parameters(),
-                lr=loop.optimizer.learning_rate,
-                betas=loop.optimizer.betas,
-                weight_decay=loop.optimizer.weight_decay,
-            )
-            for name, module in self.modules.items()
-        }
+        self.optimizers = {k: make_optimizer(m, loop) for k, m in self.modules.items()}
         self.average = Average(self.modules["model"], loop.ema_decay)
 
     @property
@@ -161,7 +167,7 @@ class Run:
         rate = learning_rate(self.loop, self.step)
         for name, module in self.modules.items():
             module.train()
-            self.optimizers[name].param_groups[0]["lr"] = rate
+            self.optimizers[name].param_groups[0]["lr"] = rate * self.task.rates.get(name, 1.0)
         torch.manual_seed(_step_seed(self.loop.seed, self.step, processes.rank))
         losses = self.task.losses({k: self._to_device(v) for k, v in batch.items()}, self.step)
         values: dict[str, float] = {}

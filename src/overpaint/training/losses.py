@@ -46,6 +46,32 @@ def generator_loss(fake: Tensor) -> Tensor:
     return F.softplus(-fake).mean()
 
 
+def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Hinge loss (Lim and Ye 2017): real logits above 1, fake ones below -1."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def hinge_generator_loss(fake: Tensor) -> Tensor:
+    """The generator's side of the hinge and of the Wasserstein loss: -D."""
+    return -fake.mean()
+
+
+def gradient_square(output: Tensor, image: Tensor) -> Tensor:
+    """Squared norm of the gradient of each picture's summed output: (b,), itself differentiable.
+
+    image: (b, c, h, w), a leaf that requires a gradient. Half its mean is the R1 penalty (Mescheder
+    et al. 2018); its root against 1 is that of WGAN-GP (Gulrajani et al. 2017).
+    """
+    (gradient,) = torch.autograd.grad(output.float().sum(), image, create_graph=True)
+    return gradient.flatten(1).square().sum(dim=1)
+
+
+def total_variation(image: Tensor) -> Tensor:
+    """Mean absolute difference of neighbours in (b, c, h, w): along rows plus along columns."""
+    across = (image[..., 1:] - image[..., :-1]).abs().mean()
+    return across + (image[..., 1:, :] - image[..., :-1, :]).abs().mean()
+
+
 def euclidean(reconstruction: Tensor, image: Tensor) -> Tensor:
     """||G(I) - I||_2 of eq. 1: the norm of each picture's error, mean over the batch.
 

@@ -22,7 +22,8 @@ from overpaint.training.checkpoint import load_checkpoint
 from overpaint.training.config import config_hash
 from overpaint.training.detector import DetectorRun, DetectorTask, check, make_pairs
 from overpaint.training.distributed import Processes
-from overpaint.training.inpainter import InpainterRun, SafePaintTask
+from overpaint.training.inpainting.base import InpainterRun
+from overpaint.training.inpainting.tasks import inpainting_task
 from overpaint.training.loop import Task, fit
 from overpaint.weights import Kind, WeightsRecord, read_record, save_weights
 
@@ -106,7 +107,7 @@ def train_inpainter(
     train, validation = _split(photos, exclude)
     with Processes(device) as processes:
         torch.manual_seed(run.loop.seed)
-        task = SafePaintTask(run, train, validation, assets)
+        task = inpainting_task(run, train, validation, assets)
         return _fit_and_export(run, task, out, export, train, about, processes)
 
 

@@ -16,30 +16,23 @@ the paper's; where the authors' code (facts only) does otherwise, that is an opt
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
-from overpaint.data.crops import PhotoCrops
-from overpaint.data.masks import MaskFn, in_ratio
 from overpaint.data.sources import PhotoSource
-from overpaint.data.universal import Weights, mask_mixture
-from overpaint.errors import ConfigError
 from overpaint.evaluation.metrics import psnr, squared_error
-from overpaint.evaluation.perceptual import feature_losses, load_backbone
+from overpaint.evaluation.perceptual import feature_losses
 from overpaint.inpainters.safepaint import SafePaint, Stages
 from overpaint.layers.patchgan import PatchDiscriminator
-from overpaint.registry import inpainters
 from overpaint.training import losses
-from overpaint.training.config import LoopConfig, Section, create_model
+from overpaint.training.config import Section
+from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, Weight, levels
 from overpaint.training.loop import Batch
-
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class SafePaintLoss(Section):
@@ -70,76 +63,11 @@ class SafePaintLoss(Section):
     discriminator_width: int = Field(default=64, gt=0)
 
 
-class InpaintingData(Section):
-    """Photos and holes of the training; paper: whole photos at 256 px, irregular masks."""
+class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
+    """Generators and extractor against a PatchGAN; see `InpaintingTask`."""
 
-    size: int = Field(default=256, ge=64, multiple_of=4, description="side of a sample, pixels")
-    shrink: float = Field(
-        default=1.0, ge=1, le=8, description="largest factor by which a photo is made smaller"
-    )
-    masks: Weights = Field(
-        default={"brush": 1.0}, description="kinds of masks, see UniversalConfig"
-    )
-    ratio: tuple[float, float] = Field(
-        default=(0.01, 0.6), description="least and largest share of the hole"
-    )
-
-
-class InpainterRun(Section):
-    """A recipe for one inpainter."""
-
-    name: str = Field(description="of the weights that the run exports")
-    inpainter: str = Field(default="safepaint", description="name in the registry")
-    model: dict[str, Any] = Field(default={}, description="the inpainter's configuration")
-    loop: LoopConfig
-    data: InpaintingData = InpaintingData()
-    loss: SafePaintLoss = SafePaintLoss()
-    backbone: str = Field(
-        default="vgg19:weights/vgg19-dcbb9e9d.pth",
-        description="of the perceptual and style losses: KIND:FILE below --assets, or none; "
-        "see perceptual.load_backbone",
-    )
-    validation_photos: int = Field(default=32, ge=1)
-
-    @model_validator(mode="after")
-    def _backbone_is_there(self) -> Self:
-        if self.backbone == "none" and (self.loss.perceptual_weight or self.loss.style_weight):
-            raise ValueError(
-                "backbone none: set loss.perceptual_weight and loss.style_weight to 0, "
-                "or name a backbone"
-            )
-        return self
-
-
-class PhotosAndHoles(Dataset[dict[str, Tensor]]):
-    """Sample i: {"image": (3, size, size), "mask": (1, size, size)}, a function of (seed, i)."""
-
-    def __init__(
-        self, photos: PhotoSource, data: InpaintingData, mask_fn: MaskFn, seed: int
-    ) -> None:
-        self.data, self.mask_fn, self.seed = data, mask_fn, seed
-        self.crops = PhotoCrops(photos, round(data.size * data.shrink), seed)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        size = self.data.size
-        rng = np.random.default_rng([self.seed, index, 1])  # 1: apart from the crop's numbers
-        image = self.crops[index]["image"]
-        side = round(size * rng.uniform(1, self.data.shrink))
-        if side > size:
-            smaller = F.interpolate(
-                image[None, :, :side, :side], (size, size), mode="bilinear", antialias=True
-            )
-            image = smaller[0].clamp(0, 1)
-        mask = self.mask_fn(size, size, rng).astype(np.float32)
-        return {"image": image[:, :size, :size].contiguous(), "mask": torch.from_numpy(mask)[None]}
-
-
-class SafePaintTask:
-    """What the loop needs; see `training.loop.Task`.
-
-    Raises ConfigError for a model that cannot be built or is no SafePaint, WeightsError for a
-    backbone that cannot be read.
-    """
+    architecture = SafePaint
+    loss_config = SafePaintLoss
 
     def __init__(
         self,
@@ -148,31 +76,15 @@ class SafePaintTask:
         validation: PhotoSource,
         assets: Path = Path(),
     ) -> None:
-        model = create_model(inpainters, run.inpainter, run.model)
-        if not isinstance(model, SafePaint):
-            raise ConfigError(f"inpainter {run.inpainter!r}: these losses train a safepaint")
-        self.run = run
-        self.modules: dict[str, nn.Module] = {"model": model}
-        if run.loss.adversarial_weight:
-            width = run.loss.discriminator_width
+        super().__init__(run, photos, validation, assets)
+        if self.terms.adversarial_weight:
+            width = self.terms.discriminator_width
             self.modules["discriminator"] = PatchDiscriminator(width=width)
-        self.backbone = load_backbone(run.backbone, assets)
-        low, high = run.data.ratio
-        mask_fn = in_ratio(mask_mixture(run.data.masks, assets), low, high, tries=1000)
-        self.train = PhotosAndHoles(photos, run.data, mask_fn, run.loop.seed)
-        # The largest seed of 32 bit belongs to validation, so that it never follows a run's own.
-        held_out = PhotosAndHoles(validation, run.data, mask_fn, 2**32 - 1)
-        self.validation = [held_out[i] for i in range(run.validation_photos)]
-
-    def dataset(self) -> PhotosAndHoles:
-        return self.train
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
-        terms, image, mask = self.run.loss, batch["image"], batch["mask"]
-        model = self.modules["model"]
-        assert isinstance(model, SafePaint)
-        stages = model.stages(image, mask)
-        loss = self._reconstruction(stages, image, mask) + self._domain(model, stages, image, mask)
+        terms, image, mask = self.terms, batch["image"], batch["mask"]
+        stages = self.model.stages(image, mask)
+        loss = self._reconstruction(stages, image, mask) + self._domain(stages, image, mask)
         adversarial = "discriminator" in self.modules and step >= terms.adversarial_from
         if adversarial:
             discriminator = self.modules["discriminator"].requires_grad_(False)
@@ -189,7 +101,7 @@ class SafePaintTask:
 
     def _reconstruction(self, stages: Stages, image: Tensor, mask: Tensor) -> Tensor:
         """L1, perceptual and style loss of both stages (eq. 8 to 10), weighted."""
-        terms, both = self.run.loss, (stages.coarse, stages.output)
+        terms, both = self.terms, (stages.coarse, stages.output)
         l1 = torch.stack([(picture - image).abs().mean() for picture in both]).sum()  # eq. 8
         if terms.l1_by_hole:
             l1 = l1 / mask.mean()
@@ -202,14 +114,14 @@ class SafePaintTask:
             terms.l1_weight * l1 + terms.perceptual_weight * perceptual + terms.style_weight * style
         )
 
-    def _domain(self, model: SafePaint, stages: Stages, image: Tensor, mask: Tensor) -> Tensor:
+    def _domain(self, stages: Stages, image: Tensor, mask: Tensor) -> Tensor:
         """Domain distance (eq. 12 and 13) and the repelling term, weighted; 0 without P."""
-        terms = self.run.loss
-        if model.extractor is None or stages.vector is None:
+        terms, extractor = self.terms, self.model.extractor
+        if extractor is None or stages.vector is None:
             return image.new_zeros(())
         z_b = stages.vector.float()
-        z_gt = model.extractor(image, mask).float()
-        z_out = model.extractor(stages.output, mask).float()
+        z_gt = extractor(image, mask).float()
+        z_out = extractor(stages.output, mask).float()
         distance = domain_distance(z_out, z_b, z_gt) + 2 * terms.domain_constant
         loss = terms.domain_weight * distance
         if terms.repel_weight:
@@ -228,7 +140,7 @@ class SafePaintTask:
         for sample in self.validation:
             image, mask, stages = self._stages(model, sample)
             for name, picture in (("psnr", stages.output), ("coarse_psnr", stages.coarse)):
-                figures[name].append(psnr(squared_error(_levels(picture), _levels(image))))
+                figures[name].append(psnr(squared_error(levels(picture), levels(image))))
             if model.extractor is not None and stages.vector is not None:
                 with torch.inference_mode():
                     inside = [model.extractor(x, mask) for x in (stages.output, image)]
@@ -258,15 +170,16 @@ class SafePaintTask:
 
 
 def generator_loss(fake: Tensor, kind: str) -> Tensor:
-    """Adversarial term of the generators, from logits: hinge (-D) or non-saturating."""
-    return -fake.mean() if kind == "hinge" else losses.generator_loss(fake)
+    """Adversarial term of the generators, from logits: hinge or non-saturating."""
+    hinge = kind == "hinge"
+    return losses.hinge_generator_loss(fake) if hinge else losses.generator_loss(fake)
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
     """Eq. 11 as the discriminator minimises it, from logits: hinge, or cross-entropy."""
-    if kind == "hinge":
-        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-    return losses.discriminator_loss(real, fake)
+    hinge = kind == "hinge"
+    loss = losses.hinge_discriminator_loss if hinge else losses.discriminator_loss
+    return loss(real, fake)
 
 
 def domain_distance(z_out: Tensor, z_b: Tensor, z_gt: Tensor) -> Tensor:
@@ -287,8 +200,3 @@ def spread(z: Tensor) -> dict[str, float]:
     around = (z - z.mean(dim=0)).square().sum(dim=1).mean().sqrt()
     length = z.square().sum(dim=1).mean().sqrt()
     return {"spread": float(around), "relative_spread": float(around / length.clamp(min=1e-12))}
-
-
-def _levels(picture: Tensor) -> np.ndarray:
-    """A picture (1, 3, h, w) in [0, 1] on the scale of 8 bit, rounded."""
-    return (picture.float() * 255).round().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Training of SafePaint: its data, each loss by hand, who learns from what, and a whole run."""
+"""Training of SafePaint: each loss by hand, who learns from what, and a whole run."""
 
 import json
 from copy import deepcopy
@@ -14,18 +14,15 @@ from typer.testing import CliRunner
 
 from overpaint import weights
 from overpaint.cli import build
-from overpaint.data import masks
 from overpaint.data.sources import PhotoSource
-from overpaint.errors import ConfigError
 from overpaint.evaluation.perceptual import DistilledVGG19
 from overpaint.inpainters.safepaint import SafePaint
-from overpaint.training import inpainter
-from overpaint.training.config import load_config
+from overpaint.registry import inpainters
+from overpaint.training.config import load_config, load_section
 from overpaint.training.distributed import Processes
-from overpaint.training.inpainter import (
-    InpainterRun,
-    InpaintingData,
-    PhotosAndHoles,
+from overpaint.training.inpainting.base import InpainterRun
+from overpaint.training.inpainting.safepaint import (
+    SafePaintLoss,
     SafePaintTask,
     discriminator_loss,
     domain_distance,
@@ -73,30 +70,6 @@ def first_loss(task: SafePaintTask, batch: dict[str, Tensor]) -> Tensor:
     torch.manual_seed(0)
     task.modules["model"].eval()  # so that spectral norms stand still
     return next(task.losses(batch, 0))[1]
-
-
-# Data
-
-
-def test_samples_are_a_function_of_seed_and_number(photos: PhotoSource) -> None:
-    data = InpaintingData(size=64, shrink=1.5)
-    one, same, other = (PhotosAndHoles(photos, data, masks.brush, s) for s in (0, 0, 1))
-    backwards = {i: same[i] for i in reversed(range(4))}
-    for i in range(4):
-        sample = one[i]
-        assert sample["image"].shape == (3, 64, 64)
-        assert sample["mask"].shape == (1, 64, 64)
-        assert set(sample["mask"].unique().tolist()) <= {0.0, 1.0}
-        assert 0 <= sample["image"].min() <= sample["image"].max() <= 1
-        assert all(torch.equal(value, backwards[i][name]) for name, value in sample.items())
-    for name in ("image", "mask"):
-        assert not all(torch.equal(one[i][name], other[i][name]) for i in range(4))
-
-
-def test_without_shrinking_pixels_are_the_photos_own(photos: PhotoSource) -> None:
-    crop = PhotosAndHoles(photos, InpaintingData(size=64), masks.brush, 0)[3]["image"]
-    levels = (crop * 255).numpy()
-    assert np.allclose(levels, levels.round(), atol=1e-4)
 
 
 def test_holes_have_the_share_that_the_recipe_asks_for(photos: PhotoSource) -> None:
@@ -153,7 +126,7 @@ def test_total_is_the_weighted_sum_of_equation_14(photos: PhotoSource) -> None:
 
 
 def test_the_defaults_are_the_papers() -> None:
-    loss = inpainter.SafePaintLoss()
+    loss = SafePaintLoss()
     values = (loss.l1_weight, loss.perceptual_weight, loss.style_weight)
     assert (*values, loss.adversarial_weight, loss.domain_weight) == (1, 0.1, 250, 0.1, 0.01)
     assert (loss.adversarial, loss.style_region) == ("hinge", "picture")
@@ -166,7 +139,7 @@ def test_the_authors_readings_change_what_they_say(photos: PhotoSource) -> None:
     plain = first_loss(task, batch)
 
     def total(**loss: Any) -> Tensor:
-        task.run = recipe(loss={**quiet, **loss}, backbone="distilled:set below")
+        task.terms = load_section(SafePaintLoss, recipe(loss={**quiet, **loss}).loss, "loss")
         return first_loss(task, batch)
 
     torch.testing.assert_close(total(l1_by_hole=True), plain / batch["mask"].mean())
@@ -188,7 +161,7 @@ def test_rows_of_table_5_have_the_domain_loss_where_they_have_the_extractor(
 ) -> None:
     task, batch = task_and_batch(photos, model=model, loss={"adversarial_weight": 0})
     with_it = first_loss(task, batch)
-    task.run = recipe(model=model, loss={"adversarial_weight": 0, "domain_weight": 0})
+    task.terms = task.terms.model_copy(update={"domain_weight": 0})
     assert (with_it != first_loss(task, batch)) == domain
     figures = task.validate(task.modules["model"].eval())
     assert ("spread" in figures) == domain
@@ -261,34 +234,9 @@ def test_pictures_show_hole_both_phases_and_photo(photos: PhotoSource) -> None:
 # Configuration and whole runs
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"loss": {"style_weight": 1}}, "or name a backbone"),
-        ({"data": {"size": 62}}, "multiple of 4"),
-        ({"data": {"size": 60}}, "greater than or equal to 64"),
-        ({"loss": {"l1_wieght": 1}}, "Extra inputs"),
-    ],
-)
-def test_impossible_recipes_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        recipe(**changes)
-
-
-def test_an_unknown_key_of_the_model_is_named(photos: PhotoSource) -> None:
-    with pytest.raises(ConfigError, match=r"widht.*did you mean 'model.width'"):
-        SafePaintTask(recipe(model={"widht": 4}), photos, photos)
-
-
-def test_another_network_is_refused(photos: PhotoSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inpainter, "create_model", lambda *_: torch.nn.Identity())
-    with pytest.raises(ConfigError, match="train a safepaint"):
-        SafePaintTask(recipe(), photos, photos)
-
-
 def test_the_shipped_recipe_is_valid() -> None:
     run = load_config(InpainterRun, RECIPE)
-    small = inpainter.inpainters.get(run.inpainter).factory(**{**run.model, "num_blocks": 1})
+    small = inpainters.get(run.inpainter).factory(**{**run.model, "num_blocks": 1})
     assert small.config.width == 24  # see test_safepaint for the size of the file
     assert run.backbone.startswith("distilled:")
 

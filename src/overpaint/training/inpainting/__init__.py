@@ -1,0 +1,1 @@
+"""Training of inpainters: each with the losses of its own paper."""

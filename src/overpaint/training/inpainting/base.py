@@ -1,0 +1,137 @@
+"""What the training of every inpainter shares: the recipe, the data, validation and pictures.
+
+An inpainter's own file says which networks are trained beside it and what a step's losses are.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from overpaint.data.masks import in_ratio
+from overpaint.data.sources import PhotoSource
+from overpaint.data.universal import mask_mixture
+from overpaint.errors import ConfigError
+from overpaint.evaluation.metrics import psnr, squared_error
+from overpaint.evaluation.perceptual import load_backbone
+from overpaint.inpainters.base import Inpainter
+from overpaint.registry import inpainters
+from overpaint.training.config import LoopConfig, Section, create_model, load_section
+from overpaint.training.inpainting.data import InpaintingData, PhotosAndHoles
+from overpaint.training.loop import Batch
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Of a term of a loss."""
+OF_FEATURES = ("perceptual_weight", "style_weight")
+"""Terms that need a backbone."""
+
+ModelT = TypeVar("ModelT", bound=Inpainter)
+LossT = TypeVar("LossT", bound=Section)
+
+
+class InpainterRun(Section):
+    """A recipe for one inpainter."""
+
+    name: str = Field(description="of the weights that the run exports")
+    inpainter: str = Field(default="safepaint", description="name in the registry")
+    model: dict[str, Any] = Field(default={}, description="the inpainter's configuration")
+    loop: LoopConfig
+    data: InpaintingData = InpaintingData()
+    loss: dict[str, Any] = Field(
+        default={}, description="weights of its losses: the `loss_config` of its task"
+    )
+    backbone: str = Field(
+        default="vgg19:weights/vgg19-dcbb9e9d.pth",
+        description="of the perceptual and style losses: KIND:FILE below --assets, or none; "
+        "see perceptual.load_backbone",
+    )
+    validation_photos: int = Field(default=32, ge=1)
+
+
+class InpaintingTask(ABC, Generic[ModelT, LossT]):
+    """What the loop needs; see `training.loop.Task`.
+
+    A subclass names its network and its section of losses, adds what else is trained to `modules`
+    and implements `losses`. Samples of a batch: "image" (b, 3, h, w) in [0, 1] and "mask"
+    (b, 1, h, w), 1 = hole.
+
+    Raises ConfigError for a model that cannot be built or is another one, for a wrong key of the
+    losses, and for terms that need a backbone without one; WeightsError for a backbone that cannot
+    be read.
+    """
+
+    architecture: ClassVar[type[Inpainter]]
+    loss_config: ClassVar[type[Section]]
+    rates: Mapping[str, float] = {}
+
+    def __init__(
+        self,
+        run: InpainterRun,
+        photos: PhotoSource,
+        validation: PhotoSource,
+        assets: Path = Path(),
+    ) -> None:
+        model = create_model(inpainters, run.inpainter, run.model)
+        if not isinstance(model, self.architecture):
+            wanted = self.architecture.__name__
+            raise ConfigError(f"inpainter {run.inpainter!r}: these losses train a {wanted}")
+        self.run = run
+        self.terms: LossT = load_section(self.loss_config, run.loss, "loss")  # type: ignore[assignment]
+        self.modules: dict[str, nn.Module] = {"model": model}
+        self.backbone = load_backbone(run.backbone, assets)
+        if self.backbone is None and any(getattr(self.terms, name, 0) for name in OF_FEATURES):
+            raise ConfigError(
+                "backbone none: set loss.perceptual_weight and loss.style_weight to 0, "
+                "or name a backbone"
+            )
+        low, high = run.data.ratio
+        mask_fn = in_ratio(mask_mixture(run.data.masks, assets), low, high, tries=1000)
+        self.train = PhotosAndHoles(photos, run.data, mask_fn, run.loop.seed)
+        # The largest seed of 32 bit belongs to validation, so that it never follows a run's own.
+        held_out = PhotosAndHoles(validation, run.data, mask_fn, 2**32 - 1)
+        self.validation = [held_out[i] for i in range(run.validation_photos)]
+
+    @property
+    def model(self) -> ModelT:
+        """The inpainter that is trained."""
+        return self.modules["model"]  # type: ignore[return-value]
+
+    def dataset(self) -> PhotosAndHoles:
+        return self.train
+
+    @abstractmethod
+    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]: ...
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """PSNR of the whole picture at 8 bit."""
+        values = [
+            psnr(squared_error(levels(picture), levels(image)))
+            for image, picture in (
+                (s["image"][None], self._output(model, s)) for s in self.validation
+            )
+        ]
+        return {"figure": float(np.mean(values)), "psnr": float(np.mean(values))}
+
+    def pictures(self, model: nn.Module) -> dict[str, Tensor]:
+        """Three validation samples side by side: hole, filled photo, photo."""
+        rows = []
+        for sample in self.validation[:3]:
+            image, mask = sample["image"], sample["mask"]
+            filled = self._output(model, sample)[0].float().cpu()
+            rows.append(torch.cat([torch.where(mask == 1, 1.0, image), filled, image], dim=2))
+        return {"hole, filled and photo": torch.cat(rows, dim=1)}
+
+    @torch.inference_mode()
+    def _output(self, model: nn.Module, sample: Batch) -> Tensor:
+        device = next(model.parameters()).device
+        return model(*(sample[name][None].to(device) for name in ("image", "mask")))
+
+
+def levels(picture: Tensor) -> np.ndarray:
+    """A picture (1, 3, h, w) in [0, 1] on the scale of 8 bit, rounded."""
+    return (picture.float() * 255).round().cpu().numpy()
