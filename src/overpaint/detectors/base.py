@@ -9,6 +9,7 @@
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -16,6 +17,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint.contract import check_image, check_shape
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All that a detector says of a batch of photos; at least float32, no sigmoid applied."""
+
+    logits: Tensor
+    """(b, 1, h, w), positive means inpainted."""
+    score: Tensor | None = None
+    """Logit (b,) of the whole photo, of a detector that judges it apart from the pixels."""
+    confidence: Tensor | None = None
+    """(b, 1, h, w), logit of how far to trust each pixel, of a detector that says so."""
 
 
 class Detector(nn.Module, ABC):
@@ -33,6 +46,10 @@ class Detector(nn.Module, ABC):
         Raises InputError for another shape or type and, in eval mode, for NaN or values outside
         [0, 1].
         """
+        return self.examine(image).logits
+
+    def examine(self, image: Tensor) -> Findings:
+        """Everything that the detector says; arguments and errors as of `forward`."""
         if self.training:
             check_shape(image)
         else:
@@ -41,8 +58,17 @@ class Detector(nn.Module, ABC):
         padding = (0, -width % self.stride, 0, -height % self.stride)
         if any(padding):
             image = F.pad(image, padding, mode="replicate")
-        logits = self._logits(image)[..., :height, :width]
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        found = self._examine(image)
+        logits = _exact(found.logits[..., :height, :width])
+        score = None if found.score is None else _exact(found.score)
+        confidence = found.confidence
+        if confidence is not None:
+            confidence = _exact(confidence[..., :height, :width])
+        return Findings(logits, score, confidence)
+
+    def _examine(self, image: Tensor) -> Findings:
+        """As `_logits`, for a detector that says more than these."""
+        return Findings(self._logits(image))
 
     @abstractmethod
     def _logits(self, image: Tensor) -> Tensor:
@@ -52,3 +78,8 @@ class Detector(nn.Module, ABC):
     def num_parameters(self) -> int:
         """The number of trainable values."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def _exact(x: Tensor) -> Tensor:
+    """At least float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
