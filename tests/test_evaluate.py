@@ -13,7 +13,7 @@ import overpaint.evaluation.benchmark as benchmark
 from overpaint.data.autoencoder import conv_autoencoder
 from overpaint.detectors.nixnet import nixnet
 from overpaint.errors import ConfigError, ImageError, WeightsError
-from overpaint.evaluation import tables
+from overpaint.evaluation import speed, tables
 from overpaint.evaluation.rows import (
     Picture,
     Row,
@@ -23,7 +23,7 @@ from overpaint.evaluation.rows import (
     row,
     write_results,
 )
-from overpaint.evaluation.speed import detect_once
+from overpaint.evaluation.speed import Kind, detect_once, measure_inpaint, measure_network
 from overpaint.evaluation.triplets import GROUPS, HEADLINE, quick_auc, read_triplets
 from overpaint.images import write_jpeg, write_png
 from overpaint.inference.calibration import HIGH, LOSSLESS
@@ -217,12 +217,49 @@ def test_speed_is_measured_in_a_process_of_its_own(trained: Path):
     assert 50 < found["peak_mib"] < 4000
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [("detector", "nixnet-tiny"), ("inpainter", "aotgan-small")]
+)
+def test_networks_of_the_registry_are_timed(kind: Kind, name: str):
+    rows = measure_network(SOURCE, kind, name, sides=(64,), runs=2)
+    found = {(r.method, r.metric): r for r in rows}
+    (parameters,) = (r.value for r in rows if r.metric == "parameters")
+    assert parameters > 1000
+    assert found["64 px", "seconds"].n == 2
+    assert 0 < found["64 px", "seconds"].value < 60
+    assert 50 < found["64 px", "peak_mib"].value < 4000
+
+
+def test_a_hole_in_a_large_photo_is_timed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(speed, "WIDTH", 640)
+    monkeypatch.setattr(speed, "HEIGHT", 620)
+    pixels = np.zeros((31, 32, 3), np.uint8)
+    (seconds, peak) = measure_inpaint(SOURCE, "mean", pixels, runs=1)
+    assert (seconds.metric, peak.metric) == ("seconds", "peak_mib")
+    assert 0 < seconds.value < 60
+
+
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     rows = [row(SOURCE, "madf", "auc", [[0.9, 0.95]]), row(SOURCE, "madf", "miou@0.5", [[0.5]])]
     other = Source("triplets", "other", "c", "h", "s", "p")
     write_results(tmp_path, [*rows, row(other, "headline", "auc", [[0.8], [0.6]])], [])
     return tmp_path
+
+
+def test_a_table_of_networks_has_metrics_side_by_side_and_leaves_out_what_has_none(tmp_path: Path):
+    net = Source("speed", "net", "c", "h", "", "p")
+    values = [
+        ("network", "parameters", 2.5e6),
+        ("256 px", "seconds", 0.5),
+        ("256 px", "peak_mib", 9),
+    ]
+    rows = [row(net, method, metric, [[value]]) for method, metric, value in values]
+    starting = row(Source("speed", "", "c", "h", "", "p"), "overpaint --help", "seconds", [[1.0]])
+    write_results(tmp_path, [*rows, starting], [])
+    lines = tables.render("networks", tmp_path).splitlines()
+    assert lines[0].startswith("| network | parameters | 256 px time | 256 px peak memory |")
+    assert lines[2:] == ["| net | 2.5 M | 0.50 s | 9 MiB | n/a | n/a |"]
 
 
 def test_tables_are_rendered_between_their_markers(results: Path):

@@ -10,34 +10,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from overpaint.errors import OverpaintError
 from overpaint.evaluation.rows import Row, Source
-from overpaint.images import write_jpeg
+from overpaint.images import write_jpeg, write_png
+from overpaint.registry import detectors, inpainters, num_parameters
+
+Kind = Literal["detector", "inpainter"]
 
 WIDTH, HEIGHT = 4000, 3000
+HOLE = 300
 THREADS = 2
 STARTS = 5
-
-# Runs in the other process. On Linux, getrusage's peak holds that of the process which started this
-# one, too, so the kernel's own figure is read; elsewhere ru_maxrss does (macOS counts in bytes).
-_DETECT = """
-import json, pathlib, resource, sys
-from overpaint.images import read_image
-from overpaint.inference.detect import DetectorRunner
-found = DetectorRunner(sys.argv[1]).run(read_image(sys.argv[2]))
-status = pathlib.Path("/proc/self/status")
-if status.exists():
-    (line,) = [x for x in status.read_text().splitlines() if x.startswith("VmHWM:")]
-    peak = int(line.split()[1]) / 2**10
-else:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-print(json.dumps({"seconds": found.seconds, "peak_mib": peak}))
-"""
 
 
 def measure_speed(
@@ -75,7 +63,48 @@ def detect_once(
         path = Path(folder) / "photo.jpg"
         large = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
         write_jpeg(path, np.asarray(large), quality=95)
-        return json.loads(_run(["-c", _DETECT, str(weights), str(path)])[1])
+        return _timed("detect", str(weights), str(path))
+
+
+def measure_inpaint(source: Source, model: str, pixels: np.ndarray, runs: int = 3) -> list[Row]:
+    """Rows for a hole of 300 x 300 pixels in a photo of 12 megapixels (`pixels` enlarged)."""
+    with tempfile.TemporaryDirectory() as folder:
+        photo, mask = Path(folder) / "photo.png", Path(folder) / "mask.png"
+        large = Image.fromarray(pixels).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+        hole = np.zeros((HEIGHT, WIDTH), np.uint8)
+        hole[HEIGHT // 2 :, WIDTH // 2 :][:HOLE, :HOLE] = 255
+        write_png(photo, np.asarray(large))
+        write_png(mask, hole)
+        found = [_timed("inpaint", model, str(photo), str(mask)) for _ in range(runs)]
+    return [
+        _median(source, "inpaint 300x300 in 12 megapixels", metric, [f[metric] for f in found])
+        for metric in ("seconds", "peak_mib")
+    ]
+
+
+def measure_network(
+    source: Source, kind: Kind, name: str, sides: Sequence[int] = (256, 512), runs: int = 5
+) -> list[Row]:
+    """Rows for a network of the registry: its parameters, and time and memory by side in pixels."""
+    entry = (detectors if kind == "detector" else inpainters).get(name)
+    rows = [_median(source, "network", "parameters", [num_parameters(entry)])]
+    for side in sides:
+        seconds, peak = _job("network", kind, name, str(side), str(runs))
+        rows.append(_median(source, f"{side} px", "seconds", seconds))
+        rows.append(_median(source, f"{side} px", "peak_mib", [peak]))
+    return rows
+
+
+def _timed(*arguments: str) -> dict[str, float]:
+    """ "seconds" and "peak_mib" of a job that is run once."""
+    (seconds,), peak = _job(*arguments)
+    return {"seconds": seconds, "peak_mib": peak}
+
+
+def _job(*arguments: str) -> tuple[list[float], float]:
+    """Seconds of each run of a job of `evaluation.timed`, and its process's peak in MiB."""
+    found = json.loads(_run(["-m", "overpaint.evaluation.timed", *arguments])[1])
+    return found["seconds"], found["peak_mib"]
 
 
 def _run(arguments: Sequence[str]) -> tuple[float, str]:

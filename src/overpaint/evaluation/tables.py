@@ -34,7 +34,8 @@ class Layout:
     columns: dict[str, str]
     """Metric (or, with `metric` given, method) -> heading."""
     metric: str | None = None
-    """When given, a table line is one set of weights, its columns are methods in this metric."""
+    """When given, a table line is one set of weights, its columns are methods in this metric, or
+    "METHOD:METRIC" in another one. Weights without any of them have no line."""
     interval: bool = False
     """Show the 95 % interval."""
 
@@ -63,6 +64,16 @@ _METHODS = {
 _RATIOS = ("10-20", "20-30", "30-40", "40-50", "50-60")
 _HOLES = {**{ratio: f"{ratio} %" for ratio in _RATIOS}, "all": "all"}
 _SEEN = {f"{ratio}, nixnet-s": heading for ratio, heading in _HOLES.items()}
+
+
+def _pair(method: str, of: str = "") -> dict[str, str]:
+    """Columns for time and peak memory of a method."""
+    return {
+        f"{method}:seconds": f"{of} time".strip(),
+        f"{method}:peak_mib": f"{of} peak memory".strip(),
+    }
+
+
 LAYOUTS = {
     "headline": Layout("triplets", "weights", _GROUPS, metric="auc", interval=True),
     "ablation": Layout("triplets", "weights", _GROUPS, metric="auc"),
@@ -91,6 +102,22 @@ LAYOUTS = {
         "known_pixels", "inpainter", {"written PNG": "changed known pixels"}, metric="changed"
     ),
     "speed": Layout("speed", "what", {"seconds": "time", "peak_mib": "peak memory"}),
+    "inpaint-large": Layout(
+        "speed",
+        "a hole of 300x300 in 12 megapixels",
+        _pair("inpaint 300x300 in 12 megapixels"),
+        metric="seconds",
+    ),
+    "networks": Layout(
+        "speed",
+        "network",
+        {
+            "network:parameters": "parameters",
+            **_pair("256 px", "256 px"),
+            **_pair("512 px", "512 px"),
+        },
+        metric="seconds",
+    ),
 }
 
 
@@ -107,6 +134,8 @@ def cell(row: Row | None, interval: bool = False) -> str:
         return f"{row.value:.1f} dB"
     if kind == "seconds":
         return f"{row.value:.2f} s" if row.value < 10 else f"{row.value:.0f} s"
+    if kind == "parameters":
+        return f"{row.value / 1e6:.1f} M"
     if kind == "changed":
         return f"{row.value:.0f} in {row.n} photos"
     if kind == "peak_mib":
@@ -149,14 +178,18 @@ def _by_method(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
 
 
 def _by_weights(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
-    found = {(r.weights, r.method): r for r in rows if r.metric == layout.metric}
+    found = {(r.weights, r.method, r.metric): r for r in rows}
     lines = [
         [layout.first, *layout.columns.values()],
         ["---", *["---:"] * len(layout.columns)],
     ]
     for weights in dict.fromkeys(r.weights for r in rows):
-        cells = [found.get((weights, method)) for method in layout.columns]
-        lines.append([weights, *(cell(c, layout.interval) for c in cells)])
+        cells = []
+        for column in layout.columns:
+            method, _, metric = column.partition(":")
+            cells.append(found.get((weights, method, metric or str(layout.metric))))
+        if any(cells):
+            lines.append([weights, *(cell(c, layout.interval) for c in cells)])
     return lines
 
 

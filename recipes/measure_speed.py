@@ -1,0 +1,70 @@
+"""Rows of results/speed.csv for networks and inpainters, by one command on a quiet machine.
+
+    python recipes/measure_speed.py --data ../shared/data
+
+- Every network of the registry with trainable weights: its parameters, and time and memory of a
+  picture of 256 and of 512 pixels. Speed does not depend on the weights, so random ones do.
+- `overpaint inpaint` of a hole of 300x300 pixels in a photo of 12 megapixels, with the method that
+  needs no weights and the shipped one.
+- Each figure is from a process of its own. The detector's 12 megapixels are in recipes/measure.py.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from overpaint.errors import OverpaintError
+
+ROOT = Path(__file__).parents[1]
+INPAINT = ("telea", "safepaint-s")
+
+
+def main(
+    data: Annotated[
+        Path, typer.Option(envvar="OVERPAINT_DATA", help="Folder with photos/.")
+    ] = ROOT.parent / "shared" / "data",
+    network: Annotated[
+        list[str] | None, typer.Option(help="Of the registry; repeatable. Default: all.")
+    ] = None,
+    inpaint: Annotated[
+        list[str] | None, typer.Option(help="Name or weights; repeatable. Default: two.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the CSV files.")] = ROOT / "results",
+) -> None:
+    """Measure, write the rows, then render the README's tables."""
+    from overpaint.evaluation import tables
+    from overpaint.evaluation.benchmark import photos_of_test_split
+    from overpaint.evaluation.rows import Source, write_results
+    from overpaint.evaluation.speed import THREADS, measure_inpaint, measure_network
+    from overpaint.origin import config_hash, current_commit
+    from overpaint.registry import detectors, inpainters, num_parameters
+    from overpaint.weights import has_weights, read_record
+
+    protocol = (
+        f"{THREADS} threads, fp32, own process; median of 5 runs of a network, of 3 of inpaint"
+    )
+    commit, hashed = current_commit(), config_hash({"threads": THREADS, "runs": [5, 3]})
+    for kind, registry in (("detector", detectors), ("inpainter", inpainters)):
+        for name in registry.names():
+            wanted = name in network if network else num_parameters(registry.get(name)) > 0
+            if wanted:
+                typer.echo(f"{kind} {name}")
+                source = Source("speed", name, commit, hashed, "", protocol)
+                write_results(out, measure_network(source, kind, name), [])
+    photo = photos_of_test_split(data, 0).read(0)
+    for name in INPAINT if inpaint is None else inpaint:
+        typer.echo(f"inpaint with {name}")
+        sha256 = read_record(name).sha256 if has_weights(name) else ""
+        source = Source("speed", name, commit, hashed, sha256, protocol)
+        write_results(out, measure_inpaint(source, name, photo), [])
+    readme = ROOT / "README.md"
+    if out.resolve() == ROOT / "results" and readme.exists():
+        raise typer.Exit(tables.main([str(readme)]))
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except OverpaintError as error:
+        raise SystemExit(str(error)) from error
