@@ -9,7 +9,7 @@ from torch import nn
 from inpainter_contract import TrainableContract, has_gradient, sample
 from overpaint.errors import ConfigError
 from overpaint.inpainters.base import compose
-from overpaint.inpainters.safepaint import ABLATIONS, SafePaint, SafePaintConfig
+from overpaint.inpainters.safepaint import ABLATIONS, SafePaint, SafePaintConfig, smooth_fill
 from overpaint.registry import inpainters
 
 TINY: dict[str, Any] = {"width": 4, "num_blocks": 1, "vector_size": 5}
@@ -169,3 +169,32 @@ def test_padding_leaves_the_picture_in_place() -> None:
 def test_an_impossible_configuration_is_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SafePaintConfig(**config)
+
+
+class TestSmoothStart:
+    def test_a_hole_takes_the_mean_of_the_finest_scale_that_knows_anything(self) -> None:
+        image = torch.tensor([[0.2, 0.4], [0.6, 9.0]]).expand(1, 3, 2, 2)
+        mask = torch.tensor([[0.0, 0], [0, 1]])[None, None]
+        filled = smooth_fill(image, mask)
+        torch.testing.assert_close(filled[0, 0], torch.tensor([[0.2, 0.4], [0.6, 0.4]]))
+
+    @pytest.mark.parametrize("size", [(1, 1), (7, 12), (64, 33)])
+    def test_a_flat_photo_stays_flat_whatever_its_hole(self, size: tuple[int, int]) -> None:
+        mask = (torch.rand(2, 1, *size) < 0.7).float()
+        mask[..., 0, 0] = 0
+        image = torch.where(mask == 1, 5.0, 0.3).expand(2, 3, *size)
+        torch.testing.assert_close(smooth_fill(image, mask), torch.full((2, 3, *size), 0.3))
+
+    def test_full_and_empty_masks(self) -> None:
+        image = torch.rand(1, 3, 8, 8)
+        assert torch.equal(smooth_fill(image, torch.zeros(1, 1, 8, 8)), image)
+        assert not smooth_fill(image, torch.ones(1, 1, 8, 8)).any()
+
+    def test_generators_begin_near_what_they_see(self) -> None:
+        image, mask = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+        mask[..., 20:40, 20:40] = 1
+        expected = smooth_fill(image, mask)
+        for start, near in (("smooth", True), ("white", False)):
+            stages = tiny(start=start).eval().stages(image, mask)
+            for picture in (stages.coarse, stages.output):
+                assert bool((picture - expected).abs().max() < 0.2) == near
