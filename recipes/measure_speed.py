@@ -10,7 +10,7 @@
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,16 +36,17 @@ def main(
     from overpaint.evaluation import tables
     from overpaint.evaluation.benchmark import photos_of_test_split
     from overpaint.evaluation.rows import Source, write_results
-    from overpaint.evaluation.speed import THREADS, measure_inpaint, measure_network
+    from overpaint.evaluation.speed import THREADS, Kind, measure_inpaint, measure_network
     from overpaint.origin import config_hash, current_commit
-    from overpaint.registry import detectors, inpainters, num_parameters
+    from overpaint.registry import Registry, detectors, inpainters, num_parameters
     from overpaint.weights import has_weights, read_record
 
     protocol = (
         f"{THREADS} threads, fp32, own process; median of 5 runs of a network, of 3 of inpaint"
     )
     commit, hashed = current_commit(), config_hash({"threads": THREADS, "runs": [5, 3]})
-    for kind, registry in (("detector", detectors), ("inpainter", inpainters)):
+    kinds: list[tuple[Kind, Registry[Any]]] = [("detector", detectors), ("inpainter", inpainters)]
+    for kind, registry in kinds:
         for name in registry.names():
             wanted = name in network if network else num_parameters(registry.get(name)) > 0
             if wanted:

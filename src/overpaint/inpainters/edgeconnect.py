@@ -184,20 +184,26 @@ class EdgeConnect(Inpainter):
         seen = compose(image, torch.ones_like(image), mask)
         return (torch.tanh(self.inpaint_generator(torch.cat([seen, edges], 1), mask)) + 1) / 2
 
+    def draw(
+        self, image: Tensor, mask: Tensor, edges: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Phase 1 alone: `predicted` and `edges` of `Stages`; see `stages`."""
+        grey = to_grey(image)
+        edges = self.find_edges(image, mask) if edges is None else edges
+        known = edges * (1 - mask)
+        seen = torch.cat([compose(grey, torch.ones_like(grey), mask), known, mask], dim=1)
+        predicted = torch.sigmoid(self.edge_generator(seen, mask))  # C_pred
+        return predicted, compose(known, predicted, mask)  # C_comp
+
     def stages(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> Stages:
         """Both phases; what the training needs. Sides: multiples of 4, at least 12 pixels.
 
         image: (b, 3, h, w), finite; its hole is not seen. mask: float (b, 1, h, w), 1 = hole.
         edges: (b, 1, h, w), where known already; only those of the known region are used.
         """
-        grey = to_grey(image)
-        edges = self.find_edges(image, mask) if edges is None else edges
-        known = edges * (1 - mask)
-        seen = torch.cat([compose(grey, torch.ones_like(grey), mask), known, mask], dim=1)
-        predicted = torch.sigmoid(self.edge_generator(seen, mask))  # C_pred
-        edges = compose(known, predicted, mask)  # C_comp
+        predicted, edges = self.draw(image, mask, edges)
         fill = self.paint(image, edges, mask)
-        return Stages(grey, predicted, edges, fill, compose(image, fill, mask))
+        return Stages(to_grey(image), predicted, edges, fill, compose(image, fill, mask))
 
     def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
         return self.stages(image, mask).fill

@@ -11,9 +11,28 @@ from overpaint.registry import inpainters
 from overpaint.training.config import create_model
 from overpaint.training.inpainting.aotgan import AOTGANTask
 from overpaint.training.inpainting.base import InpainterRun, InpaintingTask
+from overpaint.training.inpainting.ctsdg import CTSDGTask
+from overpaint.training.inpainting.deepfill_v1 import DeepFillV1Task
+from overpaint.training.inpainting.deepfill_v2 import DeepFillV2Task
+from overpaint.training.inpainting.edgeconnect import EdgeConnectTask
+from overpaint.training.inpainting.fcf import FcFTask
+from overpaint.training.inpainting.glcic import GLCICTask
+from overpaint.training.inpainting.lama import LaMaTask
+from overpaint.training.inpainting.madf import MADFTask
 from overpaint.training.inpainting.safepaint import SafePaintTask
 
-TASKS: tuple[type[InpaintingTask[Any, Any]], ...] = (AOTGANTask, SafePaintTask)
+TASKS: tuple[type[InpaintingTask[Any, Any]], ...] = (
+    AOTGANTask,
+    CTSDGTask,
+    DeepFillV1Task,
+    DeepFillV2Task,
+    EdgeConnectTask,
+    FcFTask,
+    GLCICTask,
+    LaMaTask,
+    MADFTask,
+    SafePaintTask,
+)
 
 
 def inpainting_task(

@@ -1,0 +1,283 @@
+"""ManTra-Net: "Manipulation Tracing Network for Detection and Localization of Image Forgeries
+with Anomalous Features".
+
+Wu, AbdAlmageed and Natarajan, CVPR 2019. Original code and weights: ISICV/ManTraNet @59436db
+(Keras; academic, non-commercial use only); their conversion: RonyAbecidan/ManTraNet-pytorch
+@1af95cd (no licence file). Written from the paper and a fact sheet of both: facts only, no code
+taken. Licence of this file: Apache-2.0, as the project.
+
+A network without pooling describes each pixel by what was done to it; a second one asks how far
+this description is from the mean of windows of three sizes and of the whole photo, in standard
+deviations, and reads the four answers one after the other. Inside, photos are in [-1, 1].
+
+The network is that of the released weights, of which the authors say that it differs from the
+paper: the first block has 16 filters (4 plain, 9 of SRM, 3 of Bayar), not 32.
+
+Quirks of the published codes, of which `faithful=True` keeps the first two:
+- the norm before the windows takes the statistics of the whole batch at every call, so that each
+  photo depends on its neighbours (the port; Keras has moving ones). Here it takes those of each
+  photo, which for a single photo is the same;
+- the smallest standard deviation that counts is learned, and starts near 0, where hardly any photo
+  gives it a gradient (released: 0 to 0.012). Here it starts at 1, the largest one behind the norm;
+- Bayar's constraint overwrites the weights (the port: at each call). Here it is a function of
+  them, which gives the same kernels, and gradients through it;
+- the reduction's columns have length 1 in the Keras training; the norm behind makes it needless.
+
+Padding repeats the edge pixel, too ("symmetric"). The SRM kernels are constants and not saved; a
+published file must hold the same ones. All of the first block, and what follows the features, is
+float32 also under autocast: noise and its deviations are differences of near numbers.
+
+Size: 3.80 M parameters as published; 0.25 M at width 8. All maps have the photo's size: one
+photo of 256x256 costs 543 GFLOP, and 39. Train on small crops.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from overpaint.detectors.base import Detector
+from overpaint.errors import ConfigError, WeightsError
+from overpaint.layers.highpass import SRM_DIVISORS, SRM_KERNELS
+from overpaint.registry import Official, detectors
+from overpaint.remap import renamed
+
+MULTIPLES = (1, 2, 2, 4, 4, 4, 8, 8, 8, 8, 8, 8)  # of `width`: what each 3x3 convolution puts out
+NUM_PLAIN, NUM_SRM, NUM_BAYAR = 4, 9, 3  # filters of the first block
+
+
+@dataclass(frozen=True, slots=True)
+class ManTraNetConfig:
+    """What builds a ManTraNet."""
+
+    width: int = 32
+    """Channels behind the first block; all others are multiples of it."""
+    num_hidden: int = 8
+    """Channels of the recurrent network."""
+    windows: tuple[int, ...] = (7, 15, 31)
+    """Sides in pixels, odd, in the order in which they are read; the whole photo comes last."""
+    faithful: bool = False
+    """Batch statistics and start as published; see the module's header."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "windows", tuple(self.windows))  # JSON and YAML give lists
+        if min(self.width, self.num_hidden) < 1:
+            raise ConfigError("mantranet: width and num_hidden must be at least 1")
+        if any(side < 1 or side % 2 == 0 for side in self.windows):
+            raise ConfigError(f"mantranet: windows must be odd, not {self.windows}")
+
+
+def pad_symmetric(x: Tensor, n: int) -> Tensor:
+    """n pixels more at each side of x (b, c, h, w), mirrored together with the edge pixel."""
+    for axis in (2, 3):
+        side = x.shape[axis]
+        i = torch.arange(-n, side + n, device=x.device) % (2 * side)  # there and back again
+        x = x.index_select(axis, torch.minimum(i, 2 * side - 1 - i))
+    return x
+
+
+def srm_kernels() -> Tensor:
+    """(9, 3, 5, 5): number 3 * kernel + colour sees this colour only."""
+    kernels = torch.tensor(SRM_KERNELS) / torch.tensor(SRM_DIVISORS).reshape(3, 1, 1)
+    weight = torch.zeros(3, 3, 3, 5, 5)  # kernel, colour of the filter, colour of the photo
+    for colour in range(3):
+        weight[:, colour, colour] = kernels
+    return weight.flatten(0, 1)
+
+
+class BayarConv2d(nn.Conv2d):
+    """Convolution with 5x5 kernels that predict the centre from what is around it, less the centre.
+
+    Bayar and Stamm 2016: in each kernel the centre is -1 and the others sum to 1. The weights may
+    be anything; the constraint is applied to a copy.
+    """
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__(c_in, c_out, 5, bias=False)
+        nn.init.uniform_(self.weight, 0.5, 1.5)  # sums far from 0, by which they are divided
+
+    def constrained(self) -> Tensor:
+        """The kernels that are applied."""
+        centre = torch.zeros_like(self.weight)
+        centre[..., 2, 2] = 1
+        around = self.weight * (1 - centre)
+        return around / around.sum(dim=(2, 3), keepdim=True) - centre
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv2d(input, self.constrained())
+
+
+class TraceFeatures(nn.Module):
+    """What was done to each pixel: (b, 3, h, w) in [-1, 1] -> (b, 8 * width, h, w) of length 1."""
+
+    srm: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.plain = nn.Conv2d(3, NUM_PLAIN, 5, bias=False)
+        self.bayar = BayarConv2d(3, NUM_BAYAR)
+        self.register_buffer("srm", srm_kernels(), persistent=False)
+        layers: list[nn.Module] = []
+        widths = [NUM_PLAIN + NUM_SRM + NUM_BAYAR, *(m * width for m in MULTIPLES)]
+        for c_in, c_out in pairwise(widths):
+            # One repeated pixel is symmetric padding, too.
+            conv = nn.Conv2d(c_in, c_out, 3, padding=1, padding_mode="replicate")
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+            layers += [conv, nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            x = pad_symmetric(x, 2)
+            x = torch.cat([self.plain(x), F.conv2d(x, self.srm), self.bayar(x)], dim=1)
+        return F.normalize(self.layers(F.relu(x)), dim=1)
+
+
+def window_mean(x: Tensor, side: int) -> Tensor:
+    """Mean of the pixels of x (b, c, h, w) in a window around each, fewer at the borders.
+
+    First along the columns, then the rows: the same for 2 * side operations, not side squared.
+    """
+    half = side // 2
+    x = F.avg_pool2d(x, (side, 1), 1, (half, 0), count_include_pad=False)
+    return F.avg_pool2d(x, (1, side), 1, (0, half), count_include_pad=False)
+
+
+class ConvLSTM(nn.Module):
+    """Convolutional LSTM with the hard sigmoid of Keras: a sequence to the last hidden state."""
+
+    def __init__(self, c_in: int, num_hidden: int, kernel_size: int = 7) -> None:
+        super().__init__()
+        self.num_hidden = num_hidden
+        # Gates: input, forget, cell, output.
+        self.conv = nn.Conv2d(
+            c_in + num_hidden, 4 * num_hidden, kernel_size, padding=kernel_size // 2
+        )
+        with torch.no_grad():
+            self.conv.bias[num_hidden : 2 * num_hidden] = 1  # type: ignore[index]
+
+    def forward(self, steps: list[Tensor]) -> Tensor:  # (b, c_in, h, w) -> (b, num_hidden, h, w)
+        b, _, h, w = steps[0].shape
+        hidden = cell = steps[0].new_zeros(b, self.num_hidden, h, w)
+        for x in steps:
+            i, f, c, o = self.conv(torch.cat([x, hidden], dim=1)).chunk(4, dim=1)
+            cell = hard_sigmoid(f) * cell + hard_sigmoid(i) * torch.tanh(c)
+            hidden = hard_sigmoid(o) * torch.tanh(cell)
+        return hidden
+
+
+def hard_sigmoid(x: Tensor) -> Tensor:
+    """That of Keras, whose slope is 1/5; PyTorch's has 1/6."""
+    return (0.2 * x + 0.5).clamp(0, 1)
+
+
+class AnomalyDetector(nn.Module):
+    """Where features differ from those around: (b, 8 * width, h, w) -> logits (b, 1, h, w)."""
+
+    def __init__(self, config: ManTraNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = 2 * config.width
+        self.reduce = nn.Conv2d(8 * config.width, c, 1, bias=False)
+        self.min_std = nn.Parameter(torch.full((1, c, 1, 1), 0.0 if config.faithful else 1.0))
+        self.lstm = ConvLSTM(c, config.num_hidden)
+        self.predict = nn.Conv2d(config.num_hidden, 1, 7, padding=3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            x = self.reduce(features.to(self.reduce.weight.dtype))  # (b, 2 * width, h, w)
+            over = (0, 2, 3) if self.config.faithful else (2, 3)
+            variance, mean = torch.var_mean(x, dim=over, correction=0, keepdim=True)
+            x = (x - mean) * (variance + 1e-3).rsqrt()
+            return self.predict(self.lstm(self.z_scores(x)))
+
+    def z_scores(self, x: Tensor) -> list[Tensor]:
+        """Distances to the windows' means and to the photo's, in the photo's standard deviations.
+
+        x and each: (b, c, h, w).
+        """
+        variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
+        # A square root has no gradient at 0, the variance of a flat photo.
+        std = torch.maximum(variance.clamp(min=1e-12).sqrt(), F.relu(self.min_std) + 1e-6)
+        means = [*(window_mean(x, side) for side in self.config.windows), mean]
+        return [((m - x) / std).abs() for m in means]
+
+
+class ManTraNet(Detector):
+    """Trace features and anomaly detector; see the module's header."""
+
+    stride: ClassVar[int] = 1
+
+    def __init__(self, config: ManTraNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or ManTraNetConfig()
+        self.features = TraceFeatures(config.width)
+        self.anomaly = AnomalyDetector(config)
+
+    def _logits(self, image: Tensor) -> Tensor:
+        return self.anomaly(self.features(2 * image - 1))
+
+
+_START = r"(?:(?:model|module)\.)*"
+_FEATURES, _ANOMALY = rf"{_START}(?:IMTFE\.)?", rf"{_START}(?:AnomalyDetector\.)?"
+_KIND = r"\.(weight|bias)"
+_RULES = (
+    (_FEATURES + r"init_conv\.weight", "features.plain.weight"),
+    (_FEATURES + r"BayarConv2D\.weight", "features.bayar.weight"),
+    (_FEATURES + r"SRMConv2D\.weight", "srm"),
+    (_FEATURES + r"middle_and_last_block\.(\d+)" + _KIND, r"features.layers.\1.\2"),
+    (_ANOMALY + r"adaptation\.weight", "anomaly.reduce.weight"),
+    (_ANOMALY + "sigma_F", "anomaly.min_std"),
+    (_ANOMALY + r"conv_lstm\.cell_list\.0\.conv" + _KIND, r"anomaly.lstm.conv.\1"),
+    (_ANOMALY + r"end\.0" + _KIND, r"anomaly.predict.\1"),
+)
+
+
+def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the PyTorch port (`MantraNetv4.pt`), bare or wrapped as "model", to ours; strict.
+
+    Raises WeightsError, too, for SRM kernels other than those of the paper.
+    """
+    out = renamed(state_dict.get("model", state_dict), _RULES)
+    srm = out.pop("srm", None)
+    if srm is not None and not torch.allclose(srm.float().cpu(), srm_kernels(), atol=1e-5):
+        raise WeightsError("SRMConv2D.weight does not hold the SRM kernels of the paper")
+    return out
+
+
+def mantranet(**config: Any) -> ManTraNet:
+    """ManTra-Net as released; fields of ManTraNetConfig as keyword arguments."""
+    return ManTraNet(ManTraNetConfig(**config))
+
+
+def mantranet_small(**config: Any) -> ManTraNet:
+    """ManTra-Net at a quarter of the width, with half of the recurrent channels."""
+    return mantranet(**{"width": 8, "num_hidden": 4, **config})
+
+
+OFFICIAL = Official(
+    repository=("ISICV/ManTraNet@59436db, converted by RonyAbecidan/ManTraNet-pytorch@1af95cd"),
+    licence="academic, non-commercial use only (University of Southern California)",
+    remap=remap,
+    config={"faithful": True},
+    files=("MantraNetv4.pt",),
+)
+
+for _name, _factory, _summary, _official in (
+    ("mantranet", mantranet, "3.8 M parameters, as released", OFFICIAL),
+    ("mantranet-small", mantranet_small, "0.25 M parameters", None),
+):
+    detectors.register(
+        _name,
+        _factory,
+        paper="ManTra-Net: Manipulation Tracing Network for Detection and Localization of Image "
+        "Forgeries with Anomalous Features, CVPR 2019",
+        licence="Apache-2.0 (the official code is for academic, non-commercial use; none taken)",
+        summary=_summary,
+        official=_official,
+    )

@@ -1,0 +1,290 @@
+"""PSCC-Net: "PSCC-Net: Progressive Spatio-Channel Correlation Network for Image Manipulation
+Detection and Localization".
+
+Liu, Liu, Chen and Liu, IEEE TCSVT 2022 (arXiv 2103.10596). Original code and weights:
+proteus1991/PSCC-Net @53e5ff7, both MIT. Written from the paper and a fact sheet of that code; no
+code taken. Licence of this file: Apache-2.0, as the project.
+
+A light HRNet (W18 small v2, with a stem that keeps the photo's size) gives maps at 1, 1/2, 1/4
+and 1/8. From the coarsest on, a map is correlated with itself over places and over channels and
+becomes a mask, which weighs the next finer map. Another head judges the whole photo.
+
+Where the authors' code is followed only by `faithful`, which their weights need:
+- it stretches the maps to those of a photo of 256x256 before both heads, whatever the photo's
+  size, and stretches the mask's probabilities back. By default the heads see the maps as they are;
+- it makes a map smaller by r for the correlation with a plain reshape, which turns r*r horizontal
+  bands into channels; the default gathers the r*r pixels of a square (pixel unshuffle). It also
+  reads the result of the channel correlation, (places, channels), as if it were (channels,
+  places); the default transposes it.
+
+What is always done in another way:
+- sides that are no multiples of 8 are padded and the logits cropped;
+- the masks are logits, and the two classes of the whole photo become one logit;
+- the backbone starts from random values of He et al. 2015 (theirs: of ImageNet);
+- the correlation over places is computed without keeping the matrix of n x n in memory; that over
+  channels is float32 also under autocast, as its sums run over all places.
+
+As in the paper, no correlation is divided by the number of its terms: use photos, or tiles, of
+about the size that the network was trained with. The cost of the correlations grows with the
+square of the photo's area.
+
+Size: 3.67 M parameters as published, 0.71 M with a stem of 16 and widths 8/16/32/64.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from overpaint.detectors.base import Detector, Findings
+from overpaint.detectors.psccnet_hrnet import (
+    BLOCK,
+    CONV_NORM,
+    Backbone,
+    Bottleneck,
+    ConvNorm,
+    backbone_rules,
+    resized,
+)
+from overpaint.errors import ConfigError
+from overpaint.registry import Official, detectors
+from overpaint.remap import renamed
+
+HEAD_SIZE = 256  # of the photo whose maps the authors' heads see, pixels
+REDUCTIONS = (4, 2, 2, 1)  # of the maps, finest first, before they are correlated
+
+
+@dataclass(frozen=True, slots=True)
+class PSCCNetConfig:
+    """What builds a PSCC-Net."""
+
+    stem: int = 64
+    """Channels of the first convolutions."""
+    widths: tuple[int, int, int, int] = (18, 36, 72, 144)
+    """Channels of the maps at 1, 1/2, 1/4 and 1/8 of the photo's size."""
+    faithful: bool = False
+    """Keep what the authors' weights rely on; see the module's header."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))  # JSON and YAML give lists
+        if len(self.widths) != 4 or min(self.stem, *self.widths) < 1:
+            raise ConfigError(
+                f"psccnet: stem must be positive and widths four positive numbers, not "
+                f"{self.stem} and {self.widths}"
+            )
+
+
+class SpatioChannelCorrelation(nn.Module):
+    """Attention over places and over channels, and a mask (section III-B): logits (b, 1, h, w)."""
+
+    def __init__(self, channels: int, reduction: int, faithful: bool) -> None:
+        super().__init__()
+        self.reduction, self.faithful = reduction, faithful
+        inner = channels * reduction**2
+        self.value, self.query, self.key = (nn.Conv2d(inner, inner, 1) for _ in range(3))
+        self.from_places = nn.Conv2d(channels, channels, 1)
+        self.from_channels = nn.Conv2d(channels, channels, 1)
+        self.weight_places = nn.Parameter(torch.ones(1))
+        self.weight_channels = nn.Parameter(torch.ones(1))
+        self.mask = nn.Sequential(
+            nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 1, 3, padding=1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = self._folded(x)  # (b, inner, h/r, w/r)
+        convs = (self.value, self.query, self.key)
+        value, query, key = (conv(small).flatten(2) for conv in convs)  # (b, inner, n)
+        places = _over_places(query, key, value).reshape(small.shape)
+        channels = _over_channels(query, key, value)
+        if self.faithful:
+            channels = channels.mT
+        channels = channels.reshape(small.shape)
+        z = x + self.weight_places * self.from_places(self._unfolded(places, x))
+        z = z + self.weight_channels * self.from_channels(self._unfolded(channels, x))
+        return self.mask(z)
+
+    def _folded(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c * r * r, h / r, w / r)."""
+        if not self.faithful:
+            return F.pixel_unshuffle(x, self.reduction)
+        b, c, h, w = x.shape
+        r = self.reduction
+        return x.reshape(b, c * r * r, h // r, w // r)
+
+    def _unfolded(self, small: Tensor, x: Tensor) -> Tensor:
+        """The inverse, to the shape of x."""
+        return small.reshape(x.shape) if self.faithful else F.pixel_shuffle(small, self.reduction)
+
+
+def _over_places(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Each place the mean of all, weighed by similarity; all (b, c, n)."""
+    # (b, 1, n, c), rows in one piece: else the matrix of n x n would be kept in memory
+    q, k, v = (x.mT.unsqueeze(1).contiguous() for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1).mT
+
+
+def _over_channels(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Channels gathered by the softmax of their products; all (b, c, n)."""
+    with torch.autocast(query.device.type, enabled=False):
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        weights = torch.softmax(query.to(dtype) @ key.to(dtype).mT, dim=-1)  # (b, c, c)
+        return (weights.mT @ value.to(dtype)).to(value.dtype)
+
+
+class ImageHead(nn.Module):
+    """From four maps to the logit of the whole photo, (b,)."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.widening = nn.ModuleList(Bottleneck(c, c, 2) for c in widths)
+        self.downward = nn.ModuleList(
+            ConvNorm(2 * fine, 2 * coarse, stride=2, bias=True) for fine, coarse in pairwise(widths)
+        )
+        self.last = ConvNorm(2 * widths[-1], 128, size=1, bias=True)
+        self.classifier = nn.Sequential(nn.Linear(128, 16), nn.ReLU(), nn.Linear(16, 2))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        x = self.widening[0](maps[0])
+        for widening, downward, finer in zip(
+            self.widening[1:], self.downward, maps[1:], strict=True
+        ):
+            x = widening(finer) + downward(x)
+        authentic, forged = self.classifier(self.last(x).mean(dim=(2, 3))).unbind(dim=1)
+        return forged - authentic
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What the training needs; the logits of all heads."""
+
+    masks: tuple[Tensor, Tensor, Tensor, Tensor]
+    """(b, 1, ., .) at 1, 1/2, 1/4 and 1/8 of the heads' size, which is the photo's or 256."""
+    score: Tensor
+    """(b,), of the whole photo."""
+
+
+class PSCCNet(Detector):
+    """Manipulation detector; see the module's header."""
+
+    stride: ClassVar[int] = 8
+
+    def __init__(self, config: PSCCNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or PSCCNetConfig()
+        self.backbone = Backbone(config.stem, config.widths)
+        self.correlations = nn.ModuleList(
+            SpatioChannelCorrelation(c, reduction, config.faithful)
+            for c, reduction in zip(config.widths, REDUCTIONS, strict=True)
+        )
+        self.image_head = ImageHead(config.widths)
+
+    def stages(self, image: Tensor) -> Stages:
+        """All heads' logits for a photo (b, 3, h, w) in [0, 1]; sides: multiples of 8."""
+        maps = self.backbone(image)
+        if self.config.faithful:
+            maps = [resized(x, [HEAD_SIZE >> i] * 2) for i, x in enumerate(maps)]
+        masks: list[Tensor] = []
+        for x, correlation in zip(maps[::-1], self.correlations[::-1], strict=True):
+            if masks:  # the coarser one
+                x = x * resized(torch.sigmoid(masks[-1]), x.shape[-2:])
+            masks.append(correlation(x))
+        coarsest, coarse, fine, finest = masks
+        return Stages((finest, fine, coarse, coarsest), self.image_head(maps))
+
+    def _examine(self, image: Tensor) -> Findings:
+        stages = self.stages(image)
+        return Findings(_logits_at(image.shape[-2:], stages.masks[0]), stages.score)
+
+    def _logits(self, image: Tensor) -> Tensor:
+        return self._examine(image).logits
+
+
+def _logits_at(size: Sequence[int], mask: Tensor) -> Tensor:
+    """Logits whose probabilities are those of `mask` brought to `size`."""
+    if list(mask.shape[-2:]) == list(size):
+        return mask
+    return torch.logit(resized(torch.sigmoid(mask.float()), size), eps=1e-6)
+
+
+_CORRELATION = (
+    ("g", "value"),
+    ("theta", "query"),
+    ("phi", "key"),
+    ("W_s", "from_places"),
+    ("W_c", "from_channels"),
+    (r"getmask\.(?P<part>[02])", r"mask.\g<part>"),
+)
+
+
+def _correlation_rules() -> Iterator[tuple[str, str]]:
+    for i in range(4):
+        yield rf"getmask{i + 1}\.gamma_s", f"{i}.weight_places"
+        yield rf"getmask{i + 1}\.gamma_c", f"{i}.weight_channels"
+        for pattern, to in _CORRELATION:
+            pattern = rf"getmask{i + 1}\.{pattern}\.(?P<value>weight|bias)"
+            yield pattern, rf"{i}.{to}.\g<value>"
+
+
+def _image_head_rules() -> Iterator[tuple[str, str]]:
+    for pattern, to in BLOCK:
+        yield rf"incre_modules\.(\d)\.0\.{pattern}", rf"widening.\1.{to}"
+    yield rf"downsamp_modules\.(\d)\.{CONV_NORM[0]}", rf"downward.\1.{CONV_NORM[1]}"
+    yield rf"final_layer\.{CONV_NORM[0]}", rf"last.{CONV_NORM[1]}"
+    yield r"classifier\.([02])\.(weight|bias)", r"classifier.\1.\2"
+
+
+_RULES = [
+    (rf"{file}\.(?:module\.)?{pattern}", f"{to_part}.{to}")
+    for file, to_part, rules in (
+        ("HRNet", "backbone", backbone_rules()),
+        ("NLCDetection", "correlations", _correlation_rules()),
+        ("DetectionHead", "image_head", _image_head_rules()),
+    )
+    for pattern, to in rules
+]
+
+
+def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the three published files to ours; strict.
+
+    state_dict: their tensors, each under the file's name (HRNet, NLCDetection, DetectionHead), a
+    dot and the published key.
+    """
+    return renamed(state_dict, _RULES)
+
+
+def psccnet(**config: Any) -> PSCCNet:
+    """PSCC-Net at the published widths; fields of PSCCNetConfig as keyword arguments."""
+    return PSCCNet(PSCCNetConfig(**config))
+
+
+def psccnet_small(**config: Any) -> PSCCNet:
+    """PSCC-Net with a stem of 16 and widths 8/16/32/64."""
+    return psccnet(**{"stem": 16, "widths": (8, 16, 32, 64), **config})
+
+
+OFFICIAL = Official(
+    repository="proteus1991/PSCC-Net@53e5ff7",
+    licence="MIT (the repository's)",
+    remap=remap,
+    config={"faithful": True},
+    files=("HRNet.pth", "NLCDetection.pth", "DetectionHead.pth"),
+)
+
+for _name, _factory, _summary, _official in (
+    ("psccnet", psccnet, "3.7 M parameters, the published widths", OFFICIAL),
+    ("psccnet-small", psccnet_small, "0.7 M parameters", None),
+):
+    detectors.register(
+        _name,
+        _factory,
+        paper="PSCC-Net: Progressive Spatio-Channel Correlation Network for Image Manipulation "
+        "Detection and Localization, TCSVT 2022, arXiv:2103.10596",
+        licence="Apache-2.0 (the official code and weights are MIT; none taken)",
+        summary=_summary,
+        official=_official,
+    )

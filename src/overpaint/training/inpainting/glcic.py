@@ -1,0 +1,91 @@
+"""Training of GLCIC in its three phases: the squared error, the discriminator, both together.
+
+Source: Iizuka et al. 2017 (ACM TOG 36(4)), section 3.3 and algorithm 1; the sides of the losses
+that it leaves open are those of otenim/GLCIC-PyTorch (MIT; facts only). No backbone is used.
+
+- The order of a joint step is that of algorithm 1: first the discriminator, with the plain
+  cross-entropy, then the completion network.
+- The completion network's adversarial term is the non-saturating one, as in that code; the paper
+  has log(1 - D).
+- A photo's own window lies at the hole of another sample, so that its place tells nothing; the
+  paper draws a random rectangle for it.
+- The published hole is one rectangle of at most the window's size. Here holes have any shape, and
+  the window, half the picture's side as published, is centred at what encloses the hole: it may
+  miss some of it.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from overpaint.data.sources import PhotoSource
+from overpaint.inpainters.glcic import GLCIC, ContextDiscriminator, local_window
+from overpaint.training import losses
+from overpaint.training.config import Section
+from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, Weight
+from overpaint.training.loop import Batch
+
+
+class GLCICLoss(Section):
+    """Eq. 4 and the phases, as published."""
+
+    adversarial_weight: Weight = 4e-4
+    completion_steps: int = Field(default=90_000, ge=0, description="of the squared error alone")
+    discriminator_steps: int = Field(
+        default=10_000, ge=0, description="of the discriminator alone, before both are trained"
+    )
+    discriminator_width: int = Field(default=64, gt=0)
+
+
+class GLCICTask(InpaintingTask[GLCIC, GLCICLoss]):
+    """Completion network against a global and a local discriminator; see `InpaintingTask`.
+
+    Raises ConfigError for samples whose side is not a multiple of 64.
+    """
+
+    architecture = GLCIC
+    loss_config = GLCICLoss
+
+    def __init__(
+        self,
+        run: InpainterRun,
+        photos: PhotoSource,
+        validation: PhotoSource,
+        assets: Path = Path(),
+    ) -> None:
+        super().__init__(run, photos, validation, assets)
+        if self.terms.adversarial_weight:
+            self.modules["discriminator"] = ContextDiscriminator(
+                width=self.terms.discriminator_width,
+                local_size=run.data.size // 2,
+                global_size=run.data.size,
+                activation_first=self.model.config.activation_first,
+            )
+
+    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+        terms, image, mask = self.terms, batch["image"], batch["mask"]
+        judged = "discriminator" in self.modules and step >= terms.completion_steps
+        painted = not judged or step >= terms.completion_steps + terms.discriminator_steps
+        with torch.set_grad_enabled(painted):
+            stages = self.model.stages(image, mask)
+        if judged:
+            self.modules["discriminator"].requires_grad_(True)
+            real = self._verdict(image, mask.roll(1, dims=0))
+            fake = self._verdict(stages.output.detach(), mask)
+            yield "discriminator", losses.discriminator_loss(real, fake) / 2
+        if not painted:
+            return
+        loss = ((stages.fill.float() - image) * mask).square().mean()  # eq. 2
+        if judged:
+            self.modules["discriminator"].requires_grad_(False)
+            fake = self._verdict(stages.output, mask)
+            loss = loss + terms.adversarial_weight * losses.generator_loss(fake)
+        yield "model", loss
+
+    def _verdict(self, image: Tensor, mask: Tensor) -> Tensor:
+        """The discriminator's logits (b, 1) for pictures (b, 3, size, size) and their windows."""
+        window = local_window(image, mask, image.shape[-1] // 2)
+        return self.modules["discriminator"](window, image).float()
