@@ -285,7 +285,8 @@ def test_the_variants_see_colours_in_another_order_and_from_minus_one() -> None:
     for faithful, order in ((False, [0, 1, 2]), (True, [2, 1, 0])):
         model = IIDNet(IIDNetConfig(**TINY, faithful=faithful)).eval()
         seen: list[Tensor] = []
-        model.enhancement.register_forward_pre_hook(lambda _, args, to=seen: to.append(args[0])  # type: ignore[misc])
+        keep = seen.append
+        model.enhancement.register_forward_pre_hook(lambda _, args, keep=keep: keep(args[0]))
         with torch.no_grad():
             assert model(image).shape == (1, 1, 16, 16)
         torch.testing.assert_close(seen[0], (image[:, order] - 0.5) / 0.5)
