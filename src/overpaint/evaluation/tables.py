@@ -35,7 +35,8 @@ class Layout:
     """Metric (or, with `metric` given, method) -> heading."""
     metric: str | None = None
     """When given, a table line is one set of weights, its columns are methods in this metric, or
-    "METHOD:METRIC" in another one. Weights without any of them have no line."""
+    "METHOD:METRIC" in another one. Weights without any of them have no line, unless none has any:
+    then nobody could measure it, and each line says so."""
     interval: bool = False
     """Show the 95 % interval."""
 
@@ -179,18 +180,17 @@ def _by_method(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
 
 def _by_weights(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
     found = {(r.weights, r.method, r.metric): r for r in rows}
-    lines = [
+    columns = [column.partition(":") for column in layout.columns]
+    cells = {
+        weights: [found.get((weights, m, metric or str(layout.metric))) for m, _, metric in columns]
+        for weights in dict.fromkeys(r.weights for r in rows)
+    }
+    measured = {weights: row for weights, row in cells.items() if any(row)} or cells
+    return [
         [layout.first, *layout.columns.values()],
         ["---", *["---:"] * len(layout.columns)],
+        *([weights, *(cell(c, layout.interval) for c in row)] for weights, row in measured.items()),
     ]
-    for weights in dict.fromkeys(r.weights for r in rows):
-        cells = []
-        for column in layout.columns:
-            method, _, metric = column.partition(":")
-            cells.append(found.get((weights, method, metric or str(layout.metric))))
-        if any(cells):
-            lines.append([weights, *(cell(c, layout.interval) for c in cells)])
-    return lines
 
 
 def fill(text: str, results: Path) -> str:
