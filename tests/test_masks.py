@@ -314,6 +314,13 @@ def test_in_ratio_and_ratio_bin_agree(low: float, high: float) -> None:
         assert masks.ratio_bin(mask) == f"{low * 100:.0f}-{high * 100:.0f}"
 
 
+def test_free_form_strokes_cover_every_share_up_to_sixty_percent() -> None:
+    ratios = [masks.hole_ratio(masks.free_form(64, 64, rng(seed))) for seed in range(200)]
+    assert min(ratios) >= 0.05
+    counts, _ = np.histogram(ratios, bins=np.arange(0.05, 0.61, 0.11))
+    assert (counts > 20).all()  # of about 40 in each of the five parts
+
+
 def test_in_ratio_gives_up_with_a_remedy() -> None:
     fn = masks.in_ratio(masks.get("lama-thick"), 0.9, 1.0, tries=5)
     with pytest.raises(InputError, match="5 tries; widen"):

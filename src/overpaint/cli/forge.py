@@ -26,8 +26,8 @@ def forge(
         list[str],
         typer.Option(
             "--masks",
-            help="brush, lama-thin, lama-medium, lama-thick, boxes, objects:FOLDER (white = "
-            "filled in) or keep:FOLDER (white = untouched); repeatable, drawn alike.",
+            help="brush, free-form, lama-thin, lama-medium, lama-thick, boxes, objects:FOLDER "
+            "(white = filled in) or keep:FOLDER (white = untouched); repeatable, drawn alike.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for pictures, masks and manifest.")],

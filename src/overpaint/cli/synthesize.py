@@ -28,8 +28,8 @@ Masks = Annotated[
     list[str] | None,
     typer.Option(
         "--masks",
-        help="brush, lama-thin, lama-medium, lama-thick, boxes, objects:FOLDER (white = "
-        "redrawn) or keep:FOLDER (white = untouched); repeatable, drawn alike.",
+        help="brush, free-form, lama-thin, lama-medium, lama-thick, boxes, objects:FOLDER "
+        "(white = redrawn) or keep:FOLDER (white = untouched); repeatable, drawn alike.",
     ),
 ]
 

@@ -19,8 +19,8 @@ What this implementation settles, or does another way than the paper or the auth
   constant away. `vector_region="hole"` lays the vector into the hole only, where it survives;
 - **`start="smooth"`, not in the paper, is for short trainings**: instance norms take the colours of
   a photo away, and thousands of steps pass before the generators put them back. G1 then sees the
-  hole filled by ever coarser averages of what is known, and each generator adds to what it sees
-  instead of drawing anew;
+  hole filled by ever coarser averages of what is known, and each generator adds to what it sees,
+  in units of the known pixels' contrast, instead of drawing anew;
 - where table 5 leaves the domain distance loss out, P and V are left out as well, for nothing
   else would train them.
 
@@ -135,15 +135,21 @@ class Generator(nn.Module):
             nn.init.normal_(self.last[1].weight, std=1e-3)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        seen = x[:, :3]
+        seen = x
         x = self.blocks(self.encoder(x))  # (b, 4c, h/4, w/4)
         for i in range(3):
             if self.attention is not None:
                 x = self.attention[i](x, mask)
             if i < 2:
                 x = self.upsample[i](x)  # (b, 2c, h/2, w/2), (b, c, h, w)
-        drawn = torch.tanh(self.last(x))
-        return (seen + drawn).clamp(0, 1) if self.adds else (drawn + 1) / 2
+        drawn = self.last(x)
+        if not self.adds:
+            return (torch.tanh(drawn) + 1) / 2
+        # The norms took the photo's contrast away, so what is added is in units of it.
+        photo, known = seen[:, :3], 1 - mask
+        around = photo - masked_mean(photo, known)[:, :, None, None]
+        contrast = masked_mean(around.square().mean(dim=1, keepdim=True), known).sqrt()
+        return (photo + contrast[:, :, None, None] * drawn).clamp(0, 1)
 
 
 class DomainPatternExtractor(nn.Module):
