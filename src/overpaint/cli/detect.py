@@ -1,7 +1,8 @@
 """`overpaint detect`: find inpainted regions in photos, write what was found, say it in words.
 
-Exit codes: 0 every photo was examined; 1 some could not be; 2 the command was used wrongly, or
-the model could not be loaded. What was found in a photo does not change the exit code.
+Exit codes: 0 every photo was examined, by every detector; 1 some could not be; 2 the command was
+used wrongly, or a model could not be loaded. What was found in a photo does not change the exit
+code.
 """
 
 import json
@@ -13,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from overpaint.inference.detect import DetectorRunner
-    from overpaint.inference.report import Writer
+    from overpaint.inference.report import Runner, Writer
 
 Record = dict[str, Any]
 
@@ -27,15 +27,28 @@ def detect(
     out: Annotated[
         Path, typer.Option("--out", help="Folder for heatmaps, masks, overlays and records.")
     ] = Path("overpaint-results"),
-    model: Annotated[
-        str, typer.Option("--model", help="Shipped name (see `overpaint models`) or weights file.")
-    ] = "nixnet-s",
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="Name (see `overpaint models`) or weights file; repeatable, and `all` for every "
+            "detector with weights here: several are fused. Default: nixnet-s.",
+        ),
+    ] = None,
+    folders: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--weights-dir",
+            help="Folder of more weights, for names and `all`; repeatable.",
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
             "--threshold",
             help="Probability 0..1 from which a pixel counts as inpainted. Default: the calibrated "
-            "one, at which 1 % of untouched photos raise a false alarm.",
+            "one, at which 1 % of untouched photos raise a false alarm; of several detectors 0.5 "
+            "on the fused heatmap, and without calibration 0.5.",
         ),
     ] = None,
     as_json: Annotated[
@@ -48,23 +61,28 @@ def detect(
     to --out; photos of one name get 8 digits from their path's hash. Inputs are never written over;
     results of an earlier run are. Photos are never scaled.
 
+    With several detectors these are of their mean: each is calibrated so that 0.5 is its own
+    default threshold, and those without calibration are left out. NAME.disagreement.png (16 bit)
+    is the standard deviation of the same, and NAME.json has each detector's own record.
+
     Exit code 0: all examined. 1: some failed, the rest is done. 2: wrong use. A photo without a
     trace is not shown to be authentic.
     """
     from overpaint.errors import OverpaintError
-    from overpaint.inference.detect import DetectorRunner
+    from overpaint.inference.detect import DEFAULT_MODEL, make_runner
+    from overpaint.inference.fusion import reason_of
     from overpaint.inference.report import Writer, failure
 
     if threshold is not None and not 0 <= threshold <= 1:
         raise typer.BadParameter("give a probability from 0 to 1", param_hint="--threshold")
     try:
-        runner = DetectorRunner(model, threshold=threshold)
+        runner = make_runner(models or [DEFAULT_MODEL], threshold=threshold, folders=folders or ())
         photos, problems = _find(paths)
         writer = Writer(out, photos)
     except OverpaintError as error:
         typer.echo(f"overpaint detect: {error}", err=True)
         raise typer.Exit(2) from error
-    records = [failure(path, error, runner) for path, error in problems]
+    records = [failure(path, runner, reason_of(error)) for path, error in problems]
     if as_json:
         for record in records:
             _print_json(record)
@@ -77,6 +95,10 @@ def detect(
     failed = sum("error" in record for record in records)
     if failed:
         typer.echo(f"{failed} of {len(records)} could not be examined", err=True)
+    in_part = sum(any("error" in d for d in record.get("detectors", ())) for record in records)
+    if in_part:
+        typer.echo(f"{in_part} of {len(records)} not by every detector", err=True)
+    if failed or in_part:
         raise typer.Exit(1)
 
 
@@ -106,12 +128,14 @@ def _find(paths: list[str]) -> tuple[list[Path], list[tuple[str, Exception]]]:
 
 
 def _is_own_result(path: Path) -> bool:
+    from overpaint.inference.report import PICTURES
+
     name, _, kind = path.stem.rpartition(".")
-    is_picture = path.suffix == ".png" and kind in ("heatmap", "mask", "overlay")
+    is_picture = path.suffix == ".png" and kind in PICTURES
     return is_picture and path.with_name(f"{name}.json").is_file()
 
 
-def _examine(photos: list[Path], runner: "DetectorRunner", writer: "Writer") -> Iterator[Record]:
+def _examine(photos: list[Path], runner: "Runner", writer: "Writer") -> Iterator[Record]:
     """The records, with a progress bar on stderr where that is a terminal."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
@@ -143,22 +167,48 @@ def _print_table(records: list[Record], out: Path) -> None:
 
     from overpaint.inference.report import CAVEAT
 
+    fused = any("detectors" in record for record in records)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("photo", overflow="fold")
+    if fused:
+        table.add_column("detector", overflow="fold")
     table.add_column("found", overflow="fold")
     table.add_column("score", justify="right")
     for record in records:
-        words = record.get("words") or f"could not be examined: {record['error']}"
-        score = f"{record['score']:.2f}" if "score" in record else "-"
-        # `Text`, because square brackets in a name are not markup.
-        table.add_row(Text(_printable(record["file"])), Text(_printable(words)), score)
+        photo = record["file"]
+        for row in (*record.get("detectors", ()), record):
+            names = (photo, row["model"]) if fused else (photo,)
+            words = row.get("words") or f"could not be examined: {row['error']}"
+            # `Text`, because square brackets in a name are not markup.
+            cells = (*names, words, _score(row))
+            table.add_row(*(Text(_printable(cell)) for cell in cells))
+            photo = ""  # once for all its detectors
     console = Console(highlight=False, markup=False)
     console.print(table)
-    for line in dict.fromkeys(r["threshold_words"] for r in records if "error" not in r):
-        console.print(line)
-    if any("error" not in record for record in records):
+    examined = [record for record in records if "error" not in record]
+    for line in dict.fromkeys(line for record in examined for line in _footer(record)):
+        console.print(_printable(line))
+    if examined:
         console.print(f"Heatmaps, masks, overlays and records: {_printable(str(out))}")
     console.print(CAVEAT)
+
+
+def _score(record: Record) -> str:
+    if "error" in record:
+        return "-"
+    return f"{record['score']:.2f}{'' if record['calibrated'] else '*'}"
+
+
+def _footer(record: Record) -> Iterator[str]:
+    """What the figures of a photo's rows mean."""
+    rows = [row for row in record.get("detectors", ()) if "error" not in row]
+    for row in rows:
+        yield f"{row['model']}: {row['threshold_words']}"
+    if rows:
+        yield record["fusion"]
+    yield record["threshold_words"]
+    if not all(row["calibrated"] for row in (*rows, record)):
+        yield "* uncalibrated: the value that 1 % of the heatmap exceeds, no probability"
 
 
 def _printable(text: str) -> str:

@@ -38,6 +38,9 @@ class Detector(nn.Module, ABC):
     """
 
     stride: ClassVar[int] = 1
+    tile: int = 1024
+    """Largest side, in pixels, of the tiles of a large photo; a multiple of `stride`. Smaller where
+    a photo of 12 megapixels would take more than 3 GB."""
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the logits, at least float32, of the input's size; positive means inpainted.

@@ -28,7 +28,8 @@ What is always done in another way:
 - sides that are no multiples of 8 are padded and the logits cropped (theirs are stretched);
 - the enhancement and the search for similar places are float32 also under autocast.
 
-Size: 5.78 M parameters at the published width of 32, 0.39 M at 8.
+Size: 5.78 M parameters at the published width of 32, 0.39 M at 8. A larger photo than one tile of
+1024 pixels is looked at in tiles, and similar places are those of the same tile.
 """
 
 from collections import OrderedDict

@@ -28,7 +28,8 @@ published file must hold the same ones. All of the first block, and what follows
 float32 also under autocast: noise and its deviations are differences of near numbers.
 
 Size: 3.80 M parameters as published; 0.25 M at width 8. All maps have the photo's size: one
-photo of 256x256 costs 543 GFLOP, and 39. Train on small crops.
+photo of 256x256 costs 543 GFLOP, and 39. Train on small crops. A larger photo than one tile of 768
+pixels is looked at in tiles, and "the whole photo" is then the tile.
 """
 
 from collections.abc import Mapping
@@ -212,6 +213,7 @@ class ManTraNet(Detector):
     """Trace features and anomaly detector; see the module's header."""
 
     stride: ClassVar[int] = 1
+    tile = 768
 
     def __init__(self, config: ManTraNetConfig | None = None) -> None:
         super().__init__()

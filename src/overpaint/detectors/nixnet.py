@@ -167,6 +167,8 @@ class NIXNet(Detector):
         super().__init__()
         self.config = config = config or NIXNetConfig()
         widths = config.widths
+        if widths[0] > 64:  # 1024 pixels would take 3 GB
+            self.tile = 768
         self.residual = SRMFilter()
         self.image_stream = Stream(widths) if config.image_stream else None
         self.noise_stream = Stream(widths) if config.noise_stream else None

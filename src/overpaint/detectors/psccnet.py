@@ -26,7 +26,8 @@ What is always done in another way:
 
 As in the paper, no correlation is divided by the number of its terms: use photos, or tiles, of
 about the size that the network was trained with. The cost of the correlations grows with the
-square of the photo's area.
+square of the photo's area. A larger photo than one tile of 512 pixels is looked at in tiles, each
+correlated with itself alone; the score is then the highest of theirs.
 
 Size: 3.67 M parameters as published, 0.71 M with a stem of 16 and widths 8/16/32/64.
 """
@@ -171,6 +172,7 @@ class PSCCNet(Detector):
     """Manipulation detector; see the module's header."""
 
     stride: ClassVar[int] = 8
+    tile = 512
 
     def __init__(self, config: PSCCNetConfig | None = None) -> None:
         super().__init__()

@@ -24,7 +24,12 @@ from overpaint.errors import WeightsError
 LOSSLESS, HIGH, MEDIUM, LOW = QUALITY_BANDS = ("lossless", "jpeg>=90", "jpeg75-90", "jpeg<75")
 
 Band = Literal[
-    "no trace found", "inconclusive", "strong trace", "outside the tested range", "uncalibrated"
+    "no verdict of its own",
+    "uncalibrated",
+    "outside the tested range",
+    "no trace found",
+    "inconclusive",
+    "strong trace",
 ]
 
 AREA = 0.01  # the share of a photo's pixels that lies above q99
@@ -100,6 +105,12 @@ class QualityBand(_Record):
     def score(self, statistic: float) -> float:
         """Calibrated score in [0, 1] of a photo's q99; never falls when q99 rises."""
         return sigmoid(self.slope * statistic + self.intercept)
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Logits of pixels, float32, to a scale that all detectors share: [0, 1], a half at the
+        default threshold, and as steep in log odds as the fitted score."""
+        scaled = (logits - np.float32(self.threshold_logit)) * np.float32(0.5 * self.slope)
+        return 0.5 + 0.5 * np.tanh(scaled)
 
     def false_alarms(self, logit: float) -> tuple[float | None, str | None]:
         """(rate in [0, 1], None) for a threshold given as a logit, or (None, why it is unknown).

@@ -4,18 +4,25 @@
   NIX-Net 32/64/128: no gain where it can be done without knowing the model, so it is left out.
 - The verdict rests on the calibrated thresholds alone. A threshold given by the caller changes
   the mask, the fraction and the regions, and is stated with its own false-alarm rate.
+- A large photo is looked at in tiles (`overpaint.inference.tiles`) of the detector's own size, so
+  that 12 megapixels take less than 3 GB. A detector's score of the whole photo is then the highest
+  of its tiles.
+- Several detectors, or "all", are fused (`overpaint.inference.fusion`).
 """
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from overpaint import __version__
+from overpaint.detectors.base import Detector
 from overpaint.errors import InputError, WeightsError
 from overpaint.images import Photo, read_image
 from overpaint.inference.calibration import (
@@ -28,22 +35,40 @@ from overpaint.inference.calibration import (
     sigmoid,
 )
 from overpaint.inference.detection import Detection
+from overpaint.inference.fusion import FusedDetection, FusedRunner
 from overpaint.inference.regions import find_regions
-from overpaint.inference.tiles import tiled
-from overpaint.weights import build, load_weights, read_record
+from overpaint.inference.selection import ALL, find, select
+from overpaint.inference.tiles import tiled_maps
+from overpaint.weights import WeightsRecord, build, load_weights
 
 if TYPE_CHECKING:
     from PIL import Image
 
 DEFAULT_MODEL = "nixnet-s"
 TILE = 1024
+"""Pixels, of a module that does not say its own."""
 OVERLAP = 128
+"""Pixels; at most a quarter of a tile."""
 
 MIN_REGION = 32 * 32
 """Pixels above the calibrated threshold in one piece that make a photo inconclusive."""
 
+NO_CALIBRATION = "these weights have no calibration; `overpaint calibrate` makes one"
+
 # Modes that become RGB without scaling or clipping.
 _PIL_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What a detector says of a photo."""
+
+    logits: np.ndarray
+    """float32 (h, w)."""
+    confidence: np.ndarray | None
+    """Logits, float32 (h, w), of a detector that says how far to trust each pixel."""
+    scores: tuple[float, ...]
+    """Logit of each tile, of a detector that judges the photo apart from its pixels."""
 
 
 class DetectorRunner:
@@ -54,13 +79,14 @@ class DetectorRunner:
         model: str | Path | nn.Module = DEFAULT_MODEL,
         *,
         threshold: float | None = None,
-        tile: int = TILE,
-        overlap: int = OVERLAP,
+        tile: int | None = None,
+        overlap: int | None = None,
         device: str = "cpu",
     ) -> None:
-        """model: shipped name, path of weights, or a detector module (which is uncalibrated, and
-        put into eval mode). threshold: on the heatmap, 0..1; None takes the calibrated one, with a
-        false-alarm rate of 1 %, or 0.5 without calibration. tile, overlap: see `tiles.tiled`.
+        """model: shipped or imported name, path of weights, or a detector module (which is
+        uncalibrated, and put into eval mode). threshold: on the heatmap, 0..1; None takes the
+        calibrated one, with a false-alarm rate of 1 %, or 0.5 without calibration. tile, overlap:
+        see `tiles.tiled`; None takes the detector's.
 
         Raises `WeightsError`, `UnknownNameError`, `InputError`.
         """
@@ -70,39 +96,66 @@ class DetectorRunner:
         if isinstance(model, nn.Module):
             module, self.name, self.weights_sha256 = model.eval(), type(model).__name__, None
         else:
-            record, state = load_weights(model, kind="detector")
+            record, state = load_weights(find(model).path, kind="detector")
             module = build(record, state)
             self.name, self.weights_sha256 = record.name, record.sha256
             if record.calibration is not None:
                 self.calibration = Calibration.load(record.folder / record.calibration)
         self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.threshold = threshold
-        self.tile, self.overlap, self.device = tile, overlap, device
+        self.device = device
+        self.stride = int(getattr(module, "stride", 1))
+        self.tile: int = getattr(module, "tile", TILE) if tile is None else tile
+        quarter = self.tile // 4 // self.stride * self.stride
+        self.overlap = min(OVERLAP, quarter) if overlap is None else overlap
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (h, w, 3) to float32 (h, w); `WeightsError` when the network gives no numbers."""
-        out = tiled(
-            self.module,
+        return self.look(pixels).logits
+
+    def look(self, pixels: np.ndarray) -> Seen:
+        """All that the detector says of uint8 (h, w, 3); errors as of `logits`."""
+        scores: list[float] = []
+
+        def fn(image: Tensor) -> Tensor:
+            if not isinstance(self.module, Detector):
+                return self.module(image)
+            found = self.module.examine(image)
+            if found.score is not None:
+                scores.append(float(found.score))
+            maps = (found.logits, found.confidence)
+            return torch.cat([x for x in maps if x is not None], dim=1)
+
+        maps = tiled_maps(
+            fn,
             pixels,
             tile=self.tile,
             overlap=self.overlap,
-            stride=int(getattr(self.module, "stride", 1)),
+            stride=self.stride,
             device=self.device,
         )
-        if not np.isfinite(out.min()) or not np.isfinite(out.max()):
+        if not np.isfinite([maps.min(), maps.max(), *scores]).all():
             raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")
-        return out
+        return Seen(maps[0], maps[1] if len(maps) > 1 else None, tuple(scores))
+
+    def fitted(self, quality: str) -> QualityBand | None:
+        """The calibration for photos of a quality band; None without."""
+        return self.calibration.bands.get(quality) if self.calibration else None
 
     def run(self, photo: Photo) -> Detection:
         """Detect in a photo that has been read; the time grows with its pixels."""
+        return self.run_with_logits(photo)[0]
+
+    def run_with_logits(self, photo: Photo) -> tuple[Detection, np.ndarray]:
+        """As `run`, with the logits float32 (h, w) that the heatmap is the sigmoid of."""
         started = time.perf_counter()
-        logits = self.logits(photo.pixels)
-        statistic = q99(logits)
+        seen = self.look(photo.pixels)
+        logits, statistic = seen.logits, q99(seen.logits)
         quality = quality_band(photo.jpeg_quality, photo.lossy)
-        fitted = self.calibration.bands.get(quality) if self.calibration else None
+        fitted = self.fitted(quality)
         default = fitted.threshold_logit if fitted else 0.0
         chosen = default if self.threshold is None else logit_of(self.threshold)
-        heatmap = torch.from_numpy(logits).sigmoid().numpy()
+        heatmap = _heat(logits)
         mask = logits >= chosen
         regions, num_regions = find_regions(mask, heatmap)
         band, reason = self._no_verdict(photo)
@@ -114,7 +167,9 @@ class DetectorRunner:
             band = _verdict(fitted, statistic, usual[0].area if usual else 0)
         caveats = self.calibration.caveats(*photo.pixels.shape[:2]) if self.calibration else ()
         rate, note = fitted.false_alarms(chosen) if fitted and not reason else (None, reason)
-        return Detection(
+        if len(seen.scores) > 1:
+            caveats = (*caveats, f"the image score is the highest of {len(seen.scores)} tiles")
+        found = Detection(
             path=photo.path if photo.sha256 else None,
             sha256=photo.sha256 or None,
             heatmap=heatmap,
@@ -135,12 +190,16 @@ class DetectorRunner:
             weights_sha256=self.weights_sha256,
             version=__version__,
             seconds=time.perf_counter() - started,
+            calibrated=fitted is not None,
+            image_score=sigmoid(max(seen.scores)) if seen.scores else None,
+            confidence=None if seen.confidence is None else _heat(seen.confidence),
         )
+        return found, logits
 
     def _no_verdict(self, photo: Photo) -> tuple[Band | None, str | None]:
         """(band, reason) where nothing can be said, otherwise (None, None)."""
         if self.calibration is None:
-            return "uncalibrated", "these weights have no calibration"
+            return "uncalibrated", NO_CALIBRATION
         reasons = self.calibration.outside(
             photo.height, photo.width, photo.jpeg_quality, photo.lossy
         )
@@ -155,34 +214,88 @@ def _verdict(fitted: QualityBand, statistic: float, largest_area: int) -> Band:
     return "no trace found"
 
 
+def _heat(logits: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(logits).sigmoid().numpy()
+
+
+@overload
 def detect(
     image: "str | Path | np.ndarray | Image.Image",
-    model: str | Path = DEFAULT_MODEL,
+    model: Literal["all"],
+    threshold: float | None = None,
+) -> FusedDetection: ...
+
+
+@overload
+def detect(
+    image: "str | Path | np.ndarray | Image.Image",
+    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
+    threshold: float | None = None,
+) -> Detection: ...
+
+
+def detect(
+    image: "str | Path | np.ndarray | Image.Image",
+    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     threshold: float | None = None,
 ) -> Detection:
     """Find inpainted regions in one photo of any size; nothing is scaled.
 
     image: path of a photo (best: its file's JPEG quality is then known), uint8 array (h, w, 3) in
-    RGB, or PIL image. model: shipped name or path of weights; the last few stay in memory.
-    threshold: on the heatmap, 0..1; None takes the calibrated one.
+    RGB, or PIL image. model: shipped or imported name, or path of weights; the last few stay in
+    memory. Several, or "all" that are here, give a `FusedDetection`.
+    threshold: on the heatmap, of several models on the fused one, 0..1; None takes the calibrated
+    one.
     Raises `ImageError` (unreadable file), `InputError` (wrong array, mode or threshold),
     `WeightsError` and `UnknownNameError`.
     """
     photo = as_photo(image)
-    return _runner(str(model), read_record(model).sha256, threshold).run(photo)
+    models = [model] if isinstance(model, str | Path) else list(model)
+    records = select(models)
+    weights = tuple((str(record.path), record.sha256) for record in records)
+    return _runner(weights, _is_fusion(models, records), threshold).run(photo)
+
+
+def make_runner(
+    models: Sequence[str | Path],
+    *,
+    threshold: float | None = None,
+    folders: Sequence[str | Path] = (),
+) -> DetectorRunner | FusedRunner:
+    """The runner of one model, or of several as a fusion; "all" is always one.
+
+    Arguments and errors as of `select` and `DetectorRunner`.
+    """
+    records = select(models, folders)
+    paths = [str(record.path) for record in records]
+    return _built(paths, _is_fusion(models, records), threshold)
 
 
 def load_detector(name: str | Path = DEFAULT_MODEL) -> nn.Module:
     """The detector with its weights, in eval mode: float (b, 3, h, w) in [0, 1] to logits
     (b, 1, h, w). Raises `WeightsError`, `UnknownNameError`."""
-    record, state = load_weights(name, kind="detector")
+    record, state = load_weights(find(name).path, kind="detector")
     return build(record, state)
 
 
+def _is_fusion(models: Sequence[str | Path], records: Sequence[WeightsRecord]) -> bool:
+    return len(records) > 1 or ALL in models
+
+
+def _built(
+    paths: Sequence[str], fusion: bool, threshold: float | None
+) -> DetectorRunner | FusedRunner:
+    if fusion:
+        return FusedRunner([DetectorRunner(path) for path in paths], threshold=threshold)
+    return DetectorRunner(paths[0], threshold=threshold)
+
+
 @lru_cache(maxsize=4)
-def _runner(model: str, sha256: str, threshold: float | None) -> DetectorRunner:
-    """The hash is part of the key, so that weights that were replaced are loaded anew."""
-    return DetectorRunner(model, threshold=threshold)
+def _runner(
+    weights: tuple[tuple[str, str], ...], fusion: bool, threshold: float | None
+) -> DetectorRunner | FusedRunner:
+    """weights: paths and hashes, these so that weights that were replaced are loaded anew."""
+    return _built([path for path, _ in weights], fusion, threshold)
 
 
 def as_photo(image: "str | Path | np.ndarray | Image.Image") -> Photo:

@@ -8,8 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from overpaint.errors import OverpaintError
 from overpaint.inference.calibration import Band
 from overpaint.inference.regions import Region
+
+# RuntimeError: what torch raises when memory runs out.
+FAILURES = (OverpaintError, OSError, MemoryError, RuntimeError)
+"""What may happen to a photo in a detector, and does not stop the other photos and detectors."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,11 +38,12 @@ class Detection:
     statistic: float
     """q99: the logit that 1 % of the pixels exceed."""
     score: float
-    """Calibrated, in [0, 1]: half where inpainted and untouched are equally likely, if they come
-    equally often. The heatmap's value at q99 when the weights have no calibration."""
+    """In [0, 1]; where `calibrated`, half where inpainted and untouched are equally likely, if they
+    come equally often. Otherwise the heatmap's value at q99."""
     band: Band
     reason: str | None
-    """Why there is no verdict ("outside the tested range", "uncalibrated"), otherwise None."""
+    """Why there is no verdict (band "outside the tested range", "uncalibrated", "no verdict of
+    its own"), otherwise None."""
     threshold: float
     """On the heatmap, 0..1."""
     false_alarm_rate: float | None
@@ -53,6 +59,14 @@ class Detection:
     version: str
     seconds: float
     """Time in the detector, without reading and writing files."""
+    calibrated: bool = True
+    """Whether score and default threshold were fitted for photos of this quality; otherwise that
+    threshold is 0.5."""
+    image_score: float | None = None
+    """In [0, 1], of a detector that judges the whole photo apart from its pixels; uncalibrated, and
+    of a photo in tiles the highest of theirs."""
+    confidence: np.ndarray | None = None
+    """float32 (h, w) in [0, 1]: how far to trust each pixel, of a detector that says so."""
 
     @property
     def width(self) -> int:
@@ -63,10 +77,15 @@ class Detection:
         return self.heatmap.shape[0]
 
     @property
+    def extent(self) -> str:
+        """The mask in words: "3.1 % of the photo, 2 regions"."""
+        count = f"{self.num_regions or 'no'} region{'' if self.num_regions == 1 else 's'}"
+        return f"{percent(self.fraction)} of the photo, {count}"
+
+    @property
     def words(self) -> str:
         """The verdict in one line: "strong trace of inpainting: 3.1 % of the photo, 2 regions"."""
-        count = f"{self.num_regions or 'no'} region{'' if self.num_regions == 1 else 's'}"
-        extent = f"{percent(self.fraction)} of the photo, {count}"
+        extent = self.extent
         if self.band == "strong trace":
             return f"strong trace of inpainting: {extent}"
         if self.band == "inconclusive":
@@ -79,7 +98,8 @@ class Detection:
     @property
     def threshold_words(self) -> str:
         """The threshold and its false-alarm rate in one line."""
-        at = f"threshold {probability(self.threshold)} for {self.quality}"
+        of = f"for {self.quality}" if self.calibrated else "of the uncalibrated heatmap"
+        at = f"threshold {probability(self.threshold)} {of}"
         if self.false_alarm_rate is None:
             return f"{at}: false-alarm rate unknown ({self.false_alarm_note})"
         return (

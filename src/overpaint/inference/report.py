@@ -2,6 +2,9 @@
 
 - Per photo: NAME.heatmap.png (16 bit, 65535 = 1), NAME.mask.png (white = inpainted),
   NAME.overlay.png and NAME.json. NAME is the photo's name without its suffix.
+- NAME.confidence.png (16 bit, 65535 = full trust) of a detector that says how far to trust each
+  pixel, and NAME.disagreement.png (16 bit, 65535 = 1, of at most 0.5) of several detectors. The
+  record of several is that of their mean, with one record per detector in `detectors`.
 - Photos of one run whose names would collide each get the first 8 hexadecimal digits of the SHA-256
   of their absolute path behind the name: the same on every run, whatever the order.
 - An input of the run is never written over, whatever name leads to it.
@@ -22,17 +25,18 @@ from typing import Any
 import numpy as np
 
 from overpaint import __version__
-from overpaint.errors import ImageError, OverpaintError
+from overpaint.errors import ImageError
 from overpaint.images import Photo, read_image, write_bytes, write_png
 from overpaint.inference.detect import DetectorRunner
-from overpaint.inference.detection import Detection
+from overpaint.inference.detection import FAILURES, Detection
+from overpaint.inference.fusion import Failure, FusedDetection, FusedRunner, reason_of
 
 CAVEAT = (
     "A photo without a trace is not shown to be authentic: other edits, and inpainting that was "
     "saved anew at low quality, may leave none."
 )
 
-PICTURES = ("heatmap", "mask", "overlay")
+PICTURES = ("heatmap", "mask", "overlay", "confidence", "disagreement")
 
 # Evenly spaced in heat, from 0 to 1; the luminance rises from end to end.
 _RAMP = np.array(
@@ -41,16 +45,34 @@ _RAMP = np.array(
 _STRIP = 256  # rows of the overlay made at a time, so that memory stays bounded
 
 Record = dict[str, Any]
+Runner = DetectorRunner | FusedRunner
 
 
 def record(found: Detection) -> Record:
     """The JSON record of a detection, without the paths of pictures. All values are finite."""
+    out = _record(found)
+    if isinstance(found, FusedDetection):
+        out |= {
+            "fusion": found.fusion_words,
+            "fused": list(found.fused),
+            "disagreement_q99": round(found.disagreement_q99, 6),
+            "detectors": [
+                failure(found.path, d, d.error) if isinstance(d, Failure) else _record(d)
+                for d in found.detectors
+            ],
+        }
+    return out
+
+
+def _record(found: Detection) -> Record:
     return {
         "file": str(found.path) if found.path else None,
         "sha256": found.sha256,
         "width": found.width,
         "height": found.height,
         "score": round(found.score, 6),
+        "calibrated": found.calibrated,
+        "image_score": None if found.image_score is None else round(found.image_score, 6),
         "band": found.band,
         "words": found.words,
         "fraction": found.fraction,
@@ -125,18 +147,29 @@ class Writer:
 
     def write(self, photo: Photo, found: Detection, name: str) -> Record:
         """Write pictures and record; returns the record with their paths. Raises `ImageError`."""
-        paths = {kind: self.out / f"{name}.{kind}.png" for kind in PICTURES}
+        paths = {kind: self.out / f"{name}.{kind}.png" for kind in _kinds(found)}
         json_path = self.out / f"{name}.json"
         for path in (*paths.values(), json_path):
             if _identity(path) in self._inputs:
                 raise ImageError(f"{path}: would write over a photo of this run; use another --out")
-        heat = np.rint(found.heatmap * 65535).astype(np.uint16)
-        write_png(paths["heatmap"], heat)
-        write_png(paths["mask"], found.mask.astype(np.uint8) * 255)
-        write_png(paths["overlay"], overlay(photo.pixels, found.heatmap, found.mask))
+        for kind, path in paths.items():
+            write_png(path, _picture(kind, photo, found))
         full = record(found) | {kind: str(path) for kind, path in paths.items()}
         write_bytes(json_path, (json.dumps(full, indent=1, allow_nan=False) + "\n").encode())
         return full
+
+
+def _kinds(found: Detection) -> list[str]:
+    """Which of `PICTURES` there are."""
+    return [k for k in PICTURES if k == "overlay" or getattr(found, k, None) is not None]
+
+
+def _picture(kind: str, photo: Photo, found: Detection) -> np.ndarray:
+    if kind == "overlay":
+        return overlay(photo.pixels, found.heatmap, found.mask)
+    if kind == "mask":
+        return found.mask.astype(np.uint8) * 255
+    return np.rint(getattr(found, kind) * 65535).astype(np.uint16)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -148,7 +181,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def examine(paths: Sequence[Path], runner: DetectorRunner, writer: Writer) -> Iterator[Record]:
+def examine(paths: Sequence[Path], runner: Runner, writer: Writer) -> Iterator[Record]:
     """Detect in one photo after the other and write what was found; yields the records.
 
     A photo that fails gives a record with `error`, and the run goes on.
@@ -156,22 +189,21 @@ def examine(paths: Sequence[Path], runner: DetectorRunner, writer: Writer) -> It
     for path, name in zip(paths, names(paths), strict=True):
         try:
             yield _examine_one(path, name, runner, writer)
-        # RuntimeError: what torch raises when memory runs out.
-        except (OverpaintError, OSError, MemoryError, RuntimeError) as error:
-            yield failure(path, error, runner)
+        except FAILURES as error:
+            yield failure(path, runner, reason_of(error))
 
 
-def _examine_one(path: Path, name: str, runner: DetectorRunner, writer: Writer) -> Record:
+def _examine_one(path: Path, name: str, runner: Runner, writer: Writer) -> Record:
     photo = read_image(path)
     return writer.write(photo, runner.run(photo), name)
 
 
-def failure(path: str | Path, error: BaseException, runner: DetectorRunner) -> Record:
-    """The record of a photo that could not be examined."""
+def failure(path: str | Path | None, by: Runner | Failure, error: str) -> Record:
+    """The record of a photo that a detector, or all of them, could not examine."""
     return {
-        "file": str(path),
-        "error": str(error) or type(error).__name__,
-        "model": runner.name,
-        "weights_sha256": runner.weights_sha256,
+        "file": str(path) if path else None,
+        "error": error,
+        "model": by.model if isinstance(by, Failure) else by.name,
+        "weights_sha256": by.weights_sha256,
         "version": __version__,
     }

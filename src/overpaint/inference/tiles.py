@@ -9,6 +9,10 @@
 - The weights are products of one ramp along each axis and sum to one along each, so one
   accumulator the size of the photo is enough.
 - A photo given as uint8 stays uint8; one tile at a time becomes float.
+- What a network compares over the whole photo, it compares over one tile here, as each tile is a
+  photo of its own to it: the means and deviations of ManTra-Net, the correlations of PSCC-Net, the
+  similar places of IID-Net, the attention and the score of TruFor. NIX-Net and LDICN look at
+  neighbourhoods only.
 """
 
 from collections.abc import Callable
@@ -31,22 +35,38 @@ def tiled(
     stride: int = 8,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """Logits of a photo, float32 (h, w).
+    """Logits of a photo, float32 (h, w): the first of the `tiled_maps`."""
+    return tiled_maps(fn, image, tile=tile, overlap=overlap, stride=stride, device=device)[0]
 
-    `fn` maps a float tensor (1, 3, h, w) in [0, 1], channels last, to logits (1, 1, h, w). `image`
+
+def tiled_maps(
+    fn: TileFn,
+    image: np.ndarray | torch.Tensor,
+    *,
+    tile: int = 1024,
+    overlap: int = 128,
+    stride: int = 8,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Maps of a photo, float32 (c, h, w).
+
+    `fn` maps a float tensor (1, 3, h, w) in [0, 1], channels last, to maps (1, c, h, w). `image`
     is uint8 (h, w, 3) or such a tensor. `tile` (the largest side) and `overlap` are pixels and
     multiples of `stride`; `overlap` is at most half a tile. `InputError` otherwise.
     """
     _check(image, tile, overlap, stride)
     height, width = image.shape[:2] if isinstance(image, np.ndarray) else image.shape[-2:]
     rows, columns = (windows(n, tile, overlap, stride) for n in (height, width))
-    out = np.zeros((height, width), dtype=np.float32)
+    out = np.zeros((0, height, width), dtype=np.float32)
     with torch.inference_mode():
         for top, weight_y in rows:
             for left, weight_x in columns:
                 part = (slice(top, top + weight_y.size), slice(left, left + weight_x.size))
-                logits = fn(_cut(image, part).to(device, memory_format=torch.channels_last))
-                out[part] += logits[0, 0].float().cpu().numpy() * np.outer(weight_y, weight_x)
+                maps = fn(_cut(image, part).to(device, memory_format=torch.channels_last))[0]
+                if not len(out):
+                    out = np.zeros((len(maps), height, width), dtype=np.float32)
+                for sums, values in zip(out, maps.float().cpu().numpy(), strict=True):
+                    sums[part] += values * np.outer(weight_y, weight_x)
     return out
 
 

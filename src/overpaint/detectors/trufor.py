@@ -1,0 +1,304 @@
+"""TruFor: "Leveraging all-round clues for trustworthy image forgery detection and localization".
+
+Guillaro, Cozzolino, Sud, Dufour and Verdoliva, CVPR 2023, arXiv:2212.10957. Original code and
+weights: grip-unina/TruFor @ae54475, licence of GRIP-UNINA, non-profit and informational use only.
+Written from the paper and a fact sheet of that code; no code taken. Licence of this file:
+Apache-2.0, as the project; that of the published weights stays theirs.
+
+A learned camera fingerprint, Noiseprint++, and the photo go through one dual encoder
+(trufor_backbone.py). One head says which pixels are forged, one how far to trust that, and the
+score of the photo comes from statistics of both maps.
+
+With `faithful`, as published:
+- 8-bit values are divided by 256, not by 255;
+- sides that are no multiples of 32 are not padded: coarse maps are stretched unevenly, and
+  attention does not see the last rows and columns that fill no whole key. Photos with a side below
+  29 pixels are padded all the same (the original fails). Without `faithful`, the base class pads,
+  and the score counts the at most 31 repeated rows and columns.
+
+What is done another way than in the authors' code, with the same result:
+- the two classes become one logit, their difference;
+- the heads multiply their two linear layers and apply them before the upsampling, so that no map
+  of 2048 channels is made. Upsampling weights sum to 1, so the order is free;
+- Noiseprint++ is float32 also under autocast. With bfloat16, what the published one gives for a
+  photo correlates by 0.66 to 0.82 with what it should be (five crops of four photos).
+
+The training of the authors has three phases: Noiseprint++ (contrastive, on untouched photos), then
+the encoder and the head with Noiseprint++ frozen, then the confidence and the score with all else
+frozen. The network here freezes nothing, and Noiseprint++ starts with plain batch norms. The
+published noiseprint++.th fits alone:
+`noiseprint.load_state_dict(file["network"])`.
+
+Size in parameters: 68.7 M as published, of which 0.56 M are Noiseprint++'s.
+
+Memory, measured: 790 bytes a pixel beside the 0.3 GB of the weights, nearly all for the maps of
+Noiseprint++ at full resolution. A 12-megapixel photo at once needs 9.5 GB, a tile of 1024 pixels
+0.8 GB, one of 2048 pixels 3.3 GB. (With tables of attention scores, as published, stage 1 alone
+would hold 750,000 by 11,700 of them at 12 megapixels: 35 GB.) A larger photo than one tile of 1024
+pixels is looked at in tiles, and the score is then the highest of theirs; the authors show whole
+photos, so take larger tiles where the memory is there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from overpaint.contract import check_image, check_shape
+from overpaint.detectors.base import Detector, Findings
+from overpaint.detectors.trufor_backbone import DualEncoder
+from overpaint.errors import ConfigError
+from overpaint.registry import Official, detectors
+from overpaint.remap import renamed
+
+NUM_STAGES = 4
+NOISE_DEPTH = 17  # convolutions of Noiseprint++
+SMALLEST = 29  # pixels, so that stage 1 has one whole key
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+
+
+@dataclass(frozen=True, slots=True)
+class TruForConfig:
+    """What builds a TruFor."""
+
+    widths: tuple[int, ...] = (64, 128, 320, 512)
+    """Channels of the encoder's four stages, multiples of `heads`."""
+    heads: tuple[int, ...] = (1, 2, 5, 8)
+    """Attention heads of each stage."""
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    """Transformer blocks of each stage and stream."""
+    head_width: int = 512
+    """Channels of the two heads."""
+    noise_width: int = 64
+    """Channels of Noiseprint++."""
+    drop_path: float = 0.1
+    """Stochastic depth in the last block, in training."""
+    faithful: bool = False
+    """Take the photo in as the authors do; see the module's header."""
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "heads", "depths"):  # JSON and YAML give lists
+            values = tuple(getattr(self, name))
+            object.__setattr__(self, name, values)
+            if len(values) != NUM_STAGES or min(values) < 1:
+                raise ConfigError(f"trufor: {name} must be four positive numbers, not {values}")
+        if any(c % n for c, n in zip(self.widths, self.heads, strict=True)):
+            raise ConfigError(f"trufor: widths {self.widths}: need multiples of heads {self.heads}")
+        if min(self.head_width, self.noise_width) < 1 or not 0 <= self.drop_path < 1:
+            raise ConfigError("trufor: the widths must be positive, and drop_path in [0, 1)")
+
+
+def noiseprint(width: int = 64) -> nn.Sequential:
+    """Noiseprint++ without its weights: a photo (b, 3, h, w) in [0, 1] to (b, 1, h, w)."""
+    layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.ReLU(inplace=True)]
+    for _ in range(NOISE_DEPTH - 2):
+        conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        layers += [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    layers.append(nn.Conv2d(width, 1, 3, padding=1))
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return nn.Sequential(*layers)
+
+
+class Head(nn.Module):
+    """SegFormer's decoder: four maps, finest first, to (b, num_outputs, h / 4, w / 4)."""
+
+    def __init__(self, widths: tuple[int, ...], width: int, num_outputs: int, eps: float) -> None:
+        """eps: of the batch norm."""
+        super().__init__()
+        self.project = nn.ModuleList(nn.Linear(c, width) for c in widths)
+        self.fuse = nn.Conv2d(NUM_STAGES * width, width, 1)
+        self.norm = nn.BatchNorm2d(width, eps)
+        self.drop = nn.Dropout2d(0.1)
+        self.predict = nn.Conv2d(width, num_outputs, 1)
+        for conv in (self.fuse, self.predict):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        parts = self.fuse.weight.chunk(NUM_STAGES, dim=1)[::-1]  # published coarsest first
+        total = self.fuse.bias[:, None, None]  # type: ignore[index]
+        for x, project, part in zip(maps, self.project, parts, strict=True):
+            part = part.flatten(1)
+            weight, bias = part @ project.weight, part @ project.bias  # type: ignore[operator]
+            y = F.conv2d(x, weight[..., None, None], bias)
+            total = total + enlarged(y, maps[0].shape[-2:])
+        return self.predict(self.drop(F.relu(self.norm(total), inplace=True)))
+
+
+def enlarged(x: Tensor, size: torch.Size) -> Tensor:
+    """x (b, c, h, w), bilinearly at another size."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def statistics(x: Tensor, log_weights: Tensor) -> Tensor:
+    """Soft minimum, soft maximum, mean and mean square of x (b, 1, h, w), each weighted: (b, 4).
+
+    log_weights: as x, of any scale; their exponentials are made to sum to 1 over each picture.
+    """
+    x = x.flatten(1)
+    log_w = log_weights.flatten(1).log_softmax(dim=1)
+    w = log_w.exp()
+    low, high = -torch.logsumexp(log_w - x, dim=1), torch.logsumexp(log_w + x, dim=1)
+    return torch.stack([low, high, (w * x).sum(dim=1), (w * x * x).sum(dim=1)], dim=1)
+
+
+class TruFor(Detector):
+    """Forged pixels, confidence and score of a photo; see the module's header."""
+
+    stride: ClassVar[int] = 32
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: TruForConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or TruForConfig()
+        widths = config.widths
+        self.noiseprint = noiseprint(config.noise_width)
+        self.encoder = DualEncoder(widths, config.heads, config.depths, config.drop_path)
+        self.head = Head(widths, config.head_width, num_outputs=2, eps=1e-3)
+        self.confidence = Head(widths, config.head_width, num_outputs=1, eps=1e-5)
+        self.score = nn.Sequential(
+            nn.Linear(8, 128), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(128, 1)
+        )
+        self.register_buffer("mean", torch.tensor(MEAN).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).reshape(3, 1, 1), persistent=False)
+
+    def examine(self, image: Tensor) -> Findings:
+        """As of the base class; with `faithful` the photo is not padded."""
+        if self.config.faithful and image.ndim == 4 and min(image.shape[-2:]) >= SMALLEST:
+            (check_shape if self.training else check_image)(image)
+            return self._examine(image)
+        return super().examine(image)
+
+    def _examine(self, image: Tensor) -> Findings:
+        if self.config.faithful:
+            image = image * (255 / 256)
+        with torch.autocast(image.device.type, enabled=False):  # bfloat16 would lose the noise
+            noise = self.noiseprint(image.to(self.mean.dtype)).expand(-1, 3, -1, -1)  # (b, 3, h, w)
+        maps = self.encoder((image - self.mean) / self.std, noise)  # (b, c, h/4, w/4) ... h/32
+        untouched, forged = self.head(maps).chunk(2, dim=1)  # (b, 1, h/4, w/4)
+        dtype = torch.promote_types(forged.dtype, torch.float32)
+        size = image.shape[-2:]
+        logits = enlarged((forged - untouched).to(dtype), size)  # (b, 1, h, w)
+        confidence = enlarged(self.confidence(maps).to(dtype), size)
+        plain = statistics(confidence, torch.zeros_like(confidence))
+        trusted = statistics(logits, F.logsigmoid(confidence))
+        score = self.score(torch.cat([plain, trusted], dim=1)).flatten()  # (b, 8) -> (b,)
+        return Findings(logits, score.to(dtype), confidence)
+
+    def _logits(self, image: Tensor) -> Tensor:
+        return self._examine(image).logits
+
+
+def _rules() -> list[tuple[str, str]]:
+    rules = [(r"dncnn\.(\d+\.\w+)", r"noiseprint.\1"), (r"detection\.([03]\.\w+)", r"score.\1")]
+    for theirs, ours in (("decode_head", "head"), ("decode_head_conf", "confidence")):
+        rules += [
+            (rf"{theirs}\.linear_fuse\.0\.(\w+)", rf"{ours}.fuse.\1"),
+            (rf"{theirs}\.linear_fuse\.1\.(\w+)", rf"{ours}.norm.\1"),
+            (rf"{theirs}\.linear_pred\.(\w+)", rf"{ours}.predict.\1"),
+        ]
+        rules += [
+            (rf"{theirs}\.linear_c{s + 1}\.proj\.(\w+)", rf"{ours}.project.{s}.\1")
+            for s in range(NUM_STAGES)
+        ]
+    for s in range(NUM_STAGES):
+        rules += _stage_rules("", s, "image") + _stage_rules("extra_", s, "noise")
+    return rules + _exchange_rules("1", "image") + _exchange_rules("2", "noise")
+
+
+def _stage_rules(prefix: str, s: int, stream: str) -> list[tuple[str, str]]:
+    theirs, ours = rf"backbone\.{prefix}", f"encoder.{stream}.{s}"
+    block = rf"{theirs}block{s + 1}\.(\d+)\."
+    parts = {
+        "norm1": "norm_1",
+        "norm2": "norm_2",
+        r"attn\.q": "attention.query",
+        r"attn\.kv": "attention.key_value",
+        r"attn\.sr": "attention.reduce.conv",
+        r"attn\.norm": "attention.reduce.norm",
+        r"attn\.proj": "attention.out",
+        r"mlp\.fc1": "ffn.widen",
+        r"mlp\.dwconv\.dwconv": "ffn.depthwise",
+        r"mlp\.fc2": "ffn.narrow",
+    }
+    return [
+        (rf"{theirs}patch_embed{s + 1}\.proj\.(\w+)", rf"{ours}.embed.conv.\1"),
+        (rf"{theirs}patch_embed{s + 1}\.norm\.(\w+)", rf"{ours}.embed.norm.\1"),
+        (rf"{theirs}norm{s + 1}\.(\w+)", rf"{ours}.norm.\1"),
+        *((rf"{block}{old}\.(\w+)", rf"{ours}.blocks.\1.{new}.\2") for old, new in parts.items()),
+    ]
+
+
+def _exchange_rules(number: str, stream: str) -> list[tuple[str, str]]:
+    cross = r"backbone\.FFMs\.(\d)\.cross\."
+    fuse = rf"encoder.fuse.\1.{stream}"
+    return [
+        (rf"{cross}channel_proj{number}\.(\w+)", rf"{fuse}.split.\2"),
+        (rf"{cross}cross_attn\.kv{number}\.(\w+)", rf"{fuse}.key_value.\2"),
+        (rf"{cross}end_proj{number}\.(\w+)", rf"{fuse}.merge.\2"),
+        (rf"{cross}norm{number}\.(\w+)", rf"{fuse}.norm.\2"),
+    ]
+
+
+_SHARED = [
+    (r"backbone\.FRMs\.(\d)\.channel_weights\.mlp\.([02]\.\w+)", r"encoder.rectify.\1.channels.\2"),
+    (r"backbone\.FRMs\.(\d)\.spatial_weights\.mlp\.([02]\.\w+)", r"encoder.rectify.\1.places.\2"),
+    (r"backbone\.FFMs\.(\d)\.channel_emb\.residual\.(\w+)", r"encoder.fuse.\1.shortcut.\2"),
+    (r"backbone\.FFMs\.(\d)\.channel_emb\.channel_embed\.(\d\.\w+)", r"encoder.fuse.\1.embed.\2"),
+    (r"backbone\.FFMs\.(\d)\.channel_emb\.norm\.(\w+)", r"encoder.fuse.\1.norm.\2"),
+]
+_RULES = [(rf"(?:state_dict\.)?(?:module\.)?{p}", new) for p, new in _rules() + _SHARED]
+
+
+def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of a published checkpoint to ours; strict.
+
+    state_dict: the file's content, {"state_dict": ..., ...}, nested or with keys joined by dots, or
+    the network's alone. The state of the optimiser, in checkpoints of a training, is left out.
+    """
+    return renamed(state_dict.get("state_dict", state_dict), _RULES, drop=[r"optimizer\..*"])
+
+
+def trufor(**config: Any) -> TruFor:
+    """TruFor as published; fields of TruForConfig as keyword arguments."""
+    return TruFor(TruForConfig(**config))
+
+
+def trufor_small(**config: Any) -> TruFor:
+    """TruFor with thinner and fewer blocks, and Noiseprint++ at a quarter of its width."""
+    small = {
+        "widths": (16, 32, 64, 80),
+        "heads": (1, 2, 4, 5),
+        "depths": (2, 2, 2, 1),
+        "head_width": 64,
+        "noise_width": 16,
+    }
+    return trufor(**{**small, **config})
+
+
+OFFICIAL = Official(
+    repository="grip-unina/TruFor@ae54475",
+    licence="GRIP-UNINA, non-profit and informational use only, with citation",
+    remap=remap,
+    config={"faithful": True},
+    files=("trufor.pth.tar",),
+)
+
+for _name, _factory, _summary, _official in (
+    ("trufor", trufor, "68.7 M parameters, as published", OFFICIAL),
+    ("trufor-small", trufor_small, "1.4 M parameters", None),
+):
+    detectors.register(
+        _name,
+        _factory,
+        paper="TruFor: Leveraging all-round clues for trustworthy image forgery detection and "
+        "localization, CVPR 2023, arXiv:2212.10957",
+        licence="Apache-2.0 (no code taken; the official code and weights: non-profit use only)",
+        summary=_summary,
+        official=_official,
+    )
