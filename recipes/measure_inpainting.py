@@ -2,9 +2,9 @@
 
     python recipes/measure_inpainting.py --data ../shared/data
 
-- Without `--inpainter`: the untouched photo as a control, every method that needs no weights, and
-  the shipped weights. Rows of one inpainter are written as soon as it is done, and replace its
-  older ones; those of others are left.
+- Without `--inpainter`: the untouched photo as a control, every method that needs no weights, the
+  shipped weights and those of benchmarks/weights. Rows of one inpainter are written as soon as it
+  is done, and replace its older ones; those of others are left.
 - The 200 fills of a method take one to four minutes on one core, the patch-based ones about
   twenty. `--num 3` tries it; give it an `--out` of its own.
 """
@@ -17,6 +17,7 @@ import typer
 from overpaint.errors import OverpaintError
 
 ROOT = Path(__file__).parents[1]
+BENCHMARKED = sorted(ROOT.glob("benchmarks/weights/*.safetensors"))
 
 
 def main(
@@ -44,7 +45,7 @@ def main(
     )
 
     measure_inpainters(
-        dict(map(_named, inpainter)) if inpainter else default_methods(),
+        dict(map(_named, inpainter or (*default_methods(), *map(str, BENCHMARKED)))),
         data,
         out,
         detectors=dict(map(_named, detector)) if detector else None,

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From photos to the shipped weights and every published number, under three hours on two cores.
+# From photos to the shipped detector and its published numbers, under three hours on two cores. The
+# inpainters are those of recipes/inpainters.sh.
 #
 #   recipes/shipped.sh DATA
 #

@@ -336,21 +336,25 @@ def test_models_lists_every_record(weights: Path) -> None:
 
 
 def test_demo_prints_what_the_files_say(weights: Path, here: Path) -> None:
-    result = run("demo", "--model", weights / "net.json", "--autoencoder", weights / "ae.json")
+    models = ("--model", weights / "net.json", "--autoencoder", weights / "ae.json")
+    result = run("demo", *models, "--inpainter", "mean")
     assert result.exit_code == 0, result.output
     out = here / "demo-output"
     truth = read_mask(out / "truth.png").astype(bool)
-    edited = read_image(out / "edited.png").pixels
-    untouched = read_image(out / "untouched.png").pixels
     assert 0.04 <= truth.mean() <= 0.05
-    assert (edited != untouched).any(axis=2)[truth].mean() > 0.9
-    np.testing.assert_array_equal(edited[~truth], untouched[~truth])
-    mask = read_mask(out / "edited.mask.png").astype(bool)
-    iou = (mask & truth).sum() / (mask | truth).sum()
-    f1 = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
-    assert f"IoU {iou:.2f}, F1 {f1:.2f}" in result.stdout
-    for name in ("edited", "untouched"):
+    untouched = read_image(out / "untouched.png").pixels
+    for name in ("filled", "redrawn"):
+        edited = read_image(out / f"{name}.png").pixels
+        assert (edited != untouched).any(axis=2)[truth].mean() > 0.9
+        np.testing.assert_array_equal(edited[~truth], untouched[~truth])
+        mask = read_mask(out / f"{name}.mask.png").astype(bool)
+        iou = (mask & truth).sum() / (mask | truth).sum()
+        f1 = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
+        assert f"IoU {iou:.2f}, F1 {f1:.2f}" in result.stdout
+    assert (out / "filled.png.receipt.json").exists()
+    for name in ("filled", "redrawn", "untouched"):
         assert json.loads((out / f"{name}.json").read_text())["words"] in result.stdout
+    assert run("demo", *models, "--inpainter", "mean").exit_code == 0  # again, over its own files
 
 
 @pytest.mark.slow
@@ -362,5 +366,5 @@ def test_the_demo_with_the_shipped_weights_finds_the_region(here: Path) -> None:
     result = run("demo")
     assert result.exit_code == 0, result.output
     truth = read_mask("demo-output/truth.png").astype(bool)
-    mask = read_mask("demo-output/edited.mask.png").astype(bool)
+    mask = read_mask("demo-output/redrawn.mask.png").astype(bool)
     assert (mask & truth).sum() / (mask | truth).sum() > 0.5

@@ -310,6 +310,14 @@ class TestTables:
         auc = tables.render("inpainting-auc", results).splitlines()
         assert auc[2] == "| telea | 0.500 | n/a | n/a | n/a | n/a | 0.500 |"
 
+    def test_named_weights_are_shown_alone_and_in_the_order_of_their_names(
+        self, results: Path
+    ) -> None:
+        lines = tables.render("inpainting", results, "mean,telea").splitlines()
+        assert [line.split(" | ")[0] for line in lines[2:]] == ["| mean", "| telea"]
+        with pytest.raises(ConfigError, match="inpainting meen; measure it"):
+            tables.render("inpainting", results, "telea,meen")
+
     def test_lpips_without_its_weights_is_not_available(self, results: Path) -> None:
         lines = tables.render("inpainting-lpips", results).splitlines()
         names = ("telea", "mean", UNTOUCHED)

@@ -1,7 +1,7 @@
-"""`overpaint demo`: redraw a region of a bundled photo, look for it, and say how well that went.
+"""`overpaint demo`: replace a region of a bundled photo in two ways, and look for it.
 
-The redrawing network is an autoencoder that was held out from the detector's training. What is
-printed is what was measured on this one photo, good or bad.
+The region is filled by `overpaint inpaint`, and redrawn by an autoencoder that was held out from
+the detector's training. What is printed is what was measured on this one photo, good or bad.
 """
 
 from pathlib import Path
@@ -26,40 +26,42 @@ def demo(
         "demo-output"
     ),
     model: Annotated[str, typer.Option("--model", help="Detector: name or weights.")] = "nixnet-s",
+    inpainter: Annotated[
+        str, typer.Option("--inpainter", help="What fills the region: as inpaint's --model.")
+    ] = "safepaint-s",
     autoencoder: Annotated[
         str, typer.Option("--autoencoder", help="What redraws the region: name or weights.")
     ] = "ae-heldout",
 ) -> None:
-    """Redraw a region of a bundled photo and find it again."""
-    from overpaint.evaluation.metrics import count, overlap
+    """Fill a region of a bundled photo, and find it again."""
     from overpaint.images import read_mask
     from overpaint.inference.detect import DetectorRunner
     from overpaint.inference.report import CAVEAT, Writer, examine
 
     writer = Writer(out, [PHOTO])
-    files, mask = _make(out, autoencoder)
-    edited, untouched = examine(files, DetectorRunner(model), writer)
-    _stop_at_error(edited, untouched)
-    scores = overlap(count(read_mask(edited["mask"]), mask))
+    files, mask = _make(out, inpainter, autoencoder)
+    records = list(examine(list(files), DetectorRunner(model), writer))
+    _stop_at_error(*records)
+    share = f"{100 * mask.mean():.1f} %"
+    typer.echo(f"{PHOTO.name} (NASA, public domain), {share} of it replaced: {out / 'truth.png'}\n")
+    for (file, made), record in zip(files.items(), records, strict=True):
+        typer.echo(f"{made}: {file}")
+        typer.echo(f"  {record['words']} (score {record['score']:.2f})")
+        if file.name != "untouched.png":
+            typer.echo(f"  {_agreement(read_mask(record['mask']), mask)}")
+        typer.echo(f"  heatmap: {record['heatmap']}; overlay: {record['overlay']}\n")
     lines = (
-        f"{PHOTO.name} (NASA, public domain): {100 * mask.mean():.1f} % of it redrawn by the "
-        f"autoencoder {autoencoder}.",
-        f"Edited photo:    {edited['words']} (score {edited['score']:.2f})",
-        f"                 IoU {scores['iou']:.2f}, F1 {scores['f1']:.2f} with the true region",
-        f"Untouched photo: {untouched['words']} (score {untouched['score']:.2f})",
-        f"At {edited['threshold_words']}.",
-        f"Edited photo: {files[0]}; true region: {out / 'truth.png'}",
-        f"Heatmap: {edited['heatmap']}; overlay: {edited['overlay']}",
-        f"Of the untouched photo: {untouched['heatmap']}; {untouched['overlay']}",
-        "The region was chosen because it is found: of eight tried with earlier weights it came",
-        "out best, and one before a smooth wall was missed. The README says how often it is right.",
+        f"At {records[0]['threshold_words']}.",
+        "The region was chosen because the autoencoder is found in it: of eight tried with earlier",
+        "weights it came out best, and one before a smooth wall was missed. The README says how",
+        "often the detector is right.",
         CAVEAT,
     )
     typer.echo("\n".join(lines))
 
 
 def region(height: int, width: int) -> "np.ndarray":
-    """The region that is redrawn: uint8 (h, w), 1 = redrawn."""
+    """The region that is replaced: uint8 (h, w), 1 = replaced."""
     import numpy as np
     from PIL import Image, ImageDraw
 
@@ -70,21 +72,35 @@ def region(height: int, width: int) -> "np.ndarray":
     return np.array(canvas)
 
 
-def _make(out: Path, autoencoder: str) -> tuple[list[Path], "np.ndarray"]:
-    """Write edited.png, untouched.png and truth.png; returns the first two and the mask."""
+def _make(out: Path, inpainter: str, autoencoder: str) -> tuple[dict[Path, str], "np.ndarray"]:
+    """Write truth.png and three photos; returns these, how each was made, and the mask."""
     from overpaint.data.autoencoder import reconstruct
     from overpaint.data.universal import blend
     from overpaint.images import read_image, write_png
+    from overpaint.inference.inpaint import inpaint
     from overpaint.weights import build, load_weights
 
     photo = read_image(PHOTO).pixels
     mask = region(*photo.shape[:2])
-    module = build(*load_weights(autoencoder, kind="autoencoder"))
-    edited, untouched = files = [out / "edited.png", out / "untouched.png"]
-    write_png(edited, blend(photo, reconstruct(module, photo), mask))
-    write_png(untouched, photo)
     write_png(out / "truth.png", mask * 255)
-    return files, mask
+    filled, redrawn, untouched = (out / f"{n}.png" for n in ("filled", "redrawn", "untouched"))
+    inpaint(PHOTO, out / "truth.png", out=filled, model=inpainter, overwrite=True)
+    module = build(*load_weights(autoencoder, kind="autoencoder"))
+    write_png(redrawn, blend(photo, reconstruct(module, photo), mask))
+    write_png(untouched, photo)
+    made = {
+        filled: f"Filled by overpaint inpaint --model {inpainter}",
+        redrawn: f"Redrawn by the autoencoder {autoencoder}",
+        untouched: "Untouched",
+    }
+    return made, mask
+
+
+def _agreement(found: "np.ndarray", true: "np.ndarray") -> str:
+    from overpaint.evaluation.metrics import count, overlap
+
+    scores = overlap(count(found, true))
+    return f"IoU {scores['iou']:.2f}, F1 {scores['f1']:.2f} with the true region"
 
 
 def _stop_at_error(*records: "Record") -> None:

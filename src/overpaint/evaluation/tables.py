@@ -1,8 +1,9 @@
 """Tables of a Markdown file, rendered from `results/*.csv` between markers.
 
 - A table stands between `<!-- table:NAME -->` and `<!-- /table -->`; what stood there is replaced.
-  NAME is a key of `LAYOUTS`; a second word picks the weights where a file holds several:
-  `<!-- table:triplets nixnet -->`. Without it, the first weights in the file are shown.
+  NAME is a key of `LAYOUTS`; a second word picks the weights where a file holds several, in their
+  order: `<!-- table:triplets nixnet -->`, `<!-- table:inpainting telea,lama-s -->`. Without it, a
+  table of one set of weights shows the first in the file, and one of many shows all.
 - `python -m overpaint.evaluation.tables README.md` rewrites the file; with `--check` it changes
   nothing and exits with 1 when a table is out of date.
 """
@@ -154,13 +155,14 @@ def render(name: str, results: Path, weights: str | None = None) -> str:
     layout = LAYOUTS[name]
     path = results / f"{layout.file}.csv"
     rows = read_rows(path)
+    known = list(dict.fromkeys(r.weights for r in rows))
+    wanted = weights.split(",") if weights else known
+    missing = [each for each in wanted if each not in known] or ([] if rows else [""])
+    if missing:
+        raise ConfigError(f"{path}: no row for the table {name} {', '.join(missing)}; measure it")
     if layout.metric is None:
-        chosen = weights or next((r.weights for r in rows), "")
-        rows = [r for r in rows if r.weights == chosen]
-    elif weights:
-        rows = [r for r in rows if r.weights == weights]
-    if not rows:
-        raise ConfigError(f"{path}: holds no row for the table {name} {weights or ''}; measure it")
+        wanted = wanted[:1]
+    rows = [r for each in wanted for r in rows if r.weights == each]
     lines = _by_method(rows, layout) if layout.metric is None else _by_weights(rows, layout)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 

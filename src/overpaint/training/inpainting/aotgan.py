@@ -8,17 +8,15 @@ The published weights of the style loss fit the official VGG-19 alone.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.data.sources import PhotoSource
 from overpaint.evaluation.perceptual import feature_losses
 from overpaint.inpainters.aotgan import AOTGAN, SoftMaskDiscriminator, soft_mask
 from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, Weight
+from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
@@ -42,16 +40,10 @@ class AOTGANTask(InpaintingTask[AOTGAN, AOTGANLoss]):
     architecture = AOTGAN
     loss_config = AOTGANLoss
 
-    def __init__(
-        self,
-        run: InpainterRun,
-        photos: PhotoSource,
-        validation: PhotoSource,
-        assets: Path = Path(),
-    ) -> None:
-        super().__init__(run, photos, validation, assets)
-        if self.terms.adversarial_weight:
-            self.modules["discriminator"] = SoftMaskDiscriminator(self.terms.discriminator_width)
+    def judges(self) -> dict[str, nn.Module]:
+        if not self.terms.adversarial_weight:
+            return {}
+        return {"discriminator": SoftMaskDiscriminator(self.terms.discriminator_width)}
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, image, mask = self.terms, batch["image"], batch["mask"]

@@ -56,8 +56,8 @@ class InpainterRun(Section):
 class InpaintingTask(ABC, Generic[ModelT, LossT]):
     """What the loop needs; see `training.loop.Task`.
 
-    A subclass names its network and its section of losses, adds what else is trained to `modules`
-    and implements `losses`. Samples of a batch: "image" (b, 3, h, w) in [0, 1] and "mask"
+    A subclass names its network and its section of losses, says in `judges` what is trained beside
+    it, and implements `losses`. Samples of a batch: "image" (b, 3, h, w) in [0, 1] and "mask"
     (b, 1, h, w), 1 = hole.
 
     Raises ConfigError for a model that cannot be built or is another one, for a wrong key of the
@@ -95,6 +95,11 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
         # The largest seed of 32 bit belongs to validation, so that it never follows a run's own.
         held_out = PhotosAndHoles(validation, run.data, mask_fn, 2**32 - 1)
         self.validation = [held_out[i] for i in range(run.validation_photos)]
+        self.modules |= self.judges()
+
+    def judges(self) -> dict[str, nn.Module]:
+        """What is trained beside the model, by name: discriminators."""
+        return {}
 
     @property
     def model(self) -> ModelT:

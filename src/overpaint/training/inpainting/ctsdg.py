@@ -15,21 +15,19 @@ belong to.
 - At 128 pixels the bottom of both U-Nets is a single place, so a batch needs two samples or more.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.data.sources import PhotoSource
 from overpaint.errors import ConfigError
 from overpaint.evaluation.perceptual import feature_losses
 from overpaint.inpainters.base import compose
 from overpaint.inpainters.ctsdg import CTSDG, DualDiscriminator, Stages
 from overpaint.training import losses
 from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, Weight
+from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
@@ -53,22 +51,17 @@ class CTSDGTask(InpaintingTask[CTSDG, CTSDGLoss]):
 
     architecture = CTSDG
     loss_config = CTSDGLoss
+    rates: Mapping[str, float] = {"discriminator": 0.1}
 
-    def __init__(
-        self,
-        run: InpainterRun,
-        photos: PhotoSource,
-        validation: PhotoSource,
-        assets: Path = Path(),
-    ) -> None:
-        super().__init__(run, photos, validation, assets)
-        if run.data.size % self.architecture.stride:
+    def judges(self) -> dict[str, nn.Module]:
+        size = self.run.data.size
+        if size % self.architecture.stride:
             raise ConfigError(
-                f"data.size {run.data.size}: CTSDG takes multiples of {self.architecture.stride}"
+                f"data.size {size}: CTSDG takes multiples of {self.architecture.stride}"
             )
-        if self.terms.adversarial_weight:
-            self.modules["discriminator"] = DualDiscriminator(self.terms.discriminator_width)
-        self.rates = {"discriminator": 0.1}
+        if not self.terms.adversarial_weight:
+            return {}
+        return {"discriminator": DualDiscriminator(self.terms.discriminator_width)}
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, model, image, mask = self.terms, self.model, batch["image"], batch["mask"]

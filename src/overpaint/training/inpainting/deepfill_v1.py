@@ -14,20 +14,18 @@ taken on pictures in [-1, 1], which those weights belong to. No backbone is used
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.data.sources import PhotoSource
 from overpaint.inpainters.base import compose
 from overpaint.inpainters.deepfill_v1 import DeepFillV1, LocalGlobalCritic
 from overpaint.inpainters.glcic import local_window
 from overpaint.training import losses
 from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, Weight
+from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
@@ -54,17 +52,11 @@ class DeepFillV1Task(InpaintingTask[DeepFillV1, DeepFillV1Loss]):
     architecture = DeepFillV1
     loss_config = DeepFillV1Loss
 
-    def __init__(
-        self,
-        run: InpainterRun,
-        photos: PhotoSource,
-        validation: PhotoSource,
-        assets: Path = Path(),
-    ) -> None:
-        super().__init__(run, photos, validation, assets)
-        if self.terms.adversarial_weight:
-            width = self.terms.discriminator_width
-            self.modules["critic"] = LocalGlobalCritic(run.data.size, width)
+    def judges(self) -> dict[str, nn.Module]:
+        if not self.terms.adversarial_weight:
+            return {}
+        width = self.terms.discriminator_width
+        return {"critic": LocalGlobalCritic(self.run.data.size, width)}
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, mask = self.terms, batch["mask"]

@@ -9,19 +9,17 @@ The discriminator is trained behind the generator, in the authors' code before i
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from overpaint.data.sources import PhotoSource
 from overpaint.inpainters.base import compose
 from overpaint.inpainters.deepfill_v2 import DeepFillV2
 from overpaint.layers.sn_patchgan import SNPatchDiscriminator
 from overpaint.training import losses
 from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, Weight
+from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
@@ -40,17 +38,10 @@ class DeepFillV2Task(InpaintingTask[DeepFillV2, DeepFillV2Loss]):
     architecture = DeepFillV2
     loss_config = DeepFillV2Loss
 
-    def __init__(
-        self,
-        run: InpainterRun,
-        photos: PhotoSource,
-        validation: PhotoSource,
-        assets: Path = Path(),
-    ) -> None:
-        super().__init__(run, photos, validation, assets)
-        if self.terms.adversarial_weight:
-            width = self.terms.discriminator_width
-            self.modules["discriminator"] = SNPatchDiscriminator(width=width)
+    def judges(self) -> dict[str, nn.Module]:
+        if not self.terms.adversarial_weight:
+            return {}
+        return {"discriminator": SNPatchDiscriminator(width=self.terms.discriminator_width)}
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, mask = self.terms, batch["mask"]

@@ -15,20 +15,18 @@ those of the authors' code (CC BY-NC 4.0; facts only).
   style loss fit that backbone alone.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from overpaint.data.sources import PhotoSource
 from overpaint.evaluation.perceptual import feature_losses
 from overpaint.inpainters.edgeconnect import EdgeConnect, to_grey
 from overpaint.layers.patchgan import PatchDiscriminator
 from overpaint.training import losses
 from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, Weight
+from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
@@ -53,19 +51,14 @@ class EdgeConnectTask(InpaintingTask[EdgeConnect, EdgeConnectLoss]):
 
     architecture = EdgeConnect
     loss_config = EdgeConnectLoss
+    rates: Mapping[str, float] = {"edge_discriminator": 0.1, "discriminator": 0.1}
 
-    def __init__(
-        self,
-        run: InpainterRun,
-        photos: PhotoSource,
-        validation: PhotoSource,
-        assets: Path = Path(),
-    ) -> None:
-        super().__init__(run, photos, validation, assets)
+    def judges(self) -> dict[str, nn.Module]:
         width = self.terms.discriminator_width
-        self.modules["edge_discriminator"] = PatchDiscriminator(2, width)  # D1
-        self.modules["discriminator"] = PatchDiscriminator(3, width)  # D2
-        self.rates = {"edge_discriminator": 0.1, "discriminator": 0.1}
+        return {
+            "edge_discriminator": PatchDiscriminator(2, width),  # D1
+            "discriminator": PatchDiscriminator(3, width),  # D2
+        }
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, model, image, mask = self.terms, self.model, batch["image"], batch["mask"]

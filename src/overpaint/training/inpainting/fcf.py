@@ -15,18 +15,16 @@ Source: arXiv:2208.03382, section 3.4; weights, units and schedule are those of 
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from overpaint.data.sources import PhotoSource
 from overpaint.evaluation.perceptual import feature_losses
 from overpaint.inpainters.fcf import Discriminator, FcF
 from overpaint.training import losses
 from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, Weight
+from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
@@ -51,19 +49,13 @@ class FcFTask(InpaintingTask[FcF, FcFLoss]):
     architecture = FcF
     loss_config = FcFLoss
 
-    def __init__(
-        self,
-        run: InpainterRun,
-        photos: PhotoSource,
-        validation: PhotoSource,
-        assets: Path = Path(),
-    ) -> None:
-        super().__init__(run, photos, validation, assets)
+    def judges(self) -> dict[str, nn.Module]:
         terms = self.terms
-        if terms.adversarial_weight:
-            width, max_width = terms.discriminator_width, terms.discriminator_max_width
-            config = replace(self.model.config, width=width, max_width=max_width)
-            self.modules["discriminator"] = Discriminator(config)
+        if not terms.adversarial_weight:
+            return {}
+        width, max_width = terms.discriminator_width, terms.discriminator_max_width
+        config = replace(self.model.config, width=width, max_width=max_width)
+        return {"discriminator": Discriminator(config)}
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, image, mask = self.terms, batch["image"], batch["mask"]

@@ -15,17 +15,15 @@ that it leaves open are those of otenim/GLCIC-PyTorch (MIT; facts only). No back
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from overpaint.data.sources import PhotoSource
 from overpaint.inpainters.glcic import GLCIC, ContextDiscriminator, local_window
 from overpaint.training import losses
 from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, Weight
+from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
@@ -49,21 +47,16 @@ class GLCICTask(InpaintingTask[GLCIC, GLCICLoss]):
     architecture = GLCIC
     loss_config = GLCICLoss
 
-    def __init__(
-        self,
-        run: InpainterRun,
-        photos: PhotoSource,
-        validation: PhotoSource,
-        assets: Path = Path(),
-    ) -> None:
-        super().__init__(run, photos, validation, assets)
-        if self.terms.adversarial_weight:
-            self.modules["discriminator"] = ContextDiscriminator(
-                width=self.terms.discriminator_width,
-                local_size=run.data.size // 2,
-                global_size=run.data.size,
-                activation_first=self.model.config.activation_first,
-            )
+    def judges(self) -> dict[str, nn.Module]:
+        if not self.terms.adversarial_weight:
+            return {}
+        discriminator = ContextDiscriminator(
+            width=self.terms.discriminator_width,
+            local_size=self.run.data.size // 2,
+            global_size=self.run.data.size,
+            activation_first=self.model.config.activation_first,
+        )
+        return {"discriminator": discriminator}
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, image, mask = self.terms, batch["image"], batch["mask"]

@@ -12,19 +12,17 @@ known pixels alone: in the hole, features decide.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.data.sources import PhotoSource
 from overpaint.evaluation.perceptual import feature_losses
 from overpaint.inpainters.lama import Discriminator, LaMa
 from overpaint.training import losses
 from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, Weight
+from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
@@ -52,16 +50,10 @@ class LaMaTask(InpaintingTask[LaMa, LaMaLoss]):
     loss_config = LaMaLoss
     rates: Mapping[str, float] = {"discriminator": 0.1}
 
-    def __init__(
-        self,
-        run: InpainterRun,
-        photos: PhotoSource,
-        validation: PhotoSource,
-        assets: Path = Path(),
-    ) -> None:
-        super().__init__(run, photos, validation, assets)
-        if self.terms.adversarial_weight:
-            self.modules["discriminator"] = Discriminator(self.terms.discriminator_width)
+    def judges(self) -> dict[str, nn.Module]:
+        if not self.terms.adversarial_weight:
+            return {}
+        return {"discriminator": Discriminator(self.terms.discriminator_width)}
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         image, mask = batch["image"], batch["mask"]

@@ -15,7 +15,6 @@ the paper's; where the authors' code (facts only) does otherwise, that is an opt
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -24,14 +23,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.data.sources import PhotoSource
 from overpaint.evaluation.metrics import psnr, squared_error
 from overpaint.evaluation.perceptual import feature_losses
 from overpaint.inpainters.safepaint import SafePaint, Stages
 from overpaint.layers.patchgan import PatchDiscriminator
 from overpaint.training import losses
 from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, Weight, levels
+from overpaint.training.inpainting.base import InpaintingTask, Weight, levels
 from overpaint.training.loop import Batch
 
 
@@ -69,17 +67,10 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
     architecture = SafePaint
     loss_config = SafePaintLoss
 
-    def __init__(
-        self,
-        run: InpainterRun,
-        photos: PhotoSource,
-        validation: PhotoSource,
-        assets: Path = Path(),
-    ) -> None:
-        super().__init__(run, photos, validation, assets)
-        if self.terms.adversarial_weight:
-            width = self.terms.discriminator_width
-            self.modules["discriminator"] = PatchDiscriminator(width=width)
+    def judges(self) -> dict[str, nn.Module]:
+        if not self.terms.adversarial_weight:
+            return {}
+        return {"discriminator": PatchDiscriminator(width=self.terms.discriminator_width)}
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, image, mask = self.terms, batch["image"], batch["mask"]
