@@ -59,6 +59,43 @@ class TestFocalLoss:
         assert logits.grad.isfinite().all()
 
 
+class TestCrossEntropies:
+    def test_weights_by_hand(self) -> None:
+        logits, mask = pixels(LOG_3, LOG_3), pixels(1, 0)
+        expected = (4 * math.log(4 / 3) + math.log(4)) / 5
+        loss = losses.weighted_cross_entropy(logits, mask, 4)
+        assert loss.item() == pytest.approx(expected)
+
+    def test_classes_that_count_alike_by_hand(self) -> None:
+        logits, mask = pixels(LOG_3, LOG_3, 0, 0), pixels(1, 0, 0, 0)
+        expected = (math.log(4 / 3) + (math.log(4) + 2 * math.log(2)) / 3) / 2
+        assert losses.balanced_cross_entropy(logits, mask).item() == pytest.approx(expected)
+
+    @pytest.mark.parametrize("value", [0.0, 1.0])
+    def test_one_class_alone_gives_the_plain_mean(self, value: float) -> None:
+        logits = pixels(LOG_3, 0, -2).requires_grad_()
+        mask = torch.full_like(logits, value)
+        loss = losses.balanced_cross_entropy(logits, mask)
+        torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(logits, mask))
+        loss.backward()
+        assert logits.grad is not None
+        assert logits.grad.isfinite().all()
+
+
+class TestDiceLoss:
+    def test_two_pictures_by_hand(self) -> None:
+        # Probabilities 3/4 and 1/2 on mask 1, 0, and 1/2, 1/2 on an untouched picture.
+        logits = torch.cat([pixels(LOG_3, 0), pixels(0, 0)])
+        mask = torch.cat([pixels(1, 0), pixels(0, 0)])
+        first = 1 - (2 * 3 / 4 + 1) / (9 / 16 + 1 / 4 + 1 + 1)
+        second = 1 - 1 / (1 / 4 + 1 / 4 + 1)
+        assert losses.dice_loss(logits, mask).item() == pytest.approx((first + second) / 2)
+
+    def test_nothing_found_where_nothing_is(self) -> None:
+        assert losses.dice_loss(pixels(-99, -99), pixels(0, 0)).item() == pytest.approx(0)
+        assert losses.dice_loss(pixels(99, -99), pixels(1, 0)).item() == pytest.approx(0)
+
+
 class TestSoftIouLoss:
     def test_two_pictures_by_hand(self) -> None:
         # Probabilities 3/4 and 1/2 on mask 1, 0: 3/4 over 1 + 1/2. Then 1/2, 1/2 on 1, 1: 1 over 2.

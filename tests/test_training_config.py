@@ -11,7 +11,7 @@ from overpaint.errors import ConfigError, UnknownNameError
 from overpaint.registry import Registry, autoencoders, detectors, inpainters
 from overpaint.training.autoencoder import AutoencoderRun
 from overpaint.training.config import LoopConfig, config_hash, create_model, load_config
-from overpaint.training.detector import DetectorRun
+from overpaint.training.detection.base import DetectorRun
 from overpaint.training.inpainting.base import InpainterRun
 
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from overpaint.cli.train import app
 from overpaint.data.sources import PhotoSource
 from overpaint.errors import ConfigError
+from overpaint.inference.forge import forge
 from overpaint.training.autoencoder import AutoencoderRun, AutoencoderTask
 from overpaint.training.config import config_hash
 from overpaint.weights import WeightsRecord, build, load_weights
@@ -235,6 +236,17 @@ class TestDetector:
         result = train("detector", "--set", bank, "--set", start, *wider)
         assert result.exit_code == 2
         assert "does not fit the network" in result.stderr
+
+    def test_the_record_tells_of_forgeries(
+        self, train: Train, here: Path, photos: Path, bank: str
+    ) -> None:
+        forge(here / "set", PhotoSource.from_paths([photos]), "mean", ["boxes"], size=32)
+        forged = "forged={folders: {set: 1}, share: 0.5}"
+        settings = ["--set", bank, "--set", forged, "--set", "cache.num=0"]
+        record, _ = trained(
+            train("detector", *settings), here / "runs" / "nixnet-tiny" / "nixnet-tiny.json"
+        )
+        assert " with a share of 0.5 forged by mean (config " in record.recipe
 
     def test_the_untouched_have_a_figure_of_their_own(self, train: Train, bank: str) -> None:
         settings = ["--set", bank, "--set", "data.untouched=0.5", "--set", "validation_samples=8"]

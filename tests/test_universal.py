@@ -31,7 +31,7 @@ from overpaint.data.universal import (
 )
 from overpaint.errors import ConfigError, ImageError, UnknownNameError
 from overpaint.training.config import load_config
-from overpaint.training.detector import DetectorRun
+from overpaint.training.detection.base import DetectorRun
 
 SIZE = 48
 NOTHING = {"history": History(probability=0), "degrade": Degrade(probability=0)}
@@ -293,7 +293,7 @@ def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) 
         settings(**changes)
 
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from overpaint.data.autoencoder import Autoencoder, AutoencoderConfig
 from overpaint.data.universal import LivePairs
 from overpaint.training.autoencoder import AutoencoderRun, AutoencoderTask
 from overpaint.training.config import LoopConfig
-from overpaint.training.detector import DetectorRun, DetectorTask
+from overpaint.training.detection.base import DetectorRun
+from overpaint.training.detection.nixnet import NIXNetTask
 from overpaint.training.distributed import Processes
 from overpaint.training.loop import fit
 
@@ -72,7 +73,7 @@ def gan(config: LoopConfig) -> AutoencoderTask:
     return AutoencoderTask(run, PHOTOS, PHOTOS)
 
 
-def nixnet(config: LoopConfig) -> DetectorTask:
+def nixnet(config: LoopConfig) -> NIXNetTask:
     """NIX-Net on universal data of an untrained autoencoder: batch norm, masks, pictures."""
     run = DetectorRun.model_validate(
         {
@@ -94,7 +95,7 @@ def nixnet(config: LoopConfig) -> DetectorTask:
         torch.manual_seed(5)
         bank = {"g": Autoencoder(AutoencoderConfig(width=4, depth=1, num_blocks=1)).eval()}
     pairs = LivePairs(PHOTOS, bank, run.data.bank, run.data.history, 40)
-    return DetectorTask(run, pairs, pairs, Path())
+    return NIXNetTask(run, pairs, pairs, Path())
 
 
 class Numbers(Dataset[dict[str, Any]]):

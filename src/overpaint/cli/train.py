@@ -87,9 +87,12 @@ def detector(
         typer.Option("--cache", help="Folder of cached reconstructions. Default: OUT/cache."),
     ] = None,
 ) -> None:
-    """Train a detector on universal data made from PHOTOS and the recipe's bank."""
+    """Train a detector, by the loss of its paper, on universal data made from PHOTOS.
+
+    The recipe names the bank that redraws, and folders of `overpaint forge`, if any.
+    """
     from overpaint.training.config import load_config
-    from overpaint.training.detector import DetectorRun
+    from overpaint.training.detection.base import DetectorRun
     from overpaint.training.runs import train_detector
 
     with _errors_in_a_line():

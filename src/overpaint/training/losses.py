@@ -36,6 +36,41 @@ def soft_iou_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return loss.sum() / inpainted.sum().clamp(min=1)
 
 
+def weighted_cross_entropy(logits: Tensor, target: Tensor, positive_weight: float) -> Tensor:
+    """Binary cross-entropy, its mean weighted by `positive_weight` where the target is 1, else 1.
+
+    The weights are divided by their sum, so their ratio alone counts. logits, target: of one shape,
+    target in {0, 1}. -> scalar.
+    """
+    weight = 1 + (positive_weight - 1) * target
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum")
+    return cross_entropy / weight.sum()
+
+
+def balanced_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy in which the two classes of the batch count alike (median frequency weights).
+
+    Eigen and Fergus 2015. logits, mask: (b, 1, h, w), as in `focal_loss`. -> scalar: the mean of
+    the two classes' means, or the plain mean where there is one class only.
+    """
+    share = mask.mean()
+    weight = torch.where(mask == 1, 0.5 / share, 0.5 / (1 - share))
+    weight = torch.where((share > 0) & (share < 1), weight, 1.0)
+    return F.binary_cross_entropy_with_logits(logits, mask, weight)
+
+
+def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """1 - Dice coefficient of probability and mask, mean over the pictures (Milletari et al. 2016).
+
+    With squares below and 1 added above and below, so that an untouched picture has a loss: it
+    counts any alarm. logits, mask: (b, 1, h, w), as in `focal_loss`. -> scalar.
+    """
+    probability, mask = torch.sigmoid(logits).flatten(1), mask.flatten(1)
+    both = 2 * (probability * mask).sum(dim=1) + 1
+    either = (probability.square() + mask.square()).sum(dim=1) + 1
+    return (1 - both / either).mean()
+
+
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Negative of the adversarial term of NIX-Net eq. 1, which D maximises; takes logits."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()

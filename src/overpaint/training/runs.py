@@ -20,7 +20,9 @@ from overpaint.origin import current_commit
 from overpaint.training.autoencoder import ARCHITECTURE, AutoencoderRun, AutoencoderTask
 from overpaint.training.checkpoint import load_checkpoint
 from overpaint.training.config import config_hash
-from overpaint.training.detector import DetectorRun, DetectorTask, check, make_pairs
+from overpaint.training.detection.base import DetectorRun, make_pairs
+from overpaint.training.detection.forged import describe_forgeries
+from overpaint.training.detection.tasks import check, detection_task
 from overpaint.training.distributed import Processes
 from overpaint.training.inpainting.base import InpainterRun
 from overpaint.training.inpainting.tasks import inpainting_task
@@ -77,12 +79,14 @@ def train_detector(
         first = read_record(run.start_from, kind="detector")
         about["recipe"] += f" from {first.name} (sha256 {first.sha256[:12]}; {first.recipe})"
     train, validation = _split(photos, exclude)
-    check(run, assets)  # the reconstructions may take hours
+    check(run, assets, exclude)  # the reconstructions may take hours
+    if run.forged.share:
+        about["recipe"] += f" with {describe_forgeries(run.forged, assets, exclude)}"
     with Processes(device) as processes:
         pairs = _cached_pairs(run, train, assets, cache, processes)
         held_out = make_pairs(run, validation, assets)
         torch.manual_seed(run.loop.seed)
-        task = DetectorTask(run, pairs, held_out, assets)
+        task = detection_task(run, pairs, held_out, assets, exclude)
         return _fit_and_export(run, task, out, export, train, about, processes)
 
 

@@ -1,0 +1,1 @@
+"""Training of detectors: each with the losses of its own paper."""

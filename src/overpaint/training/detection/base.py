@@ -1,0 +1,254 @@
+"""What the training of every detector shares: the recipe, the data, validation and pictures.
+
+A detector's own file says what its loss is. Validation samples are drawn as those of the training,
+from photos that are not trained on, once, and kept; NIX-Net (IJCAI 2021, section 5) stops early by
+their mIoU at the threshold 0.5.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from overpaint.data.bank import load_bank
+from overpaint.data.cache import CachedPairs, build_cache
+from overpaint.data.masks import MaskFn
+from overpaint.data.sources import Part, PhotoSource
+from overpaint.data.universal import (
+    LivePairs,
+    Pairs,
+    UniversalConfig,
+    UniversalDataset,
+    mask_mixture,
+)
+from overpaint.detectors.base import Detector, Findings
+from overpaint.errors import ConfigError
+from overpaint.evaluation.metrics import image_scores, pixel_auc
+from overpaint.registry import detectors
+from overpaint.remap import check_fits
+from overpaint.training.config import LoopConfig, Section, create_model, load_section
+from overpaint.training.detection.forged import ForgedConfig, ForgedDataset, PartlyForged
+from overpaint.training.loop import Batch
+from overpaint.weights import load_weights
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Of a term of a loss."""
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+ModelT = TypeVar("ModelT", bound=Detector)
+LossT = TypeVar("LossT", bound=Section)
+
+OUTSIDE = ("focal_gamma", "positive_weight", "iou_weight")
+"""Keys of a loss that may stand at the top level, as in recipes from before there was `loss`."""
+
+
+class CacheConfig(Section):
+    """Reconstructions computed once, see `data.cache`; `num` 0 makes them on the fly."""
+
+    num: int = Field(default=0, ge=0, description="photos after a random history")
+    side: int = Field(default=224, ge=32, description="side of the cached crops, pixels")
+
+
+class DetectorRun(Section):
+    """A recipe for one detector."""
+
+    name: str = Field(description="of the weights that the run exports")
+    detector: str = Field(default="nixnet", description="name in the registry")
+    model: dict[str, Any] = Field(default={}, description="the detector's configuration")
+    start_from: str | None = Field(
+        default=None, description="weights to go on from: a shipped name, or a path"
+    )
+    loop: LoopConfig
+    data: UniversalConfig
+    # Keys with a default that are younger than the shipped recipes do not change their hash.
+    forged: ForgedConfig = Field(default=ForgedConfig(), exclude_if=lambda forged: not forged.share)
+    cache: CacheConfig = CacheConfig()
+    loss: dict[str, Any] = Field(
+        default={},
+        description="settings of its loss: the `loss_config` of its task",
+        exclude_if=lambda loss: not loss,
+    )
+    focal_gamma: float = Field(default=2.0, ge=0, description="as in `loss`; NIX-Net alone")
+    positive_weight: float = Field(default=1.0, gt=0, description="likewise")
+    iou_weight: float = Field(default=0.0, ge=0, description="likewise")
+    validation_samples: int = Field(default=128, ge=1)
+
+    @model_validator(mode="after")
+    def _said_once(self) -> Self:
+        if twice := sorted({*OUTSIDE} & self.model_fields_set & self.loss.keys()):
+            raise ValueError(f"{twice[0]}: it stands in loss as well; keep one of the two")
+        return self
+
+
+class DetectorTask(ABC, Generic[ModelT, LossT]):
+    """What the loop needs; see `training.loop.Task`.
+
+    A subclass names its network and its section of settings and implements `loss`. Samples of a
+    batch: "image" (b, 3, h, w) in [0, 1] and "mask" (b, 1, h, w), 1 = inpainted.
+
+    exclude: file names of photos whose forgeries are left out. Raises ConfigError for a model that
+    cannot be built or is another one, for a wrong key of the loss, for folders without forgeries
+    and for validation samples without a hole, WeightsError for weights to start from that are
+    missing or do not fit.
+    """
+
+    architecture: ClassVar[type[Detector]]
+    loss_config: ClassVar[type[Section]]
+    rates: Mapping[str, float] = {}
+
+    def __init__(
+        self,
+        run: DetectorRun,
+        train: Pairs,
+        validation: Pairs,
+        assets: Path = Path(),
+        exclude: Collection[str] = (),
+    ) -> None:
+        self.run = run
+        self.terms: LossT = self.load_terms(run)  # type: ignore[assignment]
+        model = make_model(run)
+        if not isinstance(model, self.architecture):
+            wanted = self.architecture.__name__
+            raise ConfigError(f"detector {run.detector!r}: this loss trains a {wanted}")
+        self.modules: dict[str, nn.Module] = {"model": model}
+        mask_fn = mask_mixture(run.data.masks, assets)
+        self.train = _samples(run, train, mask_fn, "train", run.loop.seed, assets, exclude)
+        # The largest seed of 32 bit belongs to validation, so that it never follows a run's own.
+        seed = 2**32 - 1
+        held_out = _samples(run, validation, mask_fn, "validation", seed, assets, exclude)
+        self.validation = [held_out[i] for i in range(run.validation_samples)]
+        if not any(sample["mask"].any() for sample in self.validation):
+            raise ConfigError(
+                f"none of the {run.validation_samples} validation samples is inpainted; raise "
+                "validation_samples or lower data.untouched"
+            )
+
+    @classmethod
+    def load_terms(cls, run: DetectorRun) -> Section:
+        """The checked settings of the run's loss; raises ConfigError."""
+        outside = {name: getattr(run, name) for name in OUTSIDE if name in run.model_fields_set}
+        return load_section(cls.loss_config, outside | run.loss, "loss")
+
+    @property
+    def model(self) -> ModelT:
+        """The detector that is trained."""
+        return self.modules["model"]  # type: ignore[return-value]
+
+    def dataset(self) -> Dataset[dict[str, Tensor]]:
+        return self.train
+
+    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+        yield "model", self.loss(batch["image"], batch["mask"])
+
+    @abstractmethod
+    def loss(self, image: Tensor, mask: Tensor) -> Tensor:
+        """The loss of a batch, a float32 scalar."""
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """mIoU and AUC over the redrawn samples; flagged share of the untouched ones.
+
+        Of a detector that judges whole photos, the AUC of its score as well, where samples of both
+        kinds were drawn.
+        """
+        inpainted: list[dict[str, float]] = []
+        flagged: list[float] = []
+        scores: list[tuple[float, bool]] = []
+        for sample in self.validation:
+            found = self.examine(model, sample["image"])
+            heatmap, mask = _heatmap(found), sample["mask"][0].numpy()
+            if mask.any():
+                inpainted.append(image_scores(heatmap, mask))
+            else:
+                flagged.append(float((heatmap > 0.5).mean()))
+            if found.score is not None:
+                scores.append((float(found.score), bool(mask.any())))
+        miou, auc = (float(np.nanmean([s[k] for s in inpainted])) for k in ("iou", "auc"))
+        figures = {"figure": miou, "miou": miou, "auc": auc}
+        if flagged:
+            figures["flagged_untouched"] = float(np.mean(flagged))
+            if scores:
+                figures["score_auc"] = pixel_auc(*map(np.array, zip(*scores, strict=True)))
+        return figures
+
+    def pictures(self, model: nn.Module) -> dict[str, Tensor]:
+        """Three validation samples side by side: image, mask, heatmap."""
+        rows = []
+        for sample in self.validation[:3]:
+            heatmap = torch.from_numpy(_heatmap(self.examine(model, sample["image"])))[None]
+            grey = [m.expand(3, -1, -1) for m in (sample["mask"], heatmap)]
+            rows.append(torch.cat([sample["image"], *grey], dim=2))
+        return {"image, mask and heatmap": torch.cat(rows, dim=1)}
+
+    @torch.inference_mode()
+    def examine(self, model: nn.Module, image: Tensor) -> Findings:
+        """What the detector says of one picture (3, h, w)."""
+        device = next(model.parameters()).device
+        return cast(Detector, model).examine(image[None].to(device))
+
+
+def is_inpainted(mask: Tensor) -> Tensor:
+    """(b,): 1 for a picture with an inpainted pixel, 0 for an untouched one."""
+    return mask.flatten(1).amax(dim=1)
+
+
+def _heatmap(found: Findings) -> np.ndarray:
+    return torch.sigmoid(found.logits)[0, 0].cpu().numpy()
+
+
+def _samples(
+    run: DetectorRun,
+    pairs: Pairs,
+    mask_fn: MaskFn,
+    part: Part,
+    seed: int,
+    assets: Path,
+    exclude: Collection[str],
+) -> Dataset[dict[str, Tensor]]:
+    """Universal samples, partly replaced by forgeries where the recipe asks for them."""
+    universal = UniversalDataset(run.data, pairs, mask_fn, seed)
+    if not run.forged.share:
+        return universal
+    forged = ForgedDataset(run.data, run.forged, part, seed, assets, exclude)
+    return PartlyForged(universal, forged, run.forged.share)
+
+
+def make_model(run: DetectorRun) -> nn.Module:
+    """The detector of a run, with the weights that it starts from; errors as of `DetectorTask`."""
+    model = create_model(detectors, run.detector, run.model)
+    if run.start_from is not None:
+        _, state = load_weights(run.start_from, kind="detector")
+        check_fits(model, state)
+        model.load_state_dict(state)
+    return model
+
+
+def make_pairs(
+    run: DetectorRun,
+    photos: PhotoSource,
+    assets: Path,
+    folder: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, num: None,
+) -> Pairs:
+    """The photos and reconstructions of a run: from a cache in `folder`, or on the fly.
+
+    Raises ConfigError for a cache of crops too small for a sample.
+    """
+    data, cached = run.data, folder is not None and run.cache.num > 0
+    crop = run.cache.side if cached else data.degrade.margin(data.size)
+    live = LivePairs(photos, load_bank(data.bank, assets), data.bank, data.history, crop)
+    if not cached or folder is None:
+        return live
+    if crop < data.degrade.margin(data.size):
+        raise ConfigError(
+            f"cache.side {crop} is too small: data.size and data.degrade need "
+            f"{data.degrade.margin(data.size)}"
+        )
+    key = {"history": data.history.model_dump(mode="json"), "photos": len(photos)}
+    build_cache(folder, live, num=run.cache.num, seed=run.loop.seed, key=key, progress=progress)
+    return CachedPairs(folder, data.bank)

@@ -1,0 +1,169 @@
+"""Training samples from the folders that `overpaint forge` writes, beside the universal ones.
+
+- A piece is cut out around a pixel of the hole, and then degraded as a universal sample is.
+- As many as there untouched ones (`data.untouched`) show the original, cut out in the same way.
+- A forgery belongs to the part (train, validation, test) of the photo that it was made from; what
+  was left out of the photos by its name is left out here, too.
+- Sample i is a function of (seed, i); so is the choice between a forgery and a universal sample.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from pydantic import ConfigDict, Field, model_validator
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from overpaint.data.crops import random_crop, random_flip
+from overpaint.data.samples import SampleRow, read_rows
+from overpaint.data.sources import Part, split
+from overpaint.data.universal import (
+    Sample,
+    UniversalConfig,
+    UniversalDataset,
+    Weights,
+    draw_weighted,
+)
+from overpaint.errors import ConfigError
+from overpaint.images import read_image, read_mask, to_tensor
+from overpaint.training.config import Section
+
+CHOICE, FORGERY = 1, 2
+"""Third entry of a seed, which a universal sample's has not."""
+
+
+class ForgedConfig(Section):
+    """Folders of forgeries and how much of the training comes from them."""
+
+    folders: Weights = Field(
+        default={}, description="folders of `overpaint forge` below --assets, and their weights"
+    )
+    share: float = Field(default=0.0, ge=0, le=1, description="of the samples")
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        if self.share and not any(self.folders.values()):
+            raise ValueError("folders: give at least one folder a weight above 0, or share 0")
+        return self
+
+
+class ForgedRow(SampleRow):
+    """What the training needs of a line of the manifest; see `inference.forge.Forgery`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    index: int
+    original: str
+    mask: str
+    inpainted: str
+    photo: str
+    inpainter: str
+
+    @property
+    def number(self) -> int:
+        return self.index
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return self.original, self.mask, self.inpainted
+
+
+def read_forgeries(folder: Path, part: Part, exclude: Collection[str] = ()) -> list[ForgedRow]:
+    """The forgeries of one part's photos; exclude: file names of photos.
+
+    Raises ConfigError when there is none.
+    """
+    rows = read_rows(folder, ForgedRow)
+    if not rows:
+        raise ConfigError(f"forged.folders: {folder} holds no forgeries; see `overpaint forge`")
+    photos = set(split((row.photo for row in rows), part))
+    unwanted = {_file_name(path) for path in exclude}
+    kept = [r for r in rows if r.photo in photos and _file_name(r.photo) not in unwanted]
+    if not kept:
+        raise ConfigError(
+            f"forged.folders: none of the {len(rows)} forgeries in {folder} is of a photo of the "
+            f"{part} part; forge more photos"
+        )
+    return kept
+
+
+def describe_forgeries(config: ForgedConfig, assets: Path, exclude: Collection[str] = ()) -> str:
+    """For a record: "a share of 0.5 forged by aotgan-s, lama-s"."""
+    rows = (r for f in _drawn(config) for r in read_forgeries(assets / f, "train", exclude))
+    return f"a share of {config.share:g} forged by {', '.join(sorted({r.inpainter for r in rows}))}"
+
+
+class ForgedDataset(Dataset[dict[str, Tensor]]):
+    """Forgeries by running number; items as of `UniversalDataset`.
+
+    Raises ConfigError for a folder without a forgery of the part.
+    """
+
+    def __init__(
+        self,
+        config: UniversalConfig,
+        forged: ForgedConfig,
+        part: Part,
+        seed: int,
+        assets: Path = Path(),
+        exclude: Collection[str] = (),
+    ) -> None:
+        self.config, self.seed, self.assets = config, seed, assets
+        self.weights = _drawn(forged)
+        self.rows = {name: read_forgeries(assets / name, part, exclude) for name in self.weights}
+
+    def sample(self, index: int) -> Sample:
+        """Raises ImageError for files that cannot be read."""
+        rng, config = np.random.default_rng([self.seed, index, FORGERY]), self.config
+        name = draw_weighted(self.weights, rng)
+        row = self.rows[name][rng.integers(len(self.rows[name]))]
+        untouched = bool(rng.random() < config.untouched)
+        folder = self.assets / name
+        picture = read_image(folder / (row.original if untouched else row.inpainted)).pixels
+        mask = read_mask(folder / row.mask, size=(picture.shape[0], picture.shape[1]))
+        piece = crop_at_hole(picture, mask, config.degrade.margin(config.size), rng)
+        picture, mask = piece[..., :3], piece[..., 3]
+        if untouched:
+            mask = np.zeros_like(mask)
+        picture, mask, steps = config.degrade(picture, mask, rng, config.size)
+        picture, mask = random_flip(rng, picture, mask)
+        # As there, the cut to size may have missed the hole.
+        inpainter = row.inpainter if mask.any() else ""
+        return Sample(picture, mask, row.photo, inpainter, (), tuple(steps))
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        sample = self.sample(index)
+        mask = torch.from_numpy(sample.mask.astype(np.float32))[None]
+        return {"image": to_tensor(sample.pixels)[0], "mask": mask}
+
+
+class PartlyForged(Dataset[dict[str, Tensor]]):
+    """Sample i is a forgery with the probability `share`, or else universal sample i."""
+
+    def __init__(self, universal: UniversalDataset, forged: ForgedDataset, share: float) -> None:
+        self.universal, self.forged, self.share = universal, forged, share
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        chosen = np.random.default_rng([self.universal.seed, index, CHOICE]).random() < self.share
+        return (self.forged if chosen else self.universal)[index]
+
+
+def crop_at_hole(
+    picture: np.ndarray, mask: np.ndarray, size: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(size, size, 4): picture and mask of a window with a pixel of the hole; see `random_crop`."""
+    row, column = rng.choice(np.argwhere(mask))
+    rows, columns = (slice(max(0, at - size + 1), at + size) for at in (row, column))
+    return random_crop(np.dstack([picture, mask])[rows, columns], size, rng)
+
+
+def _drawn(config: ForgedConfig) -> Mapping[str, float]:
+    """The folders with a weight."""
+    return {name: weight for name, weight in config.folders.items() if weight}
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").replace("::", "/").rsplit("/", 1)[-1]
