@@ -165,40 +165,48 @@ class TestKeras:
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "h5py", None)
-        with pytest.raises(WeightsError, match=r"x\.h5: a Keras file, .*pip install h5py"):
+        with pytest.raises(
+            WeightsError, match=r'x\.h5: a Keras file, .*install "overpaint\[keras\]"'
+        ):
             read_checkpoint(path)
 
-    def test_data_sets_of_numbers_by_dotted_names(
-        self, path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_data_sets_of_numbers_by_dotted_names(self, path: Path) -> None:
+        h5py = pytest.importorskip("h5py", reason="needs the extra keras")
         kernel = np.arange(4, dtype=np.float32).reshape(2, 2)
-        stored = {"conv/kernel:0": kernel, "names": np.array([b"conv"]), "conv": None}
-
-        class Dataset:
-            def __init__(self, value: Any) -> None:
-                self.value = value
-
-            def __getitem__(self, _: Any) -> Any:
-                return self.value
-
-        class File:
-            def __init__(self, file: Any, mode: str) -> None:
-                assert mode == "r"
-
-            def __enter__(self) -> "File":
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                pass
-
-            def visititems(self, take: Any) -> None:
-                for name, value in stored.items():
-                    take(name, "a group" if value is None else Dataset(value))
-
-        monkeypatch.setitem(sys.modules, "h5py", SimpleNamespace(File=File, Dataset=Dataset))
+        with h5py.File(path, "w") as file:
+            file["conv/kernel:0"] = kernel
+            file["names"] = np.array([b"conv"])
+            file.create_group("empty").attrs["weight_names"] = [b"kernel:0"]
         read = read_checkpoint(path)
         assert same(read.tensors, {"conv.kernel:0": torch.from_numpy(kernel)})
         assert read.notes == ("x.h5: left out what is no tensor: names",)
+
+    def test_numbers_from_other_files_are_not_read(self, path: Path) -> None:
+        h5py = pytest.importorskip("h5py", reason="needs the extra keras")
+        secret = path.with_name("secret")
+        secret.write_bytes(bytes(range(16)))
+        with h5py.File(path.with_name("other.h5"), "w") as file:
+            file["w"] = np.ones(4)
+        with h5py.File(path, "w") as file:
+            file["own"] = np.zeros(1)
+            file["link"] = h5py.ExternalLink("other.h5", "/w")
+        assert set(read_checkpoint(path).tensors) == {"own"}
+        layout = h5py.VirtualLayout((4,), "f8")
+        layout[:] = h5py.VirtualSource("other.h5", "w", (4,))
+        with h5py.File(path, "w") as file:
+            file.create_virtual_dataset("w", layout)
+        with pytest.raises(WeightsError, match=r"x\.h5: refused: w would be read from another"):
+            read_checkpoint(path)
+        with h5py.File(path, "w") as file:
+            file.create_dataset("w", (16,), "u1", external=[(secret, 0, 16)])
+            assert file["w"][3] == 3, "the attack works on who reads it without care"
+        with pytest.raises(WeightsError, match=r"x\.h5: refused: w would be read from another"):
+            read_checkpoint(path)
+
+    def test_a_damaged_file_is_named(self, path: Path) -> None:
+        pytest.importorskip("h5py", reason="needs the extra keras")
+        with pytest.raises(WeightsError, match=r"x\.h5: a damaged Keras file"):
+            read_checkpoint(path)
 
 
 class TestTensorFlow:

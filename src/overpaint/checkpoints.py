@@ -4,7 +4,8 @@
 - PyTorch's files, zip or older, go through `torch.load(weights_only=True)`, which refuses a pickle
   that would import anything but tensors; NumPy's numbers, which trainings leave beside the weights,
   are admitted. TorchScript is read without being loaded (`overpaint.torchscript`).
-- Keras files need h5py, TensorFlow checkpoints TensorFlow's own reader; neither is an extra.
+- Keras files (HDF5) need the extra `keras`, and are refused when they name other files for their
+  numbers. TensorFlow checkpoints need TensorFlow's own reader, which is no extra.
 - Nested names are joined by dots, as are the slashes of Keras and TensorFlow. What is no tensor is
   left out, and a note says so.
 """
@@ -156,14 +157,18 @@ def _numbers() -> list[Any]:
 
 def _hdf5(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        import h5py  # type: ignore[import-not-found]
+        import h5py
     except ImportError as error:
-        raise WeightsError(f"{path}: a Keras file, which needs h5py: pip install h5py") from error
+        remedy = 'pip install "overpaint[keras]"'
+        raise WeightsError(f"{path}: a Keras file, which needs h5py: {remedy}") from error
     found: dict[str, Any] = {}
 
-    def take(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name.replace("/", ".")] = _as_tensor(item[()])
+    def take(name: str, item: Any) -> None:  # not called for links, which may lead to other files
+        if not isinstance(item, h5py.Dataset):
+            return
+        if item.external or item.is_virtual:
+            raise WeightsError(f"{path}: refused: {name} would be read from another file")
+        found[name.replace("/", ".")] = _as_tensor(item[()])
 
     try:
         with h5py.File(io.BytesIO(data), "r") as file:

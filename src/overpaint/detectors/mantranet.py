@@ -15,8 +15,10 @@ paper: the first block has 16 filters (4 plain, 9 of SRM, 3 of Bayar), not 32.
 
 Quirks of the published codes, of which `faithful=True` keeps the first two:
 - the norm before the windows takes the statistics of the whole batch at every call, so that each
-  photo depends on its neighbours (the port; Keras has moving ones). Here it takes those of each
-  photo, which for a single photo is the same;
+  photo depends on its neighbours (the port). Here it takes those of each photo, which for a single
+  photo is the same. Keras has moving ones, which have no place here and are left out: the distances
+  are ratios, in which a norm only moves the smallest deviation that counts. Only nearly flat photos
+  get other logits by that;
 - the smallest standard deviation that counts is learned, and starts near 0, where hardly any photo
   gives it a gradient (released: 0 to 0.012). Here it starts at 1, the largest one behind the norm;
 - Bayar's constraint overwrites the weights (the port: at each call). Here it is a function of
@@ -240,11 +242,66 @@ _RULES = (
 )
 
 
+def _keras(layer: str, variable: str, group: str = "") -> str:
+    """A variable of the Keras file, which numbers a layer's inner name: cLSTM/cLSTM_6/bias:0."""
+    return rf"{group or layer}\.{layer}(?:_\d+)?\.{variable}:0"
+
+
+_KERAS_LAYERS = (
+    *("b1c2", "b2c1", "b2c2", "b3c1", "b3c2", "b3c3"),
+    *("b4c1", "b4c2", "b4c3", "b5c1", "b5c2", "transform"),
+)
+_OF_INPUT, _OF_HIDDEN = "cLSTM.kernel", "cLSTM.recurrent_kernel"
+_KERAS_RULES = (
+    (_keras("b1c1", "regular_kernel", "Featex"), "features.plain.weight"),
+    (_keras("b1c1", "bayar_kernel", "Featex"), "features.bayar.weight"),
+    *(
+        (_keras(layer, theirs, "Featex"), f"features.layers.{2 * i}.{ours}")
+        for i, layer in enumerate(_KERAS_LAYERS)
+        for theirs, ours in (("kernel", "weight"), ("bias", "bias"))
+    ),
+    (_keras("outlierTrans", "kernel"), "anomaly.reduce.weight"),
+    (_keras("glbStd", "min_std"), "anomaly.min_std"),
+    (_keras("cLSTM", "kernel"), _OF_INPUT),
+    (_keras("cLSTM", "recurrent_kernel"), _OF_HIDDEN),
+    (_keras("cLSTM", "bias"), "anomaly.lstm.conv.bias"),
+    (_keras("pred", "kernel"), "anomaly.predict.weight"),
+    (_keras("pred", "bias"), "anomaly.predict.bias"),
+)
+_KERAS_UNUSED = (_keras("bnorm", "moving_(?:mean|variance)"),)
+
+
+def from_keras(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Names of the Keras file `ManTraNet_Ptrain4.h5`, joined by dots, to ours; strict.
+
+    Kernels (height, width, in, out) become (out, in, height, width); those of the recurrent network
+    for its input and for its hidden state, with the same order of gates, become one. Bayar's are
+    stored as constrained, which the constraint leaves as they are; those of SRM are not stored.
+    """
+    out: dict[str, Any] = {}
+    for key, value in renamed(state, _KERAS_RULES, _KERAS_UNUSED).items():
+        if key == "anomaly.min_std":  # (1, 1, 1, channels)
+            value = value.reshape(1, -1, 1, 1)
+        elif value.ndim == 4:
+            value = value.permute(3, 2, 0, 1)
+        out[key] = value
+    if _OF_INPUT in out and _OF_HIDDEN in out:
+        parts = [out.pop(_OF_INPUT), out.pop(_OF_HIDDEN)]
+        try:
+            out["anomaly.lstm.conv.weight"] = torch.cat(parts, dim=1)
+        except RuntimeError as error:
+            raise WeightsError(f"the two kernels of cLSTM do not match ({error})") from error
+    return out
+
+
 def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of the PyTorch port (`MantraNetv4.pt`), bare or wrapped as "model", to ours; strict.
 
+    A file of the authors' Keras code, its names joined by dots, is taken as well (`from_keras`).
     Raises WeightsError, too, for SRM kernels other than those of the paper.
     """
+    if any(key.endswith(":0") for key in state_dict):
+        return from_keras(state_dict)
     out = renamed(state_dict.get("model", state_dict), _RULES)
     srm = out.pop("srm", None)
     if srm is not None and not torch.allclose(srm.float().cpu(), srm_kernels(), atol=1e-5):
@@ -263,7 +320,8 @@ def mantranet_small(**config: Any) -> ManTraNet:
 
 
 OFFICIAL = Official(
-    repository=("ISICV/ManTraNet@59436db, converted by RonyAbecidan/ManTraNet-pytorch@1af95cd"),
+    repository="RonyAbecidan/ManTraNet-pytorch@1af95cd, converted from ManTraNet_Ptrain4.h5 of "
+    "ISICV/ManTraNet@59436db, which is taken as well",
     licence="academic, non-commercial use only (University of Southern California)",
     remap=remap,
     config={"faithful": True},
