@@ -24,11 +24,11 @@ python recipes/measure_inpainting.py --data "$DATA"
 python recipes/contact_sheet.py --data "$DATA" --out runs/contact-sheet.png
 
 # What the extractor and the attention buy (table 5), at one short budget.
-SHORT=(--set loop.steps=500 --set loss.adversarial_from=400)
-train safepaint-s safepaint-500 "${SHORT[@]}" --set name=safepaint-500
-train safepaint-s backbone-500 "${SHORT[@]}" --set name=backbone-500 \
+SHORT=(--set loop.steps=400 --set loss.adversarial_from=300 --set loop.validate_every=400)
+train safepaint-s safepaint-400 "${SHORT[@]}" --set name=safepaint-400
+train safepaint-s backbone-400 "${SHORT[@]}" --set name=backbone-400 \
   --set model.rwsa=false --set model.domain_vector=false
 python recipes/measure_inpainting.py --data "$DATA" --checked 0 \
-  --inpainter runs/safepaint-500/safepaint-500.safetensors \
-  --inpainter runs/backbone-500/backbone-500.safetensors
+  --inpainter runs/safepaint-400/safepaint-400.safetensors \
+  --inpainter runs/backbone-400/backbone-400.safetensors
 python recipes/measure_speed.py --data "$DATA"

@@ -100,6 +100,17 @@ LAYOUTS = {
     ),
     "inpainting-lpips": Layout("inpainting", "LPIPS by hole", _HOLES, metric="lpips-alex"),
     "inpainting-auc": Layout("inpainting", "pixel AUC of nixnet-s by hole", _SEEN, metric="auc"),
+    "safepaint-ablation": Layout(
+        "inpainting",
+        "all holes",
+        {
+            "all:psnr": "PSNR",
+            "all:vgg-distilled": "distance by the distilled VGG",
+            "all, nixnet-s:auc": "pixel AUC of nixnet-s",
+            "all, nixnet-s:f1@0.5": "its F1 at 0.5",
+        },
+        metric="psnr",
+    ),
     "known_pixels": Layout(
         "known_pixels", "inpainter", {"written PNG": "changed known pixels"}, metric="changed"
     ),
