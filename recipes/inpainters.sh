@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From photos to the inpainters' weights and their published numbers, on two cores: safepaint-s in
-# about an hour and a half, the nine of the benchmark in eight minutes each.
+# about an hour and a half, the nine of the benchmark in about ten minutes each.
 #
 #   recipes/inpainters.sh DATA
 #

@@ -13,7 +13,7 @@ from overpaint.images import read_image
 
 ROOT = Path(__file__).parents[1]
 BELOW_THE_MEAN = {"edgeconnect-s"}
-"""What eight minutes of training do not bring above the mean fill; the README says so."""
+"""What ten minutes of training do not bring above the mean fill; the README says so."""
 RECORDS = sorted((ROOT / "benchmarks" / "weights").glob("*.json"))
 
 
