@@ -310,9 +310,7 @@ class TestTables:
         auc = tables.render("inpainting-auc", results).splitlines()
         assert auc[2] == "| telea | 0.500 | n/a | n/a | n/a | n/a | 0.500 |"
 
-    def test_named_weights_are_shown_alone_and_in_the_order_of_their_names(
-        self, results: Path
-    ) -> None:
+    def test_named_weights_are_shown_in_the_order_of_their_names(self, results: Path) -> None:
         lines = tables.render("inpainting", results, "mean,telea").splitlines()
         assert [line.split(" | ")[0] for line in lines[2:]] == ["| mean", "| telea"]
         with pytest.raises(ConfigError, match="inpainting meen; measure it"):
@@ -397,6 +395,6 @@ class TestContactSheet:
         page = recipe.sheet(rows, ["a", "b"], ["x", "y", "z"])
         label, gap = recipe.LABEL, recipe.GAP
         assert page.shape == (label + 3 * (30 + label + gap), 2 * 40 + gap, 3)
-        top, left = label + 2 * (30 + label + gap) + label, 40 + gap
-        assert (page[top : top + 30, left : left + 40] == 21).all()
+        top = label + 2 * (30 + label + gap) + label
+        assert (page[top : top + 30, 40 + gap : 80 + gap] == 21).all()
         assert (page[top + 30 :] == 255).all()

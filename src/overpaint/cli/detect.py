@@ -19,41 +19,49 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
+Paths = Annotated[
+    list[str],
+    typer.Argument(metavar="PATH", help="Photos, folders (searched to the bottom), globs."),
+]
+Out = Annotated[
+    Path, typer.Option("--out", help="Folder for heatmaps, masks, overlays and records.")
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="Name (see `overpaint models`) or weights file; repeatable, and `all` for every "
+        "detector with weights here: several are fused. Default: nixnet-s.",
+    ),
+]
+Folders = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--weights-dir",
+        help="Folder of more weights, for names and `all`; repeatable.",
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold",
+        help="Probability 0..1 from which a pixel counts as inpainted. Default: the calibrated "
+        "one, at which 1 % of untouched photos raise a false alarm; of several detectors 0.5 "
+        "on the fused heatmap, and without calibration 0.5.",
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object a line instead of a table.")
+]
+
+
 def detect(
-    paths: Annotated[
-        list[str],
-        typer.Argument(metavar="PATH", help="Photos, folders (searched to the bottom), globs."),
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder for heatmaps, masks, overlays and records.")
-    ] = Path("overpaint-results"),
-    models: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            help="Name (see `overpaint models`) or weights file; repeatable, and `all` for every "
-            "detector with weights here: several are fused. Default: nixnet-s.",
-        ),
-    ] = None,
-    folders: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--weights-dir",
-            help="Folder of more weights, for names and `all`; repeatable.",
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            "--threshold",
-            help="Probability 0..1 from which a pixel counts as inpainted. Default: the calibrated "
-            "one, at which 1 % of untouched photos raise a false alarm; of several detectors 0.5 "
-            "on the fused heatmap, and without calibration 0.5.",
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object a line instead of a table.")
-    ] = False,
+    paths: Paths,
+    out: Out = Path("overpaint-results"),
+    models: Models = None,
+    folders: Folders = None,
+    threshold: Threshold = None,
+    as_json: AsJson = False,
 ) -> None:
     """Find regions that an inpainting network filled in.
 
@@ -92,6 +100,11 @@ def detect(
             _print_json(record)
     if not as_json:
         _print_table(records, out)
+    _exit(records)
+
+
+def _exit(records: list[Record]) -> None:
+    """Say what could not be examined; exit code 1 if there is any."""
     failed = sum("error" in record for record in records)
     if failed:
         typer.echo(f"{failed} of {len(records)} could not be examined", err=True)

@@ -12,38 +12,45 @@ import typer
 
 from overpaint.cli.progress import progress_bar
 
+Photos = Annotated[
+    list[str],
+    typer.Argument(metavar="PHOTOS", help="Folders, globs, lists or archives of photos."),
+]
+Inpainter = Annotated[
+    str,
+    typer.Option("--inpainter", help="Name (see `overpaint models`) or weights file."),
+]
+Masks = Annotated[
+    list[str],
+    typer.Option(
+        "--masks",
+        help="brush, free-form, lama-thin, lama-medium, lama-thick, boxes, objects:FOLDER "
+        "(white = filled in) or keep:FOLDER (white = untouched); repeatable, drawn alike.",
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder for pictures, masks and manifest.")]
+Num = Annotated[
+    int | None, typer.Option("--num", min=1, help="Number of samples. Default: one a photo.")
+]
+Size = Annotated[
+    int, typer.Option("--size", min=0, help="Side of the pieces, pixels; 0 = whole photos.")
+]
+Assets = Annotated[
+    Path, typer.Option("--assets", help="Folder below which objects: and keep: lie.")
+]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes beside this one.")]
+
 
 def forge(
-    photos: Annotated[
-        list[str],
-        typer.Argument(metavar="PHOTOS", help="Folders, globs, lists or archives of photos."),
-    ],
-    inpainter: Annotated[
-        str,
-        typer.Option("--inpainter", help="Name (see `overpaint models`) or weights file."),
-    ],
-    masks: Annotated[
-        list[str],
-        typer.Option(
-            "--masks",
-            help="brush, free-form, lama-thin, lama-medium, lama-thick, boxes, objects:FOLDER "
-            "(white = filled in) or keep:FOLDER (white = untouched); repeatable, drawn alike.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for pictures, masks and manifest.")],
-    num: Annotated[
-        int | None, typer.Option("--num", min=1, help="Number of samples. Default: one a photo.")
-    ] = None,
+    photos: Photos,
+    inpainter: Inpainter,
+    masks: Masks,
+    out: Out,
+    num: Num = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of every draw.")] = 0,
-    size: Annotated[
-        int, typer.Option("--size", min=0, help="Side of the pieces, pixels; 0 = whole photos.")
-    ] = 256,
-    assets: Annotated[
-        Path, typer.Option("--assets", help="Folder below which objects: and keep: lie.")
-    ] = Path(),
-    workers: Annotated[
-        int, typer.Option("--workers", min=0, help="Processes beside this one.")
-    ] = 0,
+    size: Size = 256,
+    assets: Assets = Path(),
+    workers: Workers = 0,
 ) -> None:
     """Make a test set: photos, masks, and the photos filled in where the masks are white.
 

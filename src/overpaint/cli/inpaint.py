@@ -26,43 +26,50 @@ MASK_NAMES = ("{}", "{}_mask", "{}.mask")
 """What the mask of a photo NAME is called, without its suffix; the first that is there counts."""
 
 
+Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="A photo, or a folder of them.")]
+Out = Annotated[
+    Path,
+    typer.Option("--out", "-o", help="File to write, .png or .jpg; for a folder, a folder."),
+]
+Mask = Annotated[
+    Path | None,
+    typer.Argument(metavar="MASK", help="White is removed. One mask serves a whole folder."),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option("--masks", help="Folder of masks: NAME.png, NAME_mask.png or NAME.mask.png."),
+]
+Model = Annotated[
+    str,
+    typer.Option("--model", help="Shipped name, weights file, or method without weights."),
+]
+Size = Annotated[
+    int | None,
+    typer.Option("--size", min=64, max=2048, help="Working size, pixels. Default: model's."),
+]
+InvertMask = Annotated[bool, typer.Option("--invert-mask", help="Remove what is black instead.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object a line instead of words.")
+]
+C2paCert = Annotated[
+    Path | None, typer.Option("--c2pa-cert", help="Certificate chain, to sign with C2PA.")
+]
+C2paKey = Annotated[Path | None, typer.Option("--c2pa-key", help="Private key of the certificate.")]
+
+
 def inpaint(
-    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="A photo, or a folder of them.")],
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="File to write, .png or .jpg; for a folder, a folder."),
-    ],
-    mask: Annotated[
-        Path | None,
-        typer.Argument(metavar="MASK", help="White is removed. One mask serves a whole folder."),
-    ] = None,
-    masks: Annotated[
-        Path | None,
-        typer.Option("--masks", help="Folder of masks: NAME.png, NAME_mask.png or NAME.mask.png."),
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option("--model", help="Shipped name, weights file, or method without weights."),
-    ] = "safepaint-s",
-    size: Annotated[
-        int | None,
-        typer.Option("--size", min=64, max=2048, help="Working size, pixels. Default: model's."),
-    ] = None,
-    invert_mask: Annotated[
-        bool, typer.Option("--invert-mask", help="Remove what is black instead.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results of an earlier run.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object a line instead of words.")
-    ] = False,
-    c2pa_cert: Annotated[
-        Path | None, typer.Option("--c2pa-cert", help="Certificate chain, to sign with C2PA.")
-    ] = None,
-    c2pa_key: Annotated[
-        Path | None, typer.Option("--c2pa-key", help="Private key of the certificate.")
-    ] = None,
+    photo: Photo,
+    out: Out,
+    mask: Mask = None,
+    masks: Masks = None,
+    model: Model = "safepaint-s",
+    size: Size = None,
+    invert_mask: InvertMask = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    c2pa_cert: C2paCert = None,
+    c2pa_key: C2paKey = None,
 ) -> None:
     """Remove what a mask covers from a photo of any size, and fill the hole.
 

@@ -123,10 +123,7 @@ def brush(height: int, width: int, rng: np.random.Generator) -> Mask:
 
 
 def free_form(height: int, width: int, rng: np.random.Generator) -> Mask:
-    """`brush` strokes until a share drawn uniformly from 5 to 60 % is covered.
-
-    One `brush` seldom covers more than a third; benchmarks go up to 60 %.
-    """
+    """`brush` again and again until a share drawn uniformly from 5 to 60 % is covered."""
     share = rng.uniform(0.05, 0.6)
     mask = brush(height, width, rng)
     while hole_ratio(mask) < share:

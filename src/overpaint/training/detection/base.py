@@ -100,6 +100,8 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
 
     architecture: ClassVar[type[Detector]]
     loss_config: ClassVar[type[Section]]
+    side_multiple: ClassVar[int] = 1
+    """Of which a sample's side has to be a multiple."""
     rates: Mapping[str, float] = {}
 
     def __init__(
@@ -110,6 +112,11 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
         assets: Path = Path(),
         exclude: Collection[str] = (),
     ) -> None:
+        if run.data.size % self.side_multiple:
+            raise ConfigError(
+                f"data.size {run.data.size}: {self.architecture.__name__} needs a multiple of "
+                f"{self.side_multiple}"
+            )
         self.run = run
         self.terms: LossT = self.load_terms(run)  # type: ignore[assignment]
         model = make_model(run)
@@ -117,6 +124,8 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
             wanted = self.architecture.__name__
             raise ConfigError(f"detector {run.detector!r}: this loss trains a {wanted}")
         self.modules: dict[str, nn.Module] = {"model": model}
+        for part in self.frozen():
+            part.requires_grad_(False)
         mask_fn = mask_mixture(run.data.masks, assets)
         self.train = _samples(run, train, mask_fn, "train", run.loop.seed, assets, exclude)
         # The largest seed of 32 bit belongs to validation, so that it never follows a run's own.
@@ -134,6 +143,10 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
         """The checked settings of the run's loss; raises ConfigError."""
         outside = {name: getattr(run, name) for name in OUTSIDE if name in run.model_fields_set}
         return load_section(cls.loss_config, outside | run.loss, "loss")
+
+    def frozen(self) -> list[nn.Module]:
+        """The parts of the model that are not trained."""
+        return []
 
     @property
     def model(self) -> ModelT:

@@ -5,19 +5,13 @@ each mask both classes count alike over the batch; in the score, both kinds of p
 made smaller by area (theirs: bicubic), and what is above a half is inpainted.
 """
 
-from collections.abc import Collection
-from pathlib import Path
-
 from torch import Tensor
 from torch.nn import functional as F
 
-from overpaint.data.universal import Pairs
 from overpaint.detectors.psccnet import PSCCNet
-from overpaint.errors import ConfigError
 from overpaint.training import losses
 from overpaint.training.config import Section
 from overpaint.training.detection.base import (
-    DetectorRun,
     DetectorTask,
     Share,
     Weight,
@@ -37,18 +31,7 @@ class PSCCNetTask(DetectorTask[PSCCNet, PSCCNetLoss]):
 
     architecture = PSCCNet
     loss_config = PSCCNetLoss
-
-    def __init__(
-        self,
-        run: DetectorRun,
-        train: Pairs,
-        validation: Pairs,
-        assets: Path = Path(),
-        exclude: Collection[str] = (),
-    ) -> None:
-        if run.data.size % PSCCNet.stride:
-            raise ConfigError(f"data.size {run.data.size}: PSCC-Net needs a multiple of 8")
-        super().__init__(run, train, validation, assets, exclude)
+    side_multiple = PSCCNet.stride
 
     def loss(self, image: Tensor, mask: Tensor) -> Tensor:
         stages, share = self.model.stages(image), self.terms.inpainted_share

@@ -12,8 +12,6 @@ Source: arXiv:2212.10957 and the authors' code (facts only).
 What is frozen is in eval mode: neither batch norms nor dropout move.
 """
 
-from collections.abc import Collection
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,7 +20,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.data.universal import Pairs
 from overpaint.detectors.base import Findings
 from overpaint.detectors.trufor import TruFor
 from overpaint.errors import ConfigError
@@ -64,21 +61,11 @@ class TruForTask(DetectorTask[TruFor, TruForLoss]):
     architecture = TruFor
     loss_config = TruForLoss
 
-    def __init__(
-        self,
-        run: DetectorRun,
-        train: Pairs,
-        validation: Pairs,
-        assets: Path = Path(),
-        exclude: Collection[str] = (),
-    ) -> None:
-        super().__init__(run, train, validation, assets, exclude)
+    def frozen(self) -> list[nn.Module]:
         trained = TRAINED[self.terms.phase]
         if self.terms.freeze_noiseprint:
             trained = trained - {"noiseprint"}
-        self.frozen = [m for name, m in self.model.named_children() if name not in trained]
-        for module in self.frozen:
-            module.requires_grad_(False)
+        return [part for name, part in self.model.named_children() if name not in trained]
 
     @classmethod
     def load_terms(cls, run: DetectorRun) -> Section:
@@ -88,8 +75,8 @@ class TruForTask(DetectorTask[TruFor, TruForLoss]):
         return terms
 
     def loss(self, image: Tensor, mask: Tensor) -> Tensor:
-        for module in self.frozen:
-            module.eval()
+        for part in self.frozen():
+            part.eval()
         found, terms = self.model.examine(image), self.terms
         if terms.phase == "confidence":
             return self.loss_of_judgement(found, mask)
