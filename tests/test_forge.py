@@ -18,7 +18,7 @@ from conftest import textured
 from overpaint import weights
 from overpaint.cli import build
 from overpaint.cli.forge import forge as command
-from overpaint.data.sources import PhotoSource
+from overpaint.data.sources import PhotoSource, split
 from overpaint.errors import ConfigError, InputError, UnknownNameError, WeightsError
 from overpaint.images import read_image, read_mask
 from overpaint.inference.fill import InpainterRunner
@@ -300,6 +300,16 @@ class TestCommand:
         for out in (photo_folder, photo_folder / "out"):
             assert run(photo_folder, "--out", out, *how).exit_code == 2
         assert len(list(photo_folder.iterdir())) == 6
+
+    def test_photos_of_one_part(self, tmp_path: Path, photo_folder: Path) -> None:
+        kept = split(map(str, photo_folder.iterdir()), "train")
+        assert 0 < len(kept) < 6  # or the test would say nothing
+        how = ["--inpainter", "mean", "--masks", "brush", "--size", SIZE, "--num", 6]
+        result = run(photo_folder, "--out", tmp_path / "out", "--part", "train", *how)
+        assert result.exit_code == 0, result.output
+        lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+        rows = [Forgery.model_validate_json(line) for line in lines]
+        assert {Path(row.photo).name for row in rows} == {Path(name).name for name in kept}
 
     @pytest.mark.parametrize("missing", ["--inpainter", "--masks", "--out"])
     def test_what_is_needed_is_asked_for(self, photo_folder: Path, missing: str) -> None:

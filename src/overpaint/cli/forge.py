@@ -6,7 +6,7 @@ command was used wrongly. Stopped by an error: 1 as well, with the remedy.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -35,6 +35,10 @@ Num = Annotated[
 Size = Annotated[
     int, typer.Option("--size", min=0, help="Side of the pieces, pixels; 0 = whole photos.")
 ]
+Part = Annotated[
+    Literal["train", "validation", "test"] | None,
+    typer.Option("--part", help="Only photos of this part, as training splits them."),
+]
 Assets = Annotated[
     Path, typer.Option("--assets", help="Folder below which objects: and keep: lie.")
 ]
@@ -47,6 +51,7 @@ def forge(
     masks: Masks,
     out: Out,
     num: Num = None,
+    part: Part = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of every draw.")] = 0,
     size: Size = 256,
     assets: Assets = Path(),
@@ -69,7 +74,7 @@ def forge(
         task = bar.add_task("", total=None)
         done = library.forge(
             out,
-            PhotoSource.from_paths(photos),
+            PhotoSource.from_paths(photos, part),
             inpainter,
             masks,
             num=num,

@@ -63,6 +63,11 @@ _METHODS = {
     "sd2_replace": "Stable Diffusion 2, background",
     "patchmatch_misc": "classical",
 }
+_COMPARED = {
+    f"{kind}, lossless:{metric}": f"{bank}, {_MEASURES[metric]}"
+    for kind, bank in (("bank", "bank"), ("held-out", "held-out AE"))
+    for metric in ("miou@0.5", "f1@0.5", "auc")
+}
 _RATIOS = ("10-20", "20-30", "30-40", "40-50", "50-60")
 _HOLES = {**{ratio: f"{ratio} %" for ratio in _RATIOS}, "all": "all"}
 _SEEN = {f"{ratio}, nixnet-s": heading for ratio, heading in _HOLES.items()}
@@ -81,6 +86,8 @@ LAYOUTS = {
     "ablation": Layout("triplets", "weights", _GROUPS, metric="auc"),
     "triplets": Layout("triplets", "pictures filled in by", _MEASURES),
     "universal": Layout("universal", "universal test data", _MEASURES),
+    "detectors": Layout("universal", "weights", _COMPARED, metric="miou@0.5"),
+    "detectors-triplets": Layout("triplets", "weights", _GROUPS, metric="auc"),
     "untouched": Layout(
         "untouched",
         "untouched photos",
@@ -115,6 +122,12 @@ LAYOUTS = {
         "known_pixels", "inpainter", {"written PNG": "changed known pixels"}, metric="changed"
     ),
     "speed": Layout("speed", "what", {"seconds": "time", "peak_mib": "peak memory"}),
+    "detect-large": Layout(
+        "speed",
+        "12 megapixels",
+        _pair("detect in 12 megapixels"),
+        metric="seconds",
+    ),
     "inpaint-large": Layout(
         "speed",
         "a hole of 300x300 in 12 megapixels",
