@@ -229,6 +229,17 @@ class TestDetector:
         for one, other in zip(model.parameters(), going_on.parameters(), strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
+    def test_going_on_with_a_new_part_is_recorded(
+        self, train: Train, here: Path, bank: str
+    ) -> None:
+        shared = ["--set", bank, "--set", "cache.num=0"]
+        assert train("detector", *shared).exit_code == 0
+        start = "start_from=runs/nixnet-tiny/nixnet-tiny.safetensors"
+        more = ["--set", start, "--set", "model.context=wide", "--out", "second"]
+        record, _ = trained(train("detector", *shared, *more), here / "second" / "nixnet-tiny.json")
+        assert record.config["context"] == "wide"
+        assert " with new context (config " in record.recipe
+
     def test_weights_to_go_on_from_that_do_not_fit(self, train: Train, bank: str) -> None:
         assert train("detector", "--set", bank).exit_code == 0
         start = "start_from=runs/nixnet-tiny/nixnet-tiny.safetensors"

@@ -50,7 +50,7 @@ class Row(SampleRow):
     source: str
     """The photo."""
     redrawn_by: str
-    """The autoencoder or trace; "" for an untouched photo."""
+    """As of `universal.Sample`: the autoencoder or trace, "" for an untouched photo."""
     history: tuple[Step, ...]
     """What happened to the photo before the blend, for `degrade.replay`."""
     degradations: tuple[Step, ...]

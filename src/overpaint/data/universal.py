@@ -8,10 +8,13 @@ inpainted (the paper's M is 1 - m). Beyond the paper, each an option of `Univers
   in the wild carry such traces, and what an inpainter draws does not;
 - *degradations* after the blend, because the picture is saved and shared afterwards;
 - *moved* content: an inpainter invents what an autoencoder repeats (`data.moved`);
-- *untouched* photos, which went through the same history and degradations.
+- *untouched* photos, which went through the same history and degradations;
+- *negatives* among these, edited by something else than inpainting (`data.negatives`).
 
 Where the mask is 0, a sample equals the photo bit for bit until it is degraded: the blend is
-done on 8-bit values after G(I) was rounded. Sample i is a pure function of (seed, i).
+done on 8-bit values after G(I) was rounded; a negative is edited before. Sample i is a pure
+function of (seed, i). Negatives are drawn by a generator of their own, so that with and without
+them all else of a sample is the same.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,11 +34,49 @@ from overpaint.data.crops import random_crop, random_flip
 from overpaint.data.degrade import Degrade, History, Step
 from overpaint.data.masks import MaskFn
 from overpaint.data.moved import move_content
+from overpaint.data.negatives import NEGATIVES
 from overpaint.data.sources import PhotoSource
 from overpaint.data.traces import TRACES
 from overpaint.images import to_tensor
 
 Weights = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+
+NEGATIVE = 3
+"""Third entry of the seed that a negative is drawn by; see `training.detection.forged`."""
+
+
+class Negatives(BaseModel):
+    """How many of the untouched samples are hard negatives, and of which kinds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: float = Field(default=0.0, ge=0, le=1, description="of the untouched samples")
+    kinds: Weights = Field(
+        default=dict.fromkeys(NEGATIVES, 1.0),
+        description="names in `negatives.NEGATIVES` and their weights",
+    )
+    whole: float = Field(
+        default=0.3, ge=0, le=1, description="how often a regional kind edits the whole photo"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        if unknown := sorted(set(self.kinds) - set(NEGATIVES)):
+            raise ValueError(f"kinds: no {', '.join(unknown)}; there are {', '.join(NEGATIVES)}")
+        if self.share and not any(self.kinds.values()):
+            raise ValueError("kinds: give at least one a weight above 0, or share 0")
+        return self
+
+    def __call__(
+        self, photo: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+    ) -> tuple[str, np.ndarray]:
+        """What was done instead of inpainting, and the photo after it; "" and the photo itself
+        where it stays untouched. mask: the region that would have been redrawn."""
+        if rng.random() >= self.share:
+            return "", photo
+        kind = draw_weighted(self.kinds, rng)
+        region = np.ones_like(mask) if rng.random() < self.whole else mask
+        return f"not inpainted: {kind}", NEGATIVES[kind](photo, region, rng)
 
 
 class UniversalConfig(BaseModel):
@@ -56,6 +97,8 @@ class UniversalConfig(BaseModel):
     untouched: float = Field(
         default=0.2, ge=0, le=1, description="share of samples with an empty mask"
     )
+    # A key younger than the shipped recipes does not change their hash.
+    negatives: Negatives = Field(default=Negatives(), exclude_if=lambda value: not value.share)
     history: History = History()
     degrade: Degrade = Degrade()
 
@@ -75,11 +118,12 @@ class Sample:
     pixels: np.ndarray
     """uint8 (h, w, 3)."""
     mask: np.ndarray
-    """uint8 (h, w), 1 = redrawn; all 0 for an untouched photo."""
+    """uint8 (h, w), 1 = redrawn; all 0 for an untouched photo and a negative."""
     source: str
     """Name of the photo."""
     redrawn_by: str
-    """The autoencoder or trace, "+moved" with moved content; "" for an untouched photo."""
+    """The autoencoder or trace, "+moved" with moved content; "" for an untouched photo, and
+    "not inpainted: KIND" for a negative."""
     history: tuple[Step, ...] = ()
     """What happened to the photo before the blend; unknown (empty) when it came from a cache."""
     degradations: tuple[Step, ...] = ()
@@ -173,12 +217,15 @@ class UniversalDataset(Dataset[dict[str, Tensor]]):
         mask = self.mask_fn(margin, margin, rng)
         if rng.random() < config.moved:
             name, redrawn = f"{name}+moved", move_content(photo, redrawn, mask, rng)
+        instead = ""
         if rng.random() < config.untouched:
-            name, mask = "", np.zeros_like(mask)
+            own = np.random.default_rng([self.seed, index, NEGATIVE])
+            instead, photo = config.negatives(photo, mask, own)
+            mask = np.zeros_like(mask)
         blended = blend(photo, redrawn, mask)
         pixels, mask, steps = config.degrade(blended, mask, rng, config.size)
         pixels, mask = random_flip(rng, pixels, mask)
-        name = name if mask.any() else ""  # the cut to size may have missed the hole
+        name = name if mask.any() else instead  # the cut to size may have missed the hole
         return Sample(pixels, mask, pair.source, name, pair.history, tuple(steps))
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:

@@ -41,6 +41,9 @@ class Detector(nn.Module, ABC):
     tile: int = 1024
     """Largest side, in pixels, of the tiles of a large photo; a multiple of `stride`. Smaller where
     a photo of 12 megapixels would take more than 3 GB."""
+    residual_parts: ClassVar[tuple[str, ...]] = ()
+    """Parts, each chosen by the configuration's field of its name, that start as the identity:
+    weights of a network without them can be trained further with them."""
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the logits, at least float32, of the input's size; positive means inpainted.

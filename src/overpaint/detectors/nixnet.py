@@ -21,6 +21,9 @@ Order of work: "upsample, then 1x1 convolution" is computed as "1x1 convolution,
 Both are linear, one over channels and the other over places, and the interpolation weights sum
 to 1, so the result is the same for 4 or 16 times fewer operations.
 
+Beyond the paper, `context` compares a region with the rest of its photo (`nixnet_context`); it is
+off by default.
+
 Size: 29.5 M parameters at the paper's widths, 1.85 M at 32/64/128, 0.46 M at 16/32/64. One photo
 of 256x256 costs 182.8 GFLOP, 11.6 and 3.0; with the upsampling first and the SRM kernels run on
 each colour apart it would be 193.7, 12.3 and 3.2.
@@ -35,6 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint.detectors.base import Detector
+from overpaint.detectors.nixnet_context import CONTEXTS, Context, context_blocks
 from overpaint.errors import ConfigError
 from overpaint.layers.highpass import SRMFilter
 from overpaint.registry import detectors
@@ -54,6 +58,8 @@ class NIXNetConfig:
     """Fusion modules 1 and 2, within the streams."""
     fusion_3: bool = True
     """Fusion module 3, on the joint maps."""
+    context: Context = "none"
+    """What a region is compared with beyond its neighbourhood; see `nixnet_context`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))  # JSON and YAML give lists
@@ -61,6 +67,9 @@ class NIXNetConfig:
             raise ConfigError(f"nixnet: widths must be three positive numbers, not {self.widths}")
         if not (self.noise_stream or self.image_stream):
             raise ConfigError("nixnet: keep the noise stream, the image stream, or both")
+        if self.context not in CONTEXTS:
+            known = ", ".join(CONTEXTS)
+            raise ConfigError(f"nixnet: no context {self.context!r}; there are {known}")
 
 
 def conv(in_channels: int, out_channels: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -162,6 +171,7 @@ class NIXNet(Detector):
     """Noise-image cross-fusion network: (b, 3, h, w) in [0, 1] to logits (b, 1, h, w)."""
 
     stride: ClassVar[int] = 8
+    residual_parts: ClassVar[tuple[str, ...]] = ("context",)
 
     def __init__(self, config: NIXNetConfig | None = None) -> None:
         super().__init__()
@@ -183,6 +193,8 @@ class NIXNet(Detector):
         self.fusion_3 = fusion(config.fusion_3)
         self.head = Head(widths)
         self._initialise()
+        # Last, as its own start is another, and leaves that of all others as it is.
+        self.context = context_blocks(config.context, widths)
 
     def _logits(self, image: Tensor) -> Tensor:
         streams = []  # each: (b, c1, h/2, w/2), (b, c2, h/4, w/4), (b, c3, h/8, w/8)
@@ -194,7 +206,10 @@ class NIXNet(Detector):
             block(torch.cat(maps, dim=1))  # (b, 2c, ...) -> (b, c, ...)
             for block, maps in zip(self.cross, zip(*streams, strict=True), strict=True)
         ]
-        return self.head(self.fusion_3(joint))  # (b, 1, h, w)
+        joint = self.fusion_3(joint)
+        if self.context is not None:
+            joint = [block(x) for block, x in zip(self.context, joint, strict=True)]
+        return self.head(joint)  # (b, 1, h, w)
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -8,6 +8,9 @@
   that 12 megapixels take less than 3 GB. A detector's score of the whole photo is then the highest
   of its tiles.
 - Several detectors, or "all", are fused (`overpaint.inference.fusion`).
+- With `flips`, logits are the mean over the photo, its mirror images and both at once: four times
+  the work. The whole photo is flipped, and not each tile, so that a flipped photo gets the flipped
+  heatmap. No calibration was fitted to such a mean, so there is no verdict.
 """
 
 import time
@@ -54,6 +57,10 @@ MIN_REGION = 32 * 32
 """Pixels above the calibrated threshold in one piece that make a photo inconclusive."""
 
 NO_CALIBRATION = "these weights have no calibration; `overpaint calibrate` makes one"
+NO_FLIPPED_CALIBRATION = "calibrations are of one look, and not of the mean over flips"
+
+FLIPS = ((), (0,), (1,), (0, 1))
+"""Axes of a photo, rows and columns, that are turned round in each look with `flips`."""
 
 # Modes that become RGB without scaling or clipping.
 _PIL_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
@@ -82,11 +89,12 @@ class DetectorRunner:
         tile: int | None = None,
         overlap: int | None = None,
         device: str = "cpu",
+        flips: bool = False,
     ) -> None:
         """model: shipped or imported name, path of weights, or a detector module (which is
         uncalibrated, and put into eval mode). threshold: on the heatmap, 0..1; None takes the
         calibrated one, with a false-alarm rate of 1 %, or 0.5 without calibration. tile, overlap:
-        see `tiles.tiled`; None takes the detector's.
+        see `tiles.tiled`; None takes the detector's. flips: mean over four looks, uncalibrated.
 
         Raises `WeightsError`, `UnknownNameError`, `InputError`.
         """
@@ -99,11 +107,12 @@ class DetectorRunner:
             record, state = load_weights(find(model).path, kind="detector")
             module = build(record, state)
             self.name, self.weights_sha256 = record.name, record.sha256
-            if record.calibration is not None:
+            if record.calibration is not None and not flips:
                 self.calibration = Calibration.load(record.folder / record.calibration)
         self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.threshold = threshold
         self.device = device
+        self.flips = flips
         self.stride = int(getattr(module, "stride", 1))
         self.tile: int = getattr(module, "tile", TILE) if tile is None else tile
         quarter = self.tile // 4 // self.stride * self.stride
@@ -115,6 +124,24 @@ class DetectorRunner:
 
     def look(self, pixels: np.ndarray) -> Seen:
         """All that the detector says of uint8 (h, w, 3); errors as of `logits`."""
+        maps, scores = self._flipped(pixels) if self.flips else self._look(pixels)
+        if not np.isfinite([maps.min(), maps.max(), *scores]).all():
+            raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")
+        return Seen(maps[0], maps[1] if len(maps) > 1 else None, tuple(scores))
+
+    def _flipped(self, pixels: np.ndarray) -> tuple[np.ndarray, list[float]]:
+        """As `_look`: the mean over `FLIPS`."""
+        looks = [self._look(np.flip(pixels, axes)) for axes in FLIPS]
+        back = [
+            np.flip(m, tuple(1 + a for a in axes))
+            for (m, _), axes in zip(looks, FLIPS, strict=True)
+        ]
+        # The tiles of a flipped photo are others: the highest go together, then the second.
+        scores = np.mean([sorted(s, reverse=True) for _, s in looks], axis=0)
+        return np.mean(back, axis=0), scores.tolist()
+
+    def _look(self, pixels: np.ndarray) -> tuple[np.ndarray, list[float]]:
+        """Maps float32 (c, h, w) of a photo, and the tiles' scores."""
         scores: list[float] = []
 
         def fn(image: Tensor) -> Tensor:
@@ -134,9 +161,7 @@ class DetectorRunner:
             stride=self.stride,
             device=self.device,
         )
-        if not np.isfinite([maps.min(), maps.max(), *scores]).all():
-            raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")
-        return Seen(maps[0], maps[1] if len(maps) > 1 else None, tuple(scores))
+        return maps, scores
 
     def fitted(self, quality: str) -> QualityBand | None:
         """The calibration for photos of a quality band; None without."""
@@ -169,6 +194,8 @@ class DetectorRunner:
         rate, note = fitted.false_alarms(chosen) if fitted and not reason else (None, reason)
         if len(seen.scores) > 1:
             caveats = (*caveats, f"the image score is the highest of {len(seen.scores)} tiles")
+        if self.flips:
+            caveats = (*caveats, "mean over the photo, its mirror images and both at once")
         found = Detection(
             path=photo.path if photo.sha256 else None,
             sha256=photo.sha256 or None,
@@ -199,7 +226,7 @@ class DetectorRunner:
     def _no_verdict(self, photo: Photo) -> tuple[Band | None, str | None]:
         """(band, reason) where nothing can be said, otherwise (None, None)."""
         if self.calibration is None:
-            return "uncalibrated", NO_CALIBRATION
+            return "uncalibrated", NO_FLIPPED_CALIBRATION if self.flips else NO_CALIBRATION
         reasons = self.calibration.outside(
             photo.height, photo.width, photo.jpeg_quality, photo.lossy
         )
@@ -223,6 +250,7 @@ def detect(
     image: "str | Path | np.ndarray | Image.Image",
     model: Literal["all"],
     threshold: float | None = None,
+    flips: bool = False,
 ) -> FusedDetection: ...
 
 
@@ -231,6 +259,7 @@ def detect(
     image: "str | Path | np.ndarray | Image.Image",
     model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     threshold: float | None = None,
+    flips: bool = False,
 ) -> Detection: ...
 
 
@@ -238,6 +267,7 @@ def detect(
     image: "str | Path | np.ndarray | Image.Image",
     model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     threshold: float | None = None,
+    flips: bool = False,
 ) -> Detection:
     """Find inpainted regions in one photo of any size; nothing is scaled.
 
@@ -246,6 +276,8 @@ def detect(
     memory. Several, or "all" that are here, give a `FusedDetection`.
     threshold: on the heatmap, of several models on the fused one, 0..1; None takes the calibrated
     one.
+    flips: the mean over four looks, at the photo and its mirror images; four times slower, and
+    uncalibrated, so without a verdict.
     Raises `ImageError` (unreadable file), `InputError` (wrong array, mode or threshold),
     `WeightsError` and `UnknownNameError`.
     """
@@ -253,7 +285,7 @@ def detect(
     models = [model] if isinstance(model, str | Path) else list(model)
     records = select(models)
     weights = tuple((str(record.path), record.sha256) for record in records)
-    return _runner(weights, _is_fusion(models, records), threshold).run(photo)
+    return _runner(weights, _is_fusion(models, records), threshold, flips).run(photo)
 
 
 def make_runner(
@@ -261,6 +293,7 @@ def make_runner(
     *,
     threshold: float | None = None,
     folders: Sequence[str | Path] = (),
+    flips: bool = False,
 ) -> DetectorRunner | FusedRunner:
     """The runner of one model, or of several as a fusion; "all" is always one.
 
@@ -268,7 +301,7 @@ def make_runner(
     """
     records = select(models, folders)
     paths = [str(record.path) for record in records]
-    return _built(paths, _is_fusion(models, records), threshold)
+    return _built(paths, _is_fusion(models, records), threshold, flips)
 
 
 def load_detector(name: str | Path = DEFAULT_MODEL) -> nn.Module:
@@ -283,19 +316,21 @@ def _is_fusion(models: Sequence[str | Path], records: Sequence[WeightsRecord]) -
 
 
 def _built(
-    paths: Sequence[str], fusion: bool, threshold: float | None
+    paths: Sequence[str], fusion: bool, threshold: float | None, flips: bool
 ) -> DetectorRunner | FusedRunner:
     if fusion:
-        return FusedRunner([DetectorRunner(path) for path in paths], threshold=threshold)
-    return DetectorRunner(paths[0], threshold=threshold)
+        return FusedRunner(
+            [DetectorRunner(path, flips=flips) for path in paths], threshold=threshold
+        )
+    return DetectorRunner(paths[0], threshold=threshold, flips=flips)
 
 
 @lru_cache(maxsize=4)
 def _runner(
-    weights: tuple[tuple[str, str], ...], fusion: bool, threshold: float | None
+    weights: tuple[tuple[str, str], ...], fusion: bool, threshold: float | None, flips: bool
 ) -> DetectorRunner | FusedRunner:
     """weights: paths and hashes, these so that weights that were replaced are loaded anew."""
-    return _built([path for path, _ in weights], fusion, threshold)
+    return _built([path for path, _ in weights], fusion, threshold, flips)
 
 
 def as_photo(image: "str | Path | np.ndarray | Image.Image") -> Photo:

@@ -11,8 +11,8 @@
 - A photo given as uint8 stays uint8; one tile at a time becomes float.
 - What a network compares over the whole photo, it compares over one tile here, as each tile is a
   photo of its own to it: the means and deviations of ManTra-Net, the correlations of PSCC-Net, the
-  similar places of IID-Net, the attention and the score of TruFor. NIX-Net and LDICN look at
-  neighbourhoods only.
+  similar places of IID-Net, the attention and the score of TruFor, the statistics of NIX-Net with
+  context. NIX-Net as published and LDICN look at neighbourhoods only.
 """
 
 from collections.abc import Callable

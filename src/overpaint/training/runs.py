@@ -20,7 +20,7 @@ from overpaint.origin import current_commit
 from overpaint.training.autoencoder import ARCHITECTURE, AutoencoderRun, AutoencoderTask
 from overpaint.training.checkpoint import load_checkpoint
 from overpaint.training.config import config_hash
-from overpaint.training.detection.base import DetectorRun, make_pairs
+from overpaint.training.detection.base import DetectorRun, fresh_parts, make_pairs
 from overpaint.training.detection.forged import describe_forgeries
 from overpaint.training.detection.tasks import check, detection_task
 from overpaint.training.distributed import Processes
@@ -78,6 +78,8 @@ def train_detector(
     if run.start_from is not None:
         first = read_record(run.start_from, kind="detector")
         about["recipe"] += f" from {first.name} (sha256 {first.sha256[:12]}; {first.recipe})"
+        if fresh := fresh_parts(run, first):
+            about["recipe"] += f" with new {', '.join(fresh)}"
     train, validation = _split(photos, exclude)
     check(run, assets, exclude)  # the reconstructions may take hours
     if run.forged.share:

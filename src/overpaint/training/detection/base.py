@@ -7,6 +7,7 @@ their mIoU at the threshold 0.5.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
 
@@ -35,7 +36,7 @@ from overpaint.remap import check_fits
 from overpaint.training.config import LoopConfig, Section, create_model, load_section
 from overpaint.training.detection.forged import ForgedConfig, ForgedDataset, PartlyForged
 from overpaint.training.loop import Batch
-from overpaint.weights import load_weights
+from overpaint.weights import WeightsRecord, load_weights
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Of a term of a loss."""
@@ -235,10 +236,33 @@ def make_model(run: DetectorRun) -> nn.Module:
     """The detector of a run, with the weights that it starts from; errors as of `DetectorTask`."""
     model = create_model(detectors, run.detector, run.model)
     if run.start_from is not None:
-        _, state = load_weights(run.start_from, kind="detector")
+        record, state = load_weights(run.start_from, kind="detector")
+        fresh = tuple(f"{part}." for part in fresh_parts(run, record))
+        if fresh:
+            own = model.state_dict().items()
+            state |= {key: value for key, value in own if key.startswith(fresh)}
         check_fits(model, state)
         model.load_state_dict(state)
     return model
+
+
+def fresh_parts(run: DetectorRun, first: WeightsRecord) -> tuple[str, ...]:
+    """The `Detector.residual_parts` that the weights a run starts from lack: they start fresh.
+
+    None where the two networks differ in anything else; the weights then do not fit.
+    """
+    with torch.device("meta"):  # the configurations are wanted, not the values
+        model = create_model(detectors, run.detector, run.model)
+        older = create_model(detectors, first.architecture, first.config)
+    if not isinstance(model, Detector) or type(model) is not type(older):
+        return ()
+    new = [p for p in model.residual_parts if getattr(model, p) is not None]
+    new = [p for p in new if getattr(older, p) is None]
+    if not new:
+        return ()
+    wanted, had = cast(Any, model).config, cast(Any, older).config
+    without = replace(wanted, **{part: getattr(had, part) for part in new})
+    return tuple(new) if without == had else ()
 
 
 def make_pairs(

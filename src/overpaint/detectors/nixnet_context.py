@@ -1,0 +1,117 @@
+"""Context for NIX-Net: what a region is compared with. Ours, not in the paper.
+
+A region is odd only against the rest of its photo, of which NIX-Net sees the neighbourhood alone.
+Behind fusion module 3 either of these adds to the joint maps:
+
+- `Statistics`: how many standard deviations a reduced map is away from its mean, over the whole
+  photo and over large windows. Idea: ManTra-Net (Wu et al., CVPR 2019), section 4, which takes
+  the means of windows and the deviation of the whole photo; here each window has its own.
+- `Wide`: dilated convolutions side by side on the coarsest map. Idea: atrous spatial pyramid
+  pooling, DeepLab (Chen et al. 2017, arXiv:1606.00915), section 3.2.
+
+Written from the papers, no code taken. Licence of this file: Apache-2.0, as the project.
+
+- The last convolution starts at zero: a network with context starts as the one without.
+- Statistics are in float32 under autocast, as deviations are differences of near numbers. A
+  window's are those of the photo's z-scores, so that `EPS` is a share of the photo's own variance.
+- At the borders, a window holds fewer places; nothing is padded. A photo's own padding, of at most
+  7 repeated rows and columns, counts. Of a photo in tiles, the whole photo is the tile.
+- Dilated convolutions repeat the edge. With zeros, the outer weights of a dilation as large as the
+  map would never be trained on small crops, and add noise on large photos.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Context = Literal["none", "statistics", "wide"]
+CONTEXTS: tuple[str, ...] = get_args(Context)
+
+WINDOWS = (15, 31)  # sides in places of the map, odd: 30 and 62 pixels at 1/2, 120 and 248 at 1/8
+DILATIONS = (1, 2, 4, 8, 16)  # places of the map at 1/8 of the photo's size
+SHARE = 4  # a reduced map has so many times fewer channels
+EPS = 1e-3  # added to variances
+
+
+def window_mean(x: Tensor, side: int) -> Tensor:
+    """Mean of x (b, c, h, w) in a window around each place, of fewer places at the borders."""
+    half = side // 2
+    x = F.avg_pool2d(x, (side, 1), 1, (half, 0), count_include_pad=False)
+    return F.avg_pool2d(x, (1, side), 1, (0, half), count_include_pad=False)
+
+
+def z_scores(x: Tensor, windows: Sequence[int] = WINDOWS) -> Tensor:
+    """(b, c, h, w) -> (b, c * (1 + windows), h, w): against the whole, then against each window.
+
+    With the mean m and the variance v of the whole, z = (x - m) / sqrt(v + EPS); with those of z
+    in a window, (z - m') / sqrt(v' + EPS).
+    """
+    variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
+    z = (x - mean) * (variance + EPS).rsqrt()
+    out = [z]
+    for side in windows:
+        mean = window_mean(z, side)
+        variance = (window_mean(z.square(), side) - mean.square()).clamp(min=0)
+        out.append((z - mean) * (variance + EPS).rsqrt())
+    return torch.cat(out, dim=1)
+
+
+class Statistics(nn.Module):
+    """(b, c, h, w) -> the same, plus what its z-scores say."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        few = max(1, channels // SHARE)
+        self.reduce = nn.Conv2d(channels, few, 1, bias=False)
+        self.mix = mixed((1 + len(WINDOWS)) * few, few)
+        self.back = zero_conv(few, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            scores = z_scores(self.reduce(x.to(self.reduce.weight.dtype)))
+        return x + self.back(self.mix(scores))
+
+
+class Wide(nn.Module):
+    """(b, c, h, w) -> the same, plus what the surroundings up to 16 places away say."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        few = max(1, channels // SHARE)
+        self.reduce = mixed(channels, few)
+        self.dilated = nn.ModuleList(
+            nn.Conv2d(few, few, 3, padding=d, dilation=d, padding_mode="replicate", bias=False)
+            for d in DILATIONS
+        )
+        self.norm = nn.BatchNorm2d(len(DILATIONS) * few)
+        self.back = zero_conv(len(DILATIONS) * few, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        few = self.reduce(x)
+        around = torch.cat([conv(few) for conv in self.dilated], dim=1)
+        return x + self.back(F.relu(self.norm(around), inplace=True))
+
+
+def mixed(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A 1x1 convolution with batch norm and ReLU."""
+    conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+
+
+def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 1x1 convolution that puts out zero until it is trained."""
+    conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    nn.init.zeros_(conv.weight)
+    return conv
+
+
+def context_blocks(kind: Context, widths: Sequence[int]) -> nn.ModuleList | None:
+    """A block for each joint map, fine to coarse; None for "none"."""
+    if kind == "none":
+        return None
+    if kind == "statistics":
+        return nn.ModuleList(Statistics(c) for c in widths)
+    return nn.ModuleList([nn.Identity(), nn.Identity(), Wide(widths[-1])])
