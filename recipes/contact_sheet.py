@@ -12,11 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
-from PIL import Image, ImageDraw, ImageFont
 
 from overpaint.errors import OverpaintError, WeightsError
+from overpaint.evaluation.sheets import Row, heat, sheet
 
 if TYPE_CHECKING:
     from overpaint.evaluation.inpainting import Case, Method
@@ -25,10 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 CLASSICAL = ("telea", "patchmatch")
 WEIGHTS = "safepaint-s"
-LABEL, GAP = 24, 4  # height of a line of text and space between pictures, pixels
 HOLE = (255, 0, 255)
-
-Row = list[np.ndarray]
 
 
 def main(
@@ -44,8 +40,8 @@ def main(
     num: Annotated[int, typer.Option(min=1, help="Photos, one a row.")] = 12,
 ) -> None:
     """Fill, detect, and write the sheet."""
-    from overpaint.evaluation.benchmark import photos_of_test_split
     from overpaint.evaluation.inpainting import InpaintingSettings, draw_cases, load_method
+    from overpaint.evaluation.parts import photos_of_test_split
     from overpaint.images import write_png
     from overpaint.inference.detect import DetectorRunner
 
@@ -78,27 +74,8 @@ def filled_rows(
         hole = case.photo.copy()
         hole[case.mask == 1] = HOLE
         fills = [method(case.photo, case.mask) for method in methods]
-        heat = 1 / (1 + np.exp(-runner.logits(fills[-1])))
-        yield [case.photo, hole, *fills, overlay(fills[-1], heat, case.mask == 1)]
-
-
-def sheet(rows: Sequence[Row], titles: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """The pictures, all uint8 (h, w, 3) of one size, with titles above and a label over each row.
-
-    uint8 (rows * (h + LABEL + GAP) + LABEL, columns * (w + GAP) - GAP, 3).
-    """
-    height, width = rows[0][0].shape[:2]
-    columns, step = len(titles), height + LABEL + GAP
-    page = Image.new("RGB", (columns * (width + GAP) - GAP, len(rows) * step + LABEL), "white")
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=LABEL // 2)
-    for j, title in enumerate(titles):
-        draw.text((j * (width + GAP), LABEL // 4), title, fill="black", font=font)
-    for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
-        top = LABEL + i * step
-        draw.text((0, top + LABEL // 4), label, fill="black", font=font)
-        for j, picture in enumerate(row):
-            page.paste(Image.fromarray(picture), (j * (width + GAP), top + LABEL))
-    return np.asarray(page)
+        heatmap = heat(runner.logits(fills[-1]))
+        yield [case.photo, hole, *fills, overlay(fills[-1], heatmap, case.mask == 1)]
 
 
 if __name__ == "__main__":

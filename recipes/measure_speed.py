@@ -34,7 +34,7 @@ def main(
 ) -> None:
     """Measure, write the rows, then render the README's tables."""
     from overpaint.evaluation import tables
-    from overpaint.evaluation.benchmark import photos_of_test_split
+    from overpaint.evaluation.parts import photos_of_test_split
     from overpaint.evaluation.rows import Source, write_results
     from overpaint.evaluation.speed import THREADS, Kind, measure_inpaint, measure_network
     from overpaint.origin import config_hash, current_commit

@@ -13,7 +13,7 @@ import overpaint.evaluation.benchmark as benchmark
 from overpaint.data.autoencoder import conv_autoencoder
 from overpaint.detectors.nixnet import nixnet
 from overpaint.errors import ConfigError, ImageError, WeightsError
-from overpaint.evaluation import speed, tables
+from overpaint.evaluation import parts, speed, tables
 from overpaint.evaluation.rows import (
     Picture,
     Row,
@@ -24,7 +24,15 @@ from overpaint.evaluation.rows import (
     write_results,
 )
 from overpaint.evaluation.speed import Kind, detect_once, measure_inpaint, measure_network
-from overpaint.evaluation.triplets import GROUPS, HEADLINE, quick_auc, read_triplets
+from overpaint.evaluation.triplets import (
+    GROUPS,
+    HALVES,
+    HEADLINE,
+    SOURCES,
+    halves,
+    quick_auc,
+    read_triplets,
+)
 from overpaint.images import write_jpeg, write_png
 from overpaint.inference.calibration import HIGH, LOSSLESS
 from overpaint.inference.detect import DetectorRunner
@@ -109,6 +117,8 @@ def test_quick_auc_of_a_known_detector(data: Path):
     assert found["madf"] == pytest.approx(0.75, abs=0.02)  # one perfect, one by chance
     assert "crfill_jpeg" not in found
     assert math.isnan(found["mean"])  # two of the four groups are not there
+    by_half = [quick_auc(module, data, half=half)["madf"] for half in ("choice", "report")]
+    assert sorted(by_half) == pytest.approx([0.5, 1.0], abs=0.04)
 
 
 def test_the_real_triplets_have_the_stated_groups(shared_data: Path):
@@ -121,25 +131,48 @@ def test_the_real_triplets_have_the_stated_groups(shared_data: Path):
     assert set(HEADLINE) == {"madf", "crfill256", "deepfillv1", "sd2_fill"}
 
 
+def test_halves_are_even_and_never_divide_a_source():
+    sizes = {"a": 12, "b": 19, "c": 5, "d": 5, "e": 7, "g": 4}
+    pictures = [(group, f"{group}{i}") for group, n in sizes.items() for i in range(n)]
+    pictures += [("pair", "c0"), ("pair", "c1")]  # of pictures that another group has, too
+    half_of = halves(pictures)
+    for group, n in (sizes | {"pair": 2}).items():
+        reported = [s for g, s in pictures if g == group and half_of[s] == "report"]
+        assert len(reported) == math.ceil(n / 2)
+    assert half_of == halves(pictures[::-1])
+    assert halves([*pictures, ("new", "x")]) == half_of | {"x": "report"}
+
+
+def test_the_halves_of_the_real_triplets(shared_data: Path):
+    found = read_triplets(shared_data)
+    numbers = {g: [t.half for t in found if t.group == g].count("report") for g in GROUPS}
+    assert [numbers[g] for g in GROUPS] == [6, 10, 3, 3, 4, 1, 2]
+    originals = {t.id: t.original.read_bytes() for t in found if t.original}
+    equal = {a: b for a, x in originals.items() for b, y in originals.items() if x == y and a > b}
+    assert equal == SOURCES
+    half_of = {t.id: t.half for t in found}
+    assert all(half_of[a] == half_of[b] for a, b in equal.items())
+
+
 def test_score_picture_uses_both_thresholds(monkeypatch):
     runner = DetectorRunner(Bright())
     pixels = np.zeros((10, 10, 3), np.uint8)
     pixels[:5], pixels[:2] = 140, 250
     mask = np.zeros((10, 10), np.uint8)
     mask[:2] = 1
-    monkeypatch.setattr(benchmark, "default_logit", lambda _, q: 0.5 if q == LOSSLESS else -2.0)
-    numbers = benchmark.score_picture(runner, pixels, LOSSLESS, mask)
+    monkeypatch.setattr(parts, "default_logit", lambda _, q: 0.5 if q == LOSSLESS else -2.0)
+    numbers = parts.score_picture(runner, pixels, LOSSLESS, mask)
     assert numbers["iou@0.5"] == 0.4  # half of the picture found, a fifth is true
     assert numbers["iou@default"] == 1.0
     assert numbers["fraction"] == 0.2
     assert numbers["auc"] == 1.0
-    assert benchmark.score_picture(runner, pixels, HIGH)["fraction"] == 1.0
+    assert parts.score_picture(runner, pixels, HIGH)["fraction"] == 1.0
 
 
 def test_flagged_is_more_than_one_percent():
     shares = [0.0, 0.01, 0.0101, 1.0]
     pictures = [Picture("untouched", "a", "net", str(s), {"fraction": s}) for s in shares]
-    assert benchmark.flagged(pictures) == [0.0, 0.0, 1.0, 1.0]
+    assert parts.flagged(pictures) == [0.0, 0.0, 1.0, 1.0]
 
 
 def test_row_is_a_mean_over_the_pictures_with_a_number():
@@ -200,6 +233,11 @@ def test_means_can_be_worked_out_again_from_the_pictures(data: Path, trained: Pa
         aucs = [float(p["auc"]) for p in csv.DictReader(file) if p["method"] == "madf"]
     found = {(r.method, r.metric): r for r in read_rows(tmp_path / "r" / "triplets.csv")}
     assert len(aucs) == found["madf", "auc"].n == 2
+    whole, *parted = (
+        found[f"headline{h}", "auc"].n for h in ("", *(f", {h} half" for h in HALVES))
+    )
+    assert whole == sum(parted) == 3
+    assert min(parted) > 0
     assert found["madf", "auc"].value == pytest.approx(np.mean(aucs), rel=1e-5)
 
 
@@ -207,7 +245,7 @@ def test_evaluate_refuses_what_it_does_not_know(data: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="no part is called 'triplet'"):
         benchmark.evaluate({"net": "x"}, data, tmp_path, ["triplet"])
     with pytest.raises(WeightsError, match="holds no autoencoder"):
-        benchmark.banks(tmp_path)
+        parts.banks(tmp_path)
 
 
 def test_speed_is_measured_in_a_process_of_its_own(trained: Path):

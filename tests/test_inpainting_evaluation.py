@@ -389,12 +389,3 @@ class TestContactSheet:
         assert (hole[5:15, 5:15] == recipe.HOLE).all()
         assert (flat[5:15, 5:15] == 128).all()
         assert (untouched == photo).all()
-
-    def test_pictures_lie_below_their_titles(self, recipe: ModuleType) -> None:
-        rows = [[np.full((30, 40, 3), 10 * i + j, np.uint8) for j in range(2)] for i in range(3)]
-        page = recipe.sheet(rows, ["a", "b"], ["x", "y", "z"])
-        label, gap = recipe.LABEL, recipe.GAP
-        assert page.shape == (label + 3 * (30 + label + gap), 2 * 40 + gap, 3)
-        top = label + 2 * (30 + label + gap) + label
-        assert (page[top : top + 30, 40 + gap : 80 + gap] == 21).all()
-        assert (page[top + 30 :] == 255).all()

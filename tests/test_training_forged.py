@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from detection_task_contract import Redrawn, recipe
 from overpaint.data.degrade import Degrade
+from overpaint.data.forgeries import read_forgeries
 from overpaint.data.masks import boxes
 from overpaint.data.sources import Part, PhotoSource, split
 from overpaint.data.universal import UniversalConfig, UniversalDataset
@@ -24,7 +25,6 @@ from overpaint.training.detection.forged import (
     PartlyForged,
     crop_at_hole,
     describe_forgeries,
-    read_forgeries,
 )
 from overpaint.training.detection.tasks import check, detection_task
 

@@ -34,8 +34,8 @@ def calibrate(
     For each quality band: the threshold that 1 % of untouched validation photos reach, a lower
     one for 10 %, and the score.
     """
-    from overpaint.evaluation.benchmark import HELD_OUT, autoencoder_records
     from overpaint.evaluation.calibrate import calibrate_weights
+    from overpaint.evaluation.parts import HELD_OUT, autoencoder_records
     from overpaint.inference.calibration import sigmoid
 
     if not bank:

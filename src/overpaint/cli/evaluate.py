@@ -19,7 +19,11 @@ def evaluate(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the CSV files.")] = Path("results"),
     only: Annotated[
-        str, typer.Option("--only", help="Parts, with commas between them. Default: all.")
+        str,
+        typer.Option(
+            "--only",
+            help="Parts, with commas between them. Default: all, robustness only with --forged.",
+        ),
     ] = "",
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="A quick look: so many pictures of a kind.")
@@ -28,33 +32,57 @@ def evaluate(
         Path | None,
         typer.Option("--bank", help="Folder of autoencoders. Default: the shipped ones."),
     ] = None,
+    forged: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--forged",
+            help="For robustness: folder of `overpaint forge`, or of such folders; repeatable.",
+        ),
+    ] = None,
+    conditions: Annotated[
+        str,
+        typer.Option("--conditions", help='For robustness: "as is,JPEG 85". Default: all seven.'),
+    ] = "",
+    sheets: Annotated[
+        Path | None,
+        typer.Option("--sheets", help="For robustness: folder of contact sheets, best and worst."),
+    ] = None,
 ) -> None:
     """Measure detectors and write results/*.csv, one number a row, with where it comes from.
 
-    Parts: universal, triplets, untouched, autoencoders, speed. Rows of the same weights and part
-    are replaced, others are left; pictures.csv holds the numbers of each picture. A quick look
-    with --limit belongs in a folder of its own.
+    Parts: universal, triplets, untouched, autoencoders, speed, robustness. Rows of the same
+    weights and part are replaced, others are left; pictures.csv holds the numbers of each picture.
+    A quick look with --limit belongs in a folder of its own.
+
+    Robustness looks at all of these pictures, and at forgeries of test photos, as is and after
+    JPEG, WebP and resizing. That takes an hour or more: it has to be named, or given forgeries.
     """
-    from overpaint.evaluation.benchmark import Settings
     from overpaint.evaluation.benchmark import evaluate as measure
+    from overpaint.evaluation.parts import RobustnessSettings, Settings
     from overpaint.inference.detect import DEFAULT_MODEL
 
     named = dict(_named(text) for text in weights or [DEFAULT_MODEL])
-    parts = [part.strip() for part in only.split(",") if part.strip()]
+    special = RobustnessSettings(tuple(forged or ()), tuple(_listed(conditions)), sheets)
     rows = measure(
         named,
         data,
         out,
-        parts,
+        _listed(only),
         settings=Settings(limit=limit),
         bank=bank,
+        robustness=special,
         report=lambda line: typer.echo(line, err=True),
     )
+    width = max((len(row.method) for row in rows), default=0)
     for row in rows:
         known = not math.isnan(row.ci_low)
         interval = f" ({row.ci_low:.4g} to {row.ci_high:.4g})" if known else ""
-        place = f"{row.weights or '-':<14} {row.set:<13} {row.method:<27} {row.metric:<16}"
+        place = f"{row.weights or '-':<14} {row.set:<13} {row.method:<{width}} {row.metric:<16}"
         typer.echo(f"{place} {row.value:.4g}{interval} n={row.n}")
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -8,14 +8,12 @@
 - Geometry changes photo and mask together. The mask is resized by nearest neighbour and stays
   binary; both filters are aligned at the pixel centres.
 - Photos are uint8 (h, w, 3), masks uint8 (h, w) with 1 = inpainted. Nothing is changed in place.
-- `DEGRADATIONS` holds the fixed ones that a robustness table is made of.
 """
 
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -378,22 +376,3 @@ class Degrade(_Chain):
         steps = self.plan(pixels.shape[0], pixels.shape[1], rng, size)
         pixels, mask = replay(pixels, mask, steps)
         return pixels, mask, steps
-
-
-# The fixed ones of the robustness table
-
-
-def _fixed(name: str, **params: Any) -> Callable[[Pixels, Mask], tuple[Pixels, Mask]]:
-    return partial(replay, steps=(Step(name, params),))
-
-
-DEGRADATIONS: Mapping[str, Callable[[Pixels, Mask], tuple[Pixels, Mask]]] = {
-    "none": partial(replay, steps=()),
-    "jpeg95": _fixed("jpeg", quality=95),
-    "jpeg90": _fixed("jpeg", quality=90),
-    "jpeg85": _fixed("jpeg", quality=85),
-    "jpeg75": _fixed("jpeg", quality=75),
-    "webp80": _fixed("webp", quality=80),
-    "resize0.75": _fixed("resize", scale=0.75),
-    "resize1.5": _fixed("resize", scale=1.5),
-}

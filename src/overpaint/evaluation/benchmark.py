@@ -11,170 +11,47 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from overpaint.data.autoencoder import reconstruct
-from overpaint.data.bank import HELD_OUT, load_bank
+from overpaint.data.bank import load_bank
 from overpaint.data.degrade import jpeg
 from overpaint.data.sources import PhotoSource
-from overpaint.data.universal import universal_test_set
-from overpaint.errors import ConfigError, WeightsError
-from overpaint.evaluation.metrics import count, overlap, pixel_auc, psnr, squared_error
-from overpaint.evaluation.rows import (
-    Picture,
-    Row,
-    Source,
-    row,
-    values_of,
-    write_results,
+from overpaint.errors import ConfigError
+from overpaint.evaluation.metrics import psnr, squared_error
+from overpaint.evaluation.parts import (
+    Report,
+    Result,
+    RobustnessSettings,
+    Settings,
+    Task,
+    autoencoder_records,
+    flagged,
+    rows_by_method,
+    score_picture,
+    universal_samples,
 )
+from overpaint.evaluation.robustness import ORIGINALS, measure_robustness
+from overpaint.evaluation.rows import Picture, Row, Source, row, values_of, write_results
 from overpaint.evaluation.speed import measure_speed
-from overpaint.evaluation.triplets import GROUPS, HEADLINE, read_triplets
+from overpaint.evaluation.triplets import GROUPS, HALVES, HEADLINE, read_triplets
 from overpaint.images import read_image, read_mask
-from overpaint.inference.calibration import AREA, LOSSLESS, QUALITY_BANDS, q99, quality_band
+from overpaint.inference.calibration import LOSSLESS, QUALITY_BANDS, quality_band
 from overpaint.inference.detect import DetectorRunner
-from overpaint.origin import config_hash, current_commit
-from overpaint.weights import WeightsRecord, list_records, read_record
-
-ORIGINALS = "originals of the triplets"
-MEASURED = ("auc", "iou@0.5", "f1@0.5", "iou@default", "f1@default")
-
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What is measured; its hash stands in every row."""
-
-    size: int = 256
-    """Side of universal samples and of the autoencoders' crops, pixels."""
-    qualities: tuple[int, ...] = (90, 75)
-    """JPEG qualities of the universal samples, besides lossless."""
-    recompressed: tuple[int, ...] = (95, 85, 60)
-    """JPEG qualities of the untouched photos, besides as they are."""
-    seed: int = 0
-    split_seed: int = 0
-    limit: int | None = None
-    """For a quick look: at most so many pictures of a kind."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One part of the benchmark for one detector: what its function gets."""
-
-    data: Path
-    """Folder with photos/, faces/ and triplets/."""
-    bank: Path | None
-    """Folder of the autoencoders' records; None for those that ship."""
-    weights: str | Path
-    name: str
-    settings: Settings
-    report: Report
-
-    def source(self, part: str, sha256: str, protocol: str) -> Source:
-        """Provenance of the rows of one part."""
-        return Source(
-            set=part,
-            weights=self.name,
-            commit=current_commit(),
-            config_hash=config_hash({"part": part, **asdict(self.settings)}),
-            weights_sha256=sha256,
-            protocol=protocol,
-        )
-
-    def photos(self) -> PhotoSource:
-        """The test split of photos and faces."""
-        return photos_of_test_split(self.data, self.settings.split_seed)
-
-
-def photos_of_test_split(data: Path, seed: int = 0) -> PhotoSource:
-    """The test split of photos/ and faces/ in a data folder; raises ImageError without any."""
-    folders = [data / "photos", data / "faces"]
-    found = [f for f in folders if f.is_dir()] or folders
-    return PhotoSource.from_paths(found, "test", seed=seed)
-
-
-Result = tuple[list[Row], list[Picture]]
-
-
-def default_logit(runner: DetectorRunner, quality: str) -> float:
-    """The calibrated threshold of a quality band; 0 (a heatmap of 0.5) without a calibration."""
-    fitted = runner.calibration.bands.get(quality) if runner.calibration else None
-    return fitted.threshold_logit if fitted else 0.0
-
-
-def score_picture(
-    runner: DetectorRunner, pixels: np.ndarray, quality: str, mask: np.ndarray | None = None
-) -> dict[str, float]:
-    """The numbers of one picture (`rows.NUMBERS`), those of places only where a mask is known.
-
-    pixels: uint8 (h, w, 3). quality: its band. mask: (h, w), 1 = inpainted.
-    """
-    logits = runner.logits(pixels)
-    found = logits >= default_logit(runner, quality)
-    numbers = {"q99": q99(logits), "fraction": float(found.mean())}
-    if mask is None:
-        return numbers
-    numbers["auc"] = pixel_auc(logits, mask)
-    for at, predicted in (("0.5", logits >= 0), ("default", found)):
-        scores = overlap(count(predicted, mask))
-        numbers.update({f"{name}@{at}": value for name, value in scores.items()})
-    return numbers
-
-
-def flagged(pictures: Iterable[Picture]) -> list[float]:
-    """1 for each picture with more than 1 % of its area in the default mask, otherwise 0."""
-    return [float(value > AREA) for value in values_of(pictures, "fraction")]
-
-
-def rows_by_method(source: Source, pictures: Iterable[Picture]) -> list[Row]:
-    """Means of AUC, IoU and F1, and the share of flagged pictures, for each method."""
-    groups: dict[str, list[Picture]] = defaultdict(list)
-    for picture in pictures:
-        groups[picture.method].append(picture)
-    rows = []
-    for method, group in groups.items():
-        for number in MEASURED:
-            metric = f"m{number}" if number.startswith("iou") else number
-            rows.append(row(source, method, metric, [values_of(group, number)]))
-        rows.append(row(source, method, "flagged@default", [flagged(group)]))
-    return rows
-
-
-def autoencoder_records(folder: Path | None = None) -> list[WeightsRecord]:
-    """The records of autoencoders in a folder; raises WeightsError when it has none to train on."""
-    found = [r for r in list_records(folder) if r.kind == "autoencoder"]
-    if all(r.name == HELD_OUT for r in found):
-        raise WeightsError(f"{folder or 'pretrained'}: holds no autoencoder; name another folder")
-    return found
-
-
-def banks(folder: Path | None) -> dict[str, dict[str, nn.Module]]:
-    """The autoencoders: "bank" those that detectors train on, "held-out" the one they do not."""
-    found: dict[str, dict[str, nn.Module]] = {"bank": {}, "held-out": {}}
-    for record in autoencoder_records(folder):
-        (module,) = load_bank([str(record.path)]).values()
-        found["held-out" if record.name == HELD_OUT else "bank"][record.name] = module
-    return {kind: bank for kind, bank in found.items() if bank}
+from overpaint.weights import read_record
 
 
 def measure_universal(task: Task) -> Result:
     """mIoU, F1 and AUC on universal test data: lossless, and after JPEG."""
     settings, runner = task.settings, DetectorRunner(task.weights)
-    photos, pictures = task.photos(), []
-    num = min(len(photos), settings.limit or len(photos))  # one each, so that they are independent
-    for kind, bank in banks(task.bank).items():
-        task.report(f"universal: {num} samples, {kind} of {', '.join(bank)}")
-        samples = universal_test_set(photos, bank, size=settings.size, num=num, seed=settings.seed)
-        for i, sample in enumerate(samples):
-            name = f"{i}/{Path(sample.source).name}/{sample.redrawn_by}"
-            for label, quality, pixels in stored(sample.pixels, settings.qualities):
-                numbers = score_picture(runner, pixels, quality, sample.mask)
-                pictures.append(Picture("universal", f"{kind}, {label}", task.name, name, numbers))
+    pictures = []
+    for kind, name, sample in universal_samples(task):
+        for label, quality, pixels in stored(sample.pixels, settings.qualities):
+            numbers = score_picture(runner, pixels, quality, sample.mask)
+            pictures.append(Picture("universal", f"{kind}, {label}", task.name, name, numbers))
     protocol = f"test split, {settings.size} px crops, brush masks, one sample of each photo"
     source = task.source("universal", runner.weights_sha256 or "", protocol)
     return rows_by_method(source, pictures), pictures
@@ -202,8 +79,19 @@ def measure_triplets(task: Task) -> Result:
             pictures.append(Picture("triplets", group, task.name, triplet.id, numbers))
     protocol = "whole pictures at native resolution; headline: mean of four groups' means"
     source = task.source("triplets", runner.weights_sha256 or "", protocol)
-    four = [values_of([p for p in pictures if p.method == g], "auc") for g in HEADLINE]
-    return [*rows_by_method(source, pictures), row(source, "headline", "auc", four)], pictures
+    headlines = _headlines(source, pictures, {t.id: t.half for t in found})
+    return [*rows_by_method(source, pictures), *headlines], pictures
+
+
+def _headlines(source: Source, pictures: list[Picture], halves: Mapping[str, str]) -> list[Row]:
+    """Mean of the four groups' AUC: of all pictures, and of each half of them."""
+    wanted = {"headline": HALVES, **{f"headline, {half} half": (half,) for half in HALVES}}
+    rows = []
+    for method, kept in wanted.items():
+        shown = [p for p in pictures if halves[p.picture] in kept]
+        four = [values_of([p for p in shown if p.method == g], "auc") for g in HEADLINE]
+        rows.append(row(source, method, "auc", four))
+    return rows
 
 
 def measure_untouched(task: Task) -> Result:
@@ -314,6 +202,7 @@ PARTS: dict[str, Callable[[Task], Result]] = {
     "untouched": measure_untouched,
     "autoencoders": measure_autoencoders,
     "speed": measure_speed_rows,
+    "robustness": measure_robustness,
 }
 
 
@@ -325,22 +214,31 @@ def evaluate(
     *,
     settings: Settings | None = None,
     bank: str | Path | None = None,
+    robustness: RobustnessSettings | None = None,
     report: Report = lambda _: None,
 ) -> list[Row]:
     """Measure weights (name in the tables -> name or path) and merge the rows into `out`/*.csv.
 
-    data: folder with photos/, faces/ and triplets/. only: names in `PARTS`, all when empty. bank:
-    folder of the autoencoders, None for those that ship. Each part is written once it is done.
-    Raises ConfigError for an unknown part, WeightsError, ImageError.
+    data: folder with photos/, faces/ and triplets/. only: names in `PARTS`; when empty all, but
+    "robustness", which takes long, only if forged folders are given. bank: folder of the
+    autoencoders, None for those that ship. Each part is written once it is done.
+    Raises ConfigError for an unknown part and for settings of a part that is not measured,
+    WeightsError, ImageError.
     """
-    parts = list(only) or list(PARTS)
+    special = robustness or RobustnessSettings()
+    parts = list(only) or [p for p in PARTS if p != "robustness" or special.forged]
     unknown = [name for name in parts if name not in PARTS]
     if unknown:
         raise ConfigError(f"no part is called {unknown[0]!r}; there are {', '.join(PARTS)}")
+    if special != RobustnessSettings() and "robustness" not in parts:
+        raise ConfigError(
+            "forged folders, conditions and sheets are for the part robustness, which is not "
+            "measured here; name it as well"
+        )
     rows: list[Row] = []
     for number, (name, path) in enumerate(weights.items()):
         folder = None if bank is None else Path(bank)
-        task = Task(Path(data), folder, path, name, settings or Settings(), report)
+        task = Task(Path(data), folder, path, name, settings or Settings(), report, special)
         for part in parts:
             if part == "autoencoders" and number:  # the same for all detectors
                 continue

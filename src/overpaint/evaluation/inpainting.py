@@ -33,8 +33,8 @@ from overpaint.data.crops import random_crop
 from overpaint.data.masks import RATIO_BINS, Mask, brush, ratio_bin
 from overpaint.data.sources import PhotoSource
 from overpaint.errors import ConfigError, ImageError, InputError
-from overpaint.evaluation.benchmark import Report, Result, photos_of_test_split, score_picture
 from overpaint.evaluation.metrics import EQUAL_PSNR, mean, psnr, squared_error, ssim
+from overpaint.evaluation.parts import Report, Result, photos_of_test_split, score_picture
 from overpaint.evaluation.perceptual import (
     LPIPS,
     Backbone,

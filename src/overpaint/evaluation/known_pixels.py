@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from overpaint.data.masks import brush
-from overpaint.evaluation.benchmark import Report, photos_of_test_split
+from overpaint.evaluation.parts import Report, photos_of_test_split
 from overpaint.evaluation.rows import Row, Source, write_results
 from overpaint.images import read_image
 from overpaint.inference.fill import InpainterRunner, ready

@@ -59,6 +59,8 @@ _GROUPS = {
 }
 _METHODS = {
     **_GROUPS,
+    "headline, choice half": "mean of the four, choice half",
+    "headline, report half": "mean of the four, report half",
     "crfill_jpeg": "CR-Fill, large JPEG",
     "sd2_replace": "Stable Diffusion 2, background",
     "patchmatch_misc": "classical",

@@ -1,16 +1,21 @@
 """The triplets: pictures filled in by real networks (original, mask, inpainted), by group.
 
 - Read from `triplets/index.csv` in a data folder; its paths are relative to that folder.
-- A development test set: nothing is tuned or trained on it.
+- A development test set: nothing is trained on it.
 - Pictures go in whole, at native resolution; those above 512 px go through in tiles.
 - The headline is the mean of four groups' mean pixel AUC, so that a group counts by itself and
   not by how many pictures it happens to have.
+- Two halves, by source picture, so that no photo is in both: one may be looked at to choose between
+  networks ("choice"), the other is kept for what is reported ("report"). See `halves`.
 """
 
 import csv
-from collections.abc import Collection
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from torch import nn
@@ -24,6 +29,11 @@ HEADLINE = ("madf", "crfill256", "deepfillv1", "sd2_fill")
 GROUPS = (*HEADLINE, "crfill_jpeg", "sd2_replace", "patchmatch_misc")
 WHOLE_SIDE = 512
 
+Half = Literal["choice", "report"]
+HALVES: tuple[Half, ...] = ("choice", "report")
+SOURCES = {"IA_replace_bus": "IA_fill_sample4", "IA_replace_dog": "IA_fill_sample1"}
+"""Source picture of the triplets that share one, by their ids; otherwise the id stands for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Triplet:
@@ -34,6 +44,7 @@ class Triplet:
     inpainted: Path
     mask: Path
     original: Path | None
+    half: Half
 
 
 def read_triplets(data_dir: str | Path, groups: Collection[str] = GROUPS) -> list[Triplet]:
@@ -45,7 +56,9 @@ def read_triplets(data_dir: str | Path, groups: Collection[str] = GROUPS) -> lis
     index = root / "triplets" / "index.csv"
     try:
         with index.open(newline="", encoding="utf-8") as file:
-            found = [_triplet(root, row) for row in csv.DictReader(file)]
+            rows = list(csv.DictReader(file))
+        half_of = halves((_group(row), _source(row)) for row in rows)
+        found = [_triplet(root, row, half_of[_source(row)]) for row in rows]
     except OSError as error:
         raise ImageError(
             f"{index}: cannot be read ({error.strerror}); name the data folder that holds triplets/"
@@ -55,17 +68,40 @@ def read_triplets(data_dir: str | Path, groups: Collection[str] = GROUPS) -> lis
     return [t for t in found if t.group in groups]
 
 
-def _triplet(root: Path, row: dict[str, str]) -> Triplet:
+def halves(pictures: Iterable[tuple[str, str]]) -> dict[str, Half]:
+    """The half of each source, from (group, source) of every triplet.
+
+    Each group is divided evenly, an odd one with one more for the report. The order of the
+    sources' SHA-256 decides; small groups come first, as a source of two groups is decided once.
+    """
+    groups: dict[str, set[str]] = defaultdict(set)
+    for group, source in pictures:
+        groups[group].add(source)
+    decided: dict[str, Half] = {}
+    for sources in sorted(groups.values(), key=lambda s: (len(s), min(s))):
+        reported = [s for s in sources if decided.get(s) == "report"]
+        left = (len(sources) + 1) // 2 - len(reported)
+        free = sorted(sources - decided.keys(), key=lambda s: hashlib.sha256(s.encode()).digest())
+        decided |= {s: "report" if i < left else "choice" for i, s in enumerate(free)}
+    return decided
+
+
+def _source(row: dict[str, str]) -> str:
+    return SOURCES.get(row["id"], row["id"])
+
+
+def _triplet(root: Path, row: dict[str, str], half: Half) -> Triplet:
     original = root / row["original"] if row["original"] else None
-    group = _group(row["method"], row["id"], row["inpainted"])
-    return Triplet(group, row["id"], root / row["inpainted"], root / row["mask"], original)
+    paths = root / row["inpainted"], root / row["mask"], original
+    return Triplet(_group(row), row["id"], *paths, half)
 
 
-def _group(method: str, name: str, inpainted: str) -> str:
+def _group(row: dict[str, str]) -> str:
+    method = row["method"]
     if method == "crfill":  # its object removals are large and saved as JPEG
-        return "crfill256" if inpainted.endswith(".png") else "crfill_jpeg"
+        return "crfill256" if row["inpainted"].endswith(".png") else "crfill_jpeg"
     if method == "sd2_inpaint":
-        return "sd2_fill" if name.startswith("IA_fill_sample") else "sd2_replace"
+        return "sd2_fill" if row["id"].startswith("IA_fill_sample") else "sd2_replace"
     return method
 
 
@@ -80,17 +116,21 @@ def quick_auc(
     data_dir: str | Path,
     device: str = "cpu",
     groups: Collection[str] = tuple(g for g in GROUPS if g != "crfill_jpeg"),
+    half: Half | None = None,
 ) -> dict[str, float]:
     """Mean pixel AUC of each group, and as "mean" that of the four (NaN unless all are there).
 
     For a look at a network in training, which must be on `device`; its mode is restored. The seven
     large photos of crfill_jpeg are as many pixels as all others together: ask for them by `groups`.
+    half: of the pictures; None for all.
     """
     aucs = Means()
     was_training = module.training
     module.eval()
     try:
         for triplet in read_triplets(data_dir, groups):
+            if half not in (None, triplet.half):
+                continue
             pixels = read_image(triplet.inpainted).pixels
             mask = read_mask(triplet.mask, size=pixels.shape[:2])
             auc = pixel_auc(logits_of(module, pixels, device), mask)

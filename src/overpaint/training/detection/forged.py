@@ -2,8 +2,7 @@
 
 - A piece is cut out around a pixel of the hole, and then degraded as a universal sample is.
 - As many as there untouched ones (`data.untouched`) show the original, cut out in the same way.
-- A forgery belongs to the part (train, validation, test) of the photo that it was made from; what
-  was left out of the photos by its name is left out here, too.
+- Which forgeries belong to a part: `data.forgeries`.
 - Sample i is a function of (seed, i); so is the choice between a forgery and a universal sample.
 """
 
@@ -13,13 +12,13 @@ from typing import Self
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from overpaint.data.crops import random_crop, random_flip
-from overpaint.data.samples import SampleRow, read_rows
-from overpaint.data.sources import Part, split
+from overpaint.data.forgeries import read_forgeries
+from overpaint.data.sources import Part
 from overpaint.data.universal import (
     Sample,
     UniversalConfig,
@@ -27,7 +26,6 @@ from overpaint.data.universal import (
     Weights,
     draw_weighted,
 )
-from overpaint.errors import ConfigError
 from overpaint.images import read_image, read_mask, to_tensor
 from overpaint.training.config import Section
 
@@ -48,46 +46,6 @@ class ForgedConfig(Section):
         if self.share and not any(self.folders.values()):
             raise ValueError("folders: give at least one folder a weight above 0, or share 0")
         return self
-
-
-class ForgedRow(SampleRow):
-    """What the training needs of a line of the manifest; see `inference.forge.Forgery`."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    index: int
-    original: str
-    mask: str
-    inpainted: str
-    photo: str
-    inpainter: str
-
-    @property
-    def number(self) -> int:
-        return self.index
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return self.original, self.mask, self.inpainted
-
-
-def read_forgeries(folder: Path, part: Part, exclude: Collection[str] = ()) -> list[ForgedRow]:
-    """The forgeries of one part's photos; exclude: file names of photos.
-
-    Raises ConfigError when there is none.
-    """
-    rows = read_rows(folder, ForgedRow)
-    if not rows:
-        raise ConfigError(f"forged.folders: {folder} holds no forgeries; see `overpaint forge`")
-    photos = set(split((row.photo for row in rows), part))
-    unwanted = {_file_name(path) for path in exclude}
-    kept = [r for r in rows if r.photo in photos and _file_name(r.photo) not in unwanted]
-    if not kept:
-        raise ConfigError(
-            f"forged.folders: none of the {len(rows)} forgeries in {folder} is of a photo of the "
-            f"{part} part; forge more photos"
-        )
-    return kept
 
 
 def describe_forgeries(config: ForgedConfig, assets: Path, exclude: Collection[str] = ()) -> str:
@@ -163,7 +121,3 @@ def crop_at_hole(
 def _drawn(config: ForgedConfig) -> Mapping[str, float]:
     """The folders with a weight."""
     return {name: weight for name, weight in config.folders.items() if weight}
-
-
-def _file_name(path: str) -> str:
-    return path.replace("\\", "/").replace("::", "/").rsplit("/", 1)[-1]

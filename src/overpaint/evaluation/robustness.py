@@ -1,0 +1,316 @@
+"""The part "robustness": does a detector hold on pictures that nobody here made?
+
+- Inpainted pictures: universal test data, forgeries of test photos by each inpainter, and the
+  triplets; the triplets whose known pixels were changed as well once more "composited", with the
+  original's pixels outside of the mask. Untouched ones: test photos by quality, and originals.
+- Each picture is decoded once and looked at under every condition (`CONDITIONS`).
+- The threshold is that of the quality which a reader of the file would see. What was resized is
+  taken as saved without loss, as a composite is.
+- Every set counts by itself: the headlines are means over inpainters, or over groups of triplets.
+- Sources: this project; the conditions are those that robustness tables of the field have.
+"""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from overpaint.data.degrade import Step, replay
+from overpaint.data.forgeries import ForgedRow, read_forgeries
+from overpaint.data.samples import MANIFEST
+from overpaint.errors import ConfigError
+from overpaint.evaluation.parts import (
+    Result,
+    RobustnessSettings,
+    Task,
+    default_logit,
+    rows_by_method,
+    score_logits,
+    universal_samples,
+)
+from overpaint.evaluation.rows import Picture, Row, Source, row, values_of
+from overpaint.evaluation.sheets import Album, draw_row
+from overpaint.evaluation.triplets import GROUPS, HALVES, HEADLINE, Triplet, read_triplets
+from overpaint.images import Photo, read_image, read_mask, write_png
+from overpaint.inference.calibration import LOSSLESS, quality_band
+from overpaint.inference.detect import DetectorRunner
+from overpaint.origin import config_hash
+
+SET = "robustness"
+ORIGINALS = "originals of the triplets"
+AS_IS = "as is"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What happens to a picture before the detector sees it."""
+
+    steps: tuple[Step, ...] = ()
+    quality: str | None = None
+    """Quality band afterwards; None for the picture's own."""
+
+
+def _jpeg(quality: int) -> Condition:
+    return Condition((Step("jpeg", {"quality": quality}),), quality_band(quality, True))
+
+
+def _resize(scale: float) -> Condition:
+    return Condition((Step("resize", {"scale": scale}),), LOSSLESS)
+
+
+CONDITIONS: Mapping[str, Condition] = {
+    AS_IS: Condition(),
+    "JPEG 95": _jpeg(95),
+    "JPEG 85": _jpeg(85),
+    "JPEG 75": _jpeg(75),
+    "WebP 85": Condition((Step("webp", {"quality": 85}),), quality_band(None, True)),
+    "resize 0.75": _resize(0.75),
+    "resize 1.5": _resize(1.5),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exhibit:
+    """A picture to look at."""
+
+    set: str
+    """"forged:lama-s", "triplets:madf", "composited:madf", "universal:bank" or "untouched:..."."""
+    id: str
+    pixels: np.ndarray
+    """uint8 (h, w, 3)."""
+    mask: np.ndarray | None
+    """uint8 (h, w), 1 = inpainted; None of an untouched picture."""
+    quality: str
+    """One of `QUALITY_BANDS`."""
+
+
+def under(exhibit: Exhibit, condition: Condition) -> Exhibit:
+    """The picture, its mask and its quality under a condition."""
+    if exhibit.mask is None:
+        pixels, mask = replay(exhibit.pixels, None, condition.steps)
+    else:
+        pixels, mask = replay(exhibit.pixels, exhibit.mask, condition.steps)
+    return replace(exhibit, pixels=pixels, mask=mask, quality=condition.quality or exhibit.quality)
+
+
+def _quality(photo: Photo) -> str:
+    return quality_band(photo.jpeg_quality, photo.lossy)
+
+
+# The pictures
+
+
+def universal(task: Task) -> Iterator[Exhibit]:
+    """As in the part "universal", without loss."""
+    for kind, name, sample in universal_samples(task):
+        yield Exhibit(f"universal:{kind}", name, sample.pixels, sample.mask, LOSSLESS)
+
+
+def forged_folders(paths: Iterable[Path]) -> list[Path]:
+    """The folders that `overpaint forge` wrote: each path, or those that lie in it."""
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST}"))
+        found += inside if inside and not (path / MANIFEST).exists() else [path]
+    return list(dict.fromkeys(found))
+
+
+def read_forged(folders: Iterable[Path], seed: int = 0) -> list[tuple[Path, ForgedRow]]:
+    """(folder, row) of each forgery of a test photo; ConfigError for a folder without any.
+
+    seed: of the split.
+    """
+    return [(f, row) for f in folders for row in read_forgeries(f, "test", seed=seed)]
+
+
+def forged(rows: Iterable[tuple[Path, ForgedRow]]) -> Iterator[Exhibit]:
+    """One set for each inpainter, whatever the folders."""
+    for folder, forgery in rows:
+        photo = read_image(folder / forgery.inpainted)
+        mask = read_mask(folder / forgery.mask, size=(photo.height, photo.width))
+        name = f"{folder.name}/{forgery.index:06d}"
+        yield Exhibit(f"forged:{forgery.inpainter}", name, photo.pixels, mask, _quality(photo))
+
+
+def composited(inpainted: np.ndarray, original: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    """The inpainted picture with the original's pixels outside of the mask, all uint8 (h, w, 3).
+
+    None where the sizes differ, and where the known pixels are intact already.
+    """
+    if original.shape != inpainted.shape:
+        return None
+    whole = np.where(mask[..., None] == 1, inpainted, original)
+    return None if np.array_equal(whole, inpainted) else whole
+
+
+def of_triplets(triplets: Iterable[Triplet]) -> Iterator[Exhibit]:
+    """Each as published, then composited, then its original, where there is one."""
+    for triplet in triplets:
+        photo = read_image(triplet.inpainted)
+        mask = read_mask(triplet.mask, size=(photo.height, photo.width))
+        published = Exhibit(
+            f"triplets:{triplet.group}", triplet.id, photo.pixels, mask, _quality(photo)
+        )
+        yield published
+        if triplet.original is None:
+            continue
+        original = read_image(triplet.original)
+        whole = composited(photo.pixels, original.pixels, mask)
+        if whole is not None:
+            name = f"composited:{triplet.group}"
+            yield replace(published, set=name, pixels=whole, quality=LOSSLESS)
+        name, quality = f"untouched:{ORIGINALS}", _quality(original)
+        yield Exhibit(name, triplet.id, original.pixels, None, quality)
+
+
+def untouched(task: Task) -> Iterator[Exhibit]:
+    """Photos of the test split, one set for each quality band."""
+    photos = task.photos()
+    for index, path in enumerate(map(Path, photos.names)):
+        photo = photos.photo(index)
+        name, quality = f"{path.parent.name}/{path.name}", _quality(photo)
+        yield Exhibit(f"untouched:{quality}", name, photo.pixels, None, quality)
+
+
+def capped(exhibits: Iterable[Exhibit], limit: int | None) -> Iterator[Exhibit]:
+    """At most so many of each set."""
+    seen: Counter[str] = Counter()
+    for exhibit in exhibits:
+        seen[exhibit.set] += 1
+        if limit is None or seen[exhibit.set] <= limit:
+            yield exhibit
+
+
+# The measurement
+
+
+def measure_robustness(task: Task) -> Result:
+    """Every picture under every condition: rows for each set and condition, and the headlines."""
+    conditions = chosen_conditions(task.robustness)
+    folders = forged_folders(task.robustness.forged)
+    forgeries = read_forged(folders, task.settings.split_seed)
+    found = read_triplets(task.data)
+    triplets = [t for group in GROUPS for t in found if t.group == group]
+    kinds = {
+        "universal samples": universal(task),
+        f"{len(forgeries)} forgeries": forged(forgeries),
+        f"{len(triplets)} triplets": of_triplets(triplets),
+        "untouched photos": untouched(task),
+    }
+    runner, pictures = DetectorRunner(task.weights), []
+    sheets = task.robustness.sheets
+    for kind, exhibits in kinds.items():
+        task.report(f"robustness: {kind}")
+        album = Album() if sheets else None
+        for exhibit in capped(exhibits, task.settings.limit):
+            pictures += look(runner, exhibit, conditions, task.name, album)
+        if sheets and album:
+            write_sheets(sheets / task.name, album)
+    source = _source(task, runner.weights_sha256 or "", conditions, folders)
+    halves = {t.id: t.half for t in triplets}
+    rows = [*rows_by_method(source, pictures), *headlines(source, pictures, conditions, halves)]
+    return rows, pictures
+
+
+def chosen_conditions(settings: RobustnessSettings) -> dict[str, Condition]:
+    """The conditions by name; raises ConfigError for an unknown one."""
+    names = settings.conditions or tuple(CONDITIONS)
+    for name in names:
+        if name not in CONDITIONS:
+            raise ConfigError(f"no condition is called {name!r}; there are {', '.join(CONDITIONS)}")
+    if settings.sheets is not None and AS_IS not in names:
+        raise ConfigError(f"sheets show the pictures {AS_IS}; measure this condition, too")
+    return {name: CONDITIONS[name] for name in names}
+
+
+def look(
+    runner: DetectorRunner,
+    exhibit: Exhibit,
+    conditions: Mapping[str, Condition],
+    weights: str,
+    album: Album | None = None,
+) -> list[Picture]:
+    """The numbers of one picture under each condition; as it is, it goes into the album."""
+    pictures = []
+    for name, condition in conditions.items():
+        shown = under(exhibit, condition)
+        logits, threshold = runner.logits(shown.pixels), default_logit(runner, shown.quality)
+        numbers = score_logits(logits, threshold, shown.mask)
+        method = f"{exhibit.set}, {name}"
+        pictures.append(Picture(SET, method, weights, exhibit.id, numbers))
+        if album and name == AS_IS:
+            drawn = draw_row(shown.pixels, shown.mask, logits, threshold)
+            album.add(exhibit.set, *_place(exhibit.id, numbers), drawn)
+    return pictures
+
+
+def _place(name: str, numbers: Mapping[str, float]) -> tuple[float, str]:
+    """(what a sheet is sorted by, label)."""
+    if "auc" not in numbers:
+        return numbers["q99"], f"{name}, q99 {numbers['q99']:.2f}"
+    auc, f1 = numbers["auc"], numbers["f1@default"]
+    return auc, f"{name}, AUC {auc:.3f}, F1 {f1:.3f} at the default threshold"
+
+
+def write_sheets(folder: Path, album: Album) -> None:
+    """One PNG for each set, named by it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, page in album.pages().items():
+        write_png(folder / f"{re.sub('[^A-Za-z0-9._-]+', '-', name)}.png", page)
+
+
+def _source(
+    task: Task, sha256: str, conditions: Mapping[str, Condition], folders: Iterable[Path]
+) -> Source:
+    """The hash covers the forgeries, by their manifests."""
+    about = {
+        "settings": asdict(task.settings),
+        "conditions": {name: asdict(condition) for name, condition in conditions.items()},
+        "forged": [hashlib.sha256((f / MANIFEST).read_bytes()).hexdigest() for f in folders],
+    }
+    protocol = (
+        "test split and triplets, whole or as cut out by forge, thresholds by quality; "
+        "forged: mean over inpainters; triplets: mean of four groups' means"
+    )
+    return replace(task.source(SET, sha256, protocol), config_hash=config_hash(about))
+
+
+def headlines(
+    source: Source,
+    pictures: Iterable[Picture],
+    conditions: Iterable[str],
+    halves: Mapping[str, str],
+) -> list[Row]:
+    """Means over the inpainters, and over the four groups of triplets, for each condition.
+
+    halves: of the triplets, by their ids.
+    """
+    by_method: dict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        by_method[picture.method].append(picture)
+    rows = []
+    for name in conditions:
+        inpainters = [m for m in by_method if m.startswith("forged:") and m.endswith(f", {name}")]
+        sets = [by_method[m] for m in inpainters]
+        if sets:
+            rows += _means(source, f"forged, {name}", sets, ("auc", "iou@0.5", "iou@default"))
+        groups = [by_method[f"triplets:{group}, {name}"] for group in HEADLINE]
+        rows += _means(source, f"triplets, {name}", groups, ("auc", "f1@default"))
+        for half in HALVES:
+            method = f"triplets of the {half} half, {name}"
+            kept = [[p for p in group if halves[p.picture] == half] for group in groups]
+            rows += _means(source, method, kept, ("auc", "f1@default"))
+    return rows
+
+
+def _means(
+    source: Source, method: str, sets: Sequence[Sequence[Picture]], numbers: Iterable[str]
+) -> list[Row]:
+    return [
+        row(source, method, number.replace("iou", "miou"), [values_of(s, number) for s in sets])
+        for number in numbers
+    ]

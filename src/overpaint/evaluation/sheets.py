@@ -1,0 +1,103 @@
+"""Contact sheets: pictures in rows, one view of them a column, in one PNG to look at.
+
+`Album` keeps the best and the worst pictures of each set while a part of the benchmark goes through
+them, so that nothing is looked at twice and few are in memory.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from overpaint.inference.report import overlay
+
+LABEL, GAP = 24, 4  # height of a line of text and space between pictures, pixels
+SIDE = 384
+"""Longest side of a picture on a sheet, pixels; larger ones are scaled down."""
+TITLES = ("picture", "true mask", "heatmap", "found, outlined at the default threshold")
+
+Row = list[np.ndarray]
+"""Pictures beside each other: uint8 (h, w, 3)."""
+
+
+def sheet(rows: Sequence[Row], titles: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """The pictures, all uint8 (h, w, 3), with titles above and a label over each row.
+
+    uint8 (rows * (h + LABEL + GAP) + LABEL, columns * (w + GAP) - GAP, 3), with h and w of the
+    highest and of the widest; smaller ones stand in the upper left corner of their place.
+    """
+    height, width = (max(p.shape[axis] for row in rows for p in row) for axis in (0, 1))
+    columns, step = len(titles), height + LABEL + GAP
+    page = Image.new("RGB", (columns * (width + GAP) - GAP, len(rows) * step + LABEL), "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=LABEL // 2)
+    for j, title in enumerate(titles):
+        draw.text((j * (width + GAP), LABEL // 4), title, fill="black", font=font)
+    for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        top = LABEL + i * step
+        draw.text((0, top + LABEL // 4), label, fill="black", font=font)
+        for j, picture in enumerate(row):
+            page.paste(Image.fromarray(picture), (j * (width + GAP), top + LABEL))
+    return np.asarray(page)
+
+
+def heat(logits: np.ndarray) -> np.ndarray:
+    """The heatmap: the logits' sigmoid, without overflow."""
+    return 0.5 + 0.5 * np.tanh(0.5 * logits)
+
+
+def draw_row(
+    pixels: np.ndarray, mask: np.ndarray | None, logits: np.ndarray, threshold: float
+) -> Row:
+    """The views of `TITLES`, no side above `SIDE`.
+
+    pixels: uint8 (h, w, 3). mask: (h, w), 1 = inpainted; None for an untouched picture. logits:
+    (h, w), with the default threshold on their scale.
+    """
+    picture, heatmap = _shrunk(pixels), _shrunk(heat(logits).astype(np.float32))
+    true = np.zeros(logits.shape, np.uint8) if mask is None else mask
+    found = _shrunk((logits >= threshold).astype(np.uint8), Image.Resampling.NEAREST)
+    views = (_shrunk(true, Image.Resampling.NEAREST) * np.uint8(255), _grey_levels(heatmap))
+    colourless = [np.repeat(view[..., None], 3, axis=2) for view in views]
+    return [picture, *colourless, overlay(picture, heatmap, found == 1)]
+
+
+def _shrunk(array: np.ndarray, kernel: Image.Resampling = Image.Resampling.BOX) -> np.ndarray:
+    """An array (h, w) or (h, w, 3) at `SIDE` or its own size, whichever is smaller."""
+    height, width = array.shape[:2]
+    scale = SIDE / max(height, width)
+    if scale >= 1:
+        return array
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.array(Image.fromarray(array).resize(size, kernel))
+
+
+def _grey_levels(heatmap: np.ndarray) -> np.ndarray:
+    return np.rint(heatmap.clip(0, 1) * 255).astype(np.uint8)
+
+
+@dataclass(slots=True)
+class Album:
+    """The rows with the highest and the lowest value of each set."""
+
+    num: int = 10
+    """So many of either kind."""
+    kept: dict[str, list[tuple[float, str, Row]]] = field(default_factory=dict)
+    """(value, label, row) by set, the highest value first."""
+
+    def add(self, name: str, value: float, label: str, row: Row) -> None:
+        """Look at one more picture of the set `name`; one without a value (NaN) is passed over."""
+        if math.isnan(value):
+            return
+        rows = self.kept.setdefault(name, [])
+        rows.append((value, label, row))
+        rows.sort(key=lambda kept: -kept[0])
+        del rows[self.num : -self.num]
+
+    def pages(self) -> dict[str, np.ndarray]:
+        """The sheet of each set, from the highest value down to the lowest."""
+        return {
+            name: sheet([row for _, _, row in rows], TITLES, [label for _, label, _ in rows])
+            for name, rows in self.kept.items()
+        }
