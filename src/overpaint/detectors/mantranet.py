@@ -25,6 +25,13 @@ Quirks of the published codes, of which `faithful=True` keeps the first two:
   them, which gives the same kernels, and gradients through it;
 - the reduction's columns have length 1 in the Keras training; the norm behind makes it needless.
 
+Two starting values are ours, as features and windows are trained together and not one by one. Both
+were seen to be needed: without them no gradient was left within a thousand steps.
+- The reduction's weights are of size 1. Features of length 1 over all channels differ so little
+  between places that smaller ones vanish in the epsilon of the norm.
+- The last bias is the log-odds of one inpainted pixel in six (Lin et al. 2017, focal loss, section
+  3.3). From 0, the first steps drive the gates of the recurrent network to where they are flat.
+
 Padding repeats the edge pixel, too ("symmetric"). The SRM kernels are constants and not saved; a
 published file must hold the same ones. All of the first block, and what follows the features, is
 float32 also under autocast: noise and its deviations are differences of near numbers.
@@ -34,6 +41,7 @@ photo of 256x256 costs 543 GFLOP, and 39. Train on small crops. A larger photo t
 pixels is looked at in tiles, and "the whole photo" is then the tile.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -187,9 +195,11 @@ class AnomalyDetector(nn.Module):
         self.config = config
         c = 2 * config.width
         self.reduce = nn.Conv2d(8 * config.width, c, 1, bias=False)
+        nn.init.normal_(self.reduce.weight)
         self.min_std = nn.Parameter(torch.full((1, c, 1, 1), 0.0 if config.faithful else 1.0))
         self.lstm = ConvLSTM(c, config.num_hidden)
         self.predict = nn.Conv2d(config.num_hidden, 1, 7, padding=3)
+        nn.init.constant_(self.predict.bias, math.log(1 / 5))  # type: ignore[arg-type]
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
