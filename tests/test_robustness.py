@@ -161,7 +161,8 @@ def test_a_detector_that_says_the_truth_is_right_everywhere(data: Path, net: Pat
         assert found[f"triplets, {condition}", "auc"] == 1
     assert found["forged, as is", "miou@default"] == found["triplets, as is", "f1@default"] == 1
     sets = {method.removesuffix(", as is") for method, _ in found if method.endswith("as is")}
-    means = {"forged", "triplets", *(f"triplets of the {h} half" for h in ("choice", "report"))}
+    halves = (f"triplets of the {half} half" for half in ("choice", "report"))
+    means = {"forged", "triplets", "untouched", *halves}
     assert sets == {*INPAINTED, *untouched, *means}
     pictures = read_pictures(tmp_path / "out" / "pictures.csv")
     ids = [p.picture for p in pictures if p.method.startswith("forged") and "75" in p.method]
@@ -301,6 +302,9 @@ def test_headlines_are_means_of_means():
     pictures += of("forged:one, JPEG 75", 0.9)
     for group, aucs in zip(HEADLINE, ((1, 0), (0.6, 0.4), (0.8, 0.2), (0.4, 0.6)), strict=True):
         pictures += of(f"triplets:{group}, as is", *aucs)
+    for band, shares in ((LOSSLESS, (0.02, 0)), (LOW, (0.5, 0.009, 0.011))):
+        method = f"untouched:{band}, as is"
+        pictures += [Picture("robustness", method, "net", "", {"fraction": s}) for s in shares]
     rows = headlines(SOURCE, pictures, [AS_IS], {"0": "choice", "1": "report"})
     found = {(r.method, r.metric): r.value for r in rows}
     assert found == pytest.approx({
@@ -313,6 +317,7 @@ def test_headlines_are_means_of_means():
         ("triplets of the choice half, as is", "f1@default"): 0.35,
         ("triplets of the report half, as is", "auc"): 0.3,
         ("triplets of the report half, as is", "f1@default"): 0.15,
+        ("untouched, as is", "flagged@default"): 0.6,
     })  # fmt: skip
     counted = {r.method: r.n for r in rows if r.metric == "auc"}
     assert counted["forged, as is"] == 4

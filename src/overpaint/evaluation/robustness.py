@@ -28,6 +28,7 @@ from overpaint.evaluation.parts import (
     RobustnessSettings,
     Task,
     default_logit,
+    flagged,
     rows_by_method,
     score_logits,
     universal_samples,
@@ -36,7 +37,7 @@ from overpaint.evaluation.rows import Picture, Row, Source, row, values_of
 from overpaint.evaluation.sheets import Album, draw_row
 from overpaint.evaluation.triplets import GROUPS, HALVES, HEADLINE, Triplet, read_triplets
 from overpaint.images import Photo, read_image, read_mask, write_png
-from overpaint.inference.calibration import LOSSLESS, quality_band
+from overpaint.inference.calibration import LOSSLESS, QUALITY_BANDS, quality_band
 from overpaint.inference.detect import DetectorRunner
 from overpaint.origin import config_hash
 
@@ -287,6 +288,8 @@ def headlines(
 ) -> list[Row]:
     """Means over the inpainters, and over the four groups of triplets, for each condition.
 
+    Of the untouched photos, all together, the share that is flagged.
+
     halves: of the triplets, by their ids.
     """
     by_method: dict[str, list[Picture]] = defaultdict(list)
@@ -304,6 +307,8 @@ def headlines(
             method = f"triplets of the {half} half, {name}"
             kept = [[p for p in group if halves[p.picture] == half] for group in groups]
             rows += _means(source, method, kept, ("auc", "f1@default"))
+        photos = [p for b in QUALITY_BANDS for p in by_method[f"untouched:{b}, {name}"]]
+        rows.append(row(source, f"untouched, {name}", "flagged@default", [flagged(photos)]))
     return rows
 
 

@@ -50,13 +50,13 @@ _MEASURES = {
     "f1@default": "F1, default threshold",
     "flagged@default": "flagged",
 }
-_GROUPS = {
-    "headline": "mean of the four",
+_FOUR = {
     "madf": "MADF",
     "crfill256": "CR-Fill",
     "deepfillv1": "DeepFill v1",
     "sd2_fill": "Stable Diffusion 2",
 }
+_GROUPS = {"headline": "mean of the four", **_FOUR}
 _METHODS = {
     **_GROUPS,
     "headline, choice half": "mean of the four, choice half",
@@ -69,6 +69,21 @@ _COMPARED = {
     f"{kind}, lossless:{metric}": f"{bank}, {_MEASURES[metric]}"
     for kind, bank in (("bank", "bank"), ("held-out", "held-out AE"))
     for metric in ("miou@0.5", "f1@0.5", "auc")
+}
+_TABLE_1 = {
+    f"forged:{name}, as is:{metric}": f"{short}, {_MEASURES[metric]}"
+    for name, short in (("glcic-s", "GL"), ("deepfill_v1-s", "CA"), ("deepfill_v2-s", "GC"))
+    for metric in ("miou@0.5", "f1@0.5", "auc")
+}
+_EXPERIMENT = {
+    "triplets of the choice half, as is:auc": "triplets, choice half",
+    "triplets of the report half, as is:auc": "report half",
+    **{f"triplets:{group}, as is:auc": name for group, name in _FOUR.items()},
+    "forged, as is:auc": "forged",
+    "forged, JPEG 85:auc": "forged, JPEG 85",
+    "forged, as is:miou@0.5": "forged, mIoU",
+    "universal:held-out, as is:miou@0.5": "held-out AE, mIoU",
+    "untouched, as is:flagged@default": "untouched flagged",
 }
 _RATIOS = ("10-20", "20-30", "30-40", "40-50", "50-60")
 _HOLES = {**{ratio: f"{ratio} %" for ratio in _RATIOS}, "all": "all"}
@@ -89,7 +104,14 @@ LAYOUTS = {
     "triplets": Layout("triplets", "pictures filled in by", _MEASURES),
     "universal": Layout("universal", "universal test data", _MEASURES),
     "detectors": Layout("universal", "weights", _COMPARED, metric="miou@0.5"),
-    "detectors-triplets": Layout("triplets", "weights", _GROUPS, metric="auc"),
+    "detectors-forged": Layout("robustness", "weights", _TABLE_1, metric="miou@0.5"),
+    "detectors-triplets": Layout(
+        "triplets",
+        "weights",
+        {**_GROUPS, **{f"{group}:f1@0.5": f"{name}, F1" for group, name in _FOUR.items()}},
+        metric="auc",
+    ),
+    "experiments": Layout("robustness", "pixel AUC, or as named", _EXPERIMENT, metric="auc"),
     "untouched": Layout(
         "untouched",
         "untouched photos",

@@ -54,6 +54,12 @@ class CacheConfig(Section):
 
     num: int = Field(default=0, ge=0, description="photos after a random history")
     side: int = Field(default=224, ge=32, description="side of the cached crops, pixels")
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        description="of the crops and their histories; null takes the run's own",
+        exclude_if=lambda seed: seed is None,
+    )
 
 
 class DetectorRun(Section):
@@ -287,5 +293,6 @@ def make_pairs(
             f"{data.degrade.margin(data.size)}"
         )
     key = {"history": data.history.model_dump(mode="json"), "photos": len(photos)}
-    build_cache(folder, live, num=run.cache.num, seed=run.loop.seed, key=key, progress=progress)
+    seed = run.loop.seed if run.cache.seed is None else run.cache.seed
+    build_cache(folder, live, num=run.cache.num, seed=seed, key=key, progress=progress)
     return CachedPairs(folder, data.bank)

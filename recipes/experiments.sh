@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# The experiments of docs/experiments.md: one budget (recipes/ablation.yaml: NIX-Net 16/32/64, 16,000
+# crops of 128 pixels), one factor changed at a time; about six minutes of one core each, and two to
+# measure it.
+#
+#   recipes/experiments.sh DATA [NAME ...]      all, or those named
+#
+# DATA is as for recipes/shipped.sh; the inpainters' weights are those of recipes/inpainters.sh. Every
+# step resumes where it was stopped; rows of the same name are measured anew.
+set -euo pipefail
+DATA=${1:?usage: recipes/experiments.sh DATA [NAME ...]}
+shift
+WANTED=" $* "
+CACHE=cache/nixnet-s
+FORGED=runs/forged
+ZOO="safepaint-s glcic-s deepfill_v1-s deepfill_v2-s edgeconnect-s madf-s ctsdg-s aotgan-s lama-s fcf-s"
+CLASSICAL="telea navier-stokes biharmonic patchmatch"
+
+# 20 forgeries of test photos to measure on, 240 of training photos to train on, by each inpainter.
+for name in $ZOO $CLASSICAL; do
+  model=$name
+  if [ -f benchmarks/weights/$name.safetensors ]; then model=benchmarks/weights/$name.safetensors; fi
+  for part in test train; do
+    num=20 seed=0
+    if [ $part = train ]; then num=240 seed=1; fi
+    overpaint forge "$DATA/photos" --inpainter "$model" --part $part --num $num --seed $seed \
+      --masks free-form --masks brush --masks lama-medium --masks boxes \
+      --masks objects:masks/person --assets "$DATA" --out $FORGED/$part/$name
+  done
+done
+
+# NAME, then what differs from the control.
+try() {
+  local name=$1
+  shift
+  if [ "$WANTED" != "  " ] && [[ "$WANTED" != *" $name "* ]]; then return; fi
+  overpaint train detector --config recipes/ablation.yaml --photos "$DATA/photos" \
+    --photos "$DATA/faces" --exclude 286092.jpg --assets "$DATA" --set "name=$name" "$@" \
+    --out "runs/experiments/$name" --cache "$CACHE"
+  overpaint evaluate --data "$DATA" --only robustness --forged $FORGED/test --limit 20 \
+    --conditions "as is,JPEG 85" --out results/experiments \
+    --weights "$name=runs/experiments/$name/$name.safetensors"
+}
+
+# What some inpainters filled in, as `forged.folders`: seen from DATA.
+folders() {
+  local name list=() here
+  here=$(realpath --relative-to="$DATA" $FORGED/train)
+  for name in "$@"; do list+=("'$here/$name': 1"); done
+  (IFS=,; echo "forged.folders={${list[*]}}")
+}
+
+try control
+try control-seed-1 --set loop.seed=1 --set cache.seed=0  # how much is chance
+
+# Breadth of the bank.
+NO_TRACES=(--set data.traces={})
+try one-autoencoder "${NO_TRACES[@]}" --set "data.bank={ae-nearest: 1}"
+try two-autoencoders "${NO_TRACES[@]}" --set "data.bank={ae-nearest: 1, ae-transposed: 1}"
+try four-autoencoders "${NO_TRACES[@]}" \
+  --set "data.bank={ae-nearest: 1, ae-transposed: 1, ae-shuffle: 1, ae-colour: 1}"
+try no-traces "${NO_TRACES[@]}"
+# The share of the well-trained one.
+try taef2-none --set "data.bank={ae-nearest: 1, ae-transposed: 1, ae-shuffle: 1, ae-colour: 1}"
+try taef2-alone --set "data.bank={'taef2:weights': 1}"
+
+# Content.
+try not-moved --set data.moved=0
+try moved-half --set data.moved=0.5
+try forged-classical --set forged.share=0.3 --set "$(folders telea navier-stokes patchmatch)"
+try forged-safepaint --set forged.share=0.3 --set "$(folders safepaint-s)"
+try forged-zoo --set forged.share=0.3 --set "$(folders $ZOO)"
+
+# Context.
+try context-statistics --set model.context=statistics
+try context-wide --set model.context=wide
+try crops-of-160 --set data.size=160 --set loop.batch_size=10
+
+# Negatives.
+try negatives --set data.negatives.share=0.5
+
+# Capacity and length.
+try width-32 --set "model.widths=[32,64,128]"
+try three-times-as-long --set loop.steps=3000
+
+# History and scale, each with reconstructions of its own.
+SHORT=(--set cache.num=800)
+try cache-of-800 "${SHORT[@]}"
+CACHE=cache/no-history try no-history "${SHORT[@]}" --set data.history.probability=0
+CACHE=cache/native-scale try native-scale "${SHORT[@]}" --set data.history.resize=0
+CACHE=cache/downsized try downsized "${SHORT[@]}" --set "data.history.scale=[0.25,0.7]" \
+  --set data.history.resize=1
+python -m overpaint.evaluation.tables docs/experiments.md --results results/experiments
