@@ -185,7 +185,8 @@ def replay(pixels: Pixels, mask: MaybeMask, steps: Iterable[Step]) -> tuple[Pixe
 # Random chains
 
 
-def _rising(span: tuple[float, float]) -> tuple[float, float]:
+def rising(span: tuple[float, float]) -> tuple[float, float]:
+    """The range itself; raises ValueError when its ends are the wrong way round."""
     if span[0] > span[1]:
         raise ValueError(f"the range {list(span)} is empty; put the lower end first")
     return span
@@ -196,10 +197,10 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Quality = Annotated[int, Field(ge=1, le=100)]
 Scale = Annotated[float, Field(gt=0, le=8)]
 Strength = Annotated[float, Field(ge=0)]
-QualityRange = Annotated[tuple[Quality, Quality], AfterValidator(_rising)]
-ScaleRange = Annotated[tuple[Scale, Scale], AfterValidator(_rising)]
-ShareRange = Annotated[tuple[Share, Share], AfterValidator(_rising)]
-StrengthRange = Annotated[tuple[Strength, Strength], AfterValidator(_rising)]
+QualityRange = Annotated[tuple[Quality, Quality], AfterValidator(rising)]
+ScaleRange = Annotated[tuple[Scale, Scale], AfterValidator(rising)]
+ShareRange = Annotated[tuple[Share, Share], AfterValidator(rising)]
+StrengthRange = Annotated[tuple[Strength, Strength], AfterValidator(rising)]
 
 
 class _Chain(BaseModel):

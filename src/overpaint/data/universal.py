@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from overpaint.data import masks
+from overpaint.data.apart import Apart
 from overpaint.data.autoencoder import reconstruct
 from overpaint.data.crops import random_crop, random_flip
 from overpaint.data.degrade import Degrade, History, Step
@@ -41,8 +42,8 @@ from overpaint.images import to_tensor
 
 Weights = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
-NEGATIVE = 3
-"""Third entry of the seed that a negative is drawn by; see `training.detection.forged`."""
+NEGATIVE, APART = 3, 4
+"""Third entries of the seeds of negatives and of `Apart`; see `training.detection.forged`."""
 
 
 class Negatives(BaseModel):
@@ -99,6 +100,7 @@ class UniversalConfig(BaseModel):
     )
     # A key younger than the shipped recipes does not change their hash.
     negatives: Negatives = Field(default=Negatives(), exclude_if=lambda value: not value.share)
+    apart: Apart = Field(default=Apart(), exclude_if=lambda value: value == Apart())
     history: History = History()
     degrade: Degrade = Degrade()
 
@@ -214,6 +216,8 @@ class UniversalDataset(Dataset[dict[str, Tensor]]):
         weights = {"": sum(config.bank.values()), **config.traces}
         if trace := draw_weighted(weights, rng):
             name, redrawn = trace, TRACES[trace](photo, rng)
+        own = np.random.default_rng([self.seed, index, APART])
+        photo, redrawn = config.apart(photo, redrawn, own)
         mask = self.mask_fn(margin, margin, rng)
         if rng.random() < config.moved:
             name, redrawn = f"{name}+moved", move_content(photo, redrawn, mask, rng)

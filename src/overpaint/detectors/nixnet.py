@@ -21,8 +21,9 @@ Order of work: "upsample, then 1x1 convolution" is computed as "1x1 convolution,
 Both are linear, one over channels and the other over places, and the interpolation weights sum
 to 1, so the result is the same for 4 or 16 times fewer operations.
 
-Beyond the paper, `context` compares a region with the rest of its photo (`nixnet_context`); it is
-off by default.
+Beyond the paper, and off by default: `context` compares a region with the rest of its photo
+(`nixnet_context`); `colour` adds the noise of the colour differences to the noise stream, which in
+the paper's residual, a sum over the colours, cancels or drowns in that of the luma.
 
 Size: 29.5 M parameters at the paper's widths, 1.85 M at 32/64/128, 0.46 M at 16/32/64. One photo
 of 256x256 costs 182.8 GFLOP, 11.6 and 3.0; with the upsampling first and the SRM kernels run on
@@ -38,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint.detectors.base import Detector
-from overpaint.detectors.nixnet_context import CONTEXTS, Context, context_blocks
+from overpaint.detectors.nixnet_context import CONTEXTS, Context, context_blocks, zero_conv
 from overpaint.errors import ConfigError
 from overpaint.layers.highpass import SRMFilter
 from overpaint.registry import detectors
@@ -58,6 +59,8 @@ class NIXNetConfig:
     """Fusion modules 1 and 2, within the streams."""
     fusion_3: bool = True
     """Fusion module 3, on the joint maps."""
+    colour: bool = False
+    """Look at the noise of the colour differences as well; not in the paper."""
     context: Context = "none"
     """What a region is compared with beyond its neighbourhood; see `nixnet_context`."""
 
@@ -67,6 +70,8 @@ class NIXNetConfig:
             raise ConfigError(f"nixnet: widths must be three positive numbers, not {self.widths}")
         if not (self.noise_stream or self.image_stream):
             raise ConfigError("nixnet: keep the noise stream, the image stream, or both")
+        if self.colour and not self.noise_stream:
+            raise ConfigError("nixnet: colour belongs to the noise stream; keep it")
         if self.context not in CONTEXTS:
             known = ", ".join(CONTEXTS)
             raise ConfigError(f"nixnet: no context {self.context!r}; there are {known}")
@@ -111,7 +116,10 @@ class ResidualBlock(nn.Module):
 
 
 class Stream(nn.Module):
-    """Three residual blocks; returns the maps at 1/2, 1/4 and 1/8."""
+    """Three residual blocks; returns the maps at 1/2, 1/4 and 1/8.
+
+    `beside` is added to what the first block finds.
+    """
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -120,10 +128,28 @@ class Stream(nn.Module):
         self.block_2 = ResidualBlock(fine, middle)
         self.block_3 = ResidualBlock(middle, coarse)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        fine = self.block_1(x)
+    def forward(self, x: Tensor, beside: Tensor | float = 0) -> list[Tensor]:
+        fine = self.block_1(x) + beside
         middle = self.block_2(fine)
         return [fine, middle, self.block_3(middle)]
+
+
+class ColourNoise(nn.Module):
+    """Beyond the paper: (b, 3, h, w) to a map (b, fine, h/2, w/2) of the noise in R - G and B - G.
+
+    The last convolution starts at zero, so that a network starts as the one without.
+    """
+
+    def __init__(self, fine: int) -> None:
+        super().__init__()
+        self.residual = SRMFilter(unit=2)  # grey levels; colours have less noise than the luma
+        self.block = ResidualBlock(6, fine, first=True)
+        self.activate = nn.Sequential(nn.BatchNorm2d(fine), nn.ReLU(inplace=True))
+        self.back = zero_conv(fine, fine)
+
+    def forward(self, image: Tensor) -> Tensor:
+        differences = image[:, ::2] - image[:, 1:2]
+        return self.back(self.activate(self.block(self.residual.of_planes(differences))))
 
 
 class Fusion(nn.Module):
@@ -171,7 +197,7 @@ class NIXNet(Detector):
     """Noise-image cross-fusion network: (b, 3, h, w) in [0, 1] to logits (b, 1, h, w)."""
 
     stride: ClassVar[int] = 8
-    residual_parts: ClassVar[tuple[str, ...]] = ("context",)
+    residual_parts: ClassVar[tuple[str, ...]] = ("colour", "context")
 
     def __init__(self, config: NIXNetConfig | None = None) -> None:
         super().__init__()
@@ -193,7 +219,8 @@ class NIXNet(Detector):
         self.fusion_3 = fusion(config.fusion_3)
         self.head = Head(widths)
         self._initialise()
-        # Last, as its own start is another, and leaves that of all others as it is.
+        # Last, as their own start is another, and leaves that of all others as it is.
+        self.colour = ColourNoise(widths[0]) if config.colour else None
         self.context = context_blocks(config.context, widths)
 
     def _logits(self, image: Tensor) -> Tensor:
@@ -201,7 +228,8 @@ class NIXNet(Detector):
         if self.image_stream is not None:
             streams.append(self.fusion_1(self.image_stream((image - 0.5) / 0.25)))
         if self.noise_stream is not None:
-            streams.append(self.fusion_2(self.noise_stream(self.residual(image))))  # eq. 3
+            colours = 0.0 if self.colour is None else self.colour(image)
+            streams.append(self.fusion_2(self.noise_stream(self.residual(image), colours)))  # eq. 3
         joint = [
             block(torch.cat(maps, dim=1))  # (b, 2c, ...) -> (b, c, ...)
             for block, maps in zip(self.cross, zip(*streams, strict=True), strict=True)

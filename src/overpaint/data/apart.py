@@ -1,0 +1,60 @@
+"""Apart: what sets a fill apart from its photo in real pictures, and not in a reconstruction.
+
+Beyond the paper. An autoencoder is shown the photo as it will be blended, so that its output has
+the photo's own traces, weakened. An inpainter was shown other photos when it learnt:
+
+- The photo was a JPEG file, mostly with colours at half of the resolution; the fill was not. Here
+  such a file comes after the reconstruction was made.
+- Networks draw colours at full resolution. In real fills by four networks (the choice half of the
+  triplets), R - G has two to four times as much fine detail as in the photo around them, while the
+  fine detail of the luma is now more, now less.
+"""
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from overpaint.data.degrade import GRID, QualityRange, Subsampling, jpeg, rising
+
+LUMA = np.array((0.299, 0.587, 0.114), np.float32)
+COARSE = 0.7
+"""How often the file has its colours at half of the resolution, 4:2:0."""
+
+GreyLevels = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Apart(BaseModel):
+    """How often, and how strongly."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: Share = Field(default=0.0, description="of photos stored by themselves")
+    quality: QualityRange = Field(default=(60, 98), description="of these files")
+    coloured: Share = Field(default=0.0, description="of fills with noise in their colours")
+    strength: Annotated[tuple[GreyLevels, GreyLevels], AfterValidator(rising)] = Field(
+        default=(0.4, 4.0), description="of this noise, grey levels; drawn by its logarithm"
+    )
+
+    def __call__(
+        self, photo: np.ndarray, redrawn: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Photo and fill, both uint8 (h, w, 3), each with what is its own."""
+        if rng.random() < self.file:
+            subsampling: Subsampling = 2 if rng.random() < COARSE else 0
+            phase = rng.integers(GRID, size=2).tolist()
+            photo = jpeg(photo, int(rng.integers(*self.quality, endpoint=True)), subsampling, phase)
+        if rng.random() < self.coloured:
+            strength = float(np.exp(rng.uniform(*np.log(self.strength))))
+            redrawn = colour_noise(redrawn, strength, rng)
+        return photo, redrawn
+
+
+def colour_noise(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise that leaves the luma as it is, of one or of a few pixels; strength in grey levels."""
+    noise = rng.normal(size=pixels.shape).astype(np.float32)
+    if rng.random() < 0.5:
+        noise = (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1)) / np.sqrt(3)
+    noise -= (noise @ LUMA)[..., None]
+    return np.clip(np.rint(pixels + strength * noise), 0, 255).astype(np.uint8)
