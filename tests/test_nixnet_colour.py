@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from detector_contract import DetectorContract
+from detector_contract import DetectorContract, warmed
 from overpaint.detectors import Detector
 from overpaint.detectors.nixnet import ColourNoise, NIXNet, NIXNetConfig
 from overpaint.errors import ConfigError
 from overpaint.layers.highpass import SRM_DIVISORS, SRM_KERNELS, SRMFilter
-from overpaint.weights import build, load_weights
 
 SMALL = (8, 12, 16)
 
@@ -61,9 +60,8 @@ def test_it_sees_noise_that_the_sum_over_the_colours_hides() -> None:
 
 
 def test_it_starts_as_the_network_without_it() -> None:
-    record, state = load_weights("nixnet-s", kind="detector")
-    plain, model = build(record, state), NIXNet(NIXNetConfig((32, 64, 128), colour=True)).eval()
-    missing, unexpected = model.load_state_dict(state, strict=False)
+    plain, model = (warmed(NIXNet(NIXNetConfig(SMALL, colour=c))).eval() for c in (False, True))
+    missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
     assert {key.partition(".")[0] for key in missing} == {"colour"}
     assert not unexpected
     image = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(2))

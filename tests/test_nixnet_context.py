@@ -280,19 +280,3 @@ def test_weights_of_another_detector_are_refused(first: WeightsRecord) -> None:
     assert fresh_parts(run, first) == ()
     with pytest.raises(WeightsError, match="does not fit"):
         make_model(run)
-
-
-@both
-def test_the_shipped_weights_can_be_gone_on_from(context: str) -> None:
-    run = recipe(
-        detector="nixnet",
-        model={"widths": [32, 64, 128], "context": context},
-        start_from="nixnet-s",
-    )
-    model, plain = (
-        make_model(run).eval(),
-        make_model(run.model_copy(update={"model": {"widths": [32, 64, 128]}})).eval(),
-    )
-    image = torch.rand(1, 3, 40, 40)
-    with torch.no_grad():
-        assert torch.equal(model(image), plain(image))
