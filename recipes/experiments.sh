@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The experiments of docs/experiments.md: one budget (recipes/ablation.yaml: NIX-Net 16/32/64, 16,000
-# crops of 128 pixels), one factor changed at a time; about six minutes of one core each, and two to
-# measure it.
+# The experiments of docs/experiments.md, one factor changed at a time, at one of two budgets: from
+# nothing (recipes/ablation.yaml: NIX-Net 16/32/64, 16,000 crops of 128 pixels), and going on from the
+# second stage of the shipped detector (recipes/nixnet-s-colour.yaml, 6,400 crops). About six minutes
+# of one core each, and two to measure it.
 #
 #   recipes/experiments.sh DATA [NAME ...]      all, or those named
 #
@@ -29,17 +30,24 @@ for name in $ZOO $CLASSICAL; do
   done
 done
 
-# NAME, then what differs from the control.
-try() {
-  local name=$1
-  shift
+# RECIPE, NAME, then what differs from the recipe.
+experiment() {
+  local recipe=$1 name=$2
+  shift 2
   if [ "$WANTED" != "  " ] && [[ "$WANTED" != *" $name "* ]]; then return; fi
-  overpaint train detector --config recipes/ablation.yaml --photos "$DATA/photos" \
+  overpaint train detector --config "recipes/$recipe.yaml" --photos "$DATA/photos" \
     --photos "$DATA/faces" --exclude 286092.jpg --assets "$DATA" --set "name=$name" "$@" \
     --out "runs/experiments/$name" --cache "$CACHE"
   overpaint evaluate --data "$DATA" --only robustness --forged $FORGED/test --limit 20 \
     --conditions "as is,JPEG 85" --out results/experiments \
     --weights "$name=runs/experiments/$name/$name.safetensors"
+}
+
+# NAME, then what differs from the control.
+try() { experiment ablation "$@"; }
+go_on() {
+  experiment nixnet-s-colour "$@" --set loop.steps=400 --set loop.validate_every=400 \
+    --set loop.ema_decay=0.99
 }
 
 # What some inpainters filled in, as `forged.folders`: seen from DATA.
@@ -90,4 +98,21 @@ CACHE=cache/no-history try no-history "${SHORT[@]}" --set data.history.probabili
 CACHE=cache/native-scale try native-scale "${SHORT[@]}" --set data.history.resize=0
 CACHE=cache/downsized try downsized "${SHORT[@]}" --set "data.history.scale=[0.25,0.7]" \
   --set data.history.resize=1
+
+# What sets photo and fill apart, and the eyes for it: each alone, and together.
+NO_NEGATIVES=(--set data.negatives.share=0)
+NO_FILE=(--set data.apart.file=0)
+NO_COLOURS=(--set data.apart.coloured=0)
+BLIND=(--set model.colour=false)
+NEAR=(--set model.context=none)
+PLAIN=("${NO_NEGATIVES[@]}" "${BLIND[@]}" "${NEAR[@]}")
+go_on going-on "${PLAIN[@]}" "${NO_FILE[@]}" "${NO_COLOURS[@]}"
+go_on file-apart "${PLAIN[@]}" "${NO_COLOURS[@]}"
+go_on coloured-fill "${PLAIN[@]}" "${NO_FILE[@]}"
+go_on apart "${PLAIN[@]}"
+go_on colour "${NO_NEGATIVES[@]}" "${NEAR[@]}" "${NO_FILE[@]}" "${NO_COLOURS[@]}"
+go_on context "${NO_NEGATIVES[@]}" "${BLIND[@]}" "${NO_FILE[@]}" "${NO_COLOURS[@]}"
+go_on colour-and-apart "${NO_NEGATIVES[@]}" "${NEAR[@]}"
+go_on all-three "${NO_NEGATIVES[@]}"
+go_on all-with-negatives
 python -m overpaint.evaluation.tables docs/experiments.md --results results/experiments

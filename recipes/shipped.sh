@@ -19,7 +19,9 @@ done
 overpaint train detector --config recipes/nixnet-s.yaml "${PHOTOS[@]}" --assets "$DATA" \
   --out runs/nixnet-s --cache cache/nixnet-s
 overpaint train detector --config recipes/nixnet-s-jpeg.yaml "${PHOTOS[@]}" --assets "$DATA" \
-  --out runs/nixnet-s-jpeg --cache cache/nixnet-s --export $PRETRAINED
+  --out runs/nixnet-s-jpeg --cache cache/nixnet-s
+overpaint train detector --config recipes/nixnet-s-colour.yaml "${PHOTOS[@]}" --assets "$DATA" \
+  --out runs/nixnet-s-colour --cache cache/nixnet-s --export $PRETRAINED
 overpaint calibrate nixnet-s --photos "$DATA/photos" --photos "$DATA/faces"
 
 # What the universal data buys: one network and budget, four mixtures.
