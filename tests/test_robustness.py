@@ -169,6 +169,21 @@ def test_a_detector_that_says_the_truth_is_right_everywhere(data: Path, net: Pat
     assert ids == [n for n in ("one/000000", "one/000001", "two/000000") for _ in range(2)]
 
 
+def test_the_forgeries_alone(data: Path, net: Path, tmp_path: Path):
+    forgeries(tmp_path / "forged" / "one", photos_of("test", 2), "mean-s")
+    forgeries(tmp_path / "forged" / "two", photos_of("test", 1) + photos_of("train", 3), "other")
+    special = RobustnessSettings(forged=(tmp_path / "forged",))
+    how: dict[str, Any] = {"bank": net.parent, "robustness": special}
+    rows = benchmark.evaluate({"net": net}, data, tmp_path / "out", ["forged"], **how)
+    assert {(r.set, r.method, r.n) for r in rows} == {
+        ("forged", "mean-s", 2),
+        ("forged", "other", 1),
+    }
+    assert {r.value for r in rows if r.metric in ("auc", "flagged@default")} == {1}
+    with pytest.raises(ConfigError, match="name it"):
+        benchmark.evaluate({"net": net}, data, tmp_path / "out", ["forged"], bank=net.parent)
+
+
 def test_a_quick_look_and_its_sheets(data: Path, net: Path, tmp_path: Path):
     forgeries(tmp_path / "one", photos_of("test", 2), "mean-s")
     sheets = tmp_path / "sheets"
@@ -339,14 +354,17 @@ class TestWhenItIsMeasured:
 
     def test_not_unless_it_is_named_or_given_forgeries(self, parts: list[str], tmp_path: Path):
         benchmark.evaluate({"net": "x"}, tmp_path, tmp_path)
-        assert parts
-        assert "robustness" not in parts
+        usual = [part for part in benchmark.PARTS if part not in ("robustness", "forged")]
+        assert parts == usual
         parts.clear()
         given = RobustnessSettings(forged=(tmp_path,))
         benchmark.evaluate({"net": "x"}, tmp_path, tmp_path, robustness=given)
-        assert parts == list(benchmark.PARTS)
-        with pytest.raises(ConfigError, match="are for the part robustness"):
+        assert parts == [*usual, "robustness"]
+        with pytest.raises(ConfigError, match="for the parts robustness and forged; name one"):
             benchmark.evaluate({"net": "x"}, tmp_path, tmp_path, ["triplets"], robustness=given)
+        sheets = RobustnessSettings(sheets=tmp_path)
+        with pytest.raises(ConfigError, match="are for the part robustness"):
+            benchmark.evaluate({"net": "x"}, tmp_path, tmp_path, ["forged"], robustness=sheets)
 
     def test_by_the_command(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         asked: dict[str, Any] = {}

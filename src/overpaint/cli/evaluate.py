@@ -36,7 +36,8 @@ def evaluate(
         list[Path] | None,
         typer.Option(
             "--forged",
-            help="For robustness: folder of `overpaint forge`, or of such folders; repeatable.",
+            help="For robustness and forged: folder of `overpaint forge`, or of such folders; "
+            "repeatable.",
         ),
     ] = None,
     conditions: Annotated[
@@ -50,12 +51,13 @@ def evaluate(
 ) -> None:
     """Measure detectors and write results/*.csv, one number a row, with where it comes from.
 
-    Parts: universal, triplets, untouched, autoencoders, speed, robustness. Rows of the same
-    weights and part are replaced, others are left; pictures.csv holds the numbers of each picture.
-    A quick look with --limit belongs in a folder of its own.
+    Parts: universal, triplets, untouched, autoencoders, speed, robustness, forged. Rows of the
+    same weights and part are replaced, others are left; pictures.csv holds the numbers of each
+    picture. A quick look with --limit belongs in a folder of its own.
 
-    Robustness looks at all of these pictures, and at forgeries of test photos, as is and after
-    JPEG, WebP and resizing. That takes an hour or more: it has to be named, or given forgeries.
+    Forged looks at forgeries of test photos, and has to be named. Robustness looks at these and
+    all other pictures, as is and after JPEG, WebP and resizing. That takes an hour or more: it has
+    to be named, or given forgeries.
     """
     from overpaint.evaluation.benchmark import evaluate as measure
     from overpaint.evaluation.parts import RobustnessSettings, Settings

@@ -34,7 +34,7 @@ from overpaint.evaluation.parts import (
     score_picture,
     universal_samples,
 )
-from overpaint.evaluation.robustness import ORIGINALS, measure_robustness
+from overpaint.evaluation.robustness import ORIGINALS, measure_forged, measure_robustness
 from overpaint.evaluation.rows import Picture, Row, Source, row, values_of, write_results
 from overpaint.evaluation.speed import measure_speed
 from overpaint.evaluation.triplets import GROUPS, HALVES, HEADLINE, read_triplets
@@ -203,7 +203,10 @@ PARTS: dict[str, Callable[[Task], Result]] = {
     "autoencoders": measure_autoencoders,
     "speed": measure_speed_rows,
     "robustness": measure_robustness,
+    "forged": measure_forged,
 }
+OF_FORGERIES = ("robustness", "forged")
+"""Parts that are told of folders."""
 
 
 def evaluate(
@@ -219,22 +222,24 @@ def evaluate(
 ) -> list[Row]:
     """Measure weights (name in the tables -> name or path) and merge the rows into `out`/*.csv.
 
-    data: folder with photos/, faces/ and triplets/. only: names in `PARTS`; when empty all, but
-    "robustness", which takes long, only if forged folders are given. bank: folder of the
-    autoencoders, None for those that ship. Each part is written once it is done.
+    data: folder with photos/, faces/ and triplets/. only: names in `PARTS`; when empty all but
+    those `OF_FORGERIES`, and if forged folders are given "robustness", which takes long. bank:
+    folder of the autoencoders, None for those that ship. Each part is written once it is done.
     Raises ConfigError for an unknown part and for settings of a part that is not measured,
     WeightsError, ImageError.
     """
     special = robustness or RobustnessSettings()
-    parts = list(only) or [p for p in PARTS if p != "robustness" or special.forged]
+    usual = [p for p in PARTS if p not in OF_FORGERIES]
+    parts = list(only) or [*usual, *(["robustness"] if special.forged else [])]
     unknown = [name for name in parts if name not in PARTS]
     if unknown:
         raise ConfigError(f"no part is called {unknown[0]!r}; there are {', '.join(PARTS)}")
-    if special != RobustnessSettings() and "robustness" not in parts:
+    if special.forged and not set(parts) & set(OF_FORGERIES):
         raise ConfigError(
-            "forged folders, conditions and sheets are for the part robustness, which is not "
-            "measured here; name it as well"
+            f"forged folders are for the parts {' and '.join(OF_FORGERIES)}; name one of them"
         )
+    if (special.conditions or special.sheets) and "robustness" not in parts:
+        raise ConfigError("conditions and sheets are for the part robustness; name it as well")
     rows: list[Row] = []
     for number, (name, path) in enumerate(weights.items()):
         folder = None if bank is None else Path(bank)

@@ -31,6 +31,7 @@ from overpaint.evaluation.parts import (
     flagged,
     rows_by_method,
     score_logits,
+    score_picture,
     universal_samples,
 )
 from overpaint.evaluation.rows import Picture, Row, Source, row, values_of
@@ -215,6 +216,23 @@ def measure_robustness(task: Task) -> Result:
     halves = {t.id: t.half for t in triplets}
     rows = [*rows_by_method(source, pictures), *headlines(source, pictures, conditions, halves)]
     return rows, pictures
+
+
+def measure_forged(task: Task) -> Result:
+    """The forgeries alone, as they are: the rows of NIX-Net's table 1, a method per inpainter."""
+    folders = forged_folders(task.robustness.forged)
+    forgeries = read_forged(folders, task.settings.split_seed)
+    if not forgeries:
+        raise ConfigError("the part forged needs a folder of `overpaint forge`; name it (--forged)")
+    task.report(f"forged: {len(forgeries)} forgeries")
+    runner, pictures = DetectorRunner(task.weights), []
+    for exhibit in capped(forged(forgeries), task.settings.limit):
+        numbers = score_picture(runner, exhibit.pixels, exhibit.quality, exhibit.mask)
+        method = exhibit.set.removeprefix("forged:")
+        pictures.append(Picture("forged", method, task.name, exhibit.id, numbers))
+    source = _source(task, runner.weights_sha256 or "", {AS_IS: CONDITIONS[AS_IS]}, folders)
+    source = replace(source, set="forged", protocol="forgeries of test photos, as cut out by forge")
+    return rows_by_method(source, pictures), pictures
 
 
 def chosen_conditions(settings: RobustnessSettings) -> dict[str, Condition]:

@@ -71,7 +71,7 @@ _COMPARED = {
     for metric in ("miou@0.5", "f1@0.5", "auc")
 }
 _TABLE_1 = {
-    f"forged:{name}, as is:{metric}": f"{short}, {_MEASURES[metric]}"
+    f"{name}:{metric}": f"{short}, {_MEASURES[metric]}"
     for name, short in (("glcic-s", "GL"), ("deepfill_v1-s", "CA"), ("deepfill_v2-s", "GC"))
     for metric in ("miou@0.5", "f1@0.5", "auc")
 }
@@ -104,7 +104,7 @@ LAYOUTS = {
     "triplets": Layout("triplets", "pictures filled in by", _MEASURES),
     "universal": Layout("universal", "universal test data", _MEASURES),
     "detectors": Layout("universal", "weights", _COMPARED, metric="miou@0.5"),
-    "detectors-forged": Layout("robustness", "weights", _TABLE_1, metric="miou@0.5"),
+    "detectors-forged": Layout("forged", "weights", _TABLE_1, metric="miou@0.5"),
     "detectors-triplets": Layout(
         "triplets",
         "weights",
