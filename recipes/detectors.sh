@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From photos to the six detectors of the comparison and their published numbers: the same universal
-# data, 12,000 samples and width for width the loss of each paper; on one core between 8 and 40
+# data, 12,000 samples, widths of up to 3 MB and the loss of each paper; on one core between 8 and 40
 # minutes each.
 #
 #   recipes/detectors.sh DATA
