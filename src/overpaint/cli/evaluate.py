@@ -6,48 +6,56 @@ from typing import Annotated
 
 import typer
 
+Data = Annotated[Path, typer.Option("--data", help="Folder with photos, faces and triplets.")]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights",
+        help="Shipped name, weights file, or NAME=FILE to name it in the tables; repeatable. "
+        "Default: the shipped detector.",
+    ),
+]
+Only = Annotated[
+    str,
+    typer.Option(
+        "--only",
+        help="Parts, with commas between. Default: all but forged; robustness only with --forged.",
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="A quick look: so many pictures of a kind.")
+]
+Bank = Annotated[
+    Path | None, typer.Option("--bank", help="Folder of autoencoders. Default: the shipped ones.")
+]
+Forged = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--forged",
+        help="For robustness and forged: folder of `overpaint forge`, or of such folders; "
+        "repeatable.",
+    ),
+]
+Conditions = Annotated[
+    str,
+    typer.Option("--conditions", help='For robustness: "as is,JPEG 85". Default: all seven.'),
+]
+Sheets = Annotated[
+    Path | None,
+    typer.Option("--sheets", help="For robustness: folder of contact sheets, best and worst."),
+]
+
 
 def evaluate(
-    data: Annotated[Path, typer.Option("--data", help="Folder with photos, faces and triplets.")],
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--weights",
-            help="Shipped name, weights file, or NAME=FILE to name it in the tables; repeatable. "
-            "Default: the shipped detector.",
-        ),
-    ] = None,
+    data: Data,
+    weights: Weights = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the CSV files.")] = Path("results"),
-    only: Annotated[
-        str,
-        typer.Option(
-            "--only",
-            help="Parts, with commas between them. Default: all, robustness only with --forged.",
-        ),
-    ] = "",
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="A quick look: so many pictures of a kind.")
-    ] = None,
-    bank: Annotated[
-        Path | None,
-        typer.Option("--bank", help="Folder of autoencoders. Default: the shipped ones."),
-    ] = None,
-    forged: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--forged",
-            help="For robustness and forged: folder of `overpaint forge`, or of such folders; "
-            "repeatable.",
-        ),
-    ] = None,
-    conditions: Annotated[
-        str,
-        typer.Option("--conditions", help='For robustness: "as is,JPEG 85". Default: all seven.'),
-    ] = "",
-    sheets: Annotated[
-        Path | None,
-        typer.Option("--sheets", help="For robustness: folder of contact sheets, best and worst."),
-    ] = None,
+    only: Only = "",
+    limit: Limit = None,
+    bank: Bank = None,
+    forged: Forged = None,
+    conditions: Conditions = "",
+    sheets: Sheets = None,
 ) -> None:
     """Measure detectors and write results/*.csv, one number a row, with where it comes from.
 

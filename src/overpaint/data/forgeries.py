@@ -21,6 +21,7 @@ class ForgedRow(SampleRow):
 
     index: int
     original: str
+    """Path in the folder, as are `mask` and `inpainted`."""
     mask: str
     inpainted: str
     photo: str

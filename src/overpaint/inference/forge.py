@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from overpaint import __version__
+from overpaint.data.forgeries import ForgedRow
 from overpaint.data.masks import MaskFn, hole_ratio, in_ratio
 from overpaint.data.samples import MANIFEST, SampleRow, claim, fill, printable
 from overpaint.data.sources import PhotoSource
@@ -46,19 +47,15 @@ _MIN_SHARE = 1e-9  # less than one pixel of any photo
 _BLOCK = 8  # pixels; JPEG's blocks
 
 
-class Forgery(SampleRow):
+class Forgery(ForgedRow):
     """One sample; a line of the manifest."""
 
-    index: int
+    model_config = SampleRow.model_config
+
     seed: int
-    original: str
-    """Path in the folder, as are `mask` and `inpainted`."""
-    mask: str
-    inpainted: str
     original_sha256: str
     mask_sha256: str
     inpainted_sha256: str
-    photo: str
     photo_sha256: str
     top: int
     """Of the piece in the upright photo, pixels, as are the next three."""
@@ -68,20 +65,11 @@ class Forgery(SampleRow):
     mask_kind: str
     mask_ratio: float
     """Share of the pixels that are filled in, 0..1."""
-    inpainter: str
     weights_sha256: str | None
     """None for a method without weights."""
     working_size: int
     """Longest side that the inpainter takes unscaled, pixels."""
     version: str
-
-    @property
-    def number(self) -> int:
-        return self.index
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return self.original, self.mask, self.inpainted
 
 
 @dataclass(frozen=True, slots=True)
