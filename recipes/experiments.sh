@@ -82,7 +82,7 @@ try forged-zoo --set forged.share=0.3 --set "$(folders $ZOO)"
 # Context.
 try context-statistics --set model.context=statistics
 try context-wide --set model.context=wide
-try crops-of-160 --set data.size=160 --set loop.batch_size=10
+try crops-of-144 --set data.size=144 --set loop.batch_size=12  # the largest that the cache allows
 
 # Negatives.
 try negatives --set data.negatives.share=0.5
