@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The experiments of docs/experiments.md, one factor changed at a time, at one of two budgets: from
 # nothing (recipes/ablation.yaml: NIX-Net 16/32/64, 16,000 crops of 128 pixels), and going on from the
-# second stage of the shipped detector (recipes/nixnet-s-colour.yaml, 6,400 crops). About six minutes
+# first stage of the shipped detector (recipes/nixnet-s-colour.yaml, 6,400 crops). About six minutes
 # of one core each, and two to measure it.
 #
 #   recipes/experiments.sh DATA [NAME ...]      all, or those named
