@@ -105,14 +105,17 @@ NO_FILE=(--set data.apart.file=0)
 NO_COLOURS=(--set data.apart.coloured=0)
 BLIND=(--set model.colour=false)
 NEAR=(--set model.context=none)
-PLAIN=("${NO_NEGATIVES[@]}" "${BLIND[@]}" "${NEAR[@]}")
+UNWEIGHED=(--set model.energies=false)
+PLAIN=("${NO_NEGATIVES[@]}" "${BLIND[@]}" "${NEAR[@]}" "${UNWEIGHED[@]}")
 go_on going-on "${PLAIN[@]}" "${NO_FILE[@]}" "${NO_COLOURS[@]}"
 go_on file-apart "${PLAIN[@]}" "${NO_COLOURS[@]}"
 go_on coloured-fill "${PLAIN[@]}" "${NO_FILE[@]}"
 go_on apart "${PLAIN[@]}"
-go_on colour "${NO_NEGATIVES[@]}" "${NEAR[@]}" "${NO_FILE[@]}" "${NO_COLOURS[@]}"
-go_on context "${NO_NEGATIVES[@]}" "${BLIND[@]}" "${NO_FILE[@]}" "${NO_COLOURS[@]}"
-go_on colour-and-apart "${NO_NEGATIVES[@]}" "${NEAR[@]}"
-go_on all-three "${NO_NEGATIVES[@]}"
+go_on colour "${NO_NEGATIVES[@]}" "${NEAR[@]}" "${UNWEIGHED[@]}" "${NO_FILE[@]}" "${NO_COLOURS[@]}"
+go_on context "${NO_NEGATIVES[@]}" "${BLIND[@]}" "${UNWEIGHED[@]}" "${NO_FILE[@]}" "${NO_COLOURS[@]}"
+go_on colour-and-apart "${NO_NEGATIVES[@]}" "${NEAR[@]}" "${UNWEIGHED[@]}"
+go_on energies-and-apart "${NO_NEGATIVES[@]}" "${NEAR[@]}" "${BLIND[@]}"
+go_on without-energies "${NO_NEGATIVES[@]}" "${UNWEIGHED[@]}"
+go_on all-four "${NO_NEGATIVES[@]}"
 go_on all-with-negatives
 python -m overpaint.evaluation.tables docs/experiments.md --results results/experiments

@@ -1,15 +1,17 @@
-"""NIX-Net with the noise of the colour differences: what it sees, its start, its size."""
+"""NIX-Net with the noise of the colours and with energies: what they see, their start and size."""
 
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detector_contract import DetectorContract, warmed
 from overpaint.detectors import Detector
 from overpaint.detectors.nixnet import ColourNoise, NIXNet, NIXNetConfig
+from overpaint.detectors.nixnet_context import ENERGY_WINDOWS, FLOOR, Energies, log_energies
 from overpaint.errors import ConfigError
 from overpaint.layers.highpass import SRM_DIVISORS, SRM_KERNELS, SRMFilter
 
@@ -50,25 +52,82 @@ def test_it_sees_noise_that_the_sum_over_the_colours_hides() -> None:
     noise = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(1)) * 0.02
     hidden = 0.5 + torch.cat([noise, -noise, torch.zeros_like(noise)], dim=1)
     grey = 0.5 + noise.expand(-1, 3, -1, -1)
-    block = ColourNoise(8).eval()
+    block, residual = ColourNoise(8).eval(), SRMFilter(unit=2)
     nn.init.normal_(block.back.weight)
+
+    def seen(image: Tensor) -> Tensor:
+        return block(residual.of_planes(image[:, ::2] - image[:, 1:2]))
+
     with torch.inference_mode():
         assert SRMFilter()(hidden).abs().max() < 1e-3 < 0.5 < SRMFilter()(grey).abs().max()
-        flat = block(torch.full_like(grey, 0.5))
-        torch.testing.assert_close(block(grey), flat, atol=1e-4, rtol=0)
-        assert (block(hidden) - flat).abs().mean() > 0.01
+        flat = seen(torch.full_like(grey, 0.5))
+        torch.testing.assert_close(seen(grey), flat, atol=1e-4, rtol=0)
+        assert (seen(hidden) - flat).abs().mean() > 0.01
 
 
-def test_it_starts_as_the_network_without_it() -> None:
-    plain, model = (warmed(NIXNet(NIXNetConfig(SMALL, colour=c))).eval() for c in (False, True))
+@pytest.mark.parametrize("option", ["colour", "energies"])
+def test_it_starts_as_the_network_without_it(option: str) -> None:
+    configs = NIXNetConfig(SMALL), NIXNetConfig(SMALL, **{option: True})  # type: ignore[arg-type]
+    plain, model = (warmed(NIXNet(config)).eval() for config in configs)
     missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
-    assert {key.partition(".")[0] for key in missing} == {"colour"}
+    assert {key.partition(".")[0] for key in missing} == {option}
     assert not unexpected
     image = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         assert torch.equal(plain(image), model(image))
 
 
-def test_it_belongs_to_the_noise_stream() -> None:
-    with pytest.raises(ConfigError, match="colour belongs to the noise stream"):
-        NIXNetConfig(SMALL, noise_stream=False, colour=True)
+@pytest.mark.parametrize("option", ["colour", "energies"])
+def test_it_belongs_to_the_noise_stream(option: str) -> None:
+    with pytest.raises(ConfigError, match="belong to the noise stream"):
+        NIXNetConfig(SMALL, noise_stream=False, **{option: True})  # type: ignore[arg-type]
+
+
+# Energies
+
+
+class TestEnergies(DetectorContract):
+    name, num_parameters = "nixnet", 29_493_377
+    config: ClassVar[dict[str, Any]] = {"widths": SMALL, "energies": True}
+
+    def make(self) -> Detector:
+        model = super().make()
+        assert isinstance(model, NIXNet)
+        assert model.energies is not None
+        nn.init.normal_(model.energies.back.weight, std=0.3)  # as if after training
+        return model
+
+    def test_number_of_parameters_is_that_of_the_fact_sheet(self) -> None:
+        plain, model = (NIXNet(NIXNetConfig(SMALL, energies=e)) for e in (False, True))
+        # Nine residuals at two sizes in three windows, raw and as scores; a norm, and the way back.
+        added = 9 * 2 * 3 * 2 * 8 + 2 * 8 + 8 * 8
+        assert model.num_parameters - plain.num_parameters == added
+
+
+def test_log_energies_equal_a_slow_reference() -> None:
+    sizes = np.random.default_rng(3).random((2, 20, 24), np.float32)
+    found = log_energies(torch.from_numpy(sizes)[None]).numpy()[0]
+    expected = np.zeros((len(ENERGY_WINDOWS), 2, 20, 24))
+    for (s, side), i, j in product(enumerate(ENERGY_WINDOWS), range(20), range(24)):
+        rows = slice(max(0, i - side // 2), i + side // 2 + 1)
+        columns = slice(max(0, j - side // 2), j + side // 2 + 1)
+        expected[s, :, i, j] = np.log(sizes[:, rows, columns].mean((1, 2)) + FLOOR)
+    np.testing.assert_allclose(found, expected.reshape(-1, 20, 24), rtol=0, atol=1e-5)
+
+
+def test_twice_the_noise_adds_the_same_everywhere() -> None:
+    sizes = 5 + torch.rand(1, 3, 16, 16)  # far above the floor
+    added = log_energies(2 * sizes) - log_energies(sizes)
+    torch.testing.assert_close(added, torch.full_like(added, np.log(2)), rtol=0, atol=2e-3)
+
+
+def test_energies_are_exact_under_autocast() -> None:
+    block, noise = Energies(3, 8).eval(), torch.randn(1, 3, 16, 16)
+    seen: list[Tensor] = []
+    block.mix.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        block(noise, noise[..., ::2, ::2])
+        with torch.autocast("cpu", torch.bfloat16):
+            block(noise, noise[..., ::2, ::2])
+    assert seen[1].dtype == torch.float32
+    assert torch.equal(*seen)

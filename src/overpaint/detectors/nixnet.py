@@ -23,7 +23,8 @@ to 1, so the result is the same for 4 or 16 times fewer operations.
 
 Beyond the paper, and off by default: `context` compares a region with the rest of its photo
 (`nixnet_context`); `colour` adds the noise of the colour differences to the noise stream, which in
-the paper's residual, a sum over the colours, cancels or drowns in that of the luma.
+the paper's residual, a sum over the colours, cancels or drowns in that of the luma; `energies` adds
+there how strong both are in windows, whose ratio sets real fills apart (recipes/fine_detail.py).
 
 Size: 29.5 M parameters at the paper's widths, 1.85 M at 32/64/128, 0.46 M at 16/32/64. One photo
 of 256x256 costs 182.8 GFLOP, 11.6 and 3.0; with the upsampling first and the SRM kernels run on
@@ -39,7 +40,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint.detectors.base import Detector
-from overpaint.detectors.nixnet_context import CONTEXTS, Context, context_blocks, zero_conv
+from overpaint.detectors.nixnet_context import (
+    CONTEXTS,
+    Context,
+    Energies,
+    context_blocks,
+    zero_conv,
+)
 from overpaint.errors import ConfigError
 from overpaint.layers.highpass import SRMFilter
 from overpaint.registry import detectors
@@ -61,6 +68,8 @@ class NIXNetConfig:
     """Fusion module 3, on the joint maps."""
     colour: bool = False
     """Look at the noise of the colour differences as well; not in the paper."""
+    energies: bool = False
+    """Look at how strong the noise of luma and colours is in windows; not in the paper."""
     context: Context = "none"
     """What a region is compared with beyond its neighbourhood; see `nixnet_context`."""
 
@@ -70,8 +79,8 @@ class NIXNetConfig:
             raise ConfigError(f"nixnet: widths must be three positive numbers, not {self.widths}")
         if not (self.noise_stream or self.image_stream):
             raise ConfigError("nixnet: keep the noise stream, the image stream, or both")
-        if self.colour and not self.noise_stream:
-            raise ConfigError("nixnet: colour belongs to the noise stream; keep it")
+        if (self.colour or self.energies) and not self.noise_stream:
+            raise ConfigError("nixnet: colour and energies belong to the noise stream; keep it")
         if self.context not in CONTEXTS:
             known = ", ".join(CONTEXTS)
             raise ConfigError(f"nixnet: no context {self.context!r}; there are {known}")
@@ -135,21 +144,19 @@ class Stream(nn.Module):
 
 
 class ColourNoise(nn.Module):
-    """Beyond the paper: (b, 3, h, w) to a map (b, fine, h/2, w/2) of the noise in R - G and B - G.
+    """Beyond the paper: residuals of R - G and B - G (b, 6, h, w) to a map (b, fine, h/2, w/2).
 
     The last convolution starts at zero, so that a network starts as the one without.
     """
 
     def __init__(self, fine: int) -> None:
         super().__init__()
-        self.residual = SRMFilter(unit=2)  # grey levels; colours have less noise than the luma
         self.block = ResidualBlock(6, fine, first=True)
         self.activate = nn.Sequential(nn.BatchNorm2d(fine), nn.ReLU(inplace=True))
         self.back = zero_conv(fine, fine)
 
-    def forward(self, image: Tensor) -> Tensor:
-        differences = image[:, ::2] - image[:, 1:2]
-        return self.back(self.activate(self.block(self.residual.of_planes(differences))))
+    def forward(self, noise: Tensor) -> Tensor:
+        return self.back(self.activate(self.block(noise)))
 
 
 class Fusion(nn.Module):
@@ -197,7 +204,7 @@ class NIXNet(Detector):
     """Noise-image cross-fusion network: (b, 3, h, w) in [0, 1] to logits (b, 1, h, w)."""
 
     stride: ClassVar[int] = 8
-    residual_parts: ClassVar[tuple[str, ...]] = ("colour", "context")
+    residual_parts: ClassVar[tuple[str, ...]] = ("colour", "energies", "context")
 
     def __init__(self, config: NIXNetConfig | None = None) -> None:
         super().__init__()
@@ -220,7 +227,9 @@ class NIXNet(Detector):
         self.head = Head(widths)
         self._initialise()
         # Last, as their own start is another, and leaves that of all others as it is.
+        self.colour_residual = SRMFilter(unit=2)  # colours have less noise than the luma
         self.colour = ColourNoise(widths[0]) if config.colour else None
+        self.energies = Energies(9, widths[0]) if config.energies else None
         self.context = context_blocks(config.context, widths)
 
     def _logits(self, image: Tensor) -> Tensor:
@@ -228,8 +237,8 @@ class NIXNet(Detector):
         if self.image_stream is not None:
             streams.append(self.fusion_1(self.image_stream((image - 0.5) / 0.25)))
         if self.noise_stream is not None:
-            colours = 0.0 if self.colour is None else self.colour(image)
-            streams.append(self.fusion_2(self.noise_stream(self.residual(image), colours)))  # eq. 3
+            noise = self.residual(image)  # eq. 3
+            streams.append(self.fusion_2(self.noise_stream(noise, self._beside(image, noise))))
         joint = [
             block(torch.cat(maps, dim=1))  # (b, 2c, ...) -> (b, c, ...)
             for block, maps in zip(self.cross, zip(*streams, strict=True), strict=True)
@@ -238,6 +247,23 @@ class NIXNet(Detector):
         if self.context is not None:
             joint = [block(x) for block, x in zip(self.context, joint, strict=True)]
         return self.head(joint)  # (b, 1, h, w)
+
+    def _beside(self, image: Tensor, noise: Tensor) -> Tensor | float:
+        """What the options add to the noise stream's first map."""
+        beside: Tensor | float = 0.0
+        if self.colour is not None:
+            beside = beside + self.colour(self._colour_noise(image))
+        if self.energies is not None:
+            halved = F.avg_pool2d(image, 2)
+            beside = beside + self.energies(
+                torch.cat([noise, self._colour_noise(image)], dim=1),
+                torch.cat([self.residual(halved), self._colour_noise(halved)], dim=1),
+            )
+        return beside
+
+    def _colour_noise(self, image: Tensor) -> Tensor:
+        """(b, 3, h, w) -> (b, 6, h, w): the residuals of R - G, then those of B - G."""
+        return self.colour_residual.of_planes(image[:, ::2] - image[:, 1:2])
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -9,6 +9,11 @@ Behind fusion module 3 either of these adds to the joint maps:
 - `Wide`: dilated convolutions side by side on the coarsest map. Idea: atrous spatial pyramid
   pooling, DeepLab (Chen et al. 2017, arXiv:1606.00915), section 3.2.
 
+And beside the noise stream's first block:
+
+- `Energies`: the strength of the noise of luma and colours in windows, at two sizes of the photo. A
+  convolution cannot take a ratio of two mean sizes. Ours; the logarithm makes it a difference.
+
 Written from the papers, no code taken. Licence of this file: Apache-2.0, as the project.
 
 - The last convolution starts at zero: a network with context starts as the one without.
@@ -32,6 +37,8 @@ CONTEXTS: tuple[str, ...] = get_args(Context)
 
 WINDOWS = (15, 31)  # sides in places of the map, odd: 30 and 62 pixels at 1/2, 120 and 248 at 1/8
 DILATIONS = (1, 2, 4, 8, 16)  # places of the map at 1/8 of the photo's size
+ENERGY_WINDOWS = (3, 9, 17)  # sides in places of the map at 1/2: 6, 18 and 34 pixels
+FLOOR = 0.01  # added to mean sizes, of a median near 0.3 for luma and for colours
 SHARE = 4  # a reduced map has so many times fewer channels
 EPS = 1e-3  # added to variances
 
@@ -57,6 +64,12 @@ def z_scores(x: Tensor, windows: Sequence[int] = WINDOWS) -> Tensor:
         variance = (window_mean(z.square(), side) - mean.square()).clamp(min=0)
         out.append((z - mean) * (variance + EPS).rsqrt())
     return torch.cat(out, dim=1)
+
+
+def log_energies(sizes: Tensor, windows: Sequence[int] = ENERGY_WINDOWS) -> Tensor:
+    """Logarithms of their means in windows: (b, c, h, w) -> (b, c * windows, h, w)."""
+    means = [window_mean(sizes, side) for side in windows]
+    return (torch.cat(means, dim=1) + FLOOR).log()
 
 
 class Statistics(nn.Module):
@@ -93,6 +106,27 @@ class Wide(nn.Module):
         few = self.reduce(x)
         around = torch.cat([conv(few) for conv in self.dilated], dim=1)
         return x + self.back(F.relu(self.norm(around), inplace=True))
+
+
+class Energies(nn.Module):
+    """How strong the noise is in windows, of luma and colours: a map (b, fine, h/2, w/2).
+
+    Of residuals side by side, about 1 on photos: of the photo (b, channels, h, w), and of the photo
+    at half of its size (b, channels, h/2, w/2). Logarithms, so that a ratio of two is a difference;
+    raw, and as z-scores of the whole photo. Even h and w.
+    """
+
+    def __init__(self, channels: int, fine: int) -> None:
+        super().__init__()
+        self.mix = mixed(2 * 2 * len(ENERGY_WINDOWS) * channels, fine)
+        self.back = zero_conv(fine, fine)
+
+    def forward(self, noise: Tensor, halved: Tensor) -> Tensor:
+        with torch.autocast(noise.device.type, enabled=False):
+            sizes = torch.cat([F.avg_pool2d(noise.abs(), 2), halved.abs()], dim=1)
+            logs = log_energies(sizes)
+            maps = torch.cat([logs, z_scores(logs, windows=())], dim=1)
+        return self.back(self.mix(maps))
 
 
 def mixed(in_channels: int, out_channels: int) -> nn.Sequential:
