@@ -36,7 +36,7 @@ for name in glcic deepfill_v1 deepfill_v2; do
     --part test --num 60 --out runs/forged/table-1/$name
 done
 for name in nixnet-s-equal ldicn-s mantranet-s psccnet-s iidnet-s trufor-s; do
-  overpaint calibrate $WEIGHTS/$name.safetensors "${PHOTOS[@]}"
+  overpaint calibrate $WEIGHTS/$name.safetensors "${PHOTOS[@]}" --variants 1
   overpaint evaluate --data "$DATA" --weights $WEIGHTS/$name.safetensors \
     --only universal,triplets,speed,forged --forged runs/forged/table-1
 done
