@@ -300,6 +300,28 @@ def test_a_table_of_networks_has_metrics_side_by_side_and_leaves_out_what_has_no
     assert lines[2:] == ["| net | 2.5 M | 0.50 s | 9 MiB | n/a | n/a |"]
 
 
+def test_tables_of_robustness_have_a_line_for_each_condition_or_set(tmp_path: Path):
+    net = Source("robustness", "net", "c", "h", "", "p")
+    values = [
+        ("forged:lama-s, as is", "auc", 0.9),
+        ("forged:lama-s, JPEG 85", "auc", 0.7),
+        ("triplets, as is", "auc", 0.8),
+        ("triplets, JPEG 85", "auc", 0.6),
+        ("untouched, JPEG 85", "flagged@default", 0.01),
+    ]
+    write_results(tmp_path, [row(net, m, metric, [[value]]) for m, metric, value in values], [])
+    lines = tables.render("robustness", tmp_path).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| as is", "| JPEG 85"]
+    assert lines[3].startswith("| JPEG 85 | 0.600 | n/a |")
+    assert lines[3].endswith("| 1.0 % |")
+    sets = tables.render("robustness-sets", tmp_path).splitlines()
+    assert sets[0].startswith("| set | pixel AUC | mIoU |")
+    assert sets[2:] == [
+        "| forged:lama-s | 0.900 | n/a | n/a | 0.700 | n/a |",
+        "| triplets | 0.800 | n/a | n/a | 0.600 | n/a |",
+    ]
+
+
 def test_tables_are_rendered_between_their_markers(results: Path):
     text = "before\n<!-- table:triplets -->\nold\n<!-- /table -->\nafter\n"
     assert tables.fill(text, results).splitlines() == [

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from overpaint.errors import ConfigError, OverpaintError
 from overpaint.evaluation.metrics import EQUAL_PSNR
@@ -40,6 +41,10 @@ class Layout:
     then nobody could measure it, and each line says so."""
     interval: bool = False
     """Show the 95 % interval."""
+    split: Literal["set", "condition"] | None = None
+    """When given, methods are "SET, CONDITION", a table line is one set (or one condition) of one
+    set of weights, and its columns are "CONDITION:METRIC" (or "SET:METRIC"). Lines with nothing to
+    show are left out."""
 
 
 _MEASURES = {
@@ -110,6 +115,33 @@ LAYOUTS = {
         "weights",
         {**_GROUPS, **{f"{group}:f1@0.5": f"{name}, F1" for group, name in _FOUR.items()}},
         metric="auc",
+    ),
+    "robustness": Layout(
+        "robustness",
+        "pictures",
+        {
+            "triplets:auc": "triplets, AUC",
+            "triplets of the report half:auc": "report half, AUC",
+            "triplets of the report half:f1@default": "report half, F1",
+            "forged:auc": "forged, AUC",
+            "forged:miou@0.5": "forged, mIoU",
+            "universal:held-out:auc": "held-out AE, AUC",
+            "universal:held-out:miou@0.5": "held-out AE, mIoU",
+            "untouched:flagged@default": "untouched flagged",
+        },
+        split="condition",
+    ),
+    "robustness-sets": Layout(
+        "robustness",
+        "set",
+        {
+            "as is:auc": "pixel AUC",
+            "as is:miou@0.5": "mIoU",
+            "as is:f1@default": "F1, default threshold",
+            "JPEG 85:auc": "pixel AUC after JPEG 85",
+            "resize 0.75:auc": "after resizing to 0.75",
+        },
+        split="set",
     ),
     "experiments": Layout("robustness", "pixel AUC, or as named", _EXPERIMENT, metric="auc"),
     "untouched": Layout(
@@ -211,7 +243,10 @@ def render(name: str, results: Path, weights: str | None = None) -> str:
     if layout.metric is None:
         wanted = wanted[:1]
     rows = [r for each in wanted for r in rows if r.weights == each]
-    lines = _by_method(rows, layout) if layout.metric is None else _by_weights(rows, layout)
+    if layout.split is not None:
+        lines = _by_part(rows, layout)
+    else:
+        lines = _by_method(rows, layout) if layout.metric is None else _by_weights(rows, layout)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -240,6 +275,23 @@ def _by_weights(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
         [layout.first, *layout.columns.values()],
         ["---", *["---:"] * len(layout.columns)],
         *([weights, *(cell(c, layout.interval) for c in row)] for weights, row in measured.items()),
+    ]
+
+
+def _by_part(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
+    found: dict[str, dict[str, Row]] = {}  # by line and column
+    for r in rows:
+        name, _, condition = r.method.rpartition(", ")
+        line, column = (name, condition) if layout.split == "set" else (condition, name)
+        if f"{column}:{r.metric}" in layout.columns:
+            found.setdefault(line, {})[f"{column}:{r.metric}"] = r
+    return [
+        [layout.first, *layout.columns.values()],
+        ["---", *["---:"] * len(layout.columns)],
+        *(
+            [line, *(cell(cells.get(c), layout.interval) for c in layout.columns)]
+            for line, cells in found.items()
+        ),
     ]
 
 
