@@ -38,7 +38,7 @@ done
 for name in nixnet-s-equal ldicn-s mantranet-s psccnet-s iidnet-s trufor-s; do
   overpaint calibrate $WEIGHTS/$name.safetensors "${PHOTOS[@]}" --variants 1
   overpaint evaluate --data "$DATA" --weights $WEIGHTS/$name.safetensors \
-    --only universal,triplets,speed,forged --forged runs/forged/table-1
+    --only universal,triplets,speed,forged --forged runs/forged/table-1 --lossless
 done
 overpaint evaluate --data "$DATA" --only forged --forged runs/forged/table-1  # the shipped one
 python -m overpaint.evaluation.tables README.md

@@ -227,6 +227,13 @@ def test_evaluate_writes_every_part_but_speed(data: Path, trained: Path, tmp_pat
     assert all(len(r.weights_sha256) == 64 and r.config_hash for r in rows)
 
 
+def test_universal_data_without_jpeg_versions(data: Path, trained: Path, tmp_path: Path):
+    settings = benchmark.Settings(size=64, qualities=())
+    named = {"net": trained / "net.json"}
+    rows = benchmark.evaluate(named, data, tmp_path, ["universal"], bank=trained, settings=settings)
+    assert {r.method for r in rows} == {"bank, lossless", "held-out, lossless"}
+
+
 def test_means_can_be_worked_out_again_from_the_pictures(data: Path, trained: Path, tmp_path: Path):
     benchmark.evaluate({"net": trained / "net.json"}, data, tmp_path / "r", ["triplets"])
     with (tmp_path / "r" / "pictures.csv").open() as file:

@@ -380,3 +380,7 @@ class TestWhenItIsMeasured:
         assert asked["only"] == ["robustness"]
         folders = (Path("a"), Path("b"))
         assert asked["robustness"] == RobustnessSettings(folders, ("as is", "JPEG 85"), Path("s"))
+        assert asked["settings"] == Settings()
+        result = CliRunner().invoke(build(), ["evaluate", "--data", "d", "--lossless"])
+        assert result.exit_code == 0, result.output
+        assert asked["settings"] == Settings(qualities=())

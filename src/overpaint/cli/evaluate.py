@@ -25,6 +25,12 @@ Only = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="A quick look: so many pictures of a kind.")
 ]
+Lossless = Annotated[
+    bool,
+    typer.Option(
+        "--lossless", help="Universal data without its JPEG versions: a third of the time."
+    ),
+]
 Bank = Annotated[
     Path | None, typer.Option("--bank", help="Folder of autoencoders. Default: the shipped ones.")
 ]
@@ -52,6 +58,7 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", help="Folder of the CSV files.")] = Path("results"),
     only: Only = "",
     limit: Limit = None,
+    lossless: Lossless = False,
     bank: Bank = None,
     forged: Forged = None,
     conditions: Conditions = "",
@@ -78,7 +85,7 @@ def evaluate(
         data,
         out,
         _listed(only),
-        settings=Settings(limit=limit),
+        settings=Settings(limit=limit, qualities=() if lossless else Settings().qualities),
         bank=bank,
         robustness=special,
         report=lambda line: typer.echo(line, err=True),
