@@ -3,8 +3,8 @@
     python recipes/measure_inpainting.py --data ../shared/data
 
 - Without `--inpainter`: the untouched photo as a control, every method that needs no weights, the
-  shipped weights and those of benchmarks/weights. Rows of one inpainter are written as soon as it
-  is done, and replace its older ones; those of others are left.
+  shipped weights and the inpainters of benchmarks/weights. Rows of one inpainter are written as
+  soon as it is done, and replace its older ones; those of others are left.
 - The 200 fills of a method take one to four minutes on one core, the patch-based ones about
   twenty. `--num 3` tries it; give it an `--out` of its own.
 """
@@ -17,7 +17,7 @@ import typer
 from overpaint.errors import OverpaintError
 
 ROOT = Path(__file__).parents[1]
-BENCHMARKED = sorted(ROOT.glob("benchmarks/weights/*.safetensors"))
+BENCHMARKED = ROOT / "benchmarks/weights"
 
 
 def main(
@@ -43,9 +43,15 @@ def main(
         default_methods,
         measure_inpainters,
     )
+    from overpaint.weights import list_records
 
+    small = [
+        str(BENCHMARKED / f"{r.name}.safetensors")
+        for r in list_records(BENCHMARKED)
+        if r.kind == "inpainter"
+    ]
     measure_inpainters(
-        dict(map(_named, inpainter or (*default_methods(), *map(str, BENCHMARKED)))),
+        dict(map(_named, inpainter or (*default_methods(), *small))),
         data,
         out,
         detectors=dict(map(_named, detector)) if detector else None,
