@@ -12,15 +12,14 @@ from overpaint.evaluation.rows import read_rows
 from overpaint.images import read_image
 
 ROOT = Path(__file__).parents[1]
-BELOW_THE_MEAN = {"edgeconnect-s"}
-"""What ten minutes of training do not bring above the mean fill; the README says so."""
 WEIGHTS = sorted((ROOT / "benchmarks" / "weights").glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("path", WEIGHTS, ids=lambda p: p.stem)
 def test_each_has_a_recipe_and_is_small(path: Path) -> None:
     record = weights.read_record(path)
-    assert (path.parent / record.file).stat().st_size <= 3 * 2**20
+    limit = 12 if record.name == "nixnet-s-colour" else 3  # as large as the shipped detector may be
+    assert (path.parent / record.file).stat().st_size <= limit * 2**20
     recipe = str(record.recipe).partition(" ")[0]
     assert (ROOT / recipe).is_file(), record.recipe
     assert record.commit
@@ -50,7 +49,4 @@ def test_each_inpainter_is_better_than_the_mean_fill(path: Path) -> None:
     rows = [r for r in read_rows(results) if (r.method, r.metric) == ("all", "psnr")]
     figure = {r.weights: r.value for r in rows}
     assert {r.weights_sha256 for r in rows if r.weights == record.name} == {record.sha256}
-    if record.name in BELOW_THE_MEAN:
-        assert figure[record.name] < figure["mean"], "it is better by now: take it off the list"
-    else:
-        assert figure[record.name] > figure["mean"]
+    assert figure[record.name] > figure["mean"]
