@@ -18,22 +18,33 @@ from overpaint.layers.highpass import SRM_DIVISORS, SRM_KERNELS, SRMFilter
 SMALL = (8, 12, 16)
 
 
-class TestColour(DetectorContract):
+class OptionContract(DetectorContract):
     name, num_parameters = "nixnet", 29_493_377
-    config: ClassVar[dict[str, Any]] = {"widths": SMALL, "colour": True}
+    option: ClassVar[str]
+    added: ClassVar[int]
 
     def make(self) -> Detector:
         model = super().make()
-        assert isinstance(model, NIXNet)
-        assert model.colour is not None
-        nn.init.normal_(model.colour.back.weight, std=0.3)  # as if after training
+        nn.init.normal_(getattr(model, self.option).back.weight, std=0.3)  # as if after training
         return model
 
     def test_number_of_parameters_is_that_of_the_fact_sheet(self) -> None:
-        plain, model = (NIXNet(NIXNetConfig(SMALL, colour=c)) for c in (False, True))
-        # Two 3x3 convolutions, two norms, the shortcut of 6 channels, and the way back.
-        added = 9 * 6 * 8 + 9 * 8 * 8 + 2 * 2 * 8 + 6 * 8 + 8 * 8
-        assert model.num_parameters - plain.num_parameters == added
+        plain, model = (NIXNet(NIXNetConfig(SMALL, **{self.option: on})) for on in (False, True))  # type: ignore[arg-type]
+        assert model.num_parameters - plain.num_parameters == self.added
+
+
+class TestColour(OptionContract):
+    option = "colour"
+    # Two 3x3 convolutions, two norms, the shortcut of 6 channels, and the way back.
+    added = 9 * 6 * 8 + 9 * 8 * 8 + 2 * 2 * 8 + 6 * 8 + 8 * 8
+    config: ClassVar[dict[str, Any]] = {"widths": SMALL, "colour": True}
+
+
+class TestEnergies(OptionContract):
+    option = "energies"
+    # Nine residuals at two sizes in three windows, raw and as scores; a norm, and the way back.
+    added = 9 * 2 * 3 * 2 * 8 + 2 * 8 + 8 * 8
+    config: ClassVar[dict[str, Any]] = {"widths": SMALL, "energies": True}
 
 
 def test_residuals_of_planes_are_those_of_each_plane() -> None:
@@ -84,24 +95,6 @@ def test_it_belongs_to_the_noise_stream(option: str) -> None:
 
 
 # Energies
-
-
-class TestEnergies(DetectorContract):
-    name, num_parameters = "nixnet", 29_493_377
-    config: ClassVar[dict[str, Any]] = {"widths": SMALL, "energies": True}
-
-    def make(self) -> Detector:
-        model = super().make()
-        assert isinstance(model, NIXNet)
-        assert model.energies is not None
-        nn.init.normal_(model.energies.back.weight, std=0.3)  # as if after training
-        return model
-
-    def test_number_of_parameters_is_that_of_the_fact_sheet(self) -> None:
-        plain, model = (NIXNet(NIXNetConfig(SMALL, energies=e)) for e in (False, True))
-        # Nine residuals at two sizes in three windows, raw and as scores; a norm, and the way back.
-        added = 9 * 2 * 3 * 2 * 8 + 2 * 8 + 8 * 8
-        assert model.num_parameters - plain.num_parameters == added
 
 
 def test_log_energies_equal_a_slow_reference() -> None:
