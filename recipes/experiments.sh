@@ -17,24 +17,27 @@ FORGED=runs/forged
 ZOO="safepaint-s glcic-s deepfill_v1-s deepfill_v2-s edgeconnect-s madf-s ctsdg-s aotgan-s lama-s fcf-s"
 CLASSICAL="telea navier-stokes biharmonic patchmatch"
 
-# 20 forgeries of test photos to measure on, 240 of training photos to train on, by each inpainter.
-for name in $ZOO $CLASSICAL; do
-  model=$name
-  if [ -f benchmarks/weights/$name.safetensors ]; then model=benchmarks/weights/$name.safetensors; fi
-  for part in test train; do
-    num=20 seed=0
-    if [ $part = train ]; then num=240 seed=1; fi
+wanted() { [ "$WANTED" = "  " ] || [[ "$WANTED" == *" $1 "* ]]; }
+
+# PART, NUM, SEED, then inpainters: so many photos of that part filled in by each.
+forge() {
+  local part=$1 num=$2 seed=$3 name model
+  shift 3
+  for name in "$@"; do
+    model=$name
+    if [ -f benchmarks/weights/$name.safetensors ]; then model=benchmarks/weights/$name.safetensors; fi
     overpaint forge "$DATA/photos" --inpainter "$model" --part $part --num $num --seed $seed \
       --masks free-form --masks brush --masks lama-medium --masks boxes \
       --masks objects:masks/person --assets "$DATA" --out $FORGED/$part/$name
   done
-done
+}
+forge test 20 0 $ZOO $CLASSICAL  # to measure on
 
 # RECIPE, NAME, then what differs from the recipe.
 experiment() {
   local recipe=$1 name=$2
   shift 2
-  if [ "$WANTED" != "  " ] && [[ "$WANTED" != *" $name "* ]]; then return; fi
+  wanted "$name" || return 0
   overpaint train detector --config "recipes/$recipe.yaml" --photos "$DATA/photos" \
     --photos "$DATA/faces" --exclude 286092.jpg --assets "$DATA" --set "name=$name" "$@" \
     --out "runs/experiments/$name" --cache "$CACHE"
@@ -50,12 +53,15 @@ go_on() {
     --set loop.ema_decay=0.99
 }
 
-# What some inpainters filled in, as `forged.folders`: seen from DATA.
-folders() {
-  local name list=() here
+# NAME, then inpainters: what these filled in, in photos of the training split, among the samples.
+try_forged() {
+  local name=$1 filler list=() here
+  shift
+  wanted "$name" || return 0
+  forge train 240 1 "$@"
   here=$(realpath --relative-to="$DATA" $FORGED/train)
-  for name in "$@"; do list+=("'$here/$name': 1"); done
-  (IFS=,; echo "forged.folders={${list[*]}}")
+  for filler in "$@"; do list+=("'$here/$filler': 1"); done
+  try "$name" --set forged.share=0.3 --set "$(IFS=,; echo "forged.folders={${list[*]}}")"
 }
 
 try control
@@ -75,9 +81,9 @@ try taef2-alone --set "data.bank={'taef2:weights': 1}"
 # Content.
 try not-moved --set data.moved=0
 try moved-half --set data.moved=0.5
-try forged-classical --set forged.share=0.3 --set "$(folders telea navier-stokes patchmatch)"
-try forged-safepaint --set forged.share=0.3 --set "$(folders safepaint-s)"
-try forged-zoo --set forged.share=0.3 --set "$(folders $ZOO)"
+try_forged forged-classical telea navier-stokes patchmatch
+try_forged forged-safepaint safepaint-s
+try_forged forged-zoo $ZOO
 
 # Context.
 try context-statistics --set model.context=statistics
