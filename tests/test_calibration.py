@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from overpaint.errors import WeightsError
 from overpaint.inference.calibration import (
+    AREA,
     QUALITY_BANDS,
     Calibration,
     QualityBand,
+    default_mask,
     logit_of,
     q99,
     quality_band,
@@ -49,6 +51,37 @@ def test_q99_is_the_value_that_one_percent_exceed() -> None:
     assert q99(values) == 197  # 198 and 199 are above it: 2 of 200
     assert q99(np.array([[3.5]], np.float32)) == 3.5
     assert q99(np.arange(99.0).reshape(9, 11)) == 98  # not a whole pixel is one percent
+
+
+def two_regions(core: float) -> np.ndarray:
+    """Logits of 20 x 20 pixels: two regions at 0.5, the left one with a core of 5 pixels."""
+    logits = np.full((20, 20), -3.0, np.float32)
+    logits[2:12, 2:8] = logits[2:12, 12:18] = 0.5
+    logits[4:9, 4] = core
+    return logits
+
+
+def test_a_photo_that_reaches_the_threshold_shows_the_whole_region() -> None:
+    logits = two_regions(core=6)
+    found = default_mask(logits, 5)
+    assert found[2:12, 2:8].all()
+    assert found.sum() == 60
+    np.testing.assert_array_equal(default_mask(logits, 7), np.zeros((20, 20), bool))
+
+
+def test_a_threshold_below_even_odds_is_the_mask() -> None:
+    logits = two_regions(core=6)
+    np.testing.assert_array_equal(default_mask(logits, -4), np.ones((20, 20), bool))
+    np.testing.assert_array_equal(default_mask(logits, 0), logits >= 0)
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.3, 1.0, 2.0, 2.4, 3.5])
+def test_the_default_mask_flags_the_same_photos_as_the_threshold(threshold: float) -> None:
+    rng = np.random.default_rng(0)
+    for spread in np.linspace(0.2, 1.6, 30):
+        logits = rng.normal(0, spread, (30, 40)).astype(np.float32)
+        over = (default_mask(logits, threshold)).mean() > AREA
+        assert over == ((logits >= threshold).mean() > AREA) == (q99(logits) >= threshold)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from overpaint.inference.calibration import (
 )
 from overpaint.inference.detect import DetectorRunner, load_detector
 from overpaint.inference.detection import percent, probability
-from overpaint.inference.regions import Region, find_regions
+from overpaint.inference.regions import Region, find_regions, holding
 from overpaint.registry import detectors
 from overpaint.weights import PRETRAINED, save_weights
 
@@ -142,6 +142,11 @@ def test_regions_equal_a_flood_fill(density: float) -> None:
         assert count == len(expected)
         assert sorted(got) == sorted(expected)
         assert [r.area for r in listed] == sorted((r.area for r in listed), reverse=True)
+        seeds = mask & (rng.random(size) < 0.1)
+        kept = np.zeros_like(mask)
+        for region in flood_fill(mask):
+            kept[tuple(np.array(list(region)).T)] = any(seeds[p] for p in region)
+        np.testing.assert_array_equal(holding(mask, seeds), kept)
 
 
 def test_a_winding_region_is_one() -> None:
@@ -241,6 +246,16 @@ def test_a_threshold_of_ones_own_changes_the_mask_and_not_the_verdict() -> None:
     extreme = runner(threshold=0.9999).run(photo(pixels))
     assert extreme.false_alarm_rate is None
     assert "none of the 201 untouched photos" in str(extreme.false_alarm_note)
+
+
+def test_a_found_region_is_marked_as_a_whole() -> None:
+    pixels = grey(0, (1000, 1000))
+    pixels[100:300, 200:400] = 140  # logit 0.98, below both thresholds
+    pixels[150:290, 250:390] = 255
+    found = runner().run(photo(pixels))
+    assert (found.band, found.fraction, found.num_regions) == ("strong trace", 0.04, 1)
+    own = runner(threshold=found.threshold).run(photo(pixels))
+    assert own.fraction == 0.0196
 
 
 def test_without_calibration() -> None:

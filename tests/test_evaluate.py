@@ -163,10 +163,17 @@ def test_score_picture_uses_both_thresholds(monkeypatch):
     monkeypatch.setattr(parts, "default_logit", lambda _, q: 0.5 if q == LOSSLESS else -2.0)
     numbers = parts.score_picture(runner, pixels, LOSSLESS, mask)
     assert numbers["iou@0.5"] == 0.4  # half of the picture found, a fifth is true
-    assert numbers["iou@default"] == 1.0
-    assert numbers["fraction"] == 0.2
+    assert numbers["iou@default"] == 0.4  # the whole region, as the photo reaches the threshold
+    assert numbers["fraction"] == 0.5
     assert numbers["auc"] == 1.0
     assert parts.score_picture(runner, pixels, HIGH)["fraction"] == 1.0
+
+
+def test_score_picture_marks_little_where_the_threshold_is_not_reached(monkeypatch):
+    pixels = np.full((20, 20, 3), 140, np.uint8)
+    pixels[3, 3] = 250  # 1 of 400 pixels
+    monkeypatch.setattr(parts, "default_logit", lambda *_: 0.4)
+    assert parts.score_picture(DetectorRunner(Bright()), pixels, LOSSLESS)["fraction"] == 1 / 400
 
 
 def test_flagged_is_more_than_one_percent():

@@ -21,7 +21,7 @@ from overpaint.data.universal import Sample, universal_test_set
 from overpaint.errors import WeightsError
 from overpaint.evaluation.metrics import count, overlap, pixel_auc
 from overpaint.evaluation.rows import Picture, Row, Source, row, values_of
-from overpaint.inference.calibration import AREA, q99
+from overpaint.inference.calibration import AREA, default_mask, q99
 from overpaint.inference.detect import DetectorRunner
 from overpaint.origin import config_hash, current_commit
 from overpaint.weights import WeightsRecord, list_records
@@ -119,7 +119,7 @@ def score_logits(
     logits: np.ndarray, threshold: float, mask: np.ndarray | None = None
 ) -> dict[str, float]:
     """As `score_picture`, of the picture's logits (h, w) and the default threshold, a logit."""
-    found = logits >= threshold
+    found = default_mask(logits, threshold)
     numbers = {"q99": q99(logits), "fraction": float(found.mean())}
     if mask is None:
         return numbers

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from overpaint.inference.calibration import default_mask
 from overpaint.inference.report import overlay
 
 LABEL, GAP = 24, 4  # height of a line of text and space between pictures, pixels
@@ -57,7 +58,7 @@ def draw_row(
     """
     picture, heatmap = _shrunk(pixels), _shrunk(heat(logits).astype(np.float32))
     true = np.zeros(logits.shape, np.uint8) if mask is None else mask
-    found = _shrunk((logits >= threshold).astype(np.uint8), Image.Resampling.NEAREST)
+    found = _shrunk(default_mask(logits, threshold).astype(np.uint8), Image.Resampling.NEAREST)
     views = (_shrunk(true, Image.Resampling.NEAREST) * np.uint8(255), _grey_levels(heatmap))
     colourless = [np.repeat(view[..., None], 3, axis=2) for view in views]
     return [picture, *colourless, overlay(picture, heatmap, found == 1)]

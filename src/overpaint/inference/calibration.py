@@ -5,6 +5,7 @@
 - Thresholds and scores are fitted per quality band, as a photo that JPEG has smoothed gives
   other logits than one that it has not. `evaluation.calibrate` fits; this file only reads.
 - A false alarm is an untouched photo with `q99 >= threshold`: more than 1 % of it in the mask.
+- The default mask is wider than what lies above the threshold (`default_mask`).
 - The curve of the untouched photos' q99 is stored, so that the false-alarm rate of a threshold
   chosen by hand can be stated too.
 - Outside what was tested there is no verdict. No verdict ever says that a photo is authentic.
@@ -20,6 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from overpaint.errors import WeightsError
+from overpaint.inference.regions import holding
 
 LOSSLESS, HIGH, MEDIUM, LOW = QUALITY_BANDS = ("lossless", "jpeg>=90", "jpeg75-90", "jpeg<75")
 
@@ -53,6 +55,21 @@ def q99(logits: np.ndarray) -> float:
     values = np.asarray(logits).reshape(-1)
     rank = values.size - 1 - int(values.size * AREA)
     return float(np.partition(values, rank)[rank])
+
+
+def default_mask(logits: np.ndarray, threshold: float) -> np.ndarray:
+    """What is marked in a photo at its default threshold, a logit: bool (h, w), of logits (h, w).
+
+    Where 99 of 100 untouched photos have to stay below it, a threshold leaves the core alone of a
+    region that it finds. So a photo that reaches it (`q99`) shows the whole region: all pixels
+    that are rather inpainted than not (logit 0) and hang together with one above the threshold.
+    In any other photo the pixels at or above the threshold are marked, 1 % of it at most: which
+    photos have more than 1 % in the mask, and with it the false-alarm rate, is as without.
+    """
+    sure = logits >= threshold
+    if threshold <= 0 or q99(logits) < threshold:
+        return sure
+    return holding(logits >= 0, sure)
 
 
 def untouched_quantiles(statistics: np.ndarray) -> tuple[float, ...]:

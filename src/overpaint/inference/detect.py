@@ -32,6 +32,7 @@ from overpaint.inference.calibration import (
     Band,
     Calibration,
     QualityBand,
+    default_mask,
     logit_of,
     q99,
     quality_band,
@@ -181,14 +182,15 @@ class DetectorRunner:
         default = fitted.threshold_logit if fitted else 0.0
         chosen = default if self.threshold is None else logit_of(self.threshold)
         heatmap = _heat(logits)
-        mask = logits >= chosen
+        usual_mask = default_mask(logits, default)
+        mask = usual_mask if self.threshold is None else logits >= chosen
         regions, num_regions = find_regions(mask, heatmap)
         band, reason = self._no_verdict(photo)
         if fitted is not None and band is None:
             # The verdict never depends on a threshold that the caller chose.
             usual = regions
-            if chosen != default:
-                usual, _ = find_regions(logits >= default, heatmap, max_regions=1)
+            if self.threshold is not None:
+                usual, _ = find_regions(usual_mask, heatmap, max_regions=1)
             band = _verdict(fitted, statistic, usual[0].area if usual else 0)
         caveats = self.calibration.caveats(*photo.pixels.shape[:2]) if self.calibration else ()
         rate, note = fitted.false_alarms(chosen) if fitted and not reason else (None, reason)

@@ -28,7 +28,8 @@ class Detection:
     heatmap: np.ndarray
     """float32 (h, w) in [0, 1]: 1 = inpainted."""
     mask: np.ndarray
-    """bool (h, w): heatmap at or above `threshold`."""
+    """bool (h, w): heatmap at or above `threshold`; at the default one, in a photo that reaches it,
+    the whole regions (`calibration.default_mask`)."""
     regions: tuple[Region, ...]
     """Connected regions of the mask, largest first; at most `regions.MAX_REGIONS`."""
     num_regions: int

@@ -76,6 +76,20 @@ def find_regions(
     return listed, int(ranked.size)
 
 
+def holding(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """The regions of `mask` that hold a pixel of `seeds`; all bool (h, w)."""
+    row, start, end = _runs(mask)
+    out = np.zeros_like(mask)
+    if not row.size:
+        return out
+    root, length = _roots(row, start, end), end - start
+    seeded = np.logical_or.reduceat(seeds[mask], np.cumsum(length) - length)
+    kept = np.zeros(row.size, dtype=bool)
+    kept[root[seeded]] = True
+    out[mask] = np.repeat(kept[root], length)
+    return out
+
+
 def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, first column and column after the last, of every run in reading order."""
     height, width = mask.shape
