@@ -19,19 +19,20 @@ CLASSICAL="telea navier-stokes biharmonic patchmatch"
 
 wanted() { [ "$WANTED" = "  " ] || [[ "$WANTED" == *" $1 "* ]]; }
 
-# PART, NUM, SEED, then inpainters: so many photos of that part filled in by each.
+# FOLDER, NUM, SEED, PART, then inpainters: so many photos of that part, or of all, filled in by each.
 forge() {
-  local part=$1 num=$2 seed=$3 name model
-  shift 3
+  local folder=$1 num=$2 seed=$3 part=() name model
+  if [ "$4" != all ]; then part=(--part "$4"); fi
+  shift 4
   for name in "$@"; do
     model=$name
     if [ -f benchmarks/weights/$name.safetensors ]; then model=benchmarks/weights/$name.safetensors; fi
-    overpaint forge "$DATA/photos" --inpainter "$model" --part $part --num $num --seed $seed \
+    overpaint forge "$DATA/photos" --inpainter "$model" "${part[@]}" --num $num --seed $seed \
       --masks free-form --masks brush --masks lama-medium --masks boxes \
-      --masks objects:masks/person --assets "$DATA" --out $FORGED/$part/$name
+      --masks objects:masks/person --assets "$DATA" --out $FORGED/$folder/$name
   done
 }
-forge test 20 0 $ZOO $CLASSICAL  # to measure on
+forge test 20 0 test $ZOO $CLASSICAL  # to measure on
 
 # RECIPE, NAME, then what differs from the recipe.
 experiment() {
@@ -53,14 +54,13 @@ go_on() {
     --set loop.ema_decay=0.99
 }
 
-# NAME, then inpainters: what these filled in, in photos of the training split, among the samples.
+# NAME, then inpainters: what these filled in, in other photos, among the samples.
 try_forged() {
-  local name=$1 filler list=() here
+  local name=$1 filler list=()
   shift
   wanted "$name" || return 0
-  forge train 240 1 "$@"
-  here=$(realpath --relative-to="$DATA" $FORGED/train)
-  for filler in "$@"; do list+=("'$here/$filler': 1"); done
+  forge train 300 1 all "$@"
+  for filler in "$@"; do list+=("'$FORGED/train/$filler': 1"); done
   try "$name" --set forged.share=0.3 --set "$(IFS=,; echo "forged.folders={${list[*]}}")"
 }
 

@@ -38,6 +38,14 @@ def fine_detail(pixels: np.ndarray) -> float:
 # The edits
 
 
+def test_vivid_sharpens_the_colours_and_leaves_the_luma(photo: np.ndarray) -> None:
+    pixels = photo // 4 + 96  # far from clipping
+    out = NEGATIVES["vivid"](pixels, np.ones(pixels.shape[:2], np.uint8), default_rng(0))
+    luma, luma_before = (x @ negatives.LUMA for x in (out, pixels))
+    assert np.abs(luma - luma_before).max() < 1  # rounding
+    assert fine_detail(out - luma[..., None]) > 1.5 * fine_detail(pixels - luma_before[..., None])
+
+
 @each_kind
 def test_size_and_type_stay_and_the_inputs_are_left_alone(name: str, photo: np.ndarray) -> None:
     for pixels in (photo, photo[:17, :23], photo[:1, :1], photo[:, ::-1]):

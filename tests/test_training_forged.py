@@ -92,6 +92,13 @@ def test_what_the_command_writes_is_read(photo_folder: Path, tmp_path: Path) -> 
     assert (sample.redrawn_by, sample.mask.any()) == ("mean", True)
 
 
+def test_a_folder_may_lie_outside_of_the_assets(here: Path, tmp_path: Path) -> None:
+    (tmp_path / "assets").mkdir()
+    inside, config = forged(here), ForgedConfig(folders={str(here / "set"): 1}, share=1)
+    outside = ForgedDataset(settings(), config, "train", 0, tmp_path / "assets")
+    assert np.array_equal(inside.sample(3).pixels, outside.sample(3).pixels)
+
+
 def test_a_sample_is_cut_out_at_the_hole_and_labelled_truly(here: Path) -> None:
     dataset, places = forged(here), set()
     for i in range(20):

@@ -37,7 +37,8 @@ class ForgedConfig(Section):
     """Folders of forgeries and how much of the training comes from them."""
 
     folders: Weights = Field(
-        default={}, description="folders of `overpaint forge` below --assets, and their weights"
+        default={},
+        description="folders of `overpaint forge`, below --assets or as named; their weights",
     )
     share: float = Field(default=0.0, ge=0, le=1, description="of the samples")
 
@@ -50,7 +51,8 @@ class ForgedConfig(Section):
 
 def describe_forgeries(config: ForgedConfig, assets: Path, exclude: Collection[str] = ()) -> str:
     """For a record: "a share of 0.5 forged by aotgan-s, lama-s"."""
-    rows = (r for f in _drawn(config) for r in read_forgeries(assets / f, "train", exclude))
+    folders = (_folder(assets, name) for name in _drawn(config))
+    rows = (r for f in folders for r in read_forgeries(f, "train", exclude))
     return f"a share of {config.share:g} forged by {', '.join(sorted({r.inpainter for r in rows}))}"
 
 
@@ -69,9 +71,10 @@ class ForgedDataset(Dataset[dict[str, Tensor]]):
         assets: Path = Path(),
         exclude: Collection[str] = (),
     ) -> None:
-        self.config, self.seed, self.assets = config, seed, assets
+        self.config, self.seed = config, seed
         self.weights = _drawn(forged)
-        self.rows = {name: read_forgeries(assets / name, part, exclude) for name in self.weights}
+        self.folders = {name: _folder(assets, name) for name in self.weights}
+        self.rows = {n: read_forgeries(f, part, exclude) for n, f in self.folders.items()}
 
     def sample(self, index: int) -> Sample:
         """Raises ImageError for files that cannot be read."""
@@ -79,7 +82,7 @@ class ForgedDataset(Dataset[dict[str, Tensor]]):
         name = draw_weighted(self.weights, rng)
         row = self.rows[name][rng.integers(len(self.rows[name]))]
         untouched = bool(rng.random() < config.untouched)
-        folder = self.assets / name
+        folder = self.folders[name]
         picture = read_image(folder / (row.original if untouched else row.inpainted)).pixels
         mask = read_mask(folder / row.mask, size=(picture.shape[0], picture.shape[1]))
         piece = crop_at_hole(picture, mask, config.degrade.margin(config.size), rng)
@@ -116,6 +119,12 @@ def crop_at_hole(
     row, column = rng.choice(np.argwhere(mask))
     rows, columns = (slice(max(0, at - size + 1), at + size) for at in (row, column))
     return random_crop(np.dstack([picture, mask])[rows, columns], size, rng)
+
+
+def _folder(assets: Path, name: str) -> Path:
+    """Below the assets if it is there, otherwise as it is named."""
+    below = assets / name
+    return below if below.is_dir() else Path(name)
 
 
 def _drawn(config: ForgedConfig) -> Mapping[str, float]:
