@@ -34,6 +34,13 @@ forge() {
 }
 forge test 20 0 test $ZOO $CLASSICAL  # to measure on
 
+# NAME, WEIGHTS: rows in results/experiments.
+measure() {
+  wanted "$1" || return 0
+  overpaint evaluate --data "$DATA" --only robustness --forged $FORGED/test --limit 20 \
+    --conditions "as is,JPEG 85" --out results/experiments --weights "$1=$2"
+}
+
 # RECIPE, NAME, then what differs from the recipe.
 experiment() {
   local recipe=$1 name=$2
@@ -42,9 +49,7 @@ experiment() {
   overpaint train detector --config "recipes/$recipe.yaml" --photos "$DATA/photos" \
     --photos "$DATA/faces" --exclude 286092.jpg --assets "$DATA" --set "name=$name" "$@" \
     --out "runs/experiments/$name" --cache "$CACHE"
-  overpaint evaluate --data "$DATA" --only robustness --forged $FORGED/test --limit 20 \
-    --conditions "as is,JPEG 85" --out results/experiments \
-    --weights "$name=runs/experiments/$name/$name.safetensors"
+  measure "$name" "runs/experiments/$name/$name.safetensors"
 }
 
 # NAME, then what differs from the control.
@@ -124,4 +129,11 @@ go_on energies-and-apart "${NO_NEGATIVES[@]}" "${NEAR[@]}" "${BLIND[@]}"
 go_on without-energies "${NO_NEGATIVES[@]}" "${UNWEIGHED[@]}"
 go_on all-four "${NO_NEGATIVES[@]}"
 go_on all-with-negatives
+
+# The stages of the shipped detector, by recipes/shipped.sh.
+measure first-stage runs/nixnet-s/nixnet-s.safetensors
+measure colour-stage runs/nixnet-s-colour/nixnet-s-colour.safetensors
+measure lossless-stage runs/nixnet-s-lossless/nixnet-s-lossless.safetensors
+measure last-stage runs/nixnet-s-forged/nixnet-s.safetensors
+
 python -m overpaint.evaluation.tables docs/experiments.md --results results/experiments
