@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detector_contract import DetectorContract, has_gradient, sample, warmed
+from overpaint.detectors.base import pad_to
 from overpaint.detectors.nixnet import Fusion, Head, NIXNet, NIXNetConfig, upsample
 from overpaint.errors import ConfigError
 from overpaint.registry import detectors
@@ -118,13 +119,22 @@ def test_head_makes_the_logits_before_it_upsamples() -> None:
         torch.testing.assert_close(head(maps), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(8, 8), (40, 24)])
+def test_padding_reflects_and_repeats_where_a_side_is_too_short() -> None:
+    photo = torch.arange(30.0).view(1, 1, 10, 3)
+    padded = pad_to(photo, 8)[0, 0]
+    assert padded.shape == (16, 8)
+    assert padded[0].tolist() == [0, 1, 2, 2, 2, 2, 2, 2]
+    assert padded[:, 0].tolist() == [3 * row for row in (*range(10), 8, 7, 6, 5, 4, 3)]
+    assert pad_to(photo, 1) is photo
+
+
+@pytest.mark.parametrize("size", [(16, 16), (40, 24)])
 def test_padding_at_the_right_and_bottom_leaves_the_grid_in_place(size: tuple[int, int]) -> None:
     model = warmed(NIXNet(NIXNetConfig(SMALL)))
     h, w = size
     photo = torch.rand(1, 3, h, w)
     shorter = photo[..., : h - 3, : w - 5]
-    padded = torch.nn.functional.pad(shorter, (0, 5, 0, 3), mode="replicate")
+    padded = torch.nn.functional.pad(shorter, (0, 5, 0, 3), mode="reflect")
     with torch.no_grad():
         assert torch.equal(model(shorter), model(padded)[..., : h - 3, : w - 5])
 

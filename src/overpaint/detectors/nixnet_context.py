@@ -20,7 +20,7 @@ Written from the papers, no code taken. Licence of this file: Apache-2.0, as the
 - Statistics are in float32 under autocast, as deviations are differences of near numbers. A
   window's are those of the photo's z-scores, so that `EPS` is a share of the photo's own variance.
 - At the borders, a window holds fewer places; nothing is padded. A photo's own padding, of at most
-  7 repeated rows and columns, counts. Of a photo in tiles, the whole photo is the tile.
+  7 reflected rows and columns, counts. Of a photo in tiles, the whole photo is the tile.
 - Dilated convolutions repeat the edge. With zeros, the outer weights of a dilation as large as the
   map would never be trained on small crops, and add noise on large photos.
 """
