@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From photos to the shipped detector and its published numbers, under three hours on two cores. The
+# From photos to the shipped detector and its published numbers, about three hours on two cores. The
 # inpainters are those of recipes/inpainters.sh.
 #
 #   recipes/shipped.sh DATA
@@ -18,16 +18,9 @@ done
 
 overpaint train detector --config recipes/nixnet-s.yaml "${PHOTOS[@]}" --assets "$DATA" \
   --out runs/nixnet-s --cache cache/nixnet-s
-overpaint train detector --config recipes/nixnet-s-jpeg.yaml "${PHOTOS[@]}" --assets "$DATA" \
-  --out runs/nixnet-s-jpeg --cache cache/nixnet-s --export $PRETRAINED
-overpaint calibrate nixnet-s --photos "$DATA/photos" --photos "$DATA/faces"
-
-# The next stage, which is not shipped yet.
-NEXT=benchmarks/weights/nixnet-s-colour.safetensors
 overpaint train detector --config recipes/nixnet-s-colour.yaml "${PHOTOS[@]}" --assets "$DATA" \
-  --set name=nixnet-s-colour --out runs/nixnet-s-colour --cache cache/nixnet-s \
-  --export "$(dirname $NEXT)"
-overpaint calibrate $NEXT --photos "$DATA/photos" --photos "$DATA/faces" --variants 1
+  --out runs/nixnet-s-colour --cache cache/nixnet-s --export $PRETRAINED
+overpaint calibrate nixnet-s --photos "$DATA/photos" --photos "$DATA/faces"
 
 # What the universal data buys: one network and budget, four mixtures.
 ablation() {
@@ -45,4 +38,3 @@ ablation bank "${PLAIN[@]}" --set "data.bank=$OWN"
 ablation taef2 "${PLAIN[@]}" --set "data.bank={'taef2:weights': 1}"
 ablation full
 python recipes/measure.py --data "$DATA" "${ALSO[@]}"
-overpaint evaluate --data "$DATA" --weights $NEXT --only triplets,untouched,universal

@@ -18,8 +18,7 @@ WEIGHTS = sorted((ROOT / "benchmarks" / "weights").glob("*.safetensors"))
 @pytest.mark.parametrize("path", WEIGHTS, ids=lambda p: p.stem)
 def test_each_has_a_recipe_and_is_small(path: Path) -> None:
     record = weights.read_record(path)
-    limit = 12 if record.name == "nixnet-s-colour" else 3  # as large as the shipped detector may be
-    assert (path.parent / record.file).stat().st_size <= limit * 2**20
+    assert (path.parent / record.file).stat().st_size <= 3 * 2**20
     recipe = str(record.recipe).partition(" ")[0]
     assert (ROOT / recipe).is_file(), record.recipe
     assert record.commit
