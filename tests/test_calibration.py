@@ -54,24 +54,24 @@ def test_q99_is_the_value_that_one_percent_exceed() -> None:
 
 
 def two_regions(core: float) -> np.ndarray:
-    """Logits of 20 x 20 pixels: two regions at 0.5, the left one with a core of 5 pixels."""
-    logits = np.full((20, 20), -3.0, np.float32)
-    logits[2:12, 2:8] = logits[2:12, 12:18] = 0.5
-    logits[4:9, 4] = core
+    """Logits of 40 x 40 pixels: two regions of 300 at 0.5, with 19 and 3 pixels at `core`."""
+    logits = np.full((40, 40), -3.0, np.float32)
+    logits[2:32, 2:12] = logits[2:32, 22:32] = 0.5
+    logits[4, 3:10] = logits[6:8, 3:9] = logits[4, 23:26] = core
     return logits
 
 
 def test_a_photo_that_reaches_the_threshold_shows_the_whole_region() -> None:
     logits = two_regions(core=6)
     found = default_mask(logits, 5)
-    assert found[2:12, 2:8].all()
-    assert found.sum() == 60
-    np.testing.assert_array_equal(default_mask(logits, 7), np.zeros((20, 20), bool))
+    assert found[2:32, 2:12].all()
+    assert found.sum() == 300 + 3  # 3 of 300 are not more than one in a hundred
+    np.testing.assert_array_equal(default_mask(logits, 7), np.zeros((40, 40), bool))
 
 
 def test_a_threshold_below_even_odds_is_the_mask() -> None:
     logits = two_regions(core=6)
-    np.testing.assert_array_equal(default_mask(logits, -4), np.ones((20, 20), bool))
+    np.testing.assert_array_equal(default_mask(logits, -4), np.ones((40, 40), bool))
     np.testing.assert_array_equal(default_mask(logits, 0), logits >= 0)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from overpaint.errors import WeightsError
-from overpaint.inference.regions import holding
+from overpaint.inference.regions import seeded
 
 LOSSLESS, HIGH, MEDIUM, LOW = QUALITY_BANDS = ("lossless", "jpeg>=90", "jpeg75-90", "jpeg<75")
 
@@ -61,15 +61,16 @@ def default_mask(logits: np.ndarray, threshold: float) -> np.ndarray:
     """What is marked in a photo at its default threshold, a logit: bool (h, w), of logits (h, w).
 
     Where 99 of 100 untouched photos have to stay below it, a threshold leaves the core alone of a
-    region that it finds. So a photo that reaches it (`q99`) shows the whole region: all pixels
-    that are rather inpainted than not (logit 0) and hang together with one above the threshold.
-    In any other photo the pixels at or above the threshold are marked, 1 % of it at most: which
-    photos have more than 1 % in the mask, and with it the false-alarm rate, is as without.
+    region that it finds. So a photo that reaches it (`q99`) shows whole regions: pixels that are
+    rather inpainted than not (logit 0) and hang together. Each is judged as the photo is, by
+    whether more than 1 % of it reaches the threshold. In any other photo the pixels at or above
+    the threshold are marked alone, 1 % of it at most: which photos have more than 1 % in the mask,
+    and with it the false-alarm rate, is as without.
     """
     sure = logits >= threshold
     if threshold <= 0 or q99(logits) < threshold:
         return sure
-    return holding(logits >= 0, sure)
+    return sure | seeded(logits >= 0, sure, AREA)
 
 
 def untouched_quantiles(statistics: np.ndarray) -> tuple[float, ...]:

@@ -76,16 +76,15 @@ def find_regions(
     return listed, int(ranked.size)
 
 
-def holding(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """The regions of `mask` that hold a pixel of `seeds`; all bool (h, w)."""
+def seeded(mask: np.ndarray, seeds: np.ndarray, share: float) -> np.ndarray:
+    """The regions of `mask` of which more than `share` are `seeds`; all bool (h, w)."""
     row, start, end = _runs(mask)
     out = np.zeros_like(mask)
     if not row.size:
         return out
     root, length = _roots(row, start, end), end - start
-    seeded = np.logical_or.reduceat(seeds[mask], np.cumsum(length) - length)
-    kept = np.zeros(row.size, dtype=bool)
-    kept[root[seeded]] = True
+    found = np.add.reduceat(seeds[mask], np.cumsum(length) - length, dtype=np.int64)
+    kept = np.bincount(root, weights=found) > share * np.bincount(root, weights=length)
     out[mask] = np.repeat(kept[root], length)
     return out
 
