@@ -6,8 +6,8 @@
 #
 #   recipes/experiments.sh DATA [NAME ...]      all, or those named
 #
-# DATA is as for recipes/shipped.sh; the inpainters' weights are those of recipes/inpainters.sh. Every
-# step resumes where it was stopped; rows of the same name are measured anew.
+# DATA is as for recipes/shipped.sh. Every step resumes where it was stopped; rows of the same name are
+# measured anew.
 set -euo pipefail
 DATA=${1:?usage: recipes/experiments.sh DATA [NAME ...]}
 shift
@@ -15,24 +15,10 @@ WANTED=" $* "
 CACHE=cache/nixnet-s
 FORGED=runs/forged
 ZOO="safepaint-s glcic-s deepfill_v1-s deepfill_v2-s edgeconnect-s madf-s ctsdg-s aotgan-s lama-s fcf-s"
-CLASSICAL="telea navier-stokes biharmonic patchmatch"
 
 wanted() { [ "$WANTED" = "  " ] || [[ "$WANTED" == *" $1 "* ]]; }
 
-# FOLDER, NUM, SEED, PART, then inpainters: so many photos of that part, or of all, filled in by each.
-forge() {
-  local folder=$1 num=$2 seed=$3 part=() name model
-  if [ "$4" != all ]; then part=(--part "$4"); fi
-  shift 4
-  for name in "$@"; do
-    model=$name
-    if [ -f benchmarks/weights/$name.safetensors ]; then model=benchmarks/weights/$name.safetensors; fi
-    overpaint forge "$DATA/photos" --inpainter "$model" "${part[@]}" --num $num --seed $seed \
-      --masks free-form --masks brush --masks lama-medium --masks boxes \
-      --masks objects:masks/person --assets "$DATA" --out $FORGED/$folder/$name
-  done
-}
-forge test 20 0 test $ZOO $CLASSICAL  # to measure on
+recipes/forged.sh "$DATA"  # to measure on
 
 # NAME, WEIGHTS: rows in results/experiments.
 measure() {
@@ -64,7 +50,7 @@ try_forged() {
   local name=$1 filler list=()
   shift
   wanted "$name" || return 0
-  forge train 300 1 all "$@"
+  recipes/forged.sh "$DATA" train 300 1 all "$@"
   for filler in "$@"; do list+=("'$FORGED/train/$filler': 1"); done
   try "$name" --set forged.share=0.3 --set "$(IFS=,; echo "forged.folders={${list[*]}}")"
 }
@@ -135,7 +121,9 @@ measure first-stage runs/nixnet-s/nixnet-s.safetensors
 measure shipped runs/nixnet-s-colour/nixnet-s.safetensors
 CACHE=cache/nixnet-s-lossless
 experiment nixnet-s-lossless lossless-stage
-if wanted forged-stage; then forge train 300 1 all telea navier-stokes glcic-s deepfill_v2-s; fi
+if wanted forged-stage; then
+  recipes/forged.sh "$DATA" train 300 1 all telea navier-stokes glcic-s deepfill_v2-s
+fi
 experiment nixnet-s-forged forged-stage
 
 python -m overpaint.evaluation.tables docs/experiments.md --results results/experiments

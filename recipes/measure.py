@@ -1,12 +1,12 @@
-"""Every number in results/*.csv and the tables of the README, by one command.
+"""The numbers of the shipped weights in results/*.csv and the README's tables, by one command.
 
     python recipes/measure.py --data ../shared/data
 
 - The shipped detector is measured on everything; `--also NAME=FILE` (ablations, other widths)
   on the triplets only.
 - The inpainters are those of `recipes/measure_inpainting.py`; the main detector looks at them.
-- All is measured into a new folder first, which replaces results/*.csv when it is complete: no
-  row of an earlier state stays behind.
+- All is measured into a new folder first, and merged into results/*.csv when it is complete. Rows
+  of other weights and sets stay: recipes/detectors.sh, and what comes last in shipped.sh.
 - Training and calibration come before: `overpaint train`, `overpaint calibrate`.
 """
 
@@ -39,6 +39,7 @@ def main(
         measure_inpainters,
     )
     from overpaint.evaluation.known_pixels import default_models, measure_known_pixels
+    from overpaint.evaluation.rows import PICTURES, read_pictures, read_rows, write_results
     from overpaint.inference.detect import DEFAULT_MODEL
 
     settings = Settings(limit=limit)
@@ -55,11 +56,9 @@ def main(
             methods, data, new, detectors=main_weights, settings=of_inpainters, report=typer.echo
         )
         measure_known_pixels(default_models(), data, new, num=limit or 50, report=typer.echo)
-        for old in out.glob("*.csv"):
-            if not (new / old.name).exists():
-                old.unlink()
-        for path in new.glob("*.csv"):
-            path.replace(out / path.name)
+        sets = [path for path in sorted(new.glob("*.csv")) if path.stem != PICTURES]
+        rows = [each for path in sets for each in read_rows(path)]
+        write_results(out, rows, read_pictures(new / f"{PICTURES}.csv"))
     readme = ROOT / "README.md"
     if limit is None and readme.exists():
         raise typer.Exit(tables.main([str(readme), "--results", str(out)]))

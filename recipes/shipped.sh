@@ -38,3 +38,9 @@ ablation bank "${PLAIN[@]}" --set "data.bank=$OWN"
 ablation taef2 "${PLAIN[@]}" --set "data.bank={'taef2:weights': 1}"
 ablation full
 python recipes/measure.py --data "$DATA" "${ALSO[@]}"
+
+# On every inpainter of the zoo, and after JPEG, WebP and resizing; look at the sheets.
+recipes/forged.sh "$DATA"
+overpaint evaluate --data "$DATA" --only robustness --forged runs/forged/test --limit 20 \
+  --sheets runs/sheets
+python -m overpaint.evaluation.tables README.md

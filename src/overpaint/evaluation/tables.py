@@ -265,9 +265,11 @@ def _by_method(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
 
 def _by_weights(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
     found = {(r.weights, r.method, r.metric): r for r in rows}
-    columns = [column.partition(":") for column in layout.columns]
+    # The method may hold colons, the metric does not.
+    columns = [column.rpartition(":") for column in layout.columns]
+    named = [(m, metric) if m else (metric, str(layout.metric)) for m, _, metric in columns]
     cells = {
-        weights: [found.get((weights, m, metric or str(layout.metric))) for m, _, metric in columns]
+        weights: [found.get((weights, method, metric)) for method, metric in named]
         for weights in dict.fromkeys(r.weights for r in rows)
     }
     measured = {weights: row for weights, row in cells.items() if any(row)} or cells
