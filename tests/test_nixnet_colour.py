@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from detector_contract import DetectorContract, warmed
 from overpaint.detectors import Detector
 from overpaint.detectors.nixnet import ColourNoise, NIXNet, NIXNetConfig
-from overpaint.detectors.nixnet_context import ENERGY_WINDOWS, FLOOR, Energies, log_energies
+from overpaint.detectors.nixnet_context import (
+    ENERGY_WINDOWS,
+    FLOOR,
+    Energies,
+    log_energy,
+    mix_with_scores,
+    z_scores,
+)
 from overpaint.errors import ConfigError
 from overpaint.layers.highpass import SRM_DIVISORS, SRM_KERNELS, SRMFilter
 
@@ -97,27 +105,38 @@ def test_it_belongs_to_the_noise_stream(option: str) -> None:
 # Energies
 
 
-def test_log_energies_equal_a_slow_reference() -> None:
+@pytest.mark.parametrize("side", ENERGY_WINDOWS)
+def test_log_energy_equals_a_slow_reference(side: int) -> None:
     sizes = np.random.default_rng(3).random((2, 20, 24), np.float32)
-    found = log_energies(torch.from_numpy(sizes)[None]).numpy()[0]
-    expected = np.zeros((len(ENERGY_WINDOWS), 2, 20, 24))
-    for (s, side), i, j in product(enumerate(ENERGY_WINDOWS), range(20), range(24)):
+    found = log_energy(torch.from_numpy(sizes)[None], side).numpy()[0]
+    expected = np.zeros((2, 20, 24))
+    for i, j in product(range(20), range(24)):
         rows = slice(max(0, i - side // 2), i + side // 2 + 1)
         columns = slice(max(0, j - side // 2), j + side // 2 + 1)
-        expected[s, :, i, j] = np.log(sizes[:, rows, columns].mean((1, 2)) + FLOOR)
-    np.testing.assert_allclose(found, expected.reshape(-1, 20, 24), rtol=0, atol=1e-5)
+        expected[:, i, j] = np.log(sizes[:, rows, columns].mean((1, 2)) + FLOOR)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 def test_twice_the_noise_adds_the_same_everywhere() -> None:
     sizes = 5 + torch.rand(1, 3, 16, 16)  # far above the floor
-    added = log_energies(2 * sizes) - log_energies(sizes)
+    added = log_energy(2 * sizes, 3) - log_energy(sizes, 3)
     torch.testing.assert_close(added, torch.full_like(added, np.log(2)), rtol=0, atol=2e-3)
+
+
+def test_scores_as_a_part_of_the_weights_are_the_scores() -> None:
+    random = torch.Generator().manual_seed(4)
+    x = 3 + 5 * torch.rand(2, 3, 9, 7, generator=random)
+    raw, scored = torch.randn(2, 4, 3, generator=random)
+    found = mix_with_scores(x, raw, scored)
+    side_by_side = torch.cat([x, z_scores(x, windows=())], dim=1)
+    expected = F.conv2d(side_by_side, torch.cat([raw, scored], dim=1)[..., None, None])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 def test_energies_are_exact_under_autocast() -> None:
     block, noise = Energies(3, 8).eval(), torch.randn(1, 3, 16, 16)
     seen: list[Tensor] = []
-    block.mix.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    block.mix[1].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
         block(noise, noise[..., ::2, ::2])
         with torch.autocast("cpu", torch.bfloat16):

@@ -48,6 +48,7 @@ from overpaint.detectors.nixnet_context import (
     zero_conv,
 )
 from overpaint.errors import ConfigError
+from overpaint.layers.folding import conv_norm
 from overpaint.layers.highpass import SRMFilter
 from overpaint.registry import detectors
 
@@ -105,6 +106,11 @@ class ConvBlock(nn.Sequential):
             layers += [conv(c, out_channels), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
         super().__init__(*layers)
 
+    def forward(self, *maps: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Maps (b, c_i, h, w) with in_channels between them, taken side by side."""
+        conv_1, norm_1, relu, conv_2, norm_2, _ = self
+        return relu(conv_norm(conv_2, norm_2, relu(conv_norm(conv_1, norm_1, *maps))))
+
 
 class ResidualBlock(nn.Module):
     """Pre-activated residual block whose last convolution halves the size."""
@@ -120,7 +126,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (b, c, h, w) -> (b, out_channels, h/2, w/2)
         active = self.activate(x)
-        inner = F.relu(self.norm(self.conv_1(active)), inplace=True)
+        inner = F.relu(conv_norm(self.conv_1, self.norm, active), inplace=True)
         return self.conv_2(inner) + self.shortcut(active)
 
 
@@ -196,8 +202,8 @@ class Head(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         fine, middle, coarse = maps
-        joint = torch.cat([fine, upsample(middle, 2), upsample(coarse, 4)], dim=1)
-        return upsample(self.logit(self.block(joint)), 2)  # (b, 1, h/2, w/2) -> (b, 1, h, w)
+        joint = self.block(fine, upsample(middle, 2), upsample(coarse, 4))
+        return upsample(self.logit(joint), 2)  # (b, 1, h/2, w/2) -> (b, 1, h, w)
 
 
 class NIXNet(Detector):
@@ -240,7 +246,7 @@ class NIXNet(Detector):
             noise = self.residual(image)  # eq. 3
             streams.append(self.fusion_2(self.noise_stream(noise, self._beside(image, noise))))
         joint = [
-            block(torch.cat(maps, dim=1))  # (b, 2c, ...) -> (b, c, ...)
+            block(*maps)  # two of (b, c, ...) -> (b, c, ...)
             for block, maps in zip(self.cross, zip(*streams, strict=True), strict=True)
         ]
         joint = self.fusion_3(joint)
@@ -251,12 +257,15 @@ class NIXNet(Detector):
     def _beside(self, image: Tensor, noise: Tensor) -> Tensor | float:
         """What the options add to the noise stream's first map."""
         beside: Tensor | float = 0.0
+        if self.colour is None and self.energies is None:
+            return beside
+        colour_noise = self._colour_noise(image)
         if self.colour is not None:
-            beside = beside + self.colour(self._colour_noise(image))
+            beside = beside + self.colour(colour_noise)
         if self.energies is not None:
             halved = F.avg_pool2d(image, 2)
             beside = beside + self.energies(
-                torch.cat([noise, self._colour_noise(image)], dim=1),
+                torch.cat([noise, colour_noise], dim=1),
                 torch.cat([self.residual(halved), self._colour_noise(halved)], dim=1),
             )
         return beside
