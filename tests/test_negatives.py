@@ -46,6 +46,24 @@ def test_vivid_sharpens_the_colours_and_leaves_the_luma(photo: np.ndarray) -> No
     assert fine_detail(out - luma[..., None]) > 1.5 * fine_detail(pixels - luma_before[..., None])
 
 
+def test_spot_colour_keeps_the_colours_of_the_region_alone(photo: np.ndarray) -> None:
+    mask = region(*photo.shape[:2])
+    out = NEGATIVES["spot_colour"](photo, mask, default_rng(0))
+    colours, before = (np.ptp(x.astype(int), axis=2) for x in (out, photo))
+    assert colours[mask == 0].mean() < 0.2 * before[mask == 0].mean()
+    middle = np.s_[mask.shape[0] // 2, mask.shape[1] // 2]
+    assert np.array_equal(out[middle], photo[middle])
+
+
+def test_a_cut_out_stands_before_one_smooth_colour(photo: np.ndarray) -> None:
+    mask = region(*photo.shape[:2])
+    out = NEGATIVES["cut_out"](photo, mask, default_rng(0))
+    assert np.array_equal(out[mask == 1], photo[mask == 1])
+    top = out[: len(mask) // 4].astype(int)
+    assert np.abs(np.diff(top, axis=0)).max() <= 5
+    assert np.abs(np.diff(top, axis=1)).max() <= 5
+
+
 @each_kind
 def test_size_and_type_stay_and_the_inputs_are_left_alone(name: str, photo: np.ndarray) -> None:
     for pixels in (photo, photo[:17, :23], photo[:1, :1], photo[:, ::-1]):

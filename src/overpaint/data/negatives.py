@@ -4,13 +4,15 @@ Beyond the paper. A detector that has seen nothing but redrawn regions and untou
 whatever stands out for redrawn: a flat sky, a caption, a bright window, the noise of a night shot.
 
 - `REGIONAL` kinds edit a region, given as a mask: they change nothing outside of it, and a soft
-  edge falls off inside. A mask of ones means the whole photo. The other kinds ignore the mask.
+  edge falls off inside. A mask of ones means the whole photo. `spot_colour` and `cut_out` change
+  what is around it, and the other kinds ignore the mask.
 - Noise at night is Poisson-Gaussian: shot noise that grows with the light and read noise that does
   not (Foi et al. 2008, "Practical Poissonian-Gaussian Noise Modeling and Fitting for Single-Image
   Raw-Data"), drawn in linear light. It is of the whole photo: in a region, it would be a trace.
 - Unsharp masking is the darkroom's: the photo plus a multiple of what a blur takes away.
 - Photos with fine detail in strong colours were the false alarms of a detector that looks at the
-  noise of colours; `vivid` makes more of them.
+  noise of colours; `vivid` makes more of them. So were a coloured badge in a photo in black and
+  white and a figure cut out and put before white: `spot_colour` and `cut_out`.
 - What is smoothed is blurred more than the `denoised` trace, and its transition is never hard.
 
 All take uint8 (h, w, 3), a mask (h, w) with 1 = the region, and the generator that their strength
@@ -57,6 +59,24 @@ def vivid(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.
     edited = pixels + (saturation - 1) * _without_luma(pixels) + amount * _without_luma(detail)
     weight = _softened(mask, rng) if rng.random() < 0.5 else mask
     return _mixed(pixels, edited, weight)
+
+
+def spot_colour(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Black and white, or nearly, but for the region; with a soft or a hard edge."""
+    weight = _softened(mask, rng) if rng.random() < 0.5 else mask
+    grey = pixels - rng.uniform(0.85, 1) * _without_luma(pixels)
+    return _mixed(pixels, grey, 1 - weight.astype(float))
+
+
+def cut_out(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The region before a studio's backdrop, of one colour and a little darker towards one side."""
+    height, width = pixels.shape[:2]
+    steps = rng.uniform(-0.2, 0.2, 2)
+    light = (
+        1 + steps[0] * np.linspace(-1, 1, height)[:, None] + steps[1] * np.linspace(-1, 1, width)
+    )
+    colour = np.full(3, 255.0) if rng.random() < 0.5 else rng.uniform(0, 255, 3)
+    return _mixed(pixels, colour * light[..., None], 1 - mask.astype(float))
 
 
 def smoothed(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -162,6 +182,8 @@ NEGATIVES: dict[str, Negative] = {
     "brightened": brightened,
     "sharpened": sharpened,
     "vivid": vivid,
+    "spot_colour": spot_colour,
+    "cut_out": cut_out,
     "smoothed": smoothed,
     "noisy": noisy,
     "text": text,
