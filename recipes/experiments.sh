@@ -14,28 +14,32 @@ shift
 WANTED=" $* "
 CACHE=cache/nixnet-s
 FORGED=runs/forged
+FORGED_TEST=$FORGED/test
 ZOO="safepaint-s glcic-s deepfill_v1-s deepfill_v2-s edgeconnect-s madf-s ctsdg-s aotgan-s lama-s fcf-s"
 
 wanted() { [ "$WANTED" = "  " ] || [[ "$WANTED" == *" $1 "* ]]; }
 
 recipes/forged.sh "$DATA"  # to measure on
 
-# NAME, WEIGHTS: rows in results/experiments.
+# NAME, WEIGHTS: rows in results/experiments. FORGED_TEST: folder of the inpainters to measure on.
 measure() {
   wanted "$1" || return 0
-  overpaint evaluate --data "$DATA" --only robustness --forged $FORGED/test --limit 20 \
+  overpaint evaluate --data "$DATA" --only robustness --forged "$FORGED_TEST" --limit 20 \
     --conditions "as is,JPEG 85" --out results/experiments --weights "$1=$2"
 }
 
 # RECIPE, NAME, then what differs from the recipe.
-experiment() {
+train() {
   local recipe=$1 name=$2
   shift 2
-  wanted "$name" || return 0
   overpaint train detector --config "recipes/$recipe.yaml" --photos "$DATA/photos" \
     --photos "$DATA/faces" --exclude 286092.jpg --assets "$DATA" --set "name=$name" "$@" \
     --out "runs/experiments/$name" --cache "$CACHE"
-  measure "$name" "runs/experiments/$name/$name.safetensors"
+}
+experiment() {
+  wanted "$2" || return 0
+  train "$@"
+  measure "$2" "runs/experiments/$2/$2.safetensors"
 }
 
 # NAME, then what differs from the control.
@@ -45,14 +49,41 @@ go_on() {
     --set loop.ema_decay=0.99
 }
 
+# Of inpainters, what they filled in, as an option.
+folders() {
+  local filler list=()
+  for filler in "$@"; do list+=("'$FORGED/train/$filler': 1"); done
+  (IFS=,; echo "forged.folders={${list[*]}}")
+}
+
 # NAME, then inpainters: what these filled in, in other photos, among the samples.
 try_forged() {
-  local name=$1 filler list=()
+  local name=$1
   shift
   wanted "$name" || return 0
   recipes/forged.sh "$DATA" train 300 1 all "$@"
-  for filler in "$@"; do list+=("'$FORGED/train/$filler': 1"); done
-  try "$name" --set forged.share=0.3 --set "$(IFS=,; echo "forged.folders={${list[*]}}")"
+  try "$name" --set forged.share=0.3 --set "$(folders "$@")"
+}
+
+# NAME, WEIGHTS that were trained with some inpainters, then these: the last stages of the shipped
+# detector with no others, measured on the others.
+unseen() {
+  local name=$1 weights=$2 colour=runs/nixnet-s-colour/nixnet-s.safetensors
+  local out=runs/experiments/$1 set
+  shift 2
+  wanted "$name" || return 0
+  python recipes/average.py "$out/start.safetensors" "0.2=$colour" "0.8=$weights"
+  train nixnet-s-last "$name-last" --set "start_from=$out/start.safetensors" \
+    --set "$(folders "$@")"
+  python recipes/average.py "$out/$name.safetensors" "0.5=$colour" \
+    "0.5=runs/experiments/$name-last/$name-last.safetensors"
+  FORGED_TEST=$FORGED/$name
+  mkdir -p "$FORGED_TEST"
+  for set in "$FORGED"/test/*; do
+    [[ " $* " == *" ${set##*/} "* ]] || ln -sfn "../test/${set##*/}" "$FORGED_TEST"
+  done
+  measure "$name" "$out/$name.safetensors"
+  FORGED_TEST=$FORGED/test
 }
 
 try control
@@ -116,14 +147,18 @@ go_on without-energies "${NO_NEGATIVES[@]}" "${UNWEIGHED[@]}"
 go_on all-four "${NO_NEGATIVES[@]}"
 go_on all-with-negatives
 
-# The stages of the shipped detector, by recipes/shipped.sh, and two more that are not shipped.
+# The stages of the shipped detector, by recipes/shipped.sh; the last ones without half of the zoo,
+# so that each inpainter is measured by a network that has not seen it; and one that is not shipped.
 measure first-stage runs/nixnet-s/nixnet-s.safetensors
-measure shipped runs/nixnet-s-colour/nixnet-s.safetensors
+measure colour-stage runs/nixnet-s-colour/nixnet-s.safetensors
+measure mean-of-stages runs/nixnet-s-average/nixnet-s-average.safetensors
+measure last-stage runs/nixnet-s-last/nixnet-s.safetensors
+measure shipped nixnet-s
+unseen unseen-one runs/forged-other/forged-other.safetensors \
+  navier-stokes deepfill_v1-s deepfill_v2-s lama-s fcf-s ctsdg-s
+unseen unseen-other runs/forged-one/forged-one.safetensors \
+  telea glcic-s edgeconnect-s aotgan-s madf-s safepaint-s
 CACHE=cache/nixnet-s-lossless
 experiment nixnet-s-lossless lossless-stage
-if wanted forged-stage; then
-  recipes/forged.sh "$DATA" train 300 1 all telea navier-stokes glcic-s deepfill_v2-s
-fi
-experiment nixnet-s-forged forged-stage
 
 python -m overpaint.evaluation.tables docs/experiments.md --results results/experiments

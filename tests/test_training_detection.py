@@ -25,6 +25,7 @@ TINY = {"model": {"widths": [4, 4, 4]}}
     [
         ("nixnet-s", "39ad4c228a02"),
         ("nixnet-s-colour", "4bd98e647f6a"),
+        ("nixnet-s-last", "98296b437c1b"),
         ("ablation", "09ab7d76f0c9"),
     ],
 )
