@@ -287,11 +287,12 @@ def _by_part(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
         line, column = (name, condition) if layout.split == "set" else (condition, name)
         if f"{column}:{r.metric}" in layout.columns:
             found.setdefault(line, {})[f"{column}:{r.metric}"] = r
+    shown = {c: h for c, h in layout.columns.items() if any(c in cells for cells in found.values())}
     return [
-        [layout.first, *layout.columns.values()],
-        ["---", *["---:"] * len(layout.columns)],
+        [layout.first, *shown.values()],
+        ["---", *["---:"] * len(shown)],
         *(
-            [line, *(cell(cells.get(c), layout.interval) for c in layout.columns)]
+            [line, *(cell(cells.get(c), layout.interval) for c in shown)]
             for line, cells in found.items()
         ),
     ]
