@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# The experiments of docs/experiments.md, one factor changed at a time, at one of two budgets: from
-# nothing (recipes/ablation.yaml: NIX-Net 16/32/64, 16,000 crops of 128 pixels), and going on from the
-# first stage of the shipped detector (recipes/nixnet-s-colour.yaml, 6,400 crops). About six minutes
-# of one core each, and two to measure it.
+# The experiments of docs/experiments.md, one factor changed at a time, at one budget: from nothing,
+# NIX-Net 16/32/64 on 16,000 crops of 128 pixels (recipes/ablation.yaml). About six minutes of one core
+# each, and two to measure it. Then the stages of the shipped detector, by recipes/shipped.sh.
 #
 #   recipes/experiments.sh DATA [NAME ...]      all, or those named
 #
 # DATA is as for recipes/shipped.sh. Every step resumes where it was stopped; rows of the same name are
-# measured anew.
+# measured anew. With RESULTS=FOLDER they go there instead of to results/experiments, so that several
+# may be measured side by side.
 set -euo pipefail
 DATA=${1:?usage: recipes/experiments.sh DATA [NAME ...]}
 shift
 WANTED=" $* "
+RESULTS=${RESULTS:-results/experiments}
 CACHE=cache/nixnet-s
 FORGED=runs/forged
 FORGED_TEST=$FORGED/test
@@ -21,11 +22,13 @@ wanted() { [ "$WANTED" = "  " ] || [[ "$WANTED" == *" $1 "* ]]; }
 
 recipes/forged.sh "$DATA"  # to measure on
 
-# NAME, WEIGHTS: rows in results/experiments. FORGED_TEST: folder of the inpainters to measure on.
+# NAME, WEIGHTS, then options: rows. FORGED_TEST: folder of the inpainters to measure on.
 measure() {
-  wanted "$1" || return 0
+  local name=$1 weights=$2
+  shift 2
+  wanted "$name" || return 0
   overpaint evaluate --data "$DATA" --only robustness --forged "$FORGED_TEST" --limit 20 \
-    --conditions "as is,JPEG 85" --out results/experiments --weights "$1=$2"
+    --conditions "as is,JPEG 85" --out "$RESULTS" --weights "$name=$weights" "$@"
 }
 
 # RECIPE, NAME, then what differs from the recipe.
@@ -44,10 +47,6 @@ experiment() {
 
 # NAME, then what differs from the control.
 try() { experiment ablation "$@"; }
-go_on() {
-  experiment nixnet-s-colour "$@" --set loop.steps=400 --set loop.validate_every=400 \
-    --set loop.ema_decay=0.99
-}
 
 # Of inpainters, what they filled in, as an option.
 folders() {
@@ -118,6 +117,8 @@ try negatives --set data.negatives.share=0.5
 # Capacity and length.
 try width-32 --set "model.widths=[32,64,128]"
 try three-times-as-long --set loop.steps=3000
+try no-ema --set loop.ema_decay=0
+measure flips runs/experiments/control/control.safetensors --flips
 
 # History and scale, each with reconstructions of its own.
 SHORT=(--set cache.num=800)
@@ -128,24 +129,19 @@ CACHE=cache/downsized try downsized "${SHORT[@]}" --set "data.history.scale=[0.2
   --set data.history.resize=1
 
 # What sets photo and fill apart, and the eyes for it: each alone, and together.
-NO_NEGATIVES=(--set data.negatives.share=0)
-NO_FILE=(--set data.apart.file=0)
-NO_COLOURS=(--set data.apart.coloured=0)
-BLIND=(--set model.colour=false)
-NEAR=(--set model.context=none)
-UNWEIGHED=(--set model.energies=false)
-PLAIN=("${NO_NEGATIVES[@]}" "${BLIND[@]}" "${NEAR[@]}" "${UNWEIGHED[@]}")
-go_on going-on "${PLAIN[@]}" "${NO_FILE[@]}" "${NO_COLOURS[@]}"
-go_on file-apart "${PLAIN[@]}" "${NO_COLOURS[@]}"
-go_on coloured-fill "${PLAIN[@]}" "${NO_FILE[@]}"
-go_on apart "${PLAIN[@]}"
-go_on colour "${NO_NEGATIVES[@]}" "${NEAR[@]}" "${UNWEIGHED[@]}" "${NO_FILE[@]}" "${NO_COLOURS[@]}"
-go_on context "${NO_NEGATIVES[@]}" "${BLIND[@]}" "${UNWEIGHED[@]}" "${NO_FILE[@]}" "${NO_COLOURS[@]}"
-go_on colour-and-apart "${NO_NEGATIVES[@]}" "${NEAR[@]}" "${UNWEIGHED[@]}"
-go_on energies-and-apart "${NO_NEGATIVES[@]}" "${NEAR[@]}" "${BLIND[@]}"
-go_on without-energies "${NO_NEGATIVES[@]}" "${UNWEIGHED[@]}"
-go_on all-four "${NO_NEGATIVES[@]}"
-go_on all-with-negatives
+FILE=(--set data.apart.file=0.6)
+COLOURED=(--set data.apart.coloured=0.5)
+APART=("${FILE[@]}" "${COLOURED[@]}")
+COLOUR=(--set model.colour=true)
+ENERGIES=(--set model.energies=true)
+try file-apart "${FILE[@]}"
+try coloured-fill "${COLOURED[@]}"
+try apart "${APART[@]}"
+try colour "${COLOUR[@]}"
+try energies "${ENERGIES[@]}"
+try colour-and-apart "${COLOUR[@]}" "${APART[@]}"
+try energies-and-apart "${ENERGIES[@]}" "${APART[@]}"
+try all-together "${COLOUR[@]}" "${ENERGIES[@]}" "${APART[@]}" --set model.context=statistics
 
 # The stages of the shipped detector, by recipes/shipped.sh; the last ones without half of the zoo,
 # so that each inpainter is measured by a network that has not seen it; and one that is not shipped.
@@ -154,6 +150,7 @@ measure colour-stage runs/nixnet-s-colour/nixnet-s.safetensors
 measure mean-of-stages runs/nixnet-s-average/nixnet-s-average.safetensors
 measure last-stage runs/nixnet-s-last/nixnet-s.safetensors
 measure shipped nixnet-s
+measure shipped-flips nixnet-s --flips
 unseen unseen-one runs/forged-other/forged-other.safetensors \
   navier-stokes deepfill_v1-s deepfill_v2-s lama-s fcf-s ctsdg-s
 unseen unseen-other runs/forged-one/forged-one.safetensors \

@@ -200,6 +200,25 @@ def test_a_quick_look_and_its_sheets(data: Path, net: Path, tmp_path: Path):
     assert read_image(sheets / "net" / "forged-mean-s.png").width > 4 * SHAPE[1]
 
 
+def test_the_mean_over_flips_has_no_calibration(data: Path, net: Path, tmp_path: Path):
+    forgeries(tmp_path / "one", photos_of("test", 1), "mean-s")
+    strict = save(tmp_path / "strict", "net", fitted=calibration(threshold=1000)).path
+    rows = {
+        flips: benchmark.evaluate(
+            {"net": strict}, data, tmp_path / "out", ["robustness"],
+            settings=Settings(size=64, limit=1), bank=net.parent,
+            robustness=RobustnessSettings((tmp_path / "one",), (AS_IS,), flips=flips),
+        )
+        for flips in (False, True)
+    }  # fmt: skip
+    for flips, of_these in rows.items():
+        found = {(r.method, r.metric): r.value for r in of_these}
+        assert found["forged:mean-s, as is", "auc"] == 1
+        assert found["forged:mean-s, as is", "flagged@default"] == flips
+        assert {"flips" in r.protocol for r in of_these} == {flips}
+    assert len({r.config_hash for of_these in rows.values() for r in of_these}) == 2
+
+
 def test_each_condition_has_the_threshold_of_its_quality():
     runner = DetectorRunner(Bright())
     missing, same = calibration(threshold=1000), calibration(threshold=0)
@@ -362,9 +381,9 @@ class TestWhenItIsMeasured:
         assert parts == [*usual, "robustness"]
         with pytest.raises(ConfigError, match="for the parts robustness and forged; name one"):
             benchmark.evaluate({"net": "x"}, tmp_path, tmp_path, ["triplets"], robustness=given)
-        sheets = RobustnessSettings(sheets=tmp_path)
-        with pytest.raises(ConfigError, match="are for the part robustness"):
-            benchmark.evaluate({"net": "x"}, tmp_path, tmp_path, ["forged"], robustness=sheets)
+        for special in (RobustnessSettings(sheets=tmp_path), RobustnessSettings(flips=True)):
+            with pytest.raises(ConfigError, match="are for the part robustness"):
+                benchmark.evaluate({"net": "x"}, tmp_path, tmp_path, ["forged"], robustness=special)
 
     def test_by_the_command(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         asked: dict[str, Any] = {}
@@ -381,6 +400,7 @@ class TestWhenItIsMeasured:
         folders = (Path("a"), Path("b"))
         assert asked["robustness"] == RobustnessSettings(folders, ("as is", "JPEG 85"), Path("s"))
         assert asked["settings"] == Settings()
-        result = CliRunner().invoke(build(), ["evaluate", "--data", "d", "--lossless"])
+        result = CliRunner().invoke(build(), ["evaluate", "--data", "d", "--lossless", "--flips"])
         assert result.exit_code == 0, result.output
         assert asked["settings"] == Settings(qualities=())
+        assert asked["robustness"] == RobustnessSettings(flips=True)

@@ -50,6 +50,10 @@ Sheets = Annotated[
     Path | None,
     typer.Option("--sheets", help="For robustness: folder of contact sheets, best and worst."),
 ]
+Flips = Annotated[
+    bool,
+    typer.Option("--flips", help="For robustness: the mean over four looks at each picture."),
+]
 
 
 def evaluate(
@@ -63,6 +67,7 @@ def evaluate(
     forged: Forged = None,
     conditions: Conditions = "",
     sheets: Sheets = None,
+    flips: Flips = False,
 ) -> None:
     """Measure detectors and write results/*.csv, one number a row, with where it comes from.
 
@@ -79,7 +84,7 @@ def evaluate(
     from overpaint.inference.detect import DEFAULT_MODEL
 
     named = dict(_named(text) for text in weights or [DEFAULT_MODEL])
-    special = RobustnessSettings(tuple(forged or ()), tuple(_listed(conditions)), sheets)
+    special = RobustnessSettings(tuple(forged or ()), tuple(_listed(conditions)), sheets, flips)
     rows = measure(
         named,
         data,

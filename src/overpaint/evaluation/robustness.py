@@ -203,7 +203,7 @@ def measure_robustness(task: Task) -> Result:
         f"{len(triplets)} triplets": of_triplets(triplets),
         "untouched photos": untouched(task),
     }
-    runner, pictures = DetectorRunner(task.weights), []
+    runner, pictures = DetectorRunner(task.weights, flips=task.robustness.flips), []
     sheets = task.robustness.sheets
     for kind, exhibits in kinds.items():
         task.report(f"robustness: {kind}")
@@ -286,7 +286,7 @@ def _source(
     task: Task, sha256: str, conditions: Mapping[str, Condition], folders: Iterable[Path]
 ) -> Source:
     """The hash covers the forgeries, by their manifests."""
-    about = {
+    about: dict[str, object] = {
         "settings": asdict(task.settings),
         "conditions": {name: asdict(condition) for name, condition in conditions.items()},
         "forged": [hashlib.sha256((f / MANIFEST).read_bytes()).hexdigest() for f in folders],
@@ -295,6 +295,9 @@ def _source(
         "test split and triplets, whole or as cut out by forge, thresholds by quality; "
         "forged: mean over inpainters; triplets: mean of four groups' means"
     )
+    if task.robustness.flips:
+        about["flips"] = True
+        protocol += "; mean over flips, thresholds of 0.5"
     return replace(task.source(SET, sha256, protocol), config_hash=config_hash(about))
 
 
