@@ -122,7 +122,7 @@ measure flips runs/experiments/control/control.safetensors --flips
 
 # History and scale, each with reconstructions of its own.
 SHORT=(--set cache.num=800)
-try cache-of-800 "${SHORT[@]}"
+CACHE=cache/of-800 try cache-of-800 "${SHORT[@]}"
 CACHE=cache/no-history try no-history "${SHORT[@]}" --set data.history.probability=0
 CACHE=cache/native-scale try native-scale "${SHORT[@]}" --set data.history.resize=0
 CACHE=cache/downsized try downsized "${SHORT[@]}" --set "data.history.scale=[0.25,0.7]" \
