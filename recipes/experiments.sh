@@ -16,7 +16,6 @@ RESULTS=${RESULTS:-results/experiments}
 CACHE=cache/nixnet-s
 FORGED=runs/forged
 FORGED_TEST=$FORGED/test
-ZOO="safepaint-s glcic-s deepfill_v1-s deepfill_v2-s edgeconnect-s madf-s ctsdg-s aotgan-s lama-s fcf-s"
 
 wanted() { [ "$WANTED" = "  " ] || [[ "$WANTED" == *" $1 "* ]]; }
 
@@ -104,7 +103,7 @@ try not-moved --set data.moved=0
 try moved-half --set data.moved=0.5
 try_forged forged-classical telea navier-stokes patchmatch
 try_forged forged-safepaint safepaint-s
-try_forged forged-zoo $ZOO
+try_forged forged-networks glcic-s deepfill_v1-s lama-s
 
 # Context.
 try context-statistics --set model.context=statistics
