@@ -191,4 +191,9 @@ def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path):
         "calibration": "net.calibration.json"
     }
     assert Calibration.load(tmp_path / "w" / "net.calibration.json") == calibration
+    assert calibration.window == module.WINDOW > 1
+    _, plain = calibrate_weights(path, [photos], [str(bank.path)], variants=1, window=1)
+    assert plain.window == 1
+    highest = [c.bands[LOSSLESS].untouched_quantiles[-1] for c in (calibration, plain)]
+    assert highest[0] < highest[1]  # averages are less extreme
     assert str(tmp_path) not in calibration.data

@@ -13,11 +13,12 @@ from overpaint.inference.calibration import (
     QUALITY_BANDS,
     Calibration,
     QualityBand,
-    default_mask,
+    judge,
     logit_of,
     q99,
     quality_band,
     sigmoid,
+    smoothed,
     untouched_quantiles,
 )
 
@@ -63,25 +64,52 @@ def two_regions(core: float) -> np.ndarray:
 
 def test_a_photo_that_reaches_the_threshold_shows_the_whole_region() -> None:
     logits = two_regions(core=6)
-    found = default_mask(logits, 5)
+    found = judge(logits, 5).mask
     assert found[2:32, 2:12].all()
     assert found.sum() == 300 + 3  # 3 of 300 are not more than one in a hundred
-    np.testing.assert_array_equal(default_mask(logits, 7), np.zeros((40, 40), bool))
+    np.testing.assert_array_equal(judge(logits, 7).mask, np.zeros((40, 40), bool))
 
 
 def test_a_threshold_below_even_odds_is_the_mask() -> None:
     logits = two_regions(core=6)
-    np.testing.assert_array_equal(default_mask(logits, -4), np.ones((40, 40), bool))
-    np.testing.assert_array_equal(default_mask(logits, 0), logits >= 0)
+    np.testing.assert_array_equal(judge(logits, -4).mask, np.ones((40, 40), bool))
+    np.testing.assert_array_equal(judge(logits, 0).mask, logits >= 0)
 
 
+@pytest.mark.parametrize("window", [1, 3])
 @pytest.mark.parametrize("threshold", [-1.0, 0.3, 1.0, 2.0, 2.4, 3.5])
-def test_the_default_mask_flags_the_same_photos_as_the_threshold(threshold: float) -> None:
+def test_the_default_mask_flags_the_same_photos_as_the_threshold(
+    threshold: float, window: int
+) -> None:
     rng = np.random.default_rng(0)
-    for spread in np.linspace(0.2, 1.6, 30):
+    for spread in window * np.linspace(0.2, 1.6, 30):
         logits = rng.normal(0, spread, (30, 40)).astype(np.float32)
-        over = (default_mask(logits, threshold)).mean() > AREA
-        assert over == ((logits >= threshold).mean() > AREA) == (q99(logits) >= threshold)
+        judged = judge(logits, threshold, window)
+        reached = (smoothed(logits, window) >= threshold).mean() > AREA
+        assert (judged.mask.mean() > AREA) == reached == (judged.statistic >= threshold)
+
+
+def test_logits_are_averaged_over_what_there_is_of_the_window() -> None:
+    logits = np.random.default_rng(1).normal(size=(7, 9)).astype(np.float32)
+    expected = [
+        [logits[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].mean() for x in range(9)]
+        for y in range(7)
+    ]
+    np.testing.assert_allclose(smoothed(logits, 5), expected, atol=1e-6)
+    np.testing.assert_allclose(smoothed(logits, 17), np.full((7, 9), logits.mean()), atol=1e-6)
+    assert smoothed(logits, 1) is logits
+
+
+def test_specks_are_averaged_away_and_a_region_is_shown_with_its_own_edge() -> None:
+    logits = np.full((100, 100), -1.0, np.float32)
+    logits[5:13, 10:18] = logits[5:13, 80:88] = 6  # two specks, 1.3 %
+    assert judge(logits, 2.5, window=1).statistic == 6
+    assert judge(logits, 2.5, window=17).statistic < 1
+    logits[40:80, 40:80] = 3
+    assert judge(logits, 2.5, window=1).mask.sum() == 1600 + 128
+    judged = judge(logits, 2.5, window=17)
+    np.testing.assert_array_equal(judged.mask, logits == 3)
+    assert judged.logits is logits
 
 
 @pytest.mark.parametrize(
@@ -159,6 +187,12 @@ def test_a_band_refuses_nonsense(changes: dict[str, Any]) -> None:
 def test_an_unknown_quality_is_refused() -> None:
     with pytest.raises(ValidationError, match="jpeg>=95"):
         calibration(bands={"jpeg>=95": band()})
+
+
+def test_a_window_has_a_middle_and_is_a_pixel_where_none_is_said() -> None:
+    with pytest.raises(ValidationError, match="must be odd"):
+        calibration(window=16)
+    assert calibration().window == 1
 
 
 def test_outside_the_tested_range() -> None:

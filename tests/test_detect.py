@@ -186,6 +186,24 @@ def test_a_found_region_is_marked_as_a_whole() -> None:
     assert own.fraction == 0.0196
 
 
+def test_a_calibration_with_a_window_judges_averages_and_leaves_the_heatmap() -> None:
+    pixels = with_square(200, value=200)  # logit 5.7 before -10
+    pixels[600:700, 600:720:2] = 255  # of its columns every other one: 6,000 pixels at logit 10
+    plain, wide = runner().run(photo(pixels)), runner(window=17).run(photo(pixels))
+    assert (plain.band, wide.band) == ("strong trace", "strong trace")
+    np.testing.assert_array_equal(plain.heatmap, wide.heatmap)
+    assert plain.mask[600:700, 600:720:2].all()
+    np.testing.assert_array_equal(wide.mask, pixels[..., 0] == 200)
+    specks = pixels.copy()
+    specks[100:300, 200:400] = 0
+    assert runner().run(photo(specks[500:800, 500:900])).band == "strong trace"
+    calm = runner(window=17).run(photo(specks[500:800, 500:900]))
+    assert (calm.band, calm.fraction) == ("no trace found", 0.0)
+    own = runner(window=17, threshold=0.9).run(photo(pixels))
+    assert not own.mask[600:700, 600:720].any()
+    assert own.mask[108:292, 208:392].all()
+
+
 def test_without_calibration() -> None:
     found = DetectorRunner(Brightness()).run(photo(grey(200)))
     assert (found.band, found.threshold, found.false_alarm_rate) == ("uncalibrated", 0.5, None)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import overpaint.evaluation.benchmark as benchmark
+from bright_detectors import calibration
 from overpaint.data.autoencoder import conv_autoencoder
 from overpaint.detectors.nixnet import nixnet
 from overpaint.errors import ConfigError, ImageError, WeightsError
@@ -154,13 +155,20 @@ def test_the_halves_of_the_real_triplets(shared_data: Path):
     assert all(half_of[a] == half_of[b] for a, b in equal.items())
 
 
-def test_score_picture_uses_both_thresholds(monkeypatch):
+def with_thresholds(lossless: float, high: float = 0.0) -> DetectorRunner:
     runner = DetectorRunner(Bright())
+    runner.calibration = calibration(lossless)
+    bands = runner.calibration.bands | {HIGH: calibration(high).bands[HIGH]}
+    runner.calibration = runner.calibration.model_copy(update={"bands": bands})
+    return runner
+
+
+def test_score_picture_uses_both_thresholds():
+    runner = with_thresholds(lossless=0.5, high=-2)
     pixels = np.zeros((10, 10, 3), np.uint8)
     pixels[:5], pixels[:2] = 140, 250
     mask = np.zeros((10, 10), np.uint8)
     mask[:2] = 1
-    monkeypatch.setattr(parts, "default_logit", lambda _, q: 0.5 if q == LOSSLESS else -2.0)
     numbers = parts.score_picture(runner, pixels, LOSSLESS, mask)
     assert numbers["iou@0.5"] == 0.4  # half of the picture found, a fifth is true
     assert numbers["iou@default"] == 0.4  # the whole region, as the photo reaches the threshold
@@ -169,11 +177,10 @@ def test_score_picture_uses_both_thresholds(monkeypatch):
     assert parts.score_picture(runner, pixels, HIGH)["fraction"] == 1.0
 
 
-def test_score_picture_marks_little_where_the_threshold_is_not_reached(monkeypatch):
+def test_score_picture_marks_little_where_the_threshold_is_not_reached():
     pixels = np.full((20, 20, 3), 140, np.uint8)
     pixels[3, 3] = 250  # 1 of 400 pixels
-    monkeypatch.setattr(parts, "default_logit", lambda *_: 0.4)
-    assert parts.score_picture(DetectorRunner(Bright()), pixels, LOSSLESS)["fraction"] == 1 / 400
+    assert parts.score_picture(with_thresholds(0.4), pixels, LOSSLESS)["fraction"] == 1 / 400
 
 
 def test_flagged_is_more_than_one_percent():

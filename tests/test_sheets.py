@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from overpaint.evaluation.sheets import GAP, LABEL, SIDE, Album, draw_row, heat, sheet
+from overpaint.inference.calibration import judge
 
 
 def test_pictures_lie_below_their_titles() -> None:
@@ -34,19 +35,19 @@ def test_a_row_shows_picture_truth_heat_and_what_was_found() -> None:
     mask[:10] = 1
     logits = np.full((20, 30), -2.0, np.float32)
     logits[:, :15] = math.log(3)
-    picture, true, heatmap, found = draw_row(pixels, mask, logits, threshold=1.0)
+    picture, true, heatmap, found = draw_row(pixels, mask, judge(logits, 1.0))
     assert (picture == 90).all()
     assert (true == 255 * mask[..., None]).all()
     assert (heatmap[:, :15] == round(0.75 * 255)).all()
     assert (found[5, 14] == 255).all()  # the outline lies inside of what was found
     assert (found[5, 15] == 0).all()
-    *_, nothing = draw_row(pixels, mask, logits, threshold=5.0)
+    *_, nothing = draw_row(pixels, mask, judge(logits, 5.0))
     assert (nothing[5, 14] == nothing[5, 13]).all()
 
 
 def test_a_large_picture_is_shown_smaller_and_an_untouched_one_without_truth() -> None:
     pixels = np.zeros((600, 2 * SIDE, 3), np.uint8)
-    row = draw_row(pixels, None, np.zeros(pixels.shape[:2], np.float32), 0.0)
+    row = draw_row(pixels, None, judge(np.zeros(pixels.shape[:2], np.float32)))
     assert {view.shape for view in row} == {(300, SIDE, 3)}
     assert not row[1].any()
 

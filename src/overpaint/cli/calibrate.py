@@ -23,6 +23,15 @@ def calibrate(
             "repeatable. Default: the shipped ones but the held-out one.",
         ),
     ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            "--window",
+            min=1,
+            help="Side of the window, pixels, odd, that logits are averaged over; 1 for none. "
+            "Default: that of the shipped detector.",
+        ),
+    ] = None,
     variants: Annotated[
         int, typer.Option("--variants", min=1, help="Of each photo, in each quality band.")
     ] = 3,
@@ -34,7 +43,7 @@ def calibrate(
     For each quality band: the threshold that 1 % of untouched validation photos reach, a lower
     one for 10 %, and the score.
     """
-    from overpaint.evaluation.calibrate import calibrate_weights
+    from overpaint.evaluation.calibrate import WINDOW, calibrate_weights
     from overpaint.evaluation.parts import HELD_OUT, autoencoder_records
     from overpaint.inference.calibration import sigmoid
 
@@ -44,6 +53,7 @@ def calibrate(
         weights,
         photos,
         bank,
+        window=WINDOW if window is None else window,
         variants=variants,
         seed=seed,
         device=device,

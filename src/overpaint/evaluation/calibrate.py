@@ -39,6 +39,7 @@ from overpaint.inference.calibration import (
     QualityBand,
     q99,
     quality_band,
+    smoothed,
     untouched_quantiles,
 )
 from overpaint.inference.detect import DetectorRunner
@@ -53,6 +54,8 @@ LOSSY_SCALE = 0.9
 """Largest scale at which a photo with JPEG traces counts as lossless."""
 FALSE_ALARMS, INCONCLUSIVE = 0.01, 0.1
 SAMPLE_SIDE = 320
+WINDOW = 13
+"""Side of the window that logits are averaged over, pixels; chosen in docs/experiments.md."""
 KERNELS: tuple[Kernel, ...] = ("bilinear", "bicubic", "lanczos")
 
 Statistic = Callable[[np.ndarray], float]
@@ -176,15 +179,16 @@ def calibrate(
     autoencoders: Mapping[str, nn.Module],
     *,
     data: str,
+    window: int = 1,
     variants: int = 3,
     seed: int = 0,
     report: Callable[[str], None] = lambda _: None,
 ) -> Calibration:
     """Fit all bands.
 
-    statistic: uint8 (h, w, 3) -> q99 of the detector's logits. photos: the validation split.
-    data: in words, what it is fitted on. variants: of each photo in each band. report: called with
-    a line of progress now and then.
+    statistic: uint8 (h, w, 3) -> q99 of the detector's logits, averaged over `window`. photos: the
+    validation split. data: in words, what it is fitted on. variants: of each photo in each band.
+    report: called with a line of progress now and then.
     """
     untouched, inpainted = defaultdict(list), defaultdict(list)
     max_pixels = 0
@@ -207,6 +211,7 @@ def calibrate(
     bands = {b: fit_band(np.array(untouched[b]), np.array(inpainted[b])) for b in QUALITY_BANDS}
     return Calibration(
         bands=bands,
+        window=window,
         min_side=MIN_SIDE,
         min_jpeg_quality=QUALITIES[LOW][0],
         max_pixels_tested=max_pixels,
@@ -219,6 +224,7 @@ def calibrate_weights(
     paths: Iterable[str | Path],
     bank: Iterable[str],
     *,
+    window: int = WINDOW,
     variants: int = 3,
     seed: int = 0,
     device: str = "cpu",
@@ -242,10 +248,11 @@ def calibrate_weights(
         f"{', '.join(sorted(modules))}"
     )
     calibration = calibrate(
-        lambda pixels: q99(runner.logits(pixels)),
+        lambda pixels: q99(smoothed(runner.logits(pixels), window)),
         photos,
         modules,
         data=data,
+        window=window,
         variants=variants,
         seed=seed,
         report=report,

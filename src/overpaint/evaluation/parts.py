@@ -21,7 +21,7 @@ from overpaint.data.universal import Sample, universal_test_set
 from overpaint.errors import WeightsError
 from overpaint.evaluation.metrics import count, overlap, pixel_auc
 from overpaint.evaluation.rows import Picture, Row, Source, row, values_of
-from overpaint.inference.calibration import AREA, default_mask, q99
+from overpaint.inference.calibration import AREA, Judged
 from overpaint.inference.detect import DetectorRunner
 from overpaint.origin import config_hash, current_commit
 from overpaint.weights import WeightsRecord, list_records
@@ -101,12 +101,6 @@ def photos_of_test_split(data: Path, seed: int = 0) -> PhotoSource:
 Result = tuple[list[Row], list[Picture]]
 
 
-def default_logit(runner: DetectorRunner, quality: str) -> float:
-    """The calibrated threshold of a quality band; 0 (a heatmap of 0.5) without a calibration."""
-    fitted = runner.calibration.bands.get(quality) if runner.calibration else None
-    return fitted.threshold_logit if fitted else 0.0
-
-
 def score_picture(
     runner: DetectorRunner, pixels: np.ndarray, quality: str, mask: np.ndarray | None = None
 ) -> dict[str, float]:
@@ -114,19 +108,16 @@ def score_picture(
 
     pixels: uint8 (h, w, 3). quality: its band. mask: (h, w), 1 = inpainted.
     """
-    return score_logits(runner.logits(pixels), default_logit(runner, quality), mask)
+    return score_judged(runner.judge(runner.logits(pixels), quality), mask)
 
 
-def score_logits(
-    logits: np.ndarray, threshold: float, mask: np.ndarray | None = None
-) -> dict[str, float]:
-    """As `score_picture`, of the picture's logits (h, w) and the default threshold, a logit."""
-    found = default_mask(logits, threshold)
-    numbers = {"q99": q99(logits), "fraction": float(found.mean())}
+def score_judged(judged: Judged, mask: np.ndarray | None = None) -> dict[str, float]:
+    """As `score_picture`, of what the detector made of the picture."""
+    numbers = {"q99": judged.statistic, "fraction": float(judged.mask.mean())}
     if mask is None:
         return numbers
-    numbers["auc"] = pixel_auc(logits, mask)
-    for at, predicted in (("0.5", logits >= 0), ("default", found)):
+    numbers["auc"] = pixel_auc(judged.logits, mask)
+    for at, predicted in (("0.5", judged.logits >= 0), ("default", judged.mask)):
         scores = overlap(count(predicted, mask))
         numbers.update({f"{name}@{at}": value for name, value in scores.items()})
     return numbers

@@ -27,10 +27,9 @@ from overpaint.evaluation.parts import (
     Result,
     RobustnessSettings,
     Task,
-    default_logit,
     flagged,
     rows_by_method,
-    score_logits,
+    score_judged,
     score_picture,
     universal_samples,
 )
@@ -257,12 +256,12 @@ def look(
     pictures = []
     for name, condition in conditions.items():
         shown = under(exhibit, condition)
-        logits, threshold = runner.logits(shown.pixels), default_logit(runner, shown.quality)
-        numbers = score_logits(logits, threshold, shown.mask)
+        judged = runner.judge(runner.logits(shown.pixels), shown.quality)
+        numbers = score_judged(judged, shown.mask)
         method = f"{exhibit.set}, {name}"
         pictures.append(Picture(SET, method, weights, exhibit.id, numbers))
         if album and name == AS_IS:
-            drawn = draw_row(shown.pixels, shown.mask, logits, threshold)
+            drawn = draw_row(shown.pixels, shown.mask, judged)
             album.add(exhibit.set, *_place(exhibit.id, numbers), drawn)
     return pictures
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from overpaint.inference.calibration import default_mask
+from overpaint.inference.calibration import Judged
 from overpaint.inference.report import overlay
 
 LABEL, GAP = 24, 4  # height of a line of text and space between pictures, pixels
@@ -48,17 +48,15 @@ def heat(logits: np.ndarray) -> np.ndarray:
     return 0.5 + 0.5 * np.tanh(0.5 * logits)
 
 
-def draw_row(
-    pixels: np.ndarray, mask: np.ndarray | None, logits: np.ndarray, threshold: float
-) -> Row:
+def draw_row(pixels: np.ndarray, mask: np.ndarray | None, judged: Judged) -> Row:
     """The views of `TITLES`, no side above `SIDE`.
 
-    pixels: uint8 (h, w, 3). mask: (h, w), 1 = inpainted; None for an untouched picture. logits:
-    (h, w), with the default threshold on their scale.
+    pixels: uint8 (h, w, 3). mask: (h, w), 1 = inpainted; None for an untouched picture. judged:
+    what the detector made of it.
     """
-    picture, heatmap = _shrunk(pixels), _shrunk(heat(logits).astype(np.float32))
-    true = np.zeros(logits.shape, np.uint8) if mask is None else mask
-    found = _shrunk(default_mask(logits, threshold).astype(np.uint8), Image.Resampling.NEAREST)
+    picture, heatmap = _shrunk(pixels), _shrunk(heat(judged.logits).astype(np.float32))
+    true = np.zeros(judged.mask.shape, np.uint8) if mask is None else mask
+    found = _shrunk(judged.mask.astype(np.uint8), Image.Resampling.NEAREST)
     views = (_shrunk(true, Image.Resampling.NEAREST) * np.uint8(255), _grey_levels(heatmap))
     colourless = [np.repeat(view[..., None], 3, axis=2) for view in views]
     return [picture, *colourless, overlay(picture, heatmap, found == 1)]

@@ -1,11 +1,13 @@
 """Calibration: from a detector's logits to a threshold, a score and a word that one can defend.
 
-- The statistic of a photo (`q99`) is the logit that 1 % of its pixels exceed. It is robust
-  to specks and needs no choice of threshold.
+- What is judged are logits averaged over a window (`Calibration.window`): a region speaks with one
+  voice, and the specks of an untouched photo do not. The heatmap stays as fine as it is.
+- The statistic of a photo (`q99`) is the averaged logit that 1 % of its pixels exceed. It needs no
+  choice of threshold.
 - Thresholds and scores are fitted per quality band, as a photo that JPEG has smoothed gives
   other logits than one that it has not. `evaluation.calibrate` fits; this file only reads.
 - A false alarm is an untouched photo with `q99 >= threshold`: more than 1 % of it in the mask.
-- The default mask is wider than what lies above the threshold (`default_mask`).
+- The default mask is wider than what lies above the threshold (`judge`).
 - The curve of the untouched photos' q99 is stored, so that the false-alarm rate of a threshold
   chosen by hand can be stated too.
 - Outside what was tested there is no verdict. No verdict ever says that a photo is authentic.
@@ -13,12 +15,15 @@
 
 import json
 import os
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from torch.nn import functional as F
 
 from overpaint.errors import WeightsError
 from overpaint.inference.regions import seeded
@@ -57,20 +62,47 @@ def q99(logits: np.ndarray) -> float:
     return float(np.partition(values, rank)[rank])
 
 
-def default_mask(logits: np.ndarray, threshold: float) -> np.ndarray:
-    """What is marked in a photo at its default threshold, a logit: bool (h, w), of logits (h, w).
+def smoothed(logits: np.ndarray, window: int) -> np.ndarray:
+    """Means of float32 logits (h, w) in a square window around each pixel, of what there is of it
+    at the borders. window: its side, pixels, odd; 1 gives the logits themselves."""
+    if window == 1:
+        return logits
+    x, half = torch.from_numpy(logits)[None], window // 2
+    x = F.avg_pool2d(x, (window, 1), 1, (half, 0), count_include_pad=False)
+    return F.avg_pool2d(x, (1, window), 1, (0, half), count_include_pad=False)[0].numpy()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """A photo's logits, and what its default threshold makes of them."""
+
+    logits: np.ndarray
+    """float32 (h, w); the heatmap is their sigmoid."""
+    smoothed: np.ndarray
+    """float32 (h, w): averaged, which is what thresholds are set on."""
+    threshold: float
+    """A logit."""
+    statistic: float
+    """q99 of `smoothed`."""
+    mask: np.ndarray
+    """bool (h, w): what is marked at the default threshold."""
+
+
+def judge(logits: np.ndarray, threshold: float = 0.0, window: int = 1) -> Judged:
+    """What a default threshold, a logit, makes of a photo's float32 logits (h, w).
 
     Where 99 of 100 untouched photos have to stay below it, a threshold leaves the core alone of a
-    region that it finds. So a photo that reaches it (`q99`) shows whole regions: pixels that are
-    rather inpainted than not (logit 0) and hang together. Each is judged as the photo is, by
-    whether more than 1 % of it reaches the threshold. In any other photo the pixels at or above
-    the threshold are marked alone, 1 % of it at most: which photos have more than 1 % in the mask,
-    and with it the false-alarm rate, is as without.
+    region that it finds. So a photo that reaches it shows whole regions: pixels that are rather
+    inpainted than not (logit 0) and hang together. Each is judged as the photo is, by whether more
+    than 1 % of it reaches the threshold. In any other photo the pixels at or above the threshold
+    are marked alone, 1 % of it at most: which photos have more than 1 % in the mask, and with it
+    the false-alarm rate, is as without.
     """
-    sure = logits >= threshold
-    if threshold <= 0 or q99(logits) < threshold:
-        return sure
-    return sure | seeded(logits >= 0, sure, AREA)
+    evidence = smoothed(logits, window)
+    statistic, mask = q99(evidence), evidence >= threshold
+    if 0 < threshold <= statistic:
+        mask |= seeded(logits >= 0, mask, AREA)
+    return Judged(logits, evidence, threshold, statistic, mask)
 
 
 def untouched_quantiles(statistics: np.ndarray) -> tuple[float, ...]:
@@ -153,12 +185,22 @@ class Calibration(_Record):
     """The calibration of one weights file, and the limits of what was tested."""
 
     bands: dict[str, QualityBand]
+    window: int = Field(default=1, ge=1)
+    """Side of the window that logits are averaged over (`smoothed`), pixels, odd. Calibrations that
+    do not say it were fitted to the logits themselves."""
     min_side: int = Field(default=128, ge=1)
     """Shorter side in pixels, below which nothing was tested."""
     min_jpeg_quality: int = Field(default=50, ge=1, le=100)
     max_pixels_tested: int = Field(ge=1)
     data: str
     """The photos and masks it was fitted on, in words."""
+
+    @field_validator("window")
+    @classmethod
+    def _odd(cls, window: int) -> int:
+        if window % 2 == 0:
+            raise ValueError(f"the window must be odd, so that it has a middle, not {window}")
+        return window
 
     @field_validator("bands")
     @classmethod

@@ -31,10 +31,10 @@ from overpaint.images import Photo, read_image
 from overpaint.inference.calibration import (
     Band,
     Calibration,
+    Judged,
     QualityBand,
-    default_mask,
+    judge,
     logit_of,
-    q99,
     quality_band,
     sigmoid,
 )
@@ -168,30 +168,34 @@ class DetectorRunner:
         """The calibration for photos of a quality band; None without."""
         return self.calibration.bands.get(quality) if self.calibration else None
 
+    def judge(self, logits: np.ndarray, quality: str) -> Judged:
+        """What the calibration makes of a photo's logits (h, w); without one, a threshold of 0."""
+        fitted = self.fitted(quality)
+        if fitted is None or self.calibration is None:
+            return judge(logits)
+        return judge(logits, fitted.threshold_logit, self.calibration.window)
+
     def run(self, photo: Photo) -> Detection:
         """Detect in a photo that has been read; the time grows with its pixels."""
-        return self.run_with_logits(photo)[0]
+        return self.run_judged(photo)[0]
 
-    def run_with_logits(self, photo: Photo) -> tuple[Detection, np.ndarray]:
-        """As `run`, with the logits float32 (h, w) that the heatmap is the sigmoid of."""
+    def run_judged(self, photo: Photo) -> tuple[Detection, Judged]:
+        """As `run`, with the logits that it rests on."""
         started = time.perf_counter()
         seen = self.look(photo.pixels)
-        logits, statistic = seen.logits, q99(seen.logits)
         quality = quality_band(photo.jpeg_quality, photo.lossy)
-        fitted = self.fitted(quality)
-        default = fitted.threshold_logit if fitted else 0.0
-        chosen = default if self.threshold is None else logit_of(self.threshold)
-        heatmap = _heat(logits)
-        usual_mask = default_mask(logits, default)
-        mask = usual_mask if self.threshold is None else logits >= chosen
+        fitted, judged = self.fitted(quality), self.judge(seen.logits, quality)
+        chosen = judged.threshold if self.threshold is None else logit_of(self.threshold)
+        heatmap = _heat(judged.logits)
+        mask = judged.mask if self.threshold is None else judged.smoothed >= chosen
         regions, num_regions = find_regions(mask, heatmap)
         band, reason = self._no_verdict(photo)
         if fitted is not None and band is None:
             # The verdict never depends on a threshold that the caller chose.
             usual = regions
             if self.threshold is not None:
-                usual, _ = find_regions(usual_mask, heatmap, max_regions=1)
-            band = _verdict(fitted, statistic, usual[0].area if usual else 0)
+                usual, _ = find_regions(judged.mask, heatmap, max_regions=1)
+            band = _verdict(fitted, judged.statistic, usual[0].area if usual else 0)
         caveats = self.calibration.caveats(*photo.pixels.shape[:2]) if self.calibration else ()
         rate, note = fitted.false_alarms(chosen) if fitted and not reason else (None, reason)
         if len(seen.scores) > 1:
@@ -206,11 +210,11 @@ class DetectorRunner:
             regions=regions,
             num_regions=num_regions,
             fraction=float(mask.mean()),
-            statistic=statistic,
-            score=fitted.score(statistic) if fitted else sigmoid(statistic),
+            statistic=judged.statistic,
+            score=fitted.score(judged.statistic) if fitted else sigmoid(judged.statistic),
             band=band or "uncalibrated",
             reason=reason,
-            threshold=sigmoid(default) if self.threshold is None else self.threshold,
+            threshold=sigmoid(chosen) if self.threshold is None else self.threshold,
             false_alarm_rate=rate,
             false_alarm_note=note,
             quality=quality,
@@ -223,7 +227,7 @@ class DetectorRunner:
             image_score=sigmoid(max(seen.scores)) if seen.scores else None,
             confidence=None if seen.confidence is None else _heat(seen.confidence),
         )
-        return found, logits
+        return found, judged
 
     def _no_verdict(self, photo: Photo) -> tuple[Band | None, str | None]:
         """(band, reason) where nothing can be said, otherwise (None, None)."""

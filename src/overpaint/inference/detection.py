@@ -28,8 +28,9 @@ class Detection:
     heatmap: np.ndarray
     """float32 (h, w) in [0, 1]: 1 = inpainted."""
     mask: np.ndarray
-    """bool (h, w): heatmap at or above `threshold`; at the default one, in a photo that reaches it,
-    the whole regions (`calibration.default_mask`)."""
+    """bool (h, w): where the heatmap, its logits averaged as the calibration's are, is at or above
+    `threshold`; at the default one, in a photo that reaches it, whole regions
+    (`calibration.judge`)."""
     regions: tuple[Region, ...]
     """Connected regions of the mask, largest first; at most `regions.MAX_REGIONS`."""
     num_regions: int
@@ -37,10 +38,10 @@ class Detection:
     fraction: float
     """Share of the photo's pixels in the mask, 0..1."""
     statistic: float
-    """q99: the logit that 1 % of the pixels exceed."""
+    """q99: the logit, averaged as the calibration's are, that 1 % of the pixels exceed."""
     score: float
     """In [0, 1]; where `calibrated`, half where inpainted and untouched are equally likely, if they
-    come equally often. Otherwise the heatmap's value at q99."""
+    come equally often. Otherwise the probability of q99."""
     band: Band
     reason: str | None
     """Why there is no verdict (band "outside the tested range", "uncalibrated", "no verdict of
