@@ -199,6 +199,8 @@ def test_a_calibration_with_a_window_judges_averages_and_leaves_the_heatmap() ->
     assert runner().run(photo(specks[500:800, 500:900])).band == "strong trace"
     calm = runner(window=17).run(photo(specks[500:800, 500:900]))
     assert (calm.band, calm.fraction) == ("no trace found", 0.0)
+    assert "on averages over 17 pixels square: false-alarm rate 1 %" in calm.threshold_words
+    assert (calm.window, runner().run(photo(pixels)).window) == (17, 1)
     own = runner(window=17, threshold=0.9).run(photo(pixels))
     assert not own.mask[600:700, 600:720].any()
     assert own.mask[108:292, 208:392].all()

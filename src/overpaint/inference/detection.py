@@ -28,9 +28,8 @@ class Detection:
     heatmap: np.ndarray
     """float32 (h, w) in [0, 1]: 1 = inpainted."""
     mask: np.ndarray
-    """bool (h, w): where the heatmap, its logits averaged as the calibration's are, is at or above
-    `threshold`; at the default one, in a photo that reaches it, whole regions
-    (`calibration.judge`)."""
+    """bool (h, w): where the heatmap, averaged over `window`, is at or above `threshold`; at the
+    default one, in a photo that reaches it, whole regions (`calibration.judge`)."""
     regions: tuple[Region, ...]
     """Connected regions of the mask, largest first; at most `regions.MAX_REGIONS`."""
     num_regions: int
@@ -38,7 +37,7 @@ class Detection:
     fraction: float
     """Share of the photo's pixels in the mask, 0..1."""
     statistic: float
-    """q99: the logit, averaged as the calibration's are, that 1 % of the pixels exceed."""
+    """q99: the logit, averaged over `window`, that 1 % of the pixels exceed."""
     score: float
     """In [0, 1]; where `calibrated`, half where inpainted and untouched are equally likely, if they
     come equally often. Otherwise the probability of q99."""
@@ -64,6 +63,9 @@ class Detection:
     calibrated: bool = True
     """Whether score and default threshold were fitted for photos of this quality; otherwise that
     threshold is 0.5."""
+    window: int = 1
+    """Side of the window, pixels, that the heatmap's log odds are averaged over before they are
+    compared with the threshold (`calibration.smoothed`); 1 where none is."""
     image_score: float | None = None
     """In [0, 1], of a detector that judges the whole photo apart from its pixels; uncalibrated, and
     of a photo in tiles the highest of theirs."""
@@ -102,6 +104,8 @@ class Detection:
         """The threshold and its false-alarm rate in one line."""
         of = f"for {self.quality}" if self.calibrated else "of the uncalibrated heatmap"
         at = f"threshold {probability(self.threshold)} {of}"
+        if self.window > 1:
+            at += f", on averages over {self.window} pixels square"
         if self.false_alarm_rate is None:
             return f"{at}: false-alarm rate unknown ({self.false_alarm_note})"
         return (

@@ -80,6 +80,7 @@ def _record(found: Detection) -> Record:
         "num_regions": found.num_regions,
         "threshold": found.threshold,
         "threshold_words": found.threshold_words,
+        "window": found.window,
         "false_alarm_rate": found.false_alarm_rate,
         "false_alarm_note": found.false_alarm_note,
         "quality": found.quality,
