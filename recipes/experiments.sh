@@ -115,7 +115,7 @@ try negatives --set data.negatives.share=0.5
 
 # Capacity and length.
 try width-32 --set "model.widths=[32,64,128]"
-try three-times-as-long --set loop.steps=3000
+try twice-as-long --set loop.steps=2000
 try no-ema --set loop.ema_decay=0
 measure flips runs/experiments/control/control.safetensors --flips
 
