@@ -33,7 +33,7 @@ from overpaint.evaluation.robustness import (
     read_forged,
     under,
 )
-from overpaint.evaluation.rows import Picture, Source, read_pictures
+from overpaint.evaluation.rows import Picture, Source, read_pictures, read_rows
 from overpaint.evaluation.triplets import HEADLINE, Triplet, read_triplets
 from overpaint.images import read_image, write_jpeg, write_png
 from overpaint.inference.calibration import HIGH, LOSSLESS, LOW, MEDIUM
@@ -201,22 +201,17 @@ def test_a_quick_look_and_its_sheets(data: Path, net: Path, tmp_path: Path):
 
 
 def test_the_mean_over_flips_has_no_calibration(data: Path, net: Path, tmp_path: Path):
-    forgeries(tmp_path / "one", photos_of("test", 1), "mean-s")
-    strict = save(tmp_path / "strict", "net", fitted=calibration(threshold=1000)).path
-    rows = {
-        flips: benchmark.evaluate(
-            {"net": strict}, data, tmp_path / "out", ["robustness"],
-            settings=Settings(size=64, limit=1), bank=net.parent,
-            robustness=RobustnessSettings((tmp_path / "one",), (AS_IS,), flips=flips),
-        )
-        for flips in (False, True)
-    }  # fmt: skip
-    for flips, of_these in rows.items():
-        found = {(r.method, r.metric): r.value for r in of_these}
+    how = {"forged": (forgeries(tmp_path / "one", photos_of("test", 1), "mean-s"),)}
+    strict = save(net.parent, "net", fitted=calibration(threshold=1000)).path
+    hashes = set()
+    for flips in (False, True):
+        found = measured(data, strict, tmp_path / "out", 1, conditions=(AS_IS,), flips=flips, **how)
         assert found["forged:mean-s, as is", "auc"] == 1
         assert found["forged:mean-s, as is", "flagged@default"] == flips
-        assert {"flips" in r.protocol for r in of_these} == {flips}
-    assert len({r.config_hash for of_these in rows.values() for r in of_these}) == 2
+        rows = read_rows(tmp_path / "out" / "robustness.csv")
+        assert {"flips" in r.protocol for r in rows} == {flips}
+        hashes |= {r.config_hash for r in rows}
+    assert len(hashes) == 2
 
 
 def test_each_condition_has_the_threshold_of_its_quality():
@@ -394,8 +389,7 @@ class TestWhenItIsMeasured:
 
         monkeypatch.setattr(benchmark, "evaluate", evaluate)
         line = "evaluate --data d --only robustness --forged a --forged b --sheets s --conditions"
-        result = CliRunner().invoke(build(), [*line.split(), "as is, JPEG 85"])
-        assert result.exit_code == 0, result.output
+        assert CliRunner().invoke(build(), [*line.split(), "as is, JPEG 85"]).exit_code == 0
         assert asked["only"] == ["robustness"]
         folders = (Path("a"), Path("b"))
         assert asked["robustness"] == RobustnessSettings(folders, ("as is", "JPEG 85"), Path("s"))
