@@ -192,6 +192,9 @@ def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path):
     }
     assert Calibration.load(tmp_path / "w" / "net.calibration.json") == calibration
     assert calibration.window == module.WINDOW > 1
+    for window in (0, 16):  # before any photo is looked at
+        with pytest.raises(InputError, match="odd number of pixels"):
+            calibrate_weights(path, [], [], window=window)
     _, plain = calibrate_weights(path, [photos], [str(bank.path)], variants=1, window=1)
     assert plain.window == 1
     highest = [c.bands[LOSSLESS].untouched_quantiles[-1] for c in (calibration, plain)]

@@ -234,8 +234,10 @@ def calibrate_weights(
 
     paths: folders of photos, of which the validation split is used. bank: the autoencoders that
     redraw, as `load_bank` names them. The record is rewritten to name the calibration; both are
-    returned. Raises WeightsError, ImageError.
+    returned. Raises InputError for a window without a middle, WeightsError, ImageError.
     """
+    if window < 1 or window % 2 == 0:
+        raise InputError(f"window {window}: give an odd number of pixels, so that it has a middle")
     record, state = load_weights(weights, kind="detector")
     runner = DetectorRunner(build(record, state), device=device)
     # Short names, because the record travels and the folders of this machine do not.

@@ -80,6 +80,8 @@ class Judged:
     """float32 (h, w); the heatmap is their sigmoid."""
     smoothed: np.ndarray
     """float32 (h, w): averaged, which is what thresholds are set on."""
+    window: int
+    """Side of the window of these averages, pixels."""
     threshold: float
     """A logit."""
     statistic: float
@@ -102,7 +104,7 @@ def judge(logits: np.ndarray, threshold: float = 0.0, window: int = 1) -> Judged
     statistic, mask = q99(evidence), evidence >= threshold
     if 0 < threshold <= statistic:
         mask |= seeded(logits >= 0, mask, AREA)
-    return Judged(logits, evidence, threshold, statistic, mask)
+    return Judged(logits, evidence, window, threshold, statistic, mask)
 
 
 def untouched_quantiles(statistics: np.ndarray) -> tuple[float, ...]:

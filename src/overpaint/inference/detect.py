@@ -224,7 +224,7 @@ class DetectorRunner:
             version=__version__,
             seconds=time.perf_counter() - started,
             calibrated=fitted is not None,
-            window=self.calibration.window if fitted and self.calibration else 1,
+            window=judged.window,
             image_score=sigmoid(max(seen.scores)) if seen.scores else None,
             confidence=None if seen.confidence is None else _heat(seen.confidence),
         )
