@@ -41,6 +41,8 @@ train() {
 experiment() {
   wanted "$2" || return 0
   train "$@"
+  mkdir -p "$RESULTS/records"  # configuration hash, options, steps, commit: what the weights are
+  cp "runs/experiments/$2/$2.json" "$RESULTS/records/"
   measure "$2" "runs/experiments/$2/$2.safetensors"
 }
 

@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from overpaint.data.sources import PhotoSource
+from overpaint.evaluation.rows import read_rows
 from overpaint.training import runs
+from overpaint.weights import read_record
+
+EXPERIMENTS = Path(__file__).parents[1] / "results" / "experiments"
 
 
 @pytest.fixture
@@ -31,3 +35,13 @@ class TestRecordWords:
             "recipes/a.yaml --set x=1 --set y=2"
         )
         assert runs._in_words(here.parent / "secret" / "a.yaml", ()) == "a.yaml"
+
+
+def test_experiments_were_measured_with_the_weights_of_their_records() -> None:
+    measured = {r.weights: r.weights_sha256 for r in read_rows(EXPERIMENTS / "robustness.csv")}
+    records = [read_record(path) for path in sorted((EXPERIMENTS / "records").glob("*.json"))]
+    assert len(records) > 15
+    for record in records:
+        assert measured[record.name] == record.sha256, record.name
+        assert f"--set name={record.name}" in record.recipe
+        assert "(config " in record.recipe
