@@ -13,8 +13,7 @@ from torch import Tensor
 from conftest import textured
 from overpaint.data.universal import Pair
 from overpaint.errors import ConfigError
-from overpaint.training.detection.base import DetectorRun, DetectorTask
-from overpaint.training.detection.tasks import detection_task, task_of
+from overpaint.training.detection.base import DetectorRun, DetectorTask, detection_task
 from overpaint.training.distributed import Processes
 from overpaint.training.loop import Run
 
@@ -141,7 +140,7 @@ class DetectionTaskContract:
         key, right = self.wrong
         run = self.run(start_from, **{key: 1})
         with pytest.raises(ConfigError, match=f"loss: .*'{key}', did you mean '{right}'"):
-            task_of(run).load_terms(run)
+            self.kind.load_terms(run)
 
     def test_validation_and_pictures(self, task: DetectorTask[Any, Any]) -> None:
         model = task.modules["model"].eval()

@@ -12,8 +12,7 @@ from torch.utils.data import default_collate
 
 from overpaint.data.sources import PhotoSource
 from overpaint.training.distributed import Processes
-from overpaint.training.inpainting.base import InpainterRun, InpaintingTask
-from overpaint.training.inpainting.tasks import inpainting_task
+from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, inpainting_task
 from overpaint.training.loop import Run
 
 Steps = list[tuple[str, Tensor]]

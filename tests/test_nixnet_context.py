@@ -15,7 +15,7 @@ from overpaint.detectors.nixnet import NIXNet, NIXNetConfig
 from overpaint.detectors.nixnet_context import EPS, Statistics, Wide, context_blocks, z_scores
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.registry import detectors
-from overpaint.training.detection.base import fresh_parts, make_model
+from overpaint.training.detection.base import start
 from overpaint.weights import WeightsRecord, load_weights, save_weights
 
 SMALL = (8, 12, 16)
@@ -236,9 +236,10 @@ def test_weights_without_context_are_gone_on_from_with_it(
     context: str, first: WeightsRecord
 ) -> None:
     run = started(first, "nixnet-tiny", context=context)
-    assert fresh_parts(run, first) == ("context",)
-    model, image = make_model(run).eval(), torch.rand(1, 3, 40, 56)
-    plain = make_model(started(first)).eval()
+    begun = start(run)
+    assert begun.fresh == ("context",)
+    model, image = begun.model.eval(), torch.rand(1, 3, 40, 56)
+    plain = start(started(first)).model.eval()
     with torch.no_grad():
         assert torch.equal(model(image), plain(image))
     _, state = load_weights(first.path)
@@ -248,20 +249,21 @@ def test_weights_without_context_are_gone_on_from_with_it(
 def test_nothing_is_fresh_where_the_networks_are_the_same(
     tmp_path: Path, first: WeightsRecord
 ) -> None:
-    assert fresh_parts(started(first), first) == ()
+    assert start(started(first)).fresh == ()
     other = saved(tmp_path, "other", context="wide")
     run = started(other, context="wide")
-    assert fresh_parts(run, other) == ()
-    own = make_model(run).state_dict()
+    begun = start(run)
+    assert begun.fresh == ()
+    own = begun.model.state_dict()
     assert all(torch.equal(value, own[key]) for key, value in load_weights(other.path)[1].items())
 
 
 @pytest.mark.parametrize(
     ("had", "wanted", "message"),
     [
-        ({}, {"context": "wide", "fusion_3": False}, "it lacks context"),
-        ({"fusion_12": False}, {"context": "statistics"}, "it lacks context"),
-        ({"context": "wide"}, {"context": "statistics"}, "the network has no context"),
+        ({}, {"context": "wide", "fusion_3": False}, "the network has no fusion_3"),
+        ({"fusion_12": False}, {"context": "statistics"}, "it lacks fusion_1.coarse"),
+        ({"context": "wide"}, {"context": "statistics"}, "context"),
         ({"context": "wide"}, {}, "the network has no context"),
     ],
 )
@@ -270,13 +272,11 @@ def test_networks_that_differ_in_more_are_refused(
 ) -> None:
     first = saved(tmp_path, "first", **had)
     run = started(first, **wanted)
-    assert fresh_parts(run, first) == ()
     with pytest.raises(WeightsError, match=message):
-        make_model(run)
+        start(run)
 
 
 def test_weights_of_another_detector_are_refused(first: WeightsRecord) -> None:
     run = recipe(detector="ldicn-small", start_from=str(first.path))
-    assert fresh_parts(run, first) == ()
     with pytest.raises(WeightsError, match="does not fit"):
-        make_model(run)
+        start(run)

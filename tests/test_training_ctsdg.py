@@ -13,9 +13,8 @@ from overpaint.evaluation.perceptual import Backbone
 from overpaint.inpainters.ctsdg import CTSDG
 from overpaint.inpainters.edgeconnect import canny_edges, to_grey
 from overpaint.training.distributed import Processes
-from overpaint.training.inpainting.base import InpainterRun
+from overpaint.training.inpainting.base import InpainterRun, inpainting_task
 from overpaint.training.inpainting.ctsdg import CTSDGLoss, CTSDGTask
-from overpaint.training.inpainting.tasks import inpainting_task
 
 
 class Constant(nn.Module):

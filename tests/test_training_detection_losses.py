@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detection_task_contract import DetectionTaskContract
+from detection_task_contract import DetectionTaskContract, Redrawn
 from overpaint import weights
 from overpaint.detectors.base import Findings
 from overpaint.detectors.psccnet import Stages
 from overpaint.errors import ConfigError
 from overpaint.registry import detectors
-from overpaint.training.detection.base import DetectorTask
+from overpaint.training.detection.base import DetectorTask, detection_task
 from overpaint.training.detection.iidnet import IIDNetTask
 from overpaint.training.detection.ldicn import LDICNTask
 from overpaint.training.detection.mantranet import ManTraNetTask
@@ -165,7 +165,7 @@ class TestPSCCNetTask(DetectionTaskContract):
         run = self.run()
         data = run.data.model_copy(update={"size": 60})
         with pytest.raises(ConfigError, match="multiple of 8"):
-            PSCCNetTask(run.model_copy(update={"data": data}), None, None)  # type: ignore[arg-type]
+            detection_task(run.model_copy(update={"data": data}), Redrawn(), Redrawn())
 
 
 class OfTruFor(DetectionTaskContract):

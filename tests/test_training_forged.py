@@ -19,6 +19,7 @@ from overpaint.errors import ConfigError
 from overpaint.images import write_png
 from overpaint.inference.forge import forge
 from overpaint.training.config import config_hash
+from overpaint.training.detection.base import check, detection_task, start
 from overpaint.training.detection.forged import (
     ForgedConfig,
     ForgedDataset,
@@ -26,7 +27,6 @@ from overpaint.training.detection.forged import (
     crop_at_hole,
     describe_forgeries,
 )
-from overpaint.training.detection.tasks import check, detection_task
 
 SIDE, SIZE = 56, 32
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -229,7 +229,7 @@ class TestRecipe:
 
     def test_without_a_share_nothing_is_read_and_the_hash_is_the_same(self) -> None:
         unused = recipe(forged={"folders": {"nowhere": 1}})
-        check(unused, Path())
+        check(unused, start(unused).model, Path())
         assert config_hash(unused) == config_hash(recipe())
         used = recipe(forged={"folders": {"nowhere": 1}, "share": 0.1})
         assert config_hash(used) != config_hash(recipe())
@@ -240,8 +240,8 @@ class TestRecipe:
                 recipe(forged={"folders": folders, "share": 0.5})
         run = recipe(forged={"folders": {"nowhere": 1}, "share": 0.5})
         with pytest.raises(ConfigError, match="nowhere holds no forgeries; see `overpaint forge`"):
-            check(run, here)
+            check(run, start(run).model, here)
         forgeries(here / "few", photo_of("train"))
         run = recipe(forged={"folders": {"few": 1}, "share": 0.5})
         with pytest.raises(ConfigError, match=r"none of the 1 .* of the validation part; forge"):
-            check(run, here)
+            check(run, start(run).model, here)

@@ -3,7 +3,7 @@
 import json
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from overpaint.inpainters.safepaint import SafePaint
 from overpaint.registry import inpainters
 from overpaint.training.config import load_config, load_section
 from overpaint.training.distributed import Processes
-from overpaint.training.inpainting.base import InpainterRun
+from overpaint.training.inpainting.base import InpainterRun, inpainting_task
 from overpaint.training.inpainting.safepaint import (
     SafePaintLoss,
     SafePaintTask,
@@ -62,7 +62,7 @@ def recipe(**changes: Any) -> InpainterRun:
 
 
 def task_and_batch(photos: PhotoSource, **changes: Any) -> tuple[SafePaintTask, dict[str, Tensor]]:
-    task = SafePaintTask(recipe(**changes), photos, photos)
+    task = cast(SafePaintTask, inpainting_task(recipe(**changes), photos, photos))
     return task, default_collate([task.train[i] for i in range(2)])
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from overpaint.data.autoencoder import Autoencoder, AutoencoderConfig
 from overpaint.data.universal import LivePairs
 from overpaint.training.autoencoder import AutoencoderRun, AutoencoderTask
 from overpaint.training.config import LoopConfig
-from overpaint.training.detection.base import DetectorRun
+from overpaint.training.detection.base import DetectorRun, detection_task
 from overpaint.training.detection.nixnet import NIXNetTask
 from overpaint.training.distributed import Processes
 from overpaint.training.loop import fit
@@ -95,7 +95,7 @@ def nixnet(config: LoopConfig) -> NIXNetTask:
         torch.manual_seed(5)
         bank = {"g": Autoencoder(AutoencoderConfig(width=4, depth=1, num_blocks=1)).eval()}
     pairs = LivePairs(PHOTOS, bank, run.data.bank, run.data.history, 40)
-    return NIXNetTask(run, pairs, pairs, Path())
+    return cast(NIXNetTask, detection_task(run, pairs, pairs))
 
 
 class Numbers(Dataset[dict[str, Any]]):

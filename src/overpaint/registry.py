@@ -8,7 +8,8 @@
 
 import difflib
 import importlib
-from collections.abc import Callable, Mapping
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -103,6 +104,15 @@ class Registry(Generic[T]):
         known = ", ".join(sorted(self._entries)) or "none"
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         return f"no {self.kind} is called {name!r}{hint} Known: {known}"
+
+
+def import_modules(package: str, path: Iterable[str]) -> None:
+    """Import every module of a package, so that each registers what it holds.
+
+    package, path: `__name__` and `__path__` of the package.
+    """
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")
 
 
 def num_parameters(entry: Entry[Any]) -> int:

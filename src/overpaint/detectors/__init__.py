@@ -1,6 +1,8 @@
-"""Detectors, one paper a file. Importing this package registers them all."""
+"""Detectors, one paper a file. Importing this package imports them all; each registers itself."""
 
-from overpaint.detectors import iidnet, ldicn, mantranet, nixnet, psccnet, trufor
 from overpaint.detectors.base import Detector
+from overpaint.registry import import_modules
 
-__all__ = ["Detector", "iidnet", "ldicn", "mantranet", "nixnet", "psccnet", "trufor"]
+__all__ = ["Detector"]
+
+import_modules(__name__, __path__)

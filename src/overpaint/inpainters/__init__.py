@@ -1,34 +1,8 @@
-"""Inpainters, one paper a file. Importing this package registers them all."""
+"""Inpainters, one paper a file. Importing this package imports them all; each registers itself."""
 
-from overpaint.inpainters import (
-    aotgan,
-    classical,
-    ctsdg,
-    deepfill_v1,
-    deepfill_v2,
-    edgeconnect,
-    fcf,
-    glcic,
-    lama,
-    madf,
-    patchmatch,
-    safepaint,
-)
 from overpaint.inpainters.base import Inpainter, compose
+from overpaint.registry import import_modules
 
-__all__ = [
-    "Inpainter",
-    "aotgan",
-    "classical",
-    "compose",
-    "ctsdg",
-    "deepfill_v1",
-    "deepfill_v2",
-    "edgeconnect",
-    "fcf",
-    "glcic",
-    "lama",
-    "madf",
-    "patchmatch",
-    "safepaint",
-]
+__all__ = ["Inpainter", "compose"]
+
+import_modules(__name__, __path__)

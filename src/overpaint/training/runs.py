@@ -20,14 +20,18 @@ from overpaint.origin import current_commit
 from overpaint.training.autoencoder import ARCHITECTURE, AutoencoderRun, AutoencoderTask
 from overpaint.training.checkpoint import load_checkpoint
 from overpaint.training.config import config_hash
-from overpaint.training.detection.base import DetectorRun, fresh_parts, make_pairs
+from overpaint.training.detection.base import (
+    DetectorRun,
+    check,
+    detection_task,
+    make_pairs,
+    start,
+)
 from overpaint.training.detection.forged import describe_forgeries
-from overpaint.training.detection.tasks import check, detection_task
 from overpaint.training.distributed import Processes
-from overpaint.training.inpainting.base import InpainterRun
-from overpaint.training.inpainting.tasks import inpainting_task
+from overpaint.training.inpainting.base import InpainterRun, inpainting_task
 from overpaint.training.loop import Task, fit
-from overpaint.weights import Kind, WeightsRecord, read_record, save_weights
+from overpaint.weights import Kind, WeightsRecord, save_weights
 
 AnyRun = AutoencoderRun | DetectorRun | InpainterRun
 
@@ -75,20 +79,20 @@ def train_detector(
     "taef2:" and "objects:"; cache: folder of the reconstructions, None to make them on the fly.
     """
     about = _about(run, "detector", run.detector, recipe, overrides)
-    if run.start_from is not None:
-        first = read_record(run.start_from, kind="detector")
+    torch.manual_seed(run.loop.seed)
+    begun = start(run)
+    if (first := begun.record) is not None:
         about["recipe"] += f" from {first.name} (sha256 {first.sha256[:12]}; {first.recipe})"
-        if fresh := fresh_parts(run, first):
-            about["recipe"] += f" with new {', '.join(fresh)}"
+        if begun.fresh:
+            about["recipe"] += f" with new {', '.join(begun.fresh)}"
     train, validation = _split(photos, exclude)
-    check(run, assets, exclude)  # the reconstructions may take hours
+    check(run, begun.model, assets, exclude)  # the reconstructions may take hours
     if run.forged.share:
         about["recipe"] += f" with {describe_forgeries(run.forged, assets, exclude)}"
     with Processes(device) as processes:
         pairs = _cached_pairs(run, train, assets, cache, processes)
         held_out = make_pairs(run, validation, assets)
-        torch.manual_seed(run.loop.seed)
-        task = detection_task(run, pairs, held_out, assets, exclude)
+        task = detection_task(run, pairs, held_out, assets, exclude, begun.model)
         return _fit_and_export(run, task, out, export, train, about, processes)
 
 

@@ -7,7 +7,7 @@ their mIoU at the threshold 0.5.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
 
@@ -35,6 +35,7 @@ from overpaint.registry import detectors
 from overpaint.remap import check_fits
 from overpaint.training.config import LoopConfig, Section, create_model, load_section
 from overpaint.training.detection.forged import ForgedConfig, ForgedDataset, PartlyForged
+from overpaint.training.discovery import task_of
 from overpaint.training.loop import Batch
 from overpaint.weights import WeightsRecord, load_weights
 
@@ -99,10 +100,9 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
     A subclass names its network and its section of settings and implements `loss`. Samples of a
     batch: "image" (b, 3, h, w) in [0, 1] and "mask" (b, 1, h, w), 1 = inpainted.
 
-    exclude: file names of photos whose forgeries are left out. Raises ConfigError for a model that
-    cannot be built or is another one, for a wrong key of the loss, for folders without forgeries
-    and for validation samples without a hole, WeightsError for weights to start from that are
-    missing or do not fit.
+    model: the network that is trained. exclude: file names of photos whose forgeries are left out.
+    Raises ConfigError for another network than this loss is for, for a wrong key of the loss, for
+    folders without forgeries and for validation samples without a hole.
     """
 
     architecture: ClassVar[type[Detector]]
@@ -114,6 +114,7 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
     def __init__(
         self,
         run: DetectorRun,
+        model: nn.Module,
         train: Pairs,
         validation: Pairs,
         assets: Path = Path(),
@@ -126,7 +127,6 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
             )
         self.run = run
         self.terms: LossT = self.load_terms(run)  # type: ignore[assignment]
-        model = make_model(run)
         if not isinstance(model, self.architecture):
             wanted = self.architecture.__name__
             raise ConfigError(f"detector {run.detector!r}: this loss trains a {wanted}")
@@ -238,37 +238,68 @@ def _samples(
     return PartlyForged(universal, forged, run.forged.share)
 
 
-def make_model(run: DetectorRun) -> nn.Module:
-    """The detector of a run, with the weights that it starts from; errors as of `DetectorTask`."""
-    model = create_model(detectors, run.detector, run.model)
-    if run.start_from is not None:
-        record, state = load_weights(run.start_from, kind="detector")
-        fresh = tuple(f"{part}." for part in fresh_parts(run, record))
-        if fresh:
-            own = model.state_dict().items()
-            state |= {key: value for key, value in own if key.startswith(fresh)}
-        check_fits(model, state)
-        model.load_state_dict(state)
-    return model
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The network of a run as training finds it: built once, its weights loaded once."""
+
+    model: nn.Module
+    record: WeightsRecord | None = None
+    """Of the weights that the run goes on from; None from nothing."""
+    fresh: tuple[str, ...] = ()
+    """The `Detector.residual_parts` that those weights lack, which start as the identity."""
 
 
-def fresh_parts(run: DetectorRun, first: WeightsRecord) -> tuple[str, ...]:
-    """The `Detector.residual_parts` that the weights a run starts from lack: they start fresh.
+def start(run: DetectorRun) -> Start:
+    """The detector of a run, with the weights that it goes on from.
 
-    None where the two networks differ in anything else; the weights then do not fit.
+    Raises ConfigError for a model that cannot be built, WeightsError for weights that are missing
+    or do not fit.
     """
-    with torch.device("meta"):  # the configurations are wanted, not the values
-        model = create_model(detectors, run.detector, run.model)
-        older = create_model(detectors, first.architecture, first.config)
-    if not isinstance(model, Detector) or type(model) is not type(older):
-        return ()
-    new = [p for p in model.residual_parts if getattr(model, p) is not None]
-    new = [p for p in new if getattr(older, p) is None]
-    if not new:
-        return ()
-    wanted, had = cast(Any, model).config, cast(Any, older).config
-    without = replace(wanted, **{part: getattr(had, part) for part in new})
-    return tuple(new) if without == had else ()
+    model = create_model(detectors, run.detector, run.model)
+    if run.start_from is None:
+        return Start(model)
+    record, state = load_weights(run.start_from, kind="detector")
+    own = model.state_dict()
+    parts = model.residual_parts if isinstance(model, Detector) else ()
+    fresh = tuple(part for part in parts if _only_in(f"{part}.", own, state))
+    state |= {key: own[key] for key in own if key.startswith(tuple(f"{p}." for p in fresh))}
+    check_fits(model, state)
+    model.load_state_dict(state)
+    return Start(model, record, fresh)
+
+
+def _only_in(prefix: str, own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    def holds(state: Mapping[str, Any]) -> bool:
+        return any(key.startswith(prefix) for key in state)
+
+    return holds(own) and not holds(other)
+
+
+def detection_task(
+    run: DetectorRun,
+    train: Pairs,
+    validation: Pairs,
+    assets: Path = Path(),
+    exclude: Collection[str] = (),
+    model: nn.Module | None = None,
+) -> DetectorTask[Any, Any]:
+    """The task of a run; model: its network, None to build it here.
+
+    Raises as `start` and `DetectorTask`, and ConfigError for a network without a loss.
+    """
+    network = start(run).model if model is None else model
+    kind = task_of(network, DetectorTask)  # a subclass, and never the abstract class itself
+    return kind(run, network, train, validation, assets, exclude)  # type: ignore[abstract]
+
+
+def check(run: DetectorRun, model: nn.Module, assets: Path, exclude: Collection[str] = ()) -> None:
+    """Raise what `detection_task` would, as far as it can be told without reconstructions."""
+    task_of(model, DetectorTask).load_terms(run)
+    mask_mixture(run.data.masks, assets)
+    if run.forged.share:
+        parts: tuple[Part, ...] = ("train", "validation")
+        for part in parts:
+            ForgedDataset(run.data, run.forged, part, run.loop.seed, assets, exclude)
 
 
 def make_pairs(

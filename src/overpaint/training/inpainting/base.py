@@ -22,6 +22,7 @@ from overpaint.evaluation.perceptual import load_backbone
 from overpaint.inpainters.base import Inpainter
 from overpaint.registry import inpainters
 from overpaint.training.config import LoopConfig, Section, create_model, load_section
+from overpaint.training.discovery import task_of
 from overpaint.training.inpainting.data import InpaintingData, PhotosAndHoles
 from overpaint.training.loop import Batch
 
@@ -60,9 +61,9 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
     it, and implements `losses`. Samples of a batch: "image" (b, 3, h, w) in [0, 1] and "mask"
     (b, 1, h, w), 1 = hole.
 
-    Raises ConfigError for a model that cannot be built or is another one, for a wrong key of the
-    losses, and for terms that need a backbone without one; WeightsError for a backbone that cannot
-    be read.
+    model: the network that is trained. Raises ConfigError for another network than these losses
+    are for, for a wrong key of the losses, and for terms that need a backbone without one;
+    WeightsError for a backbone that cannot be read.
     """
 
     architecture: ClassVar[type[Inpainter]]
@@ -72,11 +73,11 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
     def __init__(
         self,
         run: InpainterRun,
+        model: nn.Module,
         photos: PhotoSource,
         validation: PhotoSource,
         assets: Path = Path(),
     ) -> None:
-        model = create_model(inpainters, run.inpainter, run.model)
         if not isinstance(model, self.architecture):
             wanted = self.architecture.__name__
             raise ConfigError(f"inpainter {run.inpainter!r}: these losses train a {wanted}")
@@ -135,6 +136,19 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
     def _output(self, model: nn.Module, sample: Batch) -> Tensor:
         device = next(model.parameters()).device
         return model(*(sample[name][None].to(device) for name in ("image", "mask")))
+
+
+def inpainting_task(
+    run: InpainterRun, photos: PhotoSource, validation: PhotoSource, assets: Path = Path()
+) -> InpaintingTask[Any, Any]:
+    """The run's network, built once, in the task that trains it.
+
+    Raises ConfigError for a model that cannot be built and for one without losses, and as
+    `InpaintingTask`.
+    """
+    model = create_model(inpainters, run.inpainter, run.model)
+    kind = task_of(model, InpaintingTask)  # a subclass, and never the abstract class itself
+    return kind(run, model, photos, validation, assets)  # type: ignore[abstract]
 
 
 def levels(picture: Tensor) -> np.ndarray:
