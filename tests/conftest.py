@@ -8,6 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# Their assertions, too, are to say what was found and what was expected.
+pytest.register_assert_rewrite(
+    "detection_task_contract",
+    "detector_contract",
+    "inpainter_contract",
+    "inpainting_task_contract",
+    "tiny_runs",
+)
+
 DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
