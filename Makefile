@@ -3,6 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Address of PyTorch's own index of builds without CUDA (see the README): make TORCH_INDEX=... demo
+TORCH_INDEX ?=
+
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# The requirement of torch, as pyproject.toml has it.
+TORCH := $(BIN)/python -c 'import tomllib; print(*(r for r in \
+	tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"] if r.startswith("torch")))'
 
 .PHONY: demo test check format clean
 
@@ -26,7 +33,12 @@ format: $(READY)
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+ifeq ($(TORCH_INDEX),)
+	@echo 'Installing into $(VENV); on Linux that can be 3 GB to download, see "Install" in README.md'
+else
+	$(PIP) install --index-url $(TORCH_INDEX) "$$($(TORCH))"
+endif
+	$(PIP) install --editable ".[dev]"
 	touch $@
 
 clean:

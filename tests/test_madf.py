@@ -71,7 +71,6 @@ class TestMADF(TrainableContract):
     # The published code counts 1,248 more, of batch norms that it never applies.
     name, num_parameters = "madf", 85_141_214 - 1_248
     config = TINY
-    overfit_steps = 20
 
 
 @cache

@@ -1,7 +1,6 @@
 """Masks: polarity, seeds, the papers' rules, hole-ratio steps, shapes from files."""
 
 import pickle
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -90,17 +89,6 @@ def test_lengths_scale_with_the_shorter_side(name: str) -> None:
     assert small == pytest.approx(large, rel=0.3)
     # The strokes of a panorama are as wide as those of a square: they cover less of it.
     assert median(128, 1024) < 0.8 * small
-
-
-@pytest.mark.parametrize("name", masks.MASKS)
-def test_a_mask_takes_under_a_millisecond(name: str) -> None:
-    fn, times = masks.get(name), []
-    for seed in range(40):
-        generator = rng(seed)
-        start = time.thread_time()
-        fn(128, 128, generator)
-        times.append(time.thread_time() - start)
-    assert float(np.median(times)) < 1e-3
 
 
 # DeepFill v2
