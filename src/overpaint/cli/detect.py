@@ -5,13 +5,13 @@ used wrongly, or a model could not be loaded. What was found in a photo does not
 code.
 """
 
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from overpaint.terminal import printable, progress, say, say_json, show
 
 if TYPE_CHECKING:
     from overpaint.inference.report import Runner, Writer
@@ -99,16 +99,16 @@ def detect(
         photos, problems = _find(paths)
         writer = Writer(out, photos)
     except OverpaintError as error:
-        typer.echo(f"overpaint detect: {error}", err=True)
+        say(f"overpaint detect: {error}", err=True)
         raise typer.Exit(2) from error
     records = [failure(path, runner, reason_of(error)) for path, error in problems]
     if as_json:
         for record in records:
-            _print_json(record)
+            say_json(record)
     for record in _examine(photos, runner, writer):
         records.append(record)
         if as_json:
-            _print_json(record)
+            say_json(record)
     if not as_json:
         _print_table(records, out)
     _exit(records)
@@ -118,10 +118,10 @@ def _exit(records: list[Record]) -> None:
     """Say what could not be examined; exit code 1 if there is any."""
     failed = sum("error" in record for record in records)
     if failed:
-        typer.echo(f"{failed} of {len(records)} could not be examined", err=True)
+        say(f"{failed} of {len(records)} could not be examined", err=True)
     in_part = sum(any("error" in d for d in record.get("detectors", ())) for record in records)
     if in_part:
-        typer.echo(f"{in_part} of {len(records)} not by every detector", err=True)
+        say(f"{in_part} of {len(records)} not by every detector", err=True)
     if failed or in_part:
         raise typer.Exit(1)
 
@@ -147,7 +147,7 @@ def _find(paths: list[str]) -> tuple[list[Path], list[tuple[str, Exception]]]:
         num_skipped += len(found) - len(kept)
         photos.update(dict.fromkeys(kept))
     if num_skipped:
-        typer.echo(f"left out {num_skipped} pictures written by an earlier run", err=True)
+        say(f"left out {num_skipped} pictures written by an earlier run", err=True)
     return list(photos), problems
 
 
@@ -161,31 +161,15 @@ def _is_own_result(path: Path) -> bool:
 
 def _examine(photos: list[Path], runner: "Runner", writer: "Writer") -> Iterator[Record]:
     """The records, with a progress bar on stderr where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
-
     from overpaint.inference.report import examine
 
-    columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn())
-    with Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,  # or records would be sent to stderr
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        yield from progress.track(examine(photos, runner, writer), len(photos), description="")
-
-
-def _print_json(record: Record) -> None:
-    typer.echo(json.dumps(record, allow_nan=False))
+    with progress() as bar:
+        yield from bar.track(examine(photos, runner, writer), len(photos), description="")
 
 
 def _print_table(records: list[Record], out: Path) -> None:
     """What was found, then at which threshold, then what it does not mean."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -205,16 +189,14 @@ def _print_table(records: list[Record], out: Path) -> None:
             words = row.get("words") or f"could not be examined: {row['error']}"
             # `Text`, because square brackets in a name are not markup.
             cells = (*names, words, _score(row))
-            table.add_row(*(Text(_printable(cell)) for cell in cells))
+            table.add_row(*(Text(printable(cell)) for cell in cells))
             photo = ""  # once for all its detectors
-    console = Console(highlight=False, markup=False)
-    console.print(table)
+    show(table)
     examined = [record for record in records if "error" not in record]
-    for line in dict.fromkeys(line for record in examined for line in _footer(record)):
-        console.print(_printable(line))
+    say(*dict.fromkeys(line for record in examined for line in _footer(record)))
     if examined:
-        console.print(f"Heatmaps, masks, overlays and records: {_printable(str(out))}")
-    console.print(CAVEAT)
+        say(f"Heatmaps, masks, overlays and records: {out}")
+    say(CAVEAT)
 
 
 def _score(record: Record) -> str:
@@ -233,8 +215,3 @@ def _footer(record: Record) -> Iterator[str]:
     yield record["threshold_words"]
     if not all(row["calibrated"] for row in (*rows, record)):
         yield "* uncalibrated: the value that 1 % of the heatmap exceeds, no probability"
-
-
-def _printable(text: str) -> str:
-    """File names need not be valid Unicode; stdout must be."""
-    return text.encode("utf-8", "replace").decode("utf-8")

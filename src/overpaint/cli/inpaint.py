@@ -10,12 +10,13 @@ Exit codes: 0 every photo was filled; 1 some could not be; 2 the command was use
 model could not be loaded.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from overpaint.terminal import say, say_json
 
 if TYPE_CHECKING:
     from overpaint.inference.inpaint import Inpainted
@@ -93,7 +94,7 @@ def inpaint(
         ready(model, size)
         jobs = _jobs(photo, mask, masks, out)
     except OverpaintError as error:
-        typer.echo(f"overpaint inpaint: {error}", err=True)
+        say(f"overpaint inpaint: {error}", err=True)
         raise typer.Exit(2) from error
     records = _run(jobs, mask, masks and _Masks(photo, masks), how)
     _report(records, len(jobs), as_json=as_json, batch=photo.is_dir())
@@ -105,12 +106,12 @@ def _report(records: Iterator[Record], num_jobs: int, *, as_json: bool, batch: b
     for record in records:
         num_failed += "error" in record
         if as_json:
-            typer.echo(json.dumps(record, allow_nan=False))
+            say_json(record)
         else:
             _print(record)
     if num_failed:
         if batch:
-            typer.echo(f"{num_failed} of {num_jobs} could not be filled", err=True)
+            say(f"{num_failed} of {num_jobs} could not be filled", err=True)
         raise typer.Exit(1)
 
 
@@ -218,14 +219,9 @@ def _record(done: "Inpainted") -> Record:
 
 def _print(record: Record) -> None:
     if "error" in record:
-        typer.echo(f"overpaint inpaint: {_printable(record['error'])}", err=True)
+        say(f"overpaint inpaint: {record['error']}", err=True)
         return
     lines = [f"{record['file']}: {record['words']}"]
     lines += [f"  note: {note}" for note in record["notes"]]
     lines += [f"  {record['out']}: marked as edited; receipt: {record['receipt']}"]
-    typer.echo(_printable("\n".join(lines)))
-
-
-def _printable(text: str) -> str:
-    """File names need not be valid Unicode; stdout must be."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    say(*lines)

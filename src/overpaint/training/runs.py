@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import Pairs
 from overpaint.origin import current_commit
+from overpaint.terminal import console
 from overpaint.training.autoencoder import ARCHITECTURE, AutoencoderRun, AutoencoderTask
 from overpaint.training.checkpoint import load_checkpoint
 from overpaint.training.config import config_hash
@@ -136,7 +136,7 @@ def _cached_pairs(
     if not processes.is_main:
         processes.barrier()
         return make_pairs(run, photos, assets, cache)
-    with Progress(console=Console(stderr=True), disable=not run.cache.num) as bar:
+    with Progress(console=console(err=True), disable=not run.cache.num) as bar:
         line = bar.add_task("reconstructions")
         pairs = make_pairs(
             run,
