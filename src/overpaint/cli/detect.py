@@ -85,9 +85,9 @@ def detect(
     Exit code 0: all examined. 1: some failed, the rest is done. 2: wrong use. A photo without a
     trace is not shown to be authentic.
     """
+    from overpaint.data.finding import find_photos
     from overpaint.errors import OverpaintError
     from overpaint.inference.detect import DEFAULT_MODEL, make_runner
-    from overpaint.inference.fusion import reason_of
     from overpaint.inference.report import Writer, failure
 
     if threshold is not None and not 0 <= threshold <= 1:
@@ -96,16 +96,18 @@ def detect(
         runner = make_runner(
             models or [DEFAULT_MODEL], threshold=threshold, folders=folders or (), flips=flips
         )
-        photos, problems = _find(paths)
-        writer = Writer(out, photos)
+        search = find_photos(paths)
+        writer = Writer(out, search.photos)
     except OverpaintError as error:
         say(f"overpaint detect: {error}", err=True)
         raise typer.Exit(2) from error
-    records = [failure(path, runner, reason_of(error)) for path, error in problems]
+    if search.words:
+        say(search.words, err=True)
+    records = [failure(path, runner, str(error)) for path, error in search.problems]
     if as_json:
         for record in records:
             say_json(record)
-    for record in _examine(photos, runner, writer):
+    for record in _examine(search.photos, runner, writer):
         records.append(record)
         if as_json:
             say_json(record)
@@ -124,39 +126,6 @@ def _exit(records: list[Record]) -> None:
         say(f"{in_part} of {len(records)} not by every detector", err=True)
     if failed or in_part:
         raise typer.Exit(1)
-
-
-def _find(paths: list[str]) -> tuple[list[Path], list[tuple[str, Exception]]]:
-    """The photos that the arguments name, and what is wrong with the other arguments.
-
-    Pictures that an earlier run wrote are left out, unless they are named themselves.
-    """
-    from overpaint.data.sources import find_images
-    from overpaint.errors import ImageError
-
-    photos: dict[Path, None] = {}
-    problems: list[tuple[str, Exception]] = []
-    num_skipped = 0
-    for path in dict.fromkeys(paths):
-        try:
-            found = find_images([path])
-        except (ImageError, OSError) as error:
-            problems.append((path, error))
-            continue
-        kept = [p for p in found if str(p) == path or not _is_own_result(p)]
-        num_skipped += len(found) - len(kept)
-        photos.update(dict.fromkeys(kept))
-    if num_skipped:
-        say(f"left out {num_skipped} pictures written by an earlier run", err=True)
-    return list(photos), problems
-
-
-def _is_own_result(path: Path) -> bool:
-    from overpaint.inference.report import PICTURES
-
-    name, _, kind = path.stem.rpartition(".")
-    is_picture = path.suffix == ".png" and kind in PICTURES
-    return is_picture and path.with_name(f"{name}.json").is_file()
 
 
 def _examine(photos: list[Path], runner: "Runner", writer: "Writer") -> Iterator[Record]:

@@ -70,11 +70,14 @@ def forge(
     for path in map(Path, photos):
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
             raise typer.BadParameter(f"{out} lies among the photos", param_hint="--out")
+    source = PhotoSource.from_paths(photos, part)
+    if source.passed_over:
+        say(source.passed_over, err=True)
     with progress() as bar:
         task = bar.add_task("", total=None)
         done = library.forge(
             out,
-            PhotoSource.from_paths(photos, part),
+            source,
             inpainter,
             masks,
             num=num,
@@ -85,13 +88,13 @@ def forge(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     say(f"{len(done.rows)} samples in {out}, filled in by {inpainter}, marked as edited")
-    _report(done.problems)
+    _report([*source.problems, *done.problems])
 
 
 def _report(problems: Sequence[str]) -> None:
-    """Tell of the photos that could not be used; ends with exit code 1 when there are any."""
+    """Tell of what could not be found or used; ends with exit code 1 when there are any."""
     for problem in problems:
         say(problem, err=True)
     if problems:
-        say(f"{len(problems)} photos could not be used", err=True)
+        say(f"{len(problems)} could not be used", err=True)
         raise typer.Exit(1)

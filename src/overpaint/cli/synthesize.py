@@ -71,6 +71,8 @@ def synthesize(
     from overpaint.data.sources import PhotoSource
 
     source = PhotoSource.from_paths(photos, part=cast("Part | None", part))
+    if source.passed_over:
+        say(source.passed_over, err=True)
     settings = _settings(config, bank, masks, size)
     with progress() as bar:
         task = bar.add_task("", total=num)
@@ -85,10 +87,10 @@ def synthesize(
             progress=lambda done, _: bar.update(task, completed=done),
         )
     say(f"{len(rows)} samples in {out}")
-    if problems := library.passed_over(rows):
+    if problems := [*source.problems, *library.passed_over(rows)]:
         for problem in problems:
             say(problem, err=True)
-        say(f"{len(problems)} photos could not be read; others took their place", err=True)
+        say(f"{len(problems)} could not be read; others took their place", err=True)
         raise typer.Exit(1)
 
 

@@ -16,7 +16,7 @@ from rich.progress import Progress
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import Pairs
 from overpaint.origin import current_commit
-from overpaint.terminal import console
+from overpaint.terminal import console, say
 from overpaint.training.autoencoder import ARCHITECTURE, AutoencoderRun, AutoencoderTask
 from overpaint.training.checkpoint import load_checkpoint
 from overpaint.training.config import config_hash
@@ -126,6 +126,9 @@ def describe(photos: PhotoSource) -> str:
 
 def _split(photos: Sequence[str], exclude: Collection[str]) -> tuple[PhotoSource, PhotoSource]:
     train = PhotoSource.from_paths(photos, part="train", exclude=exclude)
+    for line in (*train.problems, train.passed_over):
+        if line:
+            say(line, err=True)
     return train, PhotoSource.from_paths(photos, part="validation", exclude=exclude)
 
 
