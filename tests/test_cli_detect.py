@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from overpaint.cli import build
-from overpaint.images import read_image, read_mask, write_jpeg, write_png
+from overpaint.images import Photo, read_image, read_mask, write_jpeg, write_png
 from overpaint.inference.calibration import (
     QUALITY_BANDS,
     Calibration,
@@ -207,7 +207,7 @@ def test_folders_globs_and_names_that_collide(weights: Path, here: Path) -> None
     assert all(Path(path).is_file() for path in written)
     assert found[3]["mask"] == "overpaint-results/y.mask.png"
     for r in found[:3]:
-        digits = hashlib.sha256(str(Path(r["file"]).absolute()).encode()).hexdigest()[:8]
+        digits = hashlib.sha256(str(Path(r["file"]).resolve()).encode()).hexdigest()[:8]
         assert Path(r["mask"]).name == f"{Path(r['file']).stem}-{digits}.mask.png"
     again = records(detect(weights, "b", "a", "--json"))
     assert sorted(r["mask"] for r in again) == sorted(r["mask"] for r in found)
@@ -220,12 +220,14 @@ def test_inputs_are_never_written_over(weights: Path, here: Path) -> None:
     write_png("q.png", pixels(2))
     before = {name: Path(name).read_bytes() for name in ("p.png", "p.heatmap.png", "q.png")}
     result = detect(weights, "p.png", "p.heatmap.png", "q.png", "--json", "--out", ".")
-    assert result.exit_code == 1
-    errors = {r["file"]: r.get("error", "") for r in records(result)}
-    assert "would write over a photo" in errors["p.png"]
-    assert "would write over a photo" in errors["q.png"]
-    assert errors["p.heatmap.png"] == ""
+    assert result.exit_code == 0
+    masks = {r["file"]: r["mask"] for r in records(result)}
+    assert masks.pop("p.heatmap.png") == "p.heatmap.mask.png"
+    for file, mask in masks.items():
+        digits = hashlib.sha256(str(Path(file).resolve()).encode()).hexdigest()[:8]
+        assert mask == f"{Path(file).stem}-{digits}.mask.png"
     assert {name: Path(name).read_bytes() for name in before} == before
+    assert Path("q.mask.png").is_symlink()
     assert not Path("p.json").exists()
 
 
@@ -234,10 +236,10 @@ def test_a_second_run_replaces_its_results_and_does_not_examine_them(
 ) -> None:
     write_png("p.png", pixels())
     first = records(detect(weights, ".", "--json", "--out", "."))
-    Path("p.mask.png").write_bytes(b"broken")
+    Path("p.mask.png").rename("saved.png")
     result = detect(weights, ".", "--json", "--out", ".")
     assert [r["file"] for r in records(result)] == [r["file"] for r in first] == ["p.png"]
-    assert "left out 3 pictures" in result.stderr
+    assert "4 files passed over: 1 no picture (1 .json), 3 written by overpaint" in result.stderr
     read_mask("p.mask.png", size=(130, 150))
     named = records(detect(weights, "p.mask.png", "--json"))
     assert [r["file"] for r in named] == ["p.mask.png"]
@@ -249,10 +251,10 @@ def test_a_photo_that_bursts_the_memory_does_not_stop_the_rest(
     write_png("a.png", pixels())
     write_png("b.png", pixels())
 
-    def write(self: Writer, photo: object, found: object, name: str) -> dict:
-        if name == "a":
+    def write(self: Writer, photo: Photo, found: object) -> dict:
+        if photo.path.stem == "a":
             raise MemoryError
-        return {"file": name}
+        return {"file": photo.path.stem}
 
     monkeypatch.setattr(Writer, "write", write)
     result = detect(weights, "a.png", "b.png", "--json")

@@ -122,7 +122,9 @@ def test_a_photo_that_none_can_examine_is_one_error(imported: Path) -> None:
     assert "fails-too: not enough memory" in one["error"]
     assert "bad.jpg" in other["error"]
     assert (one["model"], other["model"]) == ("fused", "fused")
-    assert not list(Path("overpaint-results").iterdir())
+    for name, record in (("p", one), ("bad", other)):
+        assert json.loads(Path(f"overpaint-results/{name}.json").read_text()) == record
+    assert len(list(Path("overpaint-results").iterdir())) == 2
 
 
 def test_uncalibrated_scores_are_marked(imported: Path) -> None:
@@ -181,8 +183,8 @@ def test_results_are_neither_examined_nor_written_over_inputs(imported: Path) ->
     assert run(".", "--model", "all", "--out", ".").exit_code == 0
     again = run(".", "--model", "all", "--out", ".", "--json")
     assert [r["file"] for r in records(again)] == ["p.png", "q.png"]
-    assert "left out 8 pictures" in again.stderr
+    assert "8 written by overpaint" in again.stderr
     before = Path("p.disagreement.png").read_bytes()
     named = run("p.png", "p.disagreement.png", "--model", "all", "--out", ".", "--json")
-    assert "would write over a photo" in records(named)[0]["error"]
+    assert Path(records(named)[0]["disagreement"]).name.startswith("p-")
     assert Path("p.disagreement.png").read_bytes() == before

@@ -83,7 +83,7 @@ def test_what_is_written(imported: Path, tmp_path: Path) -> None:
     photo = read_image(tmp_path / "p.png")
     writer = Writer(tmp_path / "out", [photo.path])
     runner = DetectorRunner(save(imported, "judge-s", "judge").path)
-    record = writer.write(photo, runner.run(photo), "p")
+    record = writer.write(photo, runner.run(photo))
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         f"p.{end}" for end in ("heatmap.png", "mask.png", "overlay.png", "confidence.png", "json")
     }
@@ -91,9 +91,9 @@ def test_what_is_written(imported: Path, tmp_path: Path) -> None:
     assert (levels[0, 0], levels[0, -1]) == (62427, 3108)  # 65535 times the above
     assert record["image_score"] == pytest.approx(0.119203)
     assert json.loads((tmp_path / "out" / "p.json").read_text()) == record
-    record = writer.write(photo, DetectorRunner(Bright()).run(photo), "q")
+    record = writer.write(photo, DetectorRunner(Bright()).run(photo))
     assert record["image_score"] is None
-    assert not (tmp_path / "out" / "q.confidence.png").exists()
+    assert not (tmp_path / "out" / "p.confidence.png").exists()  # nothing of the other model stays
 
 
 def test_a_detector_that_fails_alone_fails() -> None:

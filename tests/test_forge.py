@@ -267,7 +267,7 @@ class TestFailures:
             assert "10 samples in" in result.stdout
             assert re.search(r"2\.jpg: not a photo", result.stderr)
             assert re.search(r"small\.png: 90 x 20 pixels are too few", result.stderr)
-            assert "2 photos could not be used" in result.stderr
+            assert "2 could not be used" in result.stderr
         assert content(tmp_path / "0") == content(tmp_path / "2")
         Image.fromarray(textured(70, 90, seed=1)).save(photo_folder / "2.jpg")
         assert run(photo_folder, "--out", tmp_path / "0", *how).stdout.startswith("12 samples")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from overpaint.data import sources
-from overpaint.data.sources import PhotoSource, find_images, split
+from overpaint.data.sources import PhotoSource, split
 from overpaint.errors import ConfigError, ImageError
 
 
@@ -32,7 +32,7 @@ def folder(tmp_path):
     for name, level in files.items():
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(level))
+        path.write_bytes(png(level) if level or name.startswith(".") else b"# Notes")
     (tmp_path / "photos" / "folder.png").mkdir()
     return tmp_path / "photos"
 
@@ -43,58 +43,6 @@ def relative(paths, folder):
 
 def levels(source):
     return [int(source.read(i)[0, 0, 0]) for i in range(len(source))]
-
-
-# find_images
-
-
-def test_folder_is_searched_to_the_bottom_in_order(folder):
-    found = relative(find_images([folder]), folder)
-    assert found == ["b.png", "deep/a.jpeg", "deep/er/c.JPG", "z.tiff"]
-
-
-def test_files_globs_and_folders_mix_and_a_photo_comes_once(folder):
-    found = find_images([folder / "z.tiff", str(folder / "**" / "*.jp*g"), folder])
-    assert relative(found, folder) == ["z.tiff", "deep/a.jpeg", "b.png", "deep/er/c.JPG"]
-    assert relative(find_images(folder), folder)[0] == "b.png"
-    assert relative(find_images([folder / "*"]), folder) == ["b.png", "z.tiff"]
-
-
-def test_a_file_named_itself_is_taken_whatever_its_suffix(folder):
-    assert find_images([folder / "notes.md"]) == [folder / "notes.md"]
-
-
-def test_brackets_in_a_name_are_no_glob_when_the_file_exists(folder):
-    odd = folder / "photo[1].png"
-    odd.write_bytes(png(1))
-    assert find_images([odd]) == [odd]
-
-
-def test_list_file_is_relative_to_itself(folder, monkeypatch):
-    listing = folder.parent / "list.txt"
-    listing.write_text(
-        f"photos/z.tiff\n\n  photos/deep\r\n{folder / 'b.png'}\n", encoding="utf-8-sig"
-    )
-    monkeypatch.chdir(folder)
-    found = relative(find_images([listing]), folder)
-    assert found == ["z.tiff", "deep/a.jpeg", "deep/er/c.JPG", "b.png"]
-
-
-def test_what_matches_nothing_is_named(folder):
-    (folder / "bare").mkdir()
-    cases = {"gone.png": "no such file", "*.bmp": "no such file", "bare": "holds no photo"}
-    for name, reason in cases.items():
-        with pytest.raises(ImageError, match=reason) as caught:
-            find_images([folder, folder / name])
-        assert str(folder / name) in str(caught.value)
-    (folder / "list.txt").write_text("gone.png\n")
-    with pytest.raises(ImageError, match=r"gone\.png"):
-        find_images([folder / "list.txt"])
-    with pytest.raises(ImageError, match=r"none\.txt: the list cannot be read"):
-        find_images([folder / "none.txt"])
-    (folder / "latin.txt").write_bytes("größe.png".encode("latin-1"))
-    with pytest.raises(ImageError, match="UTF-8"):
-        find_images([folder / "latin.txt"])
 
 
 # split

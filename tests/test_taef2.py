@@ -9,7 +9,7 @@ import torch
 
 from overpaint.data.autoencoder import reconstruct
 from overpaint.data.bank import bank_sha256, load_bank
-from overpaint.data.sources import find_images
+from overpaint.data.finding import find_photos
 from overpaint.data.taef2 import TAEF2, load_taef2, taef2_files
 from overpaint.errors import WeightsError
 from overpaint.images import read_image
@@ -117,7 +117,7 @@ def test_official_files_reconstruct_photos(shared_data: Path) -> None:
     except WeightsError as error:
         pytest.skip(str(error))
     module = load_taef2(folder)
-    paths = find_images([shared_data / "photos"])
+    paths = find_photos([shared_data / "photos"]).photos
     for path in paths[:: len(paths) // 3][:3]:
         crop = read_image(path).pixels[:96, :96]
         error = np.square(reconstruct(module, crop).astype(float) - crop).mean()

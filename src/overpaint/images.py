@@ -103,7 +103,7 @@ def write_bytes(path: str | Path, data: bytes, *, keep: Collection[Path] = ()) -
     path = Path(path)
     if any(_same_file(path, kept) for kept in keep):
         raise ImageError(f"{path}: this is an input and is never written over; name another file")
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
+    temporary = path.with_name(f".{secrets.token_hex(6)}.part")
     try:
         with temporary.open("xb") as file:
             file.write(data)

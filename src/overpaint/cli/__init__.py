@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from overpaint.errors import OverpaintError
+from overpaint.terminal import guard, say
 
 COMMANDS = (
     "detect",
@@ -47,11 +48,15 @@ def build() -> typer.Typer:
 
 
 def main() -> None:
-    """Entry point: an expected error is one line on stderr and exit code 1."""
+    """Entry point: an expected error is one line on stderr and exit code 1.
+
+    Where the reader of a pipe goes away, the command ends quietly with exit code 1, too.
+    """
+    guard()
     try:
         build()()
     except OverpaintError as error:
-        typer.echo(f"overpaint: {error}", err=True)
+        say(f"overpaint: {error}", err=True)
         sys.exit(1)
 
 
@@ -59,7 +64,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from overpaint import __version__
 
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from overpaint.terminal import say
+
 
 def calibrate(
     weights: Annotated[str, typer.Argument(help="Shipped name or weights file of a detector.")],
@@ -57,11 +59,11 @@ def calibrate(
         variants=variants,
         seed=seed,
         device=device,
-        report=lambda line: typer.echo(line, err=True),
+        report=lambda line: say(line, err=True),
     )
-    typer.echo(record.folder / str(record.calibration))
+    say(record.folder / str(record.calibration))
     for name, band in calibration.bands.items():
-        typer.echo(
+        say(
             f"{name:<10} threshold {sigmoid(band.threshold_logit):.4f}, "
             f"inconclusive from {sigmoid(band.inconclusive_logit):.4f}, "
             f"{band.num_untouched} untouched and {band.num_inpainted} inpainted"

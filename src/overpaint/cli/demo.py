@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from overpaint.terminal import say
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -43,13 +45,13 @@ def demo(
     records = list(examine(list(files), DetectorRunner(model), writer))
     _stop_at_error(*records)
     share = f"{100 * mask.mean():.1f} %"
-    typer.echo(f"{PHOTO.name} (NASA, public domain), {share} of it replaced: {out / 'truth.png'}\n")
+    say(f"{PHOTO.name} (NASA, public domain), {share} of it replaced: {out / 'truth.png'}", "")
     for (file, made), record in zip(files.items(), records, strict=True):
-        typer.echo(f"{made}: {file}")
-        typer.echo(f"  {record['words']} (score {record['score']:.2f})")
+        say(f"{made}: {file}")
+        say(f"  {record['words']} (score {record['score']:.2f})")
         if file.name != "untouched.png":
-            typer.echo(f"  {_agreement(read_mask(record['mask']), mask)}")
-        typer.echo(f"  heatmap: {record['heatmap']}; overlay: {record['overlay']}\n")
+            say(f"  {_agreement(read_mask(record['mask']), mask)}")
+        say(f"  heatmap: {record['heatmap']}; overlay: {record['overlay']}", "")
     lines = (
         f"At {records[0]['threshold_words']}.",
         "The region was chosen because the autoencoder is found in it: of eight tried with earlier",
@@ -57,7 +59,7 @@ def demo(
         "often the detector is right.",
         CAVEAT,
     )
-    typer.echo("\n".join(lines))
+    say(*lines)
 
 
 def region(height: int, width: int) -> "np.ndarray":

@@ -5,13 +5,13 @@ used wrongly, or a model could not be loaded. What was found in a photo does not
 code.
 """
 
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from overpaint.terminal import printable, progress, say, say_json, show
 
 if TYPE_CHECKING:
     from overpaint.inference.report import Runner, Writer
@@ -85,9 +85,9 @@ def detect(
     Exit code 0: all examined. 1: some failed, the rest is done. 2: wrong use. A photo without a
     trace is not shown to be authentic.
     """
+    from overpaint.data.finding import find_photos
     from overpaint.errors import OverpaintError
     from overpaint.inference.detect import DEFAULT_MODEL, make_runner
-    from overpaint.inference.fusion import reason_of
     from overpaint.inference.report import Writer, failure
 
     if threshold is not None and not 0 <= threshold <= 1:
@@ -96,19 +96,21 @@ def detect(
         runner = make_runner(
             models or [DEFAULT_MODEL], threshold=threshold, folders=folders or (), flips=flips
         )
-        photos, problems = _find(paths)
-        writer = Writer(out, photos)
+        search = find_photos(paths)
+        writer = Writer(out, search.photos)
     except OverpaintError as error:
-        typer.echo(f"overpaint detect: {error}", err=True)
+        say(f"overpaint detect: {error}", err=True)
         raise typer.Exit(2) from error
-    records = [failure(path, runner, reason_of(error)) for path, error in problems]
+    if search.words:
+        say(search.words, err=True)
+    records = [failure(path, runner, str(error)) for path, error in search.problems]
     if as_json:
         for record in records:
-            _print_json(record)
-    for record in _examine(photos, runner, writer):
+            say_json(record)
+    for record in _examine(search.photos, runner, writer):
         records.append(record)
         if as_json:
-            _print_json(record)
+            say_json(record)
     if not as_json:
         _print_table(records, out)
     _exit(records)
@@ -118,74 +120,25 @@ def _exit(records: list[Record]) -> None:
     """Say what could not be examined; exit code 1 if there is any."""
     failed = sum("error" in record for record in records)
     if failed:
-        typer.echo(f"{failed} of {len(records)} could not be examined", err=True)
+        say(f"{failed} of {len(records)} could not be examined", err=True)
     in_part = sum(any("error" in d for d in record.get("detectors", ())) for record in records)
     if in_part:
-        typer.echo(f"{in_part} of {len(records)} not by every detector", err=True)
+        say(f"{in_part} of {len(records)} not by every detector", err=True)
     if failed or in_part:
         raise typer.Exit(1)
 
 
-def _find(paths: list[str]) -> tuple[list[Path], list[tuple[str, Exception]]]:
-    """The photos that the arguments name, and what is wrong with the other arguments.
-
-    Pictures that an earlier run wrote are left out, unless they are named themselves.
-    """
-    from overpaint.data.sources import find_images
-    from overpaint.errors import ImageError
-
-    photos: dict[Path, None] = {}
-    problems: list[tuple[str, Exception]] = []
-    num_skipped = 0
-    for path in dict.fromkeys(paths):
-        try:
-            found = find_images([path])
-        except (ImageError, OSError) as error:
-            problems.append((path, error))
-            continue
-        kept = [p for p in found if str(p) == path or not _is_own_result(p)]
-        num_skipped += len(found) - len(kept)
-        photos.update(dict.fromkeys(kept))
-    if num_skipped:
-        typer.echo(f"left out {num_skipped} pictures written by an earlier run", err=True)
-    return list(photos), problems
-
-
-def _is_own_result(path: Path) -> bool:
-    from overpaint.inference.report import PICTURES
-
-    name, _, kind = path.stem.rpartition(".")
-    is_picture = path.suffix == ".png" and kind in PICTURES
-    return is_picture and path.with_name(f"{name}.json").is_file()
-
-
 def _examine(photos: list[Path], runner: "Runner", writer: "Writer") -> Iterator[Record]:
     """The records, with a progress bar on stderr where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
-
     from overpaint.inference.report import examine
 
-    columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn())
-    with Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,  # or records would be sent to stderr
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        yield from progress.track(examine(photos, runner, writer), len(photos), description="")
-
-
-def _print_json(record: Record) -> None:
-    typer.echo(json.dumps(record, allow_nan=False))
+    with progress() as bar:
+        yield from bar.track(examine(photos, runner, writer), len(photos), description="")
 
 
 def _print_table(records: list[Record], out: Path) -> None:
     """What was found, then at which threshold, then what it does not mean."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -205,16 +158,14 @@ def _print_table(records: list[Record], out: Path) -> None:
             words = row.get("words") or f"could not be examined: {row['error']}"
             # `Text`, because square brackets in a name are not markup.
             cells = (*names, words, _score(row))
-            table.add_row(*(Text(_printable(cell)) for cell in cells))
+            table.add_row(*(Text(printable(cell)) for cell in cells))
             photo = ""  # once for all its detectors
-    console = Console(highlight=False, markup=False)
-    console.print(table)
+    show(table)
     examined = [record for record in records if "error" not in record]
-    for line in dict.fromkeys(line for record in examined for line in _footer(record)):
-        console.print(_printable(line))
+    say(*dict.fromkeys(line for record in examined for line in _footer(record)))
     if examined:
-        console.print(f"Heatmaps, masks, overlays and records: {_printable(str(out))}")
-    console.print(CAVEAT)
+        say(f"Heatmaps, masks, overlays and records: {out}")
+    say(CAVEAT)
 
 
 def _score(record: Record) -> str:
@@ -233,8 +184,3 @@ def _footer(record: Record) -> Iterator[str]:
     yield record["threshold_words"]
     if not all(row["calibrated"] for row in (*rows, record)):
         yield "* uncalibrated: the value that 1 % of the heatmap exceeds, no probability"
-
-
-def _printable(text: str) -> str:
-    """File names need not be valid Unicode; stdout must be."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from overpaint.terminal import say
+
 Data = Annotated[Path, typer.Option("--data", help="Folder with photos, faces and triplets.")]
 Weights = Annotated[
     list[str] | None,
@@ -93,14 +95,14 @@ def evaluate(
         settings=Settings(limit=limit, qualities=() if lossless else Settings().qualities),
         bank=bank,
         robustness=special,
-        report=lambda line: typer.echo(line, err=True),
+        report=lambda line: say(line, err=True),
     )
     width = max((len(row.method) for row in rows), default=0)
     for row in rows:
         known = not math.isnan(row.ci_low)
         interval = f" ({row.ci_low:.4g} to {row.ci_high:.4g})" if known else ""
         place = f"{row.weights or '-':<14} {row.set:<13} {row.method:<{width}} {row.metric:<16}"
-        typer.echo(f"{place} {row.value:.4g}{interval} n={row.n}")
+        say(f"{place} {row.value:.4g}{interval} n={row.n}")
 
 
 def _listed(text: str) -> list[str]:

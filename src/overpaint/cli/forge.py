@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from overpaint.cli.progress import progress_bar
+from overpaint.terminal import progress, say
 
 Photos = Annotated[
     list[str],
@@ -70,11 +70,14 @@ def forge(
     for path in map(Path, photos):
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
             raise typer.BadParameter(f"{out} lies among the photos", param_hint="--out")
-    with progress_bar() as bar:
+    source = PhotoSource.from_paths(photos, part)
+    if source.passed_over:
+        say(source.passed_over, err=True)
+    with progress() as bar:
         task = bar.add_task("", total=None)
         done = library.forge(
             out,
-            PhotoSource.from_paths(photos, part),
+            source,
             inpainter,
             masks,
             num=num,
@@ -84,14 +87,14 @@ def forge(
             workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    typer.echo(f"{len(done.rows)} samples in {out}, filled in by {inpainter}, marked as edited")
-    _report(done.problems)
+    say(f"{len(done.rows)} samples in {out}, filled in by {inpainter}, marked as edited")
+    _report([*source.problems, *done.problems])
 
 
 def _report(problems: Sequence[str]) -> None:
-    """Tell of the photos that could not be used; ends with exit code 1 when there are any."""
+    """Tell of what could not be found or used; ends with exit code 1 when there are any."""
     for problem in problems:
-        typer.echo(problem, err=True)
+        say(problem, err=True)
     if problems:
-        typer.echo(f"{len(problems)} photos could not be used", err=True)
+        say(f"{len(problems)} could not be used", err=True)
         raise typer.Exit(1)

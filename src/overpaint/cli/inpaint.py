@@ -2,28 +2,41 @@
 
 - Everything that is written is marked as edited, in the file and in a receipt beside it. There is
   no switch that leaves the mark out.
-- A folder's results are named as those of `overpaint detect`: by the photo, and where two names
-  would collide, with 8 digits of its path's hash.
+- A folder's results are named as those of `overpaint detect`: by the photo, and with 8 digits of
+  its path's hash where two names would collide, or what is there is another photo's or not ours.
+- Results in the folder of photos are no photos: they are known by their mark.
 - No file is replaced without --overwrite, and with it only what has a receipt of an earlier run.
 
 Exit codes: 0 every photo was filled; 1 some could not be; 2 the command was used wrongly, or the
 model could not be loaded.
 """
+# ruff: noqa: PTH112 (pathlib raises for names that are too long)
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from overpaint.terminal import say, say_json
+
 if TYPE_CHECKING:
+    from overpaint.errors import ImageError
     from overpaint.inference.inpaint import Inpainted
 
 Record = dict[str, Any]
 
 MASK_NAMES = ("{}", "{}_mask", "{}.mask")
 """What the mask of a photo NAME is called, without its suffix; the first that is there counts."""
+
+RECEIPT = ".receipt.json"
+"""That of `overpaint.inference.marking`, which takes long to import."""
+
+MAX_OUT_BYTES = 255 - len(RECEIPT)
 
 
 Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="A photo, or a folder of them.")]
@@ -91,12 +104,15 @@ def inpaint(
         how = {"model": model, "size": size, "invert_mask": invert_mask, "overwrite": overwrite}
         how["signer"] = signer_from(c2pa_cert, c2pa_key)
         ready(model, size)
-        jobs = _jobs(photo, mask, masks, out)
+        jobs, problems = _jobs(photo, mask, masks, out)
+        its_masks = masks and _Masks(photo, masks)
     except OverpaintError as error:
-        typer.echo(f"overpaint inpaint: {error}", err=True)
+        say(f"overpaint inpaint: {error}", err=True)
         raise typer.Exit(2) from error
-    records = _run(jobs, mask, masks and _Masks(photo, masks), how)
-    _report(records, len(jobs), as_json=as_json, batch=photo.is_dir())
+    problems += its_masks.problems if its_masks else []
+    failed = [{"file": path, "error": str(error), "model": model} for path, error in problems]
+    records = chain(failed, _run(jobs, mask, its_masks, how))
+    _report(records, len(failed) + len(jobs), as_json=as_json, batch=os.path.isdir(photo))
 
 
 def _report(records: Iterator[Record], num_jobs: int, *, as_json: bool, batch: bool) -> None:
@@ -105,48 +121,95 @@ def _report(records: Iterator[Record], num_jobs: int, *, as_json: bool, batch: b
     for record in records:
         num_failed += "error" in record
         if as_json:
-            typer.echo(json.dumps(record, allow_nan=False))
+            say_json(record)
         else:
             _print(record)
     if num_failed:
         if batch:
-            typer.echo(f"{num_failed} of {num_jobs} could not be filled", err=True)
+            say(f"{num_failed} of {num_jobs} could not be filled", err=True)
         raise typer.Exit(1)
 
 
 def _check_use(photo: Path, mask: Path | None, masks: Path | None, out: Path) -> None:
     if (mask is None) == (masks is None):
         raise typer.BadParameter("give a mask, or --masks with a folder of them", param_hint="MASK")
-    if mask is not None and mask.is_dir():
+    if mask is not None and os.path.isdir(mask):
         raise typer.BadParameter("this is a folder; give it as --masks", param_hint="MASK")
-    if masks is not None and not masks.is_dir():
+    if masks is not None and not os.path.isdir(masks):
         raise typer.BadParameter(f"{masks}: there is no such folder", param_hint="--masks")
-    if photo.is_dir() and out.exists() and not out.is_dir():
+    batch = os.path.isdir(photo)
+    if batch and os.path.lexists(out) and not os.path.isdir(out):
         raise typer.BadParameter(f"{out}: give a folder for those of a folder", param_hint="--out")
-    if not photo.is_dir() and out.is_dir():
+    if not batch and os.path.isdir(out):
         raise typer.BadParameter(f"{out} is a folder; name a file in it", param_hint="--out")
-    folders = [folder.resolve() for folder in (photo, masks, out) if folder]
-    if photo.is_dir() and len(set(folders)) < len(folders):
+    if not batch and len(os.fsencode(out.name)) > MAX_OUT_BYTES:
+        wanted = f"give a name of at most {MAX_OUT_BYTES} bytes, as the receipt's name is longer"
+        raise typer.BadParameter(f"{out}: {wanted}", param_hint="--out")
+    folders = [os.path.realpath(folder) for folder in (photo, masks, out) if folder]
+    if batch and len(set(folders)) < len(folders):
         raise typer.BadParameter("keep photos, masks and results in folders of their own")
 
 
-def _jobs(photo: Path, mask: Path | None, masks: Path | None, out: Path) -> list[tuple[Path, Path]]:
-    """Photo and file to write. Masks and earlier results in the folder of photos are no photos."""
-    from overpaint.data.sources import find_images
+Problems = list[tuple[str, "ImageError"]]
+
+
+def _jobs(
+    photo: Path, mask: Path | None, masks: Path | None, out: Path
+) -> tuple[list[tuple[Path, Path]], Problems]:
+    """Photo and file to write, and what could not be searched.
+
+    Masks and earlier results in the folder of photos are no photos.
+    """
+    from overpaint.data.finding import find_photos
     from overpaint.errors import ImageError
+    from overpaint.inference.provenance import is_edited
     from overpaint.inference.report import names
 
-    if not photo.is_dir():
-        return [(photo, out)]
-    top = photo.resolve()
-    others = [p.resolve() for p in (mask, masks, out) if p and p.resolve().is_relative_to(top)]
-    found = find_images([photo])
-    photos = [p for p in found if not any(p.resolve().is_relative_to(o) for o in others)]
+    if not os.path.isdir(photo):
+        return [(photo, out)], []
+    top = Path(os.path.realpath(photo))
+    others = [Path(os.path.realpath(p)) for p in (mask, masks, out) if p]
+    others = [p for p in others if p.is_relative_to(top)]
+    search = find_photos([photo])
+    found = [
+        p
+        for p in search.photos
+        if not any(Path(os.path.realpath(p)).is_relative_to(other) for other in others)
+    ]
+    photos = [p for p in found if not is_edited(p)]
+    if edited := len(found) - len(photos):
+        search.passed_over["written by overpaint"] += edited
+    if search.words:
+        say(search.words, err=True)
+    if not photos:
+        if search.problems:
+            raise search.problems[0][1]
+        raise ImageError(f"{photo}: holds no photo but masks and results of overpaint")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ImageError(f"{out}: cannot be made ({error.strerror}); choose another") from error
-    return [(p, out / f"{name}.png") for p, name in zip(photos, names(photos), strict=True)]
+    jobs = [(p, _place(out, name, p)) for p, name in zip(photos, names(photos), strict=True)]
+    return jobs, search.problems
+
+
+def _place(folder: Path, name: str, photo: Path) -> Path:
+    """Where the result of a photo goes: under its own name where what is there is not another's."""
+    from overpaint.inference.report import unique_name
+
+    plain = folder / f"{name}.png"
+    taken = os.path.lexists(plain) or os.path.lexists(f"{plain}{RECEIPT}")
+    return folder / f"{unique_name(photo)}.png" if taken and not _is_of(plain, photo) else plain
+
+
+def _is_of(result: Path, photo: Path) -> bool:
+    """Whether the receipt beside a result is of this very photo."""
+    try:
+        receipt = json.loads(Path(f"{result}{RECEIPT}").read_bytes())
+        with photo.open("rb") as file:
+            return receipt["input"]["sha256"] == hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 class _Masks:
@@ -154,11 +217,15 @@ class _Masks:
 
     def __init__(self, photo: Path, masks: Path) -> None:
         """photo: the photo, or the folder of photos that `masks` is laid out like."""
-        from overpaint.data.sources import find_images
+        from overpaint.data.finding import find_photos
 
-        self._masks, self._top = masks, photo if photo.is_dir() else photo.parent
+        self._masks, self._top = masks, photo if os.path.isdir(photo) else photo.parent
         self._found: dict[Path, list[Path]] = {}
-        for path in find_images([masks]):
+        search = find_photos([masks], results=True)  # what `detect` finds may be filled
+        self.problems = search.problems
+        if self.problems and not search.photos:
+            raise self.problems[0][1]
+        for path in search.photos:
             self._found.setdefault(path.relative_to(masks).with_suffix(""), []).append(path)
 
     def of(self, photo: Path) -> Path:
@@ -218,14 +285,9 @@ def _record(done: "Inpainted") -> Record:
 
 def _print(record: Record) -> None:
     if "error" in record:
-        typer.echo(f"overpaint inpaint: {_printable(record['error'])}", err=True)
+        say(f"overpaint inpaint: {record['error']}", err=True)
         return
     lines = [f"{record['file']}: {record['words']}"]
     lines += [f"  note: {note}" for note in record["notes"]]
     lines += [f"  {record['out']}: marked as edited; receipt: {record['receipt']}"]
-    typer.echo(_printable("\n".join(lines)))
-
-
-def _printable(text: str) -> str:
-    """File names need not be valid Unicode; stdout must be."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    say(*lines)

@@ -1,12 +1,13 @@
 """`overpaint models`: the weights that are here, and the models that are known."""
 
-import json
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from overpaint.terminal import say, say_json
 
 if TYPE_CHECKING:
     from overpaint.registry import Entry
@@ -33,6 +34,8 @@ def models(
     """
     from overpaint.weights import list_records
 
+    if folder is not None and not folder.is_dir():
+        raise typer.BadParameter(f"{folder}: there is no such folder", param_hint="FOLDER")
     records = list_records(folder, imported=folder is None)
     lines = _models(records) if folder is None else ()  # each takes a moment
     if as_json:
@@ -41,10 +44,10 @@ def models(
             for record in records
         )
         for line in chain(weights, lines):
-            typer.echo(json.dumps(line, allow_nan=False))
+            say_json(line)
         return
     if not records:
-        typer.echo("no weights here", err=True)
+        say("no weights here", err=True)
     for record in records:
         _print(record.name, _of_weights(record))
     for line in lines:
@@ -131,6 +134,6 @@ def _how_to_get(line: Line) -> str:
 
 
 def _print(title: str, lines: dict[str, str]) -> None:
-    typer.echo(title)
+    say(title)
     for key, value in lines.items():
-        typer.echo(f"  {key:<11} {value}")
+        say(f"  {key:<11} {value}")

@@ -4,11 +4,12 @@ Exit codes: 0 every file was read and no check failed; 1 some could not be read,
 C2PA manifest does not hold; 2 the command was used wrongly. A file without a mark is no failure.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from overpaint.terminal import say, say_json
 
 
 def provenance(
@@ -37,19 +38,19 @@ def provenance(
         record = _examined(path, anchors)
         records.append(record)
         if as_json:
-            typer.echo(json.dumps(record, allow_nan=False))
+            say_json(record)
             continue
-        typer.echo(_printable(str(path)))
+        say(path)
         lines = [f"could not be read: {record['error']}"] if "error" in record else in_words(record)
         for line in lines:
-            typer.echo(f"  {_printable(line)}")
+            say(f"  {line}")
     if not as_json:
-        typer.echo(CAVEAT)
+        say(CAVEAT)
     unread = sum("error" in record for record in records)
     failed = sum(bool(record.get("failed")) for record in records)
     if unread or failed:
         found = f"{unread} of {len(records)} could not be read, in {failed} a check failed"
-        typer.echo(found, err=True)
+        say(found, err=True)
         raise typer.Exit(1)
 
 
@@ -70,8 +71,3 @@ def _examined(path: Path, anchors: str | None) -> dict[str, Any]:
         return examine(path, anchors)
     except (OverpaintError, OSError, MemoryError) as error:
         return {"file": str(path), "error": str(error) or type(error).__name__}
-
-
-def _printable(text: str) -> str:
-    """Marks are text of unknown origin: nothing in them may steer the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)

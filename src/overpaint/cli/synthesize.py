@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from overpaint.cli.progress import progress_bar
+from overpaint.terminal import progress, say
 
 if TYPE_CHECKING:
     from overpaint.data.sources import Part
@@ -71,8 +71,10 @@ def synthesize(
     from overpaint.data.sources import PhotoSource
 
     source = PhotoSource.from_paths(photos, part=cast("Part | None", part))
+    if source.passed_over:
+        say(source.passed_over, err=True)
     settings = _settings(config, bank, masks, size)
-    with progress_bar() as bar:
+    with progress() as bar:
         task = bar.add_task("", total=num)
         rows = library.synthesize(
             out,
@@ -84,11 +86,11 @@ def synthesize(
             workers=workers,
             progress=lambda done, _: bar.update(task, completed=done),
         )
-    typer.echo(f"{len(rows)} samples in {out}")
-    if problems := library.passed_over(rows):
+    say(f"{len(rows)} samples in {out}")
+    if problems := [*source.problems, *library.passed_over(rows)]:
         for problem in problems:
-            typer.echo(problem, err=True)
-        typer.echo(f"{len(problems)} photos could not be read; others took their place", err=True)
+            say(problem, err=True)
+        say(f"{len(problems)} could not be read; others took their place", err=True)
         raise typer.Exit(1)
 
 

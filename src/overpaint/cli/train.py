@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from overpaint.errors import OverpaintError, TrainingError
+from overpaint.terminal import say
 
 if TYPE_CHECKING:
     from overpaint.weights import WeightsRecord
@@ -151,11 +152,11 @@ def _errors_in_a_line() -> Iterator[None]:
     try:
         yield
     except OverpaintError as error:
-        typer.echo(f"overpaint train: {error}", err=True)
+        say(f"overpaint train: {error}", err=True)
         raise typer.Exit(1 if isinstance(error, TrainingError) else 2) from error
 
 
 def _say_what_came_of_it(record: "WeightsRecord | None") -> None:
     if record is not None:
         figures = ", ".join(f"{k} {v:.4g}" for k, v in record.validation.items())
-        typer.echo(f"{record.path}: {record.parameters} parameters; validation: {figures}")
+        say(f"{record.path}: {record.parameters} parameters; validation: {figures}")

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from overpaint.terminal import say
+
 app = typer.Typer(
     help="Import weights that the authors of a model published.", no_args_is_help=True
 )
@@ -54,8 +56,8 @@ def import_weights(
         "sha256": record.sha256,
         "where": str(record.path),
     }
-    typer.echo(f"imported {record.name}")
+    say(f"imported {record.name}")
     for key, value in lines.items():
-        typer.echo(f"  {key:<9} {value}")
+        say(f"  {key:<9} {value}")
     for note in done.notes:
-        typer.echo(f"  note: {note}")
+        say(f"  note: {note}")

@@ -1,10 +1,13 @@
-"""Where photos come from: files, folders, globs, list files, archives, fsspec addresses.
+"""Photos to train on and to measure with: those of the local disk, of archives and of addresses.
 
-- `find_images` is for commands that take photos on the local disk; `PhotoSource` is for training
-  and takes archives (.zip, .tar) and addresses (s3://, gs://, https://, ...) as well.
+- `overpaint.data.finding` looks for photos on the local disk; a `PhotoSource` takes archives (.zip,
+  .tar) and fsspec addresses (s3://, gs://, https://, ...) as well.
+- What is wrong with one path, line or member of an archive costs that one alone, and is kept in
+  `PhotoSource.problems` for the caller to tell.
 - `split` decides by a hash of names, never by position: a photo stays in its part when others
   come or go, on every machine. Copies of one photo under two names may land in two parts.
-- Hidden files and folders (a name that starts with a dot) are passed over.
+- Hidden files and folders (a name that starts with a dot) are passed over. In archives the content
+  decides where the suffix is not known; at addresses the suffix alone, as looking costs a request.
 - fsspec reads archives, too. A file system is opened once per process and thread, so that
   workers that were forked never share a file position.
 """
@@ -16,7 +19,7 @@ import hashlib
 import os
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
@@ -24,25 +27,23 @@ from typing import Any, Literal, TypeVar
 import fsspec
 import numpy as np
 
+from overpaint.data.finding import (
+    HEAD,
+    PHOTOS_END_IN,
+    Search,
+    is_picture,
+    result_mark,
+)
 from overpaint.decoding import check_num_bytes, pixel_limit
 from overpaint.errors import ConfigError, ImageError
 from overpaint.images import Photo, decode_image, image_suffixes, read_image
 
 Part = Literal["train", "validation", "test"]
 T = TypeVar("T", str, Path)
+S = TypeVar("S")
 
 _ARCHIVES = {".zip": "zip", ".tar": "tar"}
 _PARTS: dict[str, range] = {"train": range(8), "validation": range(8, 9), "test": range(9, 10)}
-
-
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Photos named by files, folders (searched to the bottom, sorted), globs and .txt lists.
-
-    A list file holds one path a line, relative to the list. A file that is named itself is taken
-    whatever its suffix; in folders and globs the suffix decides. Each photo comes once, in the
-    order given. Raises `ImageError` for a path that matches nothing.
-    """
-    return list(dict.fromkeys(p for path in _expand_lists(paths) for p in _find(path)))
 
 
 def split(paths: Iterable[T], part: Part, seed: int = 0) -> list[T]:
@@ -62,9 +63,18 @@ class PhotoSource:
     names: path or address of each photo; a member of an archive is "archive::member".
     """
 
-    def __init__(self, photos: Sequence[tuple[str, str, str]]) -> None:
+    def __init__(
+        self,
+        photos: Sequence[tuple[str, str, str]],
+        problems: Sequence[str] = (),
+        passed_over: str | None = None,
+    ) -> None:
         """photos: (name, address of the file system or "" for a local file, path in it)."""
         self._photos = tuple(photos)
+        self.problems = tuple(problems)
+        """What was asked for and could not be found or searched, one message each."""
+        self.passed_over = passed_over
+        """What was found and is no photo, in one line."""
 
     @classmethod
     def from_paths(
@@ -74,13 +84,20 @@ class PhotoSource:
         exclude: Iterable[str | Path] = (),
         seed: int = 0,
     ) -> PhotoSource:
-        """Collect photos from what `find_images` takes, archives and fsspec addresses.
+        """Collect photos from what `finding.find_photos` takes, archives and fsspec addresses.
 
         part, seed: see `split`; None takes all. exclude: photos to leave out, compared by the
         last two components of the path; a bare file name is left out in every folder. Raises
-        `ImageError` when a path matches nothing or no photo is left.
+        `ImageError` when no photo is found, or none is left.
         """
-        photos = {photo[0]: photo for path in _expand_lists(paths) for photo in _photos_in(path)}
+        search = Search()
+        photos = {
+            photo[0]: photo
+            for path, where in search.named(paths)
+            for photo in _photos_in(path, where, search)
+        }
+        if search.problems and not photos:
+            raise search.problems[0][1]
         kept = split(photos, part, seed) if part else list(photos)
         unwanted = {"/".join(_parts(str(path))[-2:]) for path in exclude}
         kept = [name for name in kept if not unwanted & {_key(name), _parts(name)[-1]}]
@@ -89,7 +106,8 @@ class PhotoSource:
                 f"none of the {len(photos)} photos is left (part: {part or 'all'}, after excluding "
                 f"{len(unwanted)} names); give more photos or another part"
             )
-        return cls([photos[name] for name in kept])
+        problems = [str(error) for _, error in search.problems]
+        return cls([photos[name] for name in kept], problems, search.words)
 
     @property
     def names(self) -> list[str]:
@@ -108,41 +126,13 @@ class PhotoSource:
         return self.photo(index).pixels
 
 
-def _expand_lists(paths: Iterable[str | Path]) -> Iterator[str]:
-    """The paths, with every list file replaced by its lines."""
-    for path in [paths] if isinstance(paths, str | Path) else paths:
-        text = str(path)
-        if "://" in text or not text.lower().endswith(".txt"):
-            yield text
-            continue
-        try:
-            lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ImageError(
-                f"{text}: the list cannot be read ({error}); save it as UTF-8"
-            ) from error
-        for line in filter(None, map(str.strip, lines)):
-            yield line if "://" in line else str(Path(text).parent / line)
+def _is_photo(relative: str) -> bool:
+    return PurePosixPath(relative).suffix.lower() in image_suffixes and not _is_hidden(relative)
 
 
-def _find(path: str) -> list[Path]:
-    place = Path(path)
-    if place.is_file():
-        return [place]
-    if place.is_dir():
-        found = [p for p in place.rglob("*") if _is_photo(p.relative_to(place)) and p.is_file()]
-    else:
-        matches = map(Path, glob.glob(path, recursive=True))  # noqa: PTH207 (takes absolute ones)
-        found = [p for p in matches if _is_photo(p.name) and p.is_file()]
-    if not found:
-        kind = "the folder holds no photo" if place.is_dir() else "no such file, folder or match"
-        raise ImageError(f"{path}: {kind}; photos end in {', '.join(sorted(image_suffixes))}")
-    return sorted(found, key=Path.as_posix)
-
-
-def _is_photo(relative: str | Path) -> bool:
-    path = PurePosixPath(str(relative).replace("\\", "/"))
-    return path.suffix.lower() in image_suffixes and not any(p.startswith(".") for p in path.parts)
+def _is_hidden(relative: str) -> bool:
+    path = PurePosixPath(relative.replace("\\", "/"))
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _parts(name: str) -> list[str]:
@@ -158,49 +148,84 @@ def _key(name: str) -> str:
 
 
 def _tenth(name: str, seed: int) -> int:
-    digest = hashlib.sha256(f"{seed}/{_key(name)}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{_key(name)}".encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") % 10
 
 
-def _photos_in(path: str) -> list[tuple[str, str, str]]:
+def _photos_in(path: str, where: str, search: Search) -> list[tuple[str, str, str]]:
     """(name, file system, path in it) of every photo that one path, archive or address names."""
-    if "://" in path:
-        return _photos_at(path)
-    if path.lower().endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
-        raise ImageError(
-            f"{path}: a compressed tar cannot be read at random; unpack it, or use .tar"
-        )
-    kind = _ARCHIVES.get(Path(path).suffix.lower())
-    if kind is None or Path(path).is_dir():
-        return [(str(found), "", str(found)) for found in _find(path)]
-    root = f"{kind}://::file://{Path(path).absolute().as_posix()}"
-    members = _list(path, root, "")
-    return [(f"{path}::{member}", root, member) for member in members]
+    try:
+        if "://" in path:
+            return _photos_at(path, search)
+        if path.lower().endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
+            raise ImageError(
+                f"{path}: a compressed tar cannot be read at random; unpack it, or use .tar"
+            )
+        kind = _ARCHIVES.get(Path(path).suffix.lower())
+        if kind is not None and not os.path.isdir(path):  # noqa: PTH112 (Path raises for some names)
+            return _members(path, kind, search)
+    except ImageError as error:
+        search.problems.append((path, ImageError(f"{error}{where}")))
+        return []
+    return [(str(found), "", str(found)) for found in search.look(path, where)]
 
 
-def _photos_at(address: str) -> list[tuple[str, str, str]]:
+def _members(archive: str, kind: str, search: Search) -> list[tuple[str, str, str]]:
+    """The photos in an archive; a member that cannot be looked into is a problem of its own."""
+    root = f"{kind}://::file://{Path(archive).absolute().as_posix()}"
+    photos = []
+    for member in _listed(archive, root, ""):
+        name, suffix = f"{archive}::{member}", PurePosixPath(member).suffix.lower()
+        if _is_hidden(member):
+            search.passed_over["hidden"] += 1
+            continue
+        try:
+            head = b"" if suffix in image_suffixes - {".png"} else _head(root, member)
+        except Exception as error:  # as for listing
+            search.problem(name, f"cannot be read ({error}); make the archive anew")
+            continue
+        if result_mark(head) is not None:
+            search.passed_over["written by overpaint"] += 1
+        elif suffix in image_suffixes or is_picture(head):
+            photos.append((name, root, member))
+        else:
+            search.without_picture[suffix] += 1
+    return _some(photos, archive)
+
+
+def _photos_at(address: str, search: Search) -> list[tuple[str, str, str]]:
     try:
         files, start = fsspec.core.url_to_fs(address)
     except (ImportError, ValueError) as error:
         raise ImageError(f"{address}: {error}; install the package that fsspec names") from error
     one = _is_photo(PurePosixPath(start).name) and not glob.has_magic(start)
-    found = [start] if one else _list(address, address, start)  # one is looked for when read
+    found = [start]  # looked for when read
+    if not one:
+        listed = _listed(address, address, start)
+        found = _some([path for path in listed if _is_photo(path.removeprefix(start))], address)
+        if others := len(listed) - len(found):
+            search.passed_over["hidden or without a photo's suffix"] += others
     return [(files.unstrip_protocol(path), address, path) for path in found]
 
 
-def _list(name: str, root: str, start: str) -> list[str]:
-    """Sorted photos below `start`, or matching it where it is a glob."""
+def _listed(name: str, root: str, start: str) -> list[str]:
+    """Sorted files below `start`, or matching it where it is a glob."""
     try:
         files = _file_system(root, os.getpid(), threading.get_ident())
-        found = map(str, files.glob(start) if glob.has_magic(start) else files.find(start))
+        return sorted(map(str, files.glob(start) if glob.has_magic(start) else files.find(start)))
     except Exception as error:  # every kind of storage has its own errors
         raise ImageError(f"{name}: cannot be listed ({error}); check name and access") from error
-    photos = sorted(path for path in found if _is_photo(path.removeprefix(start)))
+
+
+def _some(photos: list[S], name: str) -> list[S]:
     if not photos:
-        raise ImageError(
-            f"{name}: holds no photo; photos end in {', '.join(sorted(image_suffixes))}"
-        )
+        raise ImageError(f"{name}: holds no photo; {PHOTOS_END_IN}")
     return photos
+
+
+def _head(root: str, path: str) -> bytes:
+    with _file_system(root, os.getpid(), threading.get_ident()).open(path) as file:
+        return file.read(HEAD)
 
 
 def _fetch(name: str, root: str, path: str) -> bytes:

@@ -243,6 +243,9 @@ def calibrate_weights(
     # Short names, because the record travels and the folders of this machine do not.
     modules = {_short(name): module for name, module in load_bank(bank).items()}
     photos = PhotoSource.from_paths(paths, "validation", seed=0)
+    for line in (*photos.problems, photos.passed_over):
+        if line:
+            report(line)
     folders = ", ".join(sorted({Path(name).parent.name for name in photos.names}))
     data = (
         f"{len(photos)} photos, the validation split (seed 0) of {folders}; {variants} variants "

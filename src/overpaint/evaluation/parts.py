@@ -18,7 +18,7 @@ from torch import nn
 from overpaint.data.bank import HELD_OUT, load_bank
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import Sample, universal_test_set
-from overpaint.errors import WeightsError
+from overpaint.errors import ImageError, WeightsError
 from overpaint.evaluation.metrics import count, overlap, pixel_auc
 from overpaint.evaluation.rows import Picture, Row, Source, row, values_of
 from overpaint.inference.calibration import AREA, Judged
@@ -95,7 +95,10 @@ def photos_of_test_split(data: Path, seed: int = 0) -> PhotoSource:
     """The test split of photos/ and faces/ in a data folder; raises ImageError without any."""
     folders = [data / "photos", data / "faces"]
     found = [f for f in folders if f.is_dir()] or folders
-    return PhotoSource.from_paths(found, "test", seed=seed)
+    photos = PhotoSource.from_paths(found, "test", seed=seed)
+    if photos.problems:  # a figure of a part of the photos would be another figure
+        raise ImageError(photos.problems[0])
+    return photos
 
 
 Result = tuple[list[Row], list[Picture]]

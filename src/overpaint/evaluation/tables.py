@@ -21,6 +21,7 @@ from overpaint.errors import ConfigError, OverpaintError
 from overpaint.evaluation.metrics import EQUAL_PSNR
 from overpaint.evaluation.rows import Row, read_rows
 from overpaint.images import write_bytes
+from overpaint.terminal import say
 
 MARKER = re.compile(r"(<!-- table:(\S+)(?: (\S+))? -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
 NOTHING = "n/a"
@@ -319,10 +320,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if old != new and not options.check:
             write_bytes(options.file, new.encode())
     except (OSError, OverpaintError) as error:
-        print(f"{options.file}: {error}", file=sys.stderr)
+        say(f"{options.file}: {error}", err=True)
         return 1
     if options.check and old != new:
-        print(f"{options.file}: tables out of date; run without --check", file=sys.stderr)
+        say(f"{options.file}: tables out of date; run without --check", err=True)
         return 1
     return 0
 

@@ -8,12 +8,13 @@ The last one runs a network of the registry, with random weights, on noise of SI
 one run more comes first and does not count. Prints JSON: {"seconds": [...], "peak_mib": ...}.
 """
 
-import json
 import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from overpaint.terminal import say_json
 
 
 def peak_mib() -> float:
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run the job that is named first, and print what it took."""
     jobs = {"detect": detect, "inpaint": inpaint, "network": network}
     seconds = jobs[arguments[0]](*arguments[1:])
-    print(json.dumps({"seconds": seconds, "peak_mib": peak_mib()}))
+    say_json({"seconds": seconds, "peak_mib": peak_mib()})
 
 
 if __name__ == "__main__":

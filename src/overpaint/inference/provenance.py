@@ -21,7 +21,7 @@ from overpaint.inference.marking import MANIFESTS, RECEIPT
 from overpaint.inference.metadata import read_xmp
 from overpaint.inference.xmp import COMPOSITE, read_mark
 
-__all__ = ["CAVEAT", "Signer", "examine", "in_words", "signer_from"]
+__all__ = ["CAVEAT", "Signer", "examine", "in_words", "is_edited", "signer_from"]
 
 CAVEAT = (
     "Marks can be removed, and an unsigned one can be forged. A file without a mark is not shown "
@@ -56,6 +56,15 @@ def examine(path: str | Path, anchors: str | None = None) -> Record:
         "c2pa": c2pa,
         "failed": failed,
     }
+
+
+def is_edited(path: str | Path) -> bool:
+    """Whether a picture says that overpaint filled something in; False where it cannot be read."""
+    try:
+        _, packet = read_xmp(read_bytes(Path(path), pixel_limit(None)), path)
+        return (read_mark(packet).tool or "").startswith("overpaint ")
+    except (OverpaintError, ValueError):
+        return False
 
 
 def in_words(record: Record) -> list[str]:

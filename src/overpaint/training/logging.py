@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from overpaint.errors import TrainingError
+from overpaint.terminal import console, say
 
 
 class RunLog:
@@ -25,7 +25,7 @@ class RunLog:
     def __init__(self, out: Path, step: int, *, enabled: bool = True) -> None:
         """step: where the run begins or resumes; what was logged after it is taken back."""
         self.out, self.step, self.enabled = out, step, enabled
-        self.console = Console(stderr=True, quiet=not enabled)
+        self.console = console(err=True, quiet=not enabled)
         self.writer: Any = None
 
     def __enter__(self) -> "RunLog":
@@ -48,7 +48,7 @@ class RunLog:
             self.writer.close()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        say(text, above=self.console)
 
     def scalars(self, step: int, values: dict[str, float], *, show: bool = False) -> None:
         """One row; a value that is not finite becomes null, as JSON has no NaN."""

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import Pairs
 from overpaint.origin import current_commit
+from overpaint.terminal import console, say
 from overpaint.training.autoencoder import ARCHITECTURE, AutoencoderRun, AutoencoderTask
 from overpaint.training.checkpoint import load_checkpoint
 from overpaint.training.config import config_hash
@@ -130,6 +130,9 @@ def describe(photos: PhotoSource) -> str:
 
 def _split(photos: Sequence[str], exclude: Collection[str]) -> tuple[PhotoSource, PhotoSource]:
     train = PhotoSource.from_paths(photos, part="train", exclude=exclude)
+    for line in (*train.problems, train.passed_over):
+        if line:
+            say(line, err=True)
     return train, PhotoSource.from_paths(photos, part="validation", exclude=exclude)
 
 
@@ -140,7 +143,7 @@ def _cached_pairs(
     if not processes.is_main:
         processes.barrier()
         return make_pairs(run, photos, assets, cache)
-    with Progress(console=Console(stderr=True), disable=not run.cache.num) as bar:
+    with Progress(console=console(err=True), disable=not run.cache.num) as bar:
         line = bar.add_task("reconstructions")
         pairs = make_pairs(
             run,

@@ -1,0 +1,328 @@
+"""Photos on the local disk: what files, folders, globs and list files name, and what is left out.
+
+- Whatever is named and cannot be searched or is not there is a problem of its own, and costs no
+  other path: one line of a list, one glob, one folder without permission.
+- In folders and globs the suffix decides, and where it is not known the content: the first bytes of
+  a file say whether it holds a picture, also one of a kind that cannot be read (JPEG 2000, camera
+  raw), which the reader then refuses by name. All else is counted, nothing is left out in silence.
+- Pictures that overpaint wrote as findings (heatmaps, masks, overlays) are no photos. A text chunk
+  in them says so (`result_mark`), not their names.
+- Links to folders are followed, after the folders that are really there, and each folder is
+  searched once: so links in a circle end, and a photo goes by the name of its real place.
+- A photo comes once, however many paths lead to it.
+- Pipes, sockets and devices are never opened.
+- `os.path` and not `pathlib`: it raises for no name, and a folder may hold a million of them.
+"""
+# ruff: noqa: PTH112, PTH113, PTH114, PTH116, PTH118
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from overpaint.errors import ImageError
+from overpaint.images import image_suffixes
+
+MARK = "overpaint"
+"""Keyword of the PNG text chunk, the first after the header, in every picture of findings."""
+
+HEAD = 256
+"""Bytes from the start of a file that tell what it holds."""
+
+PHOTOS_END_IN = f"photos end in {', '.join(sorted(image_suffixes))}"
+
+# Public signatures of picture formats; those of camera raw that are no TIFF, too.
+_SIGNATURES = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a"),
+    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"II\xbc\x01"),  # TIFF, BigTIFF, JPEG XR
+    *(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),  # JPEG 2000
+    *(b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a"),  # JPEG XL
+    *(b"8BPS", b"v/1\x01", b"qoif"),  # Photoshop, OpenEXR, QOI
+    *(b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM"),
+)
+_BRANDS = re.compile(rb"....ftyp(avi[fs]|hei[cmsx]|hev[cmsx]|m[is]f1|crx )", re.DOTALL)
+_WEBP = re.compile(rb"RIFF....WEBP", re.DOTALL)
+_BMP = re.compile(rb"BM....\0{4}....[\x0c\x28\x34\x38\x40\x6c\x7c]\0{3}", re.DOTALL)
+_NETPBM = re.compile(rb"P[1-7]\s+(\d|#)|P7\nWIDTH|P[Ff]\n")
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a file that starts with these bytes (32 suffice) holds a picture, readable or not."""
+    patterns = (_BRANDS, _WEBP, _BMP, _NETPBM)
+    return head.startswith(_SIGNATURES) or any(pattern.match(head) for pattern in patterns)
+
+
+def result_mark(head: bytes) -> str | None:
+    """What the text chunk of a picture of findings says; None for every other file.
+
+    head: the first `HEAD` bytes of the file.
+    """
+    # Signature 8 bytes; header chunk 25; then length 4, type 4, keyword, zero, text (PNG, 11.3.3).
+    start = f"tEXt{MARK}\0".encode()
+    if head[:8] != b"\x89PNG\r\n\x1a\n" or not head.startswith(start, 37):
+        return None
+    length = int.from_bytes(head[33:37], "big")
+    return head[41 : 41 + length].partition(b"\0")[2].decode("latin-1")
+
+
+def read_head(path: str | Path) -> bytes:
+    """The first `HEAD` bytes of a regular file, b"" of anything else; raises OSError."""
+    # A name may change hands after it was looked at: opening a pipe would wait for its writer.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    number = os.open(path, flags)
+    try:
+        return os.read(number, HEAD) if stat.S_ISREG(os.fstat(number).st_mode) else b""
+    finally:
+        os.close(number)
+
+
+@dataclass(slots=True)
+class Search:
+    """Looks for photos, and keeps count of all else. Paths are looked for in the order given."""
+
+    results: bool = False
+    """Whether pictures of findings count as photos."""
+    problems: list[tuple[str, ImageError]] = field(default_factory=list)
+    """What could not be found or searched: the path, and why."""
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """What is no photo: the kind, and how many."""
+    without_picture: Counter[str] = field(default_factory=Counter)
+    """Files that hold no picture: the suffix, and how many."""
+    _photos: dict[str, Path] = field(default_factory=dict)
+    """By their real paths."""
+    _real: dict[str, str] = field(default_factory=dict)
+    """Real paths of folders."""
+    _num_seen: int = 0
+
+    @property
+    def photos(self) -> list[Path]:
+        return list(self._photos.values())
+
+    @property
+    def words(self) -> str | None:
+        """What was passed over, in one line; None when nothing was."""
+        num = self.passed_over.total() + self.without_picture.total()
+        if not num:
+            return None
+        said = [f"{n} {kind}" for kind, n in sorted(self.passed_over.items())]
+        if suffixes := self.without_picture.most_common(6):
+            usual = [f"{n} {suffix or 'without suffix'}" for suffix, n in suffixes[:5]]
+            usual += ["others"] if len(suffixes) > 5 else []
+            said.insert(0, f"{self.without_picture.total()} no picture ({', '.join(usual)})")
+        return f"{num} file{'' if num == 1 else 's'} passed over: {', '.join(said)}"
+
+    def problem(self, path: str | Path, reason: str, where: str = "") -> None:
+        self.problems.append((str(path), ImageError(f"{path}: {reason}{where}")))
+
+    def named(self, paths: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
+        """The paths, with every list file replaced by its lines; and where each is named."""
+        for path in [paths] if isinstance(paths, str | Path) else paths:
+            text = str(path)
+            if "://" in text or not text.lower().endswith(".txt") or _holds_a_picture(text):
+                yield text, ""
+            else:
+                yield from self._lines(text)
+
+    def _lines(self, listing: str) -> Iterator[tuple[str, str]]:
+        try:
+            if not stat.S_ISREG(os.stat(listing).st_mode):
+                raise OSError("this is no file")
+            data = Path(listing).read_bytes().removeprefix(b"\xef\xbb\xbf")
+        except (OSError, ValueError) as error:
+            self.problem(listing, f"the list cannot be read ({reason_of(error)})")
+            return
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            self.problem(listing, "the list cannot be read (UTF-16); save it as UTF-8")
+            return
+        for number, line in enumerate(data.splitlines(), start=1):
+            if not (line := line.strip()):
+                continue
+            try:
+                text, remedy = line.decode(), ""
+            except UnicodeDecodeError:  # perhaps the very bytes of a name
+                text, remedy = os.fsdecode(line), "; save the list as UTF-8"
+            where = f" ({listing}, line {number}{remedy})"
+            yield (text if "://" in text else str(Path(listing).parent / text)), where
+
+    def look(self, path: str, where: str = "") -> list[Path]:
+        """The photos that one path names and none before did; where: for its problems."""
+        before = len(self._photos), len(self.problems), self._num_seen
+        try:
+            mode = os.stat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            if glob.has_magic(path) and not os.path.lexists(path):
+                self._search_glob(path, where)
+                missing = "no match"
+            else:
+                is_link = os.path.islink(path)
+                missing = "a link to nothing" if is_link else "no such file, folder or match"
+        except (OSError, ValueError) as error:
+            self.problem(path, f"cannot be read ({reason_of(error)}); check name and access", where)
+            return []
+        else:
+            missing = "the folder holds no photo"
+            if stat.S_ISDIR(mode):
+                self._search_folder(path)
+            else:  # named itself, so taken whatever it holds: the reader says what is wrong
+                self._add(path)
+        if (len(self.problems), self._num_seen) == before[1:]:
+            self.problem(path, f"{missing}; {PHOTOS_END_IN}", where)
+        return self.photos[before[0] :]
+
+    def _search_folder(self, top: str) -> None:
+        found: list[str] = []
+        for _, entries in self._walk(top):
+            for entry in entries:
+                if entry.name.startswith("."):
+                    self.passed_over["hidden"] += 1
+                elif not _is_folder(entry) and self._is_photo(entry.path):
+                    found.append(entry.path)
+        for path in sorted(found):
+            self._add(path)
+
+    def _search_glob(self, pattern: str, where: str) -> None:
+        anchor, *parts = ["", *Path(pattern).parts]
+        if Path(pattern).anchor:
+            anchor, *parts = parts
+        found: list[str] = []
+        for path in dict.fromkeys(self._matches(anchor or ".", parts)):
+            if os.path.isdir(path):
+                self.passed_over["folders matched by a glob"] += 1
+            elif self._is_photo(path):
+                found.append(path)
+        for path in sorted(found):
+            self._add(path)
+
+    def _matches(self, folder: str, parts: list[str]) -> Iterator[str]:
+        """What matches a glob below a folder; Python's own goes round in circles of links."""
+        part, *rest = parts
+        if part == "**":
+            for below, entries in self._walk(folder):
+                if rest:
+                    yield from self._matches(below, rest)
+                else:
+                    plain = (e for e in entries if not _is_folder(e) and e.name[:1] != ".")
+                    yield from (entry.path for entry in plain)
+        elif not glob.has_magic(part):
+            path = os.path.join(folder, part)
+            if rest and os.path.isdir(path):
+                yield from self._matches(path, rest)
+            elif not rest and os.path.lexists(path):
+                yield path
+        else:
+            for entry in self._entries(folder):
+                hidden = entry.name.startswith(".") and not part.startswith(".")
+                if hidden or not fnmatch.fnmatch(entry.name, part):
+                    continue
+                if not rest:
+                    yield entry.path
+                elif _is_folder(entry):
+                    yield from self._matches(entry.path, rest)
+
+    def _walk(self, top: str) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+        """Every folder from `top` down but hidden ones, each once, with what lies in it."""
+        folders, links, done = [top], [], set()
+        while folders or links:
+            folder = folders.pop() if folders else links.pop(0)
+            real = self._real_folder(folder)
+            if real in done:
+                self.passed_over["links to folders that were searched"] += 1
+                continue
+            done.add(real)
+            entries = self._entries(folder)
+            yield folder, entries
+            for entry in entries:
+                if not entry.name.startswith(".") and _is_folder(entry):
+                    (links if entry.is_symlink() else folders).append(entry.path)
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder) as found:
+                return sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            reason = f"the folder cannot be searched ({reason_of(error)}); change its access rights"
+            self.problem(folder, reason)
+            return []
+
+    def _is_photo(self, path: str) -> bool:
+        """Whether a file that was found, and not named, is to be read as a photo."""
+        suffix = Path(path).suffix.lower()
+        known = suffix in image_suffixes
+        try:
+            mode = os.stat(path).st_mode
+            plain = stat.S_ISREG(mode)
+            head = read_head(path) if plain and (not known or suffix == ".png") else b""
+        except OSError as error:
+            # What is named as a photo is left to the reader, to say the same of every one.
+            if not known:
+                self.problem(path, f"cannot be read ({reason_of(error)}); change its access rights")
+            return known
+        if not plain and not known:
+            self.passed_over["devices, pipes or sockets"] += 1
+            return False
+        if not self.results and result_mark(head) is not None:
+            self.passed_over["written by overpaint"] += 1
+            return False
+        if known or is_picture(head):
+            return True
+        self.without_picture[suffix] += 1
+        return False
+
+    def _add(self, path: str) -> None:
+        self._num_seen += 1
+        found, real = Path(path), self._real_path(path)
+        if self._photos.setdefault(real, found) != found:
+            self.passed_over["photos named twice"] += 1
+
+    def _real_path(self, path: str) -> str:
+        if os.path.islink(path):
+            return os.path.realpath(path)
+        folder, name = os.path.split(path)
+        if name in ("", ".", ".."):
+            return os.path.realpath(path)
+        return os.path.join(self._real_folder(folder), name)
+
+    def _real_folder(self, folder: str) -> str:
+        """Looked up once, as a folder may hold a million photos."""
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder)
+        return self._real[folder]
+
+
+def find_photos(paths: Iterable[str | Path], *, results: bool = False) -> Search:
+    """Photos named by files, folders (searched to the bottom, sorted), globs and .txt lists.
+
+    A list file holds one path a line, relative to the list. A file that is named itself is taken
+    whatever its suffix and content. Nothing is raised: what is wrong with a path is in `problems`,
+    and what is no photo is counted in `passed_over`. results: take pictures of findings as well.
+    """
+    search = Search(results)
+    for path, where in search.named(paths):
+        search.look(path, where)
+    return search
+
+
+def reason_of(error: Exception) -> str:
+    """What the system says, without number and name of the file."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _holds_a_picture(path: str) -> bool:
+    try:
+        return os.path.isfile(path) and is_picture(read_head(path))
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,160 @@
+"""All that the commands print: the one way out, and the one filter on it.
+
+- File names and the text inside pictures come from strangers. Escape sequences could rewrite what
+  a terminal shows, a line feed could fake a line, and marks for right-to-left text could reverse
+  an extension. So `printable` spells out what is no visible character, also in pipes and logs.
+- `say` prints whole lines; nothing in a line can begin another one.
+- `guard` puts the same filter in front of the streams, for what libraries print: wrong use,
+  warnings, tracebacks. Only `console`, whose control sequences are its own, goes around it.
+- What a stream cannot encode is spelled out as well, and never an error.
+- JSON goes out as ASCII, in which every name is whole: a byte of a name that is no UTF-8 is one of
+  \\udc80 to \\udcff, as Python has it (PEP 383).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import sys
+import unicodedata
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress, ProgressColumn
+
+_JOINERS = "\u200c\u200d"  # Persian and some emoji are not written without them
+# All but ASCII and Latin-1 letters has to be looked up.
+_SUSPECT = re.compile(r"[^ -~\u00a1-\u00ac\u00ae-\u024f]")
+
+
+def printable(text: object) -> str:
+    """As text in one line, in which all that is not visible is spelled out: "\\x1b", "\\u202e"."""
+    return _SUSPECT.sub(lambda match: _spelled(match[0]), str(text))
+
+
+def _spelled(char: str) -> str:
+    if char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs":
+        return char
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"  # the byte of the file name
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def say(*lines: object, err: bool = False, above: Console | None = None) -> None:
+    """Print lines to stdout, or to stderr; above: a console whose bar they are to be printed over.
+
+    Raises `BrokenPipeError` when nobody reads any more.
+    """
+    if above is not None:
+        for line in lines:
+            above.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+        return
+    stream = sys.stderr if err else sys.stdout
+    if stream is None:  # a program without a console
+        return
+    text = "".join(f"{printable(line)}\n" for line in lines)
+    stream.write(_encodable(text, stream))
+    stream.flush()
+
+
+def say_json(record: Mapping[str, Any]) -> None:
+    """Print one JSON object as a line of ASCII."""
+    say(json.dumps(record, allow_nan=False))
+
+
+def show(renderable: RenderableType) -> None:
+    """Print a table of rich to stdout; its cells are to be `printable`."""
+    console().print(renderable)
+
+
+def console(*, err: bool = False, quiet: bool = False) -> Console:
+    """A console of rich, for bars and tables. Text that goes to it has to be `printable`."""
+    from rich.console import Console
+
+    stream = sys.stderr if err else sys.stdout
+    return Console(
+        file=getattr(stream, "unfiltered", stream), quiet=quiet, highlight=False, markup=False
+    )
+
+
+def progress(*columns: str | ProgressColumn) -> Progress:
+    """A bar on stderr where that is a terminal, to be entered with `with`; otherwise nothing."""
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
+
+    screen = console(err=True)
+    usual = (
+        SpinnerColumn("line"),  # ASCII
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(
+        *(columns or usual),
+        console=screen,
+        transient=True,
+        redirect_stdout=False,  # or records would be sent to stderr
+        redirect_stderr=False,
+        disable=not screen.is_terminal,
+    )
+
+
+def guard() -> None:
+    """Filter all that this process prints from now on."""
+    sys.stdout, sys.stderr = _guarded(sys.stdout), _guarded(sys.stderr)
+
+
+def _guarded(stream: TextIO | None) -> Any:
+    if stream is None or isinstance(stream, _Filtered):
+        return stream
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # for the console
+    return _Filtered(stream)
+
+
+class _Filtered(io.TextIOBase):
+    """A text stream that spells out what is not visible, but for line feeds and tabs.
+
+    It has no `buffer`, through which bytes would pass it by.
+    """
+
+    def __init__(self, unfiltered: TextIO) -> None:
+        self.unfiltered = unfiltered
+
+    def write(self, text: str, /) -> int:
+        lines = ("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+        self.unfiltered.write(_encodable("\n".join(lines), self.unfiltered))
+        return len(text)
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.unfiltered.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return self.unfiltered.errors
+
+    def flush(self) -> None:
+        self.unfiltered.flush()
+
+    def fileno(self) -> int:
+        return self.unfiltered.fileno()
+
+    def isatty(self) -> bool:
+        return self.unfiltered.isatty()
+
+    def writable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing: Python closes the streams itself."""
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    with contextlib.suppress(LookupError):
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+    return text
