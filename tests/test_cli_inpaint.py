@@ -89,7 +89,8 @@ class TestOnePhoto:
         assert record["fraction"] == 0.125
         assert record["weights_sha256"] is None
         receipt = json.loads(Path(record["receipt"]).read_text())
-        assert receipt["parameters"] == {"working_size": 64, "invert_mask": False}
+        how = {"working_size": 64, "invert_mask": False, "dilate": 0, "flatten": None}
+        assert receipt["parameters"] == how
 
     def test_inverted(self) -> None:
         photo = put_photo("p.png")
