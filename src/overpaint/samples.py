@@ -32,7 +32,7 @@ from overpaint.decoding import (
 )
 from overpaint.errors import ImageError
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR = 258, 262, 284
 _GREY, _GREY_ALPHA = 0, 4  # PNG's colour types
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
@@ -44,7 +44,7 @@ class Samples:
     """A photo's samples, upright.
 
     values: uint8 or uint16 (h, w, c); c is 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
-    bits: of which the values make use, 8, or 10 to 16 in uint16. notes: what was converted.
+    bits: of which the values make use, 8, or 8 to 16 in uint16. notes: what was converted.
     """
 
     values: np.ndarray
@@ -156,14 +156,14 @@ def decode_samples(data: bytes, photo: Photo) -> Samples:
 def _in_range(samples: Samples, photo: Photo) -> Samples:
     """With the number of bits by which the samples show the photo."""
     hidden = samples.hidden
-    for bits in (16, 14, 12, 10) if samples.bits == 16 else (8,):
+    for bits in range(16, 7, -1) if samples.bits == 16 else (8,):
         if samples.values.shape[:2] != photo.pixels.shape[:2] or samples.values.max() >> bits:
             continue
         found = replace(samples, bits=bits)
         apart = np.abs(found.pixels.astype(np.int16) - photo.pixels).max(axis=2)
         if hidden is not None:
             apart = apart[~hidden]  # a reader may do with these what it likes
-        if apart.size == 0 or apart.max() <= (bits > 8):  # by rounding
+        if apart.size == 0 or apart.max() <= (samples.bits > 8):  # by rounding
             return found
     remedy = "save it as PNG of 8 or 16 bit"
     raise ImageError(f"{photo.path}: its samples cannot be kept as they are stored; {remedy}")
@@ -233,7 +233,12 @@ def _tiff_of_16_bit(data: bytes, path: Path) -> np.ndarray | None:
     if image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint16)
         return _channels(65535 - values if image.tag_v2.get(_PHOTOMETRIC) == 0 else values)
-    return _both_bytes(data, path) if image.mode in ("RGB", "RGBA") else None
+    if image.mode not in ("RGB", "RGBA"):
+        return None
+    if image.tag_v2.get(_PLANAR) == 2:
+        reason = "a TIFF of 16 bit with a plane for each colour, of which 8 bit are read"
+        raise ImageError(f"{path}: {reason}; save it interleaved")
+    return _both_bytes(data, path)
 
 
 def _both_bytes(data: bytes, path: Path) -> np.ndarray:

@@ -107,12 +107,12 @@ def fitted(samples: Samples, out: Path, flatten: str | None = None) -> tuple[Sam
             ".png, .tif, .webp or .avif, or lay them on a colour with --flatten white "
             '(flatten="white")'
         )
-    if samples.bits > 8 and not form.deep:
+    if samples.values.dtype == np.uint16 and not form.deep:
         notes.append(f"{samples.bits} bit reduced to 8, as {form.name} holds no more here")
         eight = (samples.values >> (samples.bits - 8)).astype(np.uint8)
         samples = replace(samples, values=eight, bits=8)
     # Hardly anybody reads a TIFF of grey and alpha with 16 bit.
-    odd = form is _TIFF and samples.bits > 8 and samples.alpha is not None
+    odd = form is _TIFF and samples.values.dtype == np.uint16 and samples.alpha is not None
     if samples.num_colours == 1 and (odd or not form.grey):
         notes.append("grey written as equal red, green and blue: write .png to keep one channel")
         order = [0, 0, 0] if samples.alpha is None else [0, 0, 0, 1]
@@ -128,12 +128,12 @@ def encode(
     samples: upright, as `fitted` gave them. packet: XMP.
     """
     kept, notes = _fitting(samples, form, kept)
-    trial = _written(np.zeros_like(samples.values[:1, :1]), form, kept, packet, [])
+    trial = _written(replace(samples, values=samples.values[:1, :1]), form, kept, packet, [])
     orientation = orientation_of(trial)
     if orientation != kept.orientation:
         notes.append("stored upright, as the EXIF orientation could not be kept")
     turn = {6: 8, 8: 6}.get(orientation, orientation)
-    stored = np.ascontiguousarray(upright(samples.values, turn))
+    stored = replace(samples, values=np.ascontiguousarray(upright(samples.values, turn)))
     return _written(stored, form, kept, packet, notes), notes
 
 
@@ -147,6 +147,9 @@ def _fitting(samples: Samples, form: Format, kept: Metadata) -> tuple[Metadata, 
             pixels = "grey" if samples.num_colours == 1 else "RGB"
             notes.append(f"colour profile of {name} left out: the pixels are {pixels}")
             kept = replace(kept, profile=None)
+    if form is _PNG and samples.bits < 16 and samples.values.dtype == np.uint16:
+        used = bytes([samples.bits] * samples.values.shape[2])
+        kept = replace(kept, chunks=(*kept.chunks, (b"sBIT", used)))
     names = [name.decode() for name, _ in kept.chunks if name != b"sRGB"]
     if names and not form.chunks:
         reason = f"{form.name} has no place for it, so colours may look different; write .png"
@@ -159,10 +162,11 @@ def _fitting(samples: Samples, form: Format, kept: Metadata) -> tuple[Metadata, 
 
 
 def _written(
-    stored: np.ndarray, form: Format, kept: Metadata, packet: bytes, notes: list[str]
+    samples: Samples, form: Format, kept: Metadata, packet: bytes, notes: list[str]
 ) -> bytes:
     if form is _TIFF:
-        return _tiff(stored, kept, packet, notes)
+        return _tiff(samples, kept, packet, notes)
+    stored = samples.values
     how: dict[str, Any] = {"format": form.name}
     how |= {"exif": kept.exif} if kept.exif else {}
     how |= {"icc_profile": kept.profile} if kept.profile else {}
@@ -260,7 +264,8 @@ def _filtered(stored: np.ndarray) -> Iterator[bytes]:
         yield np.concatenate([best.astype(np.uint8)[:, None], chosen], axis=1).tobytes()
 
 
-def _tiff(stored: np.ndarray, kept: Metadata, packet: bytes, notes: list[str]) -> bytes:
+def _tiff(samples: Samples, kept: Metadata, packet: bytes, notes: list[str]) -> bytes:
+    stored = samples.values
     height, width, count = stored.shape
     little = sys.byteorder == "little"
     tags = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0" if little else b"MM\0*\0\0\0\0")
@@ -270,13 +275,15 @@ def _tiff(stored: np.ndarray, kept: Metadata, packet: bytes, notes: list[str]) -
         tags.tobytes()
     except Exception as error:  # what a camera wrote need not be what its type says
         notes.append(f"EXIF left out, as a TIFF cannot hold it ({error})")
-        return _tiff(stored, replace(kept, exif=None), packet, notes)
+        return _tiff(samples, replace(kept, exif=None), packet, notes)
     differences = stored.copy()
     differences[:, 1:] -= stored[:, :-1]  # modulo the type's range, as predictor 2 is defined
     strip = zlib.compress(differences.tobytes(), 6)
     tags[256], tags[257], tags[258] = width, height, (stored.dtype.itemsize * 8,) * count
     tags[259], tags[262], tags[317] = 8, 2 if count >= 3 else 1, 2  # Deflate; RGB or grey
     tags[273], tags[277], tags[278], tags[279] = 0, count, height, len(strip)
+    if samples.bits < stored.dtype.itemsize * 8:
+        tags[281] = (samples.opaque,) * count  # MaxSampleValue: what is white
     if count in (2, 4):
         tags[338] = 2  # alpha that the colours are not multiplied with
     if kept.dpi:
