@@ -7,21 +7,27 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from overpaint.inference.encoding import fitted
 from overpaint.inference.marking import read_source, write_edited
 
 
 def edited(source: Path, out: Path, **changes: Any) -> tuple[np.ndarray, dict[str, Any]]:
-    """Write `source` with a grey square; returns the pixels asked for and the receipt."""
+    """Write `source` with a grey square; returns the RGB pixels asked for and the receipt."""
     photo = read_source(source)
-    pixels = photo.photo.pixels.copy()
-    pixels[2:8, 3:12] = 127
+    samples, notes = fitted(photo.samples, out)
+    hole = np.zeros(samples.values.shape[:2], np.uint8)
+    hole[2:8, 3:12] = 1
+    grey = np.full((*hole.shape, 3), 127, np.uint8)
+    samples = samples.filled(grey, hole, grey=False)
     how = {
+        "hole": hole,
+        "notes": notes,
         "mask_sha256": "0" * 64,
         "model": "telea",
         "weights_sha256": None,
         "parameters": {"r": 3},
     }
-    return pixels, write_edited(out, pixels, photo, **(how | changes))
+    return samples.pixels, write_edited(out, samples, photo, **(how | changes))
 
 
 def jpeg(pixels: np.ndarray, **how: Any) -> bytes:

@@ -89,7 +89,8 @@ class TestOnePhoto:
         assert record["fraction"] == 0.125
         assert record["weights_sha256"] is None
         receipt = json.loads(Path(record["receipt"]).read_text())
-        assert receipt["parameters"] == {"working_size": 64, "invert_mask": False}
+        how = {"working_size": 64, "invert_mask": False, "dilate": 0, "flatten": None}
+        assert receipt["parameters"] == how
 
     def test_inverted(self) -> None:
         photo = put_photo("p.png")
@@ -98,6 +99,32 @@ class TestOnePhoto:
         assert "87.5 % of the photo" in result.stdout
         assert "note: mask inverted" in result.stdout
         assert not changed("out.png", photo)[HOLE].any()
+
+    def test_the_hole_grows_as_asked_and_it_is_said(self) -> None:
+        photo = put_photo("p.png")
+        put_mask("m.png")
+        arguments = ("p.png", "m.png", "-o", "out.png", "--dilate", 3)
+        (record,) = records(inpaint(*arguments, "--json"))
+        assert record["dilate"] == 3
+        assert record["fraction"] > 0.125
+        assert "hole grown by 3 pixels; the fill fades out over the outer 1" in record["notes"]
+        difference = changed("out.png", photo)
+        assert difference[18:42, 28:62].mean() > 0.9
+        difference[17:43, 27:63] = False
+        assert not difference.any()
+
+    def test_transparency_is_refused_for_a_jpeg_unless_it_is_laid_on_a_colour(self) -> None:
+        image = Image.fromarray(textured(60, 80, seed=0))
+        image.putalpha(Image.fromarray(np.tile(np.arange(80, dtype=np.uint8) * 3, (60, 1))))
+        image.save("p.png")
+        put_mask("m.png")
+        refused = inpaint("p.png", "m.png", "-o", "out.jpg")
+        assert refused.exit_code == 1
+        assert "--flatten white" in refused.stderr
+        assert not Path("out.jpg").exists()
+        assert inpaint("p.png", "m.png", "-o", "out.jpg", "--flatten", "white").exit_code == 0
+        assert (read_image("out.jpg").pixels[:, 0] > 240).all()
+        assert inpaint("p.png", "m.png", "-o", "out.png", "--flatten", "no").exit_code == 2
 
     def test_the_mask_may_lie_in_a_folder_of_masks(self) -> None:
         put_photo("a/p.png")

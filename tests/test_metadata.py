@@ -4,13 +4,19 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
+import deep_pictures
 from edited_pictures import edited, jpeg, packet
 from handmade import png_chunk
 from overpaint.images import decode_image, read_image
-from overpaint.inference.containers import has_manifest, manifest_store
+from overpaint.inference.containers import behind_jpeg, has_manifest, manifest_store, png_chunks
 from overpaint.inference.exif import without_pictures
+from overpaint.inference.metadata import read_xmp
+
+
+def srgb() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def tiff_block(order: str, thumbnail: bytes, note: bytes, orientation: int = 6) -> bytes:
@@ -175,3 +181,130 @@ class TestC2paOfTheSource:
             for size in [*range(200), *range(200, len(data), 97)]:
                 assert manifest_store(data[:size]) in (None, self.STORE)
             assert manifest_store(data) == self.STORE
+
+
+class TestEveryFormat:
+    @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".jpg", ".avif"])
+    @pytest.mark.parametrize("orientation", [1, 6, 7])
+    def test_exif_profile_xmp_and_orientation_are_kept(
+        self, tmp_path, picture, suffix, orientation
+    ):
+        exif, profile = Image.Exif(), srgb()
+        exif[0x10F], exif[0x112], exif[0x132] = "Maker", orientation, "2020:01:02 03:04:05"
+        exif.get_ifd(ExifTags.IFD.Exif).update({0x829A: 0.125, 0x9003: "2020:01:02 03:04:05"})
+        exif.get_ifd(ExifTags.IFD.GPSInfo).update({1: "N", 2: (52.0, 31.0, 12.0)})
+        how = {"exif": exif.tobytes(), "icc_profile": profile, "xmp": packet("<dc:a>kept</dc:a>")}
+        (tmp_path / "a.jpg").write_bytes(jpeg(picture, quality=95, **how))
+        out = tmp_path / f"b{suffix}"
+        pixels, _ = edited(tmp_path / "a.jpg", out)
+        with Image.open(out) as image:
+            assert image.info["icc_profile"] == profile
+            found = image.getexif()
+            assert (found[0x10F], found[0x132]) == ("Maker", "2020:01:02 03:04:05")
+            assert found.get_ifd(ExifTags.IFD.Exif)[0x829A] == 0.125
+            assert found.get_ifd(ExifTags.IFD.GPSInfo)[2] == (52.0, 31.0, 12.0)
+        assert b"<dc:a>kept</dc:a>" in (read_xmp(out.read_bytes(), out)[1] or b"")
+        written = read_image(out).pixels
+        assert written.shape == pixels.shape
+        error = np.abs(written.astype(int) - pixels).mean()
+        assert error == 0 if suffix in (".png", ".tif", ".webp") else error < 4
+
+    @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+    def test_a_grey_profile_stays_with_a_grey_photo(self, tmp_path, picture, suffix):
+        profile = b"\0" * 16 + b"GRAY" + b"\0" * 108
+        Image.fromarray(picture).convert("L").save(tmp_path / "a.jpg", icc_profile=profile)
+        edited(tmp_path / "a.jpg", tmp_path / f"b{suffix}")
+        with Image.open(tmp_path / f"b{suffix}") as image:
+            assert (image.mode, image.info["icc_profile"]) == ("L", profile)
+        _, receipt = edited(tmp_path / "a.jpg", tmp_path / "b.webp")
+        assert "colour profile of GRAY left out: the pixels are RGB" in receipt["notes"]
+
+    @pytest.mark.parametrize("bits", [8, 16])
+    def test_colour_chunks_stay_in_a_png_and_are_told_elsewhere(self, tmp_path, picture, bits):
+        values = picture if bits == 8 else picture.astype(np.uint16) * 257
+        chunks = [(b"cICP", b"\x09\x10\0\1"), (b"gAMA", b"\0\0\xb1\x8f"), (b"mDCV", bytes(24))]
+        chunks += [(b"cHRM", bytes(range(32))), (b"cLLI", bytes(range(8)))]
+        (tmp_path / "a.png").write_bytes(deep_pictures.png(values, *chunks))
+        _, receipt = edited(tmp_path / "a.png", tmp_path / "b.png")
+        assert not [note for note in receipt["notes"] if "colour" in note]
+        written = list(png_chunks((tmp_path / "b.png").read_bytes()))
+        assert [chunk for chunk in written if chunk in chunks] == chunks
+        names = [name for name, _ in written]
+        assert max(names.index(name) for name, _ in chunks) < names.index(b"IDAT")
+        _, receipt = edited(tmp_path / "a.png", tmp_path / "b.tif")
+        (note,) = (note for note in receipt["notes"] if note.startswith("colour description"))
+        assert "(cICP, gAMA, mDCV, cHRM, cLLI) left out" in note
+
+    def test_a_profile_takes_the_place_of_srgb(self, tmp_path, picture):
+        Image.fromarray(picture).save(tmp_path / "a.png", icc_profile=srgb())
+        data = (tmp_path / "a.png").read_bytes()
+        (tmp_path / "a.png").write_bytes(data[:33] + png_chunk(b"sRGB", b"\0") + data[33:])
+        edited(tmp_path / "a.png", tmp_path / "b.png")
+        names = [name for name, _ in png_chunks((tmp_path / "b.png").read_bytes())]
+        assert b"iCCP" in names
+        assert b"sRGB" not in names
+
+    def test_what_an_avif_says_of_its_colours_becomes_cicp(self, tmp_path, picture):
+        Image.fromarray(picture).save(tmp_path / "a.avif", quality=90)
+        data = (tmp_path / "a.avif").read_bytes()
+        at = data.index(b"colrnclx") + 8
+        edited(tmp_path / "a.avif", tmp_path / "plain.png")
+        assert b"cICP" not in (tmp_path / "plain.png").read_bytes()
+        pq = data[:at] + struct.pack(">HH", 9, 16) + data[at + 4 :]  # BT.2020, PQ
+        (tmp_path / "a.avif").write_bytes(pq)
+        edited(tmp_path / "a.avif", tmp_path / "b.png")
+        written = dict(png_chunks((tmp_path / "b.png").read_bytes()))
+        assert written[b"cICP"] == b"\x09\x10\0\1"
+
+
+class TestWhatFollowsThePicture:
+    CAMERA = 'xmlns:GCamera="http://ns.google.com/photos/1.0/camera/"'
+    GAIN = 'xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/"'
+    CONTAINER = (
+        'xmlns:Container="http://ns.google.com/photos/1.0/container/" '
+        'xmlns:Item="http://ns.google.com/photos/1.0/container/item/"'
+    )
+
+    def test_marks_of_a_video_and_a_gain_map_go_with_them(self, tmp_path, picture):
+        marks = 'GCamera:MotionPhoto="1" GCamera:MicroVideoOffset="99" GCamera:BurstID="kept" '
+        marks += 'hdrgm:Version="1.0"'
+        items = "<rdf:li><Container:Item Item:Semantic='MotionPhoto' Item:Length='9'/></rdf:li>"
+        directory = f"<Container:Directory><rdf:Seq>{items}</rdf:Seq></Container:Directory>"
+        spaces = f"{self.CAMERA} {self.GAIN} {self.CONTAINER}"
+        video = b"\0\0\0\x18ftypmp42" + b"frames of the photo before the edit"
+        data = jpeg(picture, xmp=packet(directory, f"{spaces} {marks}"))
+        (tmp_path / "a.jpg").write_bytes(data + video)
+        for out in (tmp_path / "b.jpg", tmp_path / "b.png"):
+            _, receipt = edited(tmp_path / "a.jpg", out)
+            written = out.read_bytes()
+            for gone in (b"MotionPhoto", b"MicroVideo", b"hdrgm", b"Container", b"frames of"):
+                assert gone not in written
+            assert b"BurstID" in written
+            notes = "\n".join(receipt["notes"])
+            assert f"{len(video)} bytes behind the picture (a video" in notes
+            for what in ("mark of a motion photo", "gain map", "list of appended files"):
+                assert f"XMP: {what} left out" in notes
+
+    @pytest.mark.parametrize("how", [{}, {"progressive": True}, {"restart_marker_blocks": 1}])
+    def test_of_a_jpeg_without_anything_behind_it_nothing_is_said(self, photo, how):
+        data = jpeg(photo, comment=b"\xff\xd9 in a comment", **how)
+        assert behind_jpeg(data) == 0
+        assert behind_jpeg(data + b"\0" * 9) == 0
+        assert behind_jpeg(data + b"12345") == 5
+        assert all(behind_jpeg(data[:size]) == 0 for size in range(0, len(data), 7))
+
+    def test_further_pictures_of_an_mpo_go(self, tmp_path, picture):
+        second = Image.fromarray(picture[::-1].copy())
+        path = tmp_path / "a.mpo"
+        Image.fromarray(picture).save(path, "MPO", save_all=True, append_images=[second])
+        _, receipt = edited(path, tmp_path / "b.jpg")
+        assert "further pictures (MPO) left out" in receipt["notes"]
+        with Image.open(tmp_path / "b.jpg") as image:
+            assert (image.format, getattr(image, "n_frames", 1)) == ("JPEG", 1)
+        assert b"MPF" not in (tmp_path / "b.jpg").read_bytes()
+
+    def test_png_chunks_of_other_kinds_are_told(self, tmp_path, picture):
+        data = deep_pictures.png(picture, (b"bKGD", bytes(6)), (b"vpAg", bytes(9)))
+        (tmp_path / "a.png").write_bytes(data)
+        _, receipt = edited(tmp_path / "a.png", tmp_path / "b.png")
+        assert "PNG chunks (bKGD, vpAg) left out" in receipt["notes"]

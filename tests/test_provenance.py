@@ -112,10 +112,12 @@ def source(tmp_path: Path, photo: np.ndarray) -> Path:
 
 def edit(source: Path, out: Path, **how: Any) -> Path:
     photo = read_source(source)
-    pixels = photo.photo.pixels.copy()
-    pixels[5:30, 5:40] = 99
+    hole = np.zeros(photo.photo.pixels.shape[:2], np.uint8)
+    hole[5:30, 5:40] = 1
+    samples = photo.samples.filled(np.full((*hole.shape, 3), 99, np.uint8), hole, grey=False)
     hashes = {"mask_sha256": "a" * 64, "weights_sha256": "b" * 64}
-    write_edited(out, pixels, photo, model="telea", parameters={"radius": 3}, **hashes, **how)
+    about = {"hole": hole, "model": "telea", "parameters": {"radius": 3}}
+    write_edited(out, samples, photo, **about, **hashes, **how)
     return out
 
 

@@ -86,7 +86,8 @@ def _make(out: Path, inpainter: str, autoencoder: str) -> tuple[dict[Path, str],
     mask = region(*photo.shape[:2])
     write_png(out / "truth.png", mask * 255)
     filled, redrawn, untouched = (out / f"{n}.png" for n in ("filled", "redrawn", "untouched"))
-    inpaint(PHOTO, out / "truth.png", out=filled, model=inpainter, overwrite=True)
+    # Not grown, so that truth.png is what was filled.
+    inpaint(PHOTO, out / "truth.png", out=filled, model=inpainter, dilate=0, overwrite=True)
     module = build(*load_weights(autoencoder, kind="autoencoder"))
     write_png(redrawn, blend(photo, reconstruct(module, photo), mask))
     write_png(untouched, photo)

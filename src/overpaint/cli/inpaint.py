@@ -42,7 +42,9 @@ MAX_OUT_BYTES = 255 - len(RECEIPT)
 Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="A photo, or a folder of them.")]
 Out = Annotated[
     Path,
-    typer.Option("--out", "-o", help="File to write, .png or .jpg; for a folder, a folder."),
+    typer.Option(
+        "--out", "-o", help="File: .png, .tif, .webp, .jpg or .avif; for a folder, a folder."
+    ),
 ]
 Mask = Annotated[
     Path | None,
@@ -61,6 +63,19 @@ Size = Annotated[
     typer.Option("--size", min=64, max=2048, help="Working size, pixels. Default: model's."),
 ]
 InvertMask = Annotated[bool, typer.Option("--invert-mask", help="Remove what is black instead.")]
+Dilate = Annotated[
+    int | None,
+    typer.Option(
+        "--dilate",
+        min=0,
+        max=64,
+        help="Pixels by which holes grow. Default: 1 for each 256 of the longer side, at most 16.",
+    ),
+]
+Flatten = Annotated[
+    str | None,
+    typer.Option("--flatten", help="Colour on which transparent parts are laid: white, #rrggbb."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object a line instead of words.")
@@ -79,6 +94,8 @@ def inpaint(
     model: Model = "safepaint-s",
     size: Size = None,
     invert_mask: InvertMask = False,
+    dilate: Dilate = None,
+    flatten: Flatten = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     c2pa_cert: C2paCert = None,
@@ -86,9 +103,11 @@ def inpaint(
 ) -> None:
     """Remove what a mask covers from a photo of any size, and fill the hole.
 
-    White in the mask is the hole. All other pixels keep their values, and the file its EXIF data
-    and colour profile. It is marked as edited, and OUT.receipt.json says by what. A .jpg gets the
-    photo's own compression; only a .png keeps the known pixels exact.
+    White in the mask is the hole. It grows by --dilate pixels, and in the outer half of them the
+    fill fades out. All other pixels keep their values, and the file its EXIF data and colour
+    profile. It is marked as edited, and OUT.receipt.json says by what. A .png or .tif keeps known
+    pixels exact, with alpha and 16 bit; a .webp with alpha, of 8 bit; a .jpg gets the photo's own
+    compression.
 
     A folder is searched to the bottom; its results are PNG files in the folder OUT. With --masks,
     the mask of REL/NAME.jpg is MASKS/REL/NAME.png, NAME_mask.png or NAME.mask.png.
@@ -96,12 +115,15 @@ def inpaint(
     Exit code 0: all filled. 1: some failed, the rest is done. 2: wrong use.
     """
     from overpaint.errors import OverpaintError
+    from overpaint.inference.encoding import colour_of
     from overpaint.inference.fill import ready
     from overpaint.inference.provenance import signer_from
 
     _check_use(photo, mask, masks, out)
     try:
         how = {"model": model, "size": size, "invert_mask": invert_mask, "overwrite": overwrite}
+        how |= {"dilate": dilate, "flatten": flatten}
+        colour_of(flatten or "black")
         how["signer"] = signer_from(c2pa_cert, c2pa_key)
         ready(model, size)
         jobs, problems = _jobs(photo, mask, masks, out)
@@ -274,6 +296,7 @@ def _record(done: "Inpainted") -> Record:
         "height": height,
         "num_holes": done.num_holes,
         "num_windows": done.num_windows,
+        "dilate": done.radius,
         "fraction": done.fraction,
         "notes": list(done.notes),
         "model": done.model,

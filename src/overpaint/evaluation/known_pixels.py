@@ -33,10 +33,10 @@ def default_models() -> list[str]:
 def changed_pixels(photo: Path, mask: np.ndarray, model: str | Path, out: Path) -> tuple[int, int]:
     """(number of known pixels that differ, number of known pixels) after filling to `out`, a PNG.
 
-    mask: uint8 (h, w), 1 = hole. Raises what `inpaint` raises.
+    mask: uint8 (h, w), 1 = hole; known is what lies outside it once it was grown. Raises what
+    `inpaint` raises.
     """
-    inpaint(photo, mask, model=model, out=out)
-    known = mask == 0
+    known = inpaint(photo, mask, model=model, out=out).mask == 0
     differs = (read_image(out).pixels != read_image(photo).pixels).any(axis=2)
     return int(np.count_nonzero(differs & known)), int(np.count_nonzero(known))
 

@@ -60,6 +60,36 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += 2 + size
 
 
+def behind_jpeg(data: bytes) -> int:
+    """Number of bytes behind a JPEG's first picture, without NULs at the end: a video, a gain map,
+    further pictures. 0 where the picture has no end.
+    """
+    at = 2
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
+        marker = data[at + 1]
+        if marker == 0xD9:
+            return len(data[at + 2 :].rstrip(b"\0"))
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker in (0, 1) or 0xD0 <= marker <= 0xD8:  # within the pixels, or without content
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0
+
+
+def coding_of_bmff(data: bytes) -> tuple[int, int, int, int] | None:
+    """How the colours of a HEIF or AVIF file are coded (ITU-T H.273); None where it does not say.
+
+    Primaries, transfer, matrix, full range: those of the first box "colr" of type "nclx".
+    """
+    at = data.find(b"colrnclx") if data[4:8] == b"ftyp" else -1
+    if at < 0 or at + 15 > len(data):
+        return None
+    primaries, transfer, matrix, flags = struct.unpack_from(">HHHB", data, at + 8)
+    return primaries, transfer, matrix, flags >> 7
+
+
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """(name, content) of each chunk."""
     at = 8

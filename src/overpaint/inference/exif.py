@@ -9,6 +9,7 @@
 - A preview inside a maker note that is not a JPEG is not recognised.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from PIL import Image
@@ -76,3 +77,18 @@ def from_tiff(image: Any) -> bytes | None:
         else:
             new[tag] = old[tag]
     return new.tobytes() if found else None
+
+
+def describing(block: bytes) -> Iterator[tuple[int, Any]]:
+    """Tag and value of each field that describes the photo, for a TIFF's first directory.
+
+    block: with the leading "Exif", NUL, NUL. The values of EXIF and GPS are directories themselves.
+    """
+    found = Image.Exif()
+    found.load(block)
+    for tag in _DESCRIBING:
+        if tag in found:
+            value = dict(found.get_ifd(tag)) if tag in (_EXIF, _GPS) else found[tag]
+            if tag == _EXIF:  # refers to a directory that says nothing of the photo
+                value.pop(_INTEROPERABILITY, None)
+            yield tag, value

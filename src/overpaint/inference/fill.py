@@ -11,6 +11,8 @@
 - Photos stay uint8. Only what the inpainter sees becomes float, so the memory that filling takes
   does not grow with the photo.
 - Known pixels are compared with the photo's before a result is returned.
+- What is wholly transparent in the photo is not seen either: its colour was hidden, and would shine
+  through the fill.
 - A network with random weights is never used: a name without trained weights is an error.
 """
 
@@ -79,20 +81,24 @@ class InpainterRunner:
         self.working_size: int = size or usual
         self._min_view = self.working_size if trained else 1
 
-    def run(self, pixels: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, int]:
+    def run(
+        self, pixels: np.ndarray, mask: np.ndarray, hidden: np.ndarray | None = None
+    ) -> tuple[np.ndarray, int]:
         """The filled photo, uint8 (h, w, 3), and the number of windows it took.
 
-        pixels: uint8 (h, w, 3), RGB. mask: uint8 (h, w), 1 = hole, with at least one hole. Raises
+        pixels: uint8 (h, w, 3), RGB. mask: uint8 (h, w), 1 = hole, with at least one hole.
+        hidden: bool (h, w), what the inpainter does not see; it stays as it is. Raises
         `WeightsError` when the network gives no numbers, `OverpaintError` if a known pixel changed.
         """
         windows = find_windows(mask, self.working_size, min_view=self._min_view)
-        filled, todo = pixels.copy(), mask.copy()
+        filled = pixels.copy()
+        unseen = mask.copy() if hidden is None else mask | hidden
         for box, view in windows:
-            fill = self._fill(filled[view.part], todo[view.part])
+            fill = self._fill(filled[view.part], unseen[view.part])
             inside = box.shifted(-view.top, -view.left)
-            hole = todo[box.part] == 1
+            hole = mask[box.part] == 1
             filled[box.part][hole] = fill[inside.part][hole]
-            todo[box.part] = 0
+            unseen[box.part][hole] = 0
         check_known(filled, pixels, mask)
         return filled, len(windows)
 
@@ -154,7 +160,7 @@ def shrink(pixels: np.ndarray, hole: np.ndarray, longest: int) -> tuple[Tensor, 
 
 
 def check_known(filled: np.ndarray, photo: np.ndarray, mask: np.ndarray) -> None:
-    """Raise `OverpaintError` unless both uint8 arrays (h, w, 3) agree where the mask is 0."""
+    """Raise `OverpaintError` unless both arrays (h, w, c) agree where the mask (h, w) is 0."""
     changed = int(np.count_nonzero((filled != photo).any(axis=2) & (mask == 0)))
     if changed:
         raise OverpaintError(

@@ -6,6 +6,9 @@ A mask says what is removed: white, 128 and brighter, is hole.
   mask that was scaled along may miss the edge of what it should cover.
 - Grey is thresholded at 128, as in `overpaint.images.read_mask`. A note says so where more than 1 %
   of the mask is neither black nor white.
+- The hole may be grown (`overpaint.inference.edges`). Then the soft edge of a mask is hole, too:
+  what is as bright as 32 and hangs together with what is as bright as 128. A matte is grey where
+  what is removed shines through, and to fill half of that leaves a ghost.
 - An empty mask is an error, and so is one over more than 90 % of the photo: it is more likely to be
   inverted than meant. `invert` turns black and white around.
 - A mask file with transparency is an error, because programs differ in what it means: in some the
@@ -33,6 +36,8 @@ from PIL import Image
 
 from overpaint.errors import ImageError, InputError
 from overpaint.images import read_image
+from overpaint.inference.edges import fill_weight, usual_radius
+from overpaint.inference.regions import seeded
 
 THRESHOLD = 128
 MAX_SHARE = 0.9
@@ -49,17 +54,24 @@ _NEAR, _MAX_GREY = 32, 0.01
 class Mask:
     """A mask that has passed the rules above."""
 
-    pixels: np.ndarray
-    """uint8 (h, w): 1 = hole, 0 = known."""
+    weight: np.ndarray
+    """float16 (h, w): of the fill, 1 = hole, 0 = known, and between where both are mixed."""
+    radius: int
+    """Pixels by which the hole was grown; its outer half is mixed."""
     sha256: str
-    """Of the file's bytes; for an array, of `pixels`."""
+    """Of the file's bytes; for an array, of the hole before it was grown, uint8."""
     path: Path | None
     notes: tuple[str, ...]
 
     @property
+    def pixels(self) -> np.ndarray:
+        """uint8 (h, w): 1 = hole, grown and with what is mixed; 0 = known."""
+        return (self.weight > 0).astype(np.uint8)
+
+    @property
     def share(self) -> float:
         """Of the photo's pixels in the hole, 0..1."""
-        return np.count_nonzero(self.pixels) / self.pixels.size
+        return np.count_nonzero(self.weight) / self.weight.size
 
 
 class Box(NamedTuple):
@@ -96,12 +108,17 @@ class Window(NamedTuple):
 
 
 def take_mask(
-    mask: str | Path | np.ndarray, size: tuple[int, int], *, invert: bool = False
+    mask: str | Path | np.ndarray,
+    size: tuple[int, int],
+    *,
+    invert: bool = False,
+    dilate: int | None = 0,
 ) -> Mask:
     """Check a mask against the rules in this module's header.
 
     mask: a file, or an array (h, w): bool, uint8 of 0 and 1, or uint8 of 0..255 as in a file.
-    size: (h, w) of the upright photo. Raises `ImageError` for a file, `InputError` for an array.
+    size: (h, w) of the upright photo. dilate: pixels by which the hole is grown, 0..64; None takes
+    the `usual_radius`. Raises `ImageError` for a file, `InputError` for an array or a radius.
     """
     path = None if isinstance(mask, np.ndarray) else Path(mask)
     name = path or "mask"
@@ -112,7 +129,9 @@ def take_mask(
             f"{name}: the mask has {grey.shape[1]} x {grey.shape[0]} pixels, its photo "
             f"{size[1]} x {size[0]}; save the mask at the size of the upright photo"
         )
-    hole = (grey < THRESHOLD if invert else grey >= THRESHOLD).astype(np.uint8)
+    # Turned around so that 127, which is not hole, becomes 128, which is.
+    level = 255 - grey if invert else grey
+    hole = level >= THRESHOLD
     share = np.count_nonzero(hole) / hole.size
     if share == 0:
         found = f"its darkest value is {grey.min()}" if invert else f"its brightest is {grey.max()}"
@@ -127,7 +146,16 @@ def take_mask(
             f"{100 * MAX_SHARE:.0f} % can be filled; is the mask inverted? White is what is "
             f"removed; {remedy}, or paint less"
         )
-    return Mask(hole, sha256 or _sha256(hole), path, _notes(grey, invert))
+    radius = usual_radius(hole.shape) if dilate is None else dilate
+    marked = seeded(level >= _NEAR, hole, 0) if radius else hole
+    weight = fill_weight(marked, radius).astype(np.float16)
+    if weight.all():
+        raise error(
+            f"{name}: grown by {radius} pixels, the hole leaves nothing of the photo; use "
+            "--dilate 0 (dilate=0), or paint less"
+        )
+    digest = sha256 or _sha256(hole.astype(np.uint8))
+    return Mask(weight, radius, digest, path, _notes(grey, invert, radius))
 
 
 def find_windows(mask: np.ndarray, working_size: int, *, min_view: int = 1) -> list[Window]:
@@ -236,14 +264,18 @@ def _is_transparent(path: Path) -> bool:
         return image.convert("RGBA").getchannel("A").getextrema()[0] != 255
 
 
-def _notes(grey: np.ndarray, invert: bool) -> tuple[str, ...]:
+def _notes(grey: np.ndarray, invert: bool, radius: int) -> tuple[str, ...]:
     notes = ["mask inverted: black is what was removed"] if invert else []
     share = np.count_nonzero((grey >= _NEAR) & (grey <= 255 - _NEAR)) / grey.size
     if share > _MAX_GREY:
         side = "darker than" if invert else "as bright as"
-        notes.append(
-            f"soft mask: {100 * share:.0f} % of it is grey; what is {side} {THRESHOLD} was filled"
-        )
+        grey_share = f"soft mask: {100 * share:.0f} % of it is grey"
+        found = f"{grey_share}; what is {side} {THRESHOLD} was filled"
+        edge = f"as dark as {255 - _NEAR}" if invert else f"as bright as {_NEAR}"
+        notes.append(f"{found}, and what is {edge} beside it" if radius else found)
+    if radius:
+        mixed = f"; the fill fades out over the outer {radius // 2}" if radius > 1 else ""
+        notes.append(f"hole grown by {radius} pixel{'s'[: radius > 1]}{mixed}")
     return tuple(notes)
 
 

@@ -2,6 +2,9 @@
 
 - What counts as hole is settled in `overpaint.inference.holes`, how it is filled in
   `overpaint.inference.fill`.
+- Grey, alpha and 16 bit of the photo stay (`overpaint.samples`): the inpainter sees RGB of 8 bit,
+  and only its fill is turned into what the photo is made of. A photo that is grey outside the hole
+  is filled with grey, also where it is stored as RGB. Alpha stays as it is, in the hole as well.
 - A file is written by `overpaint.inference.marking` alone, which marks it as edited. Bare arrays
   carry no mark: they are meant for research.
 - Whatever would stop the writing is looked for before the filling.
@@ -16,30 +19,34 @@ import numpy as np
 from torch import nn
 
 from overpaint.errors import ImageError, InputError
-from overpaint.images import Photo
 from overpaint.inference.detect import as_photo
 from overpaint.inference.detection import percent
-from overpaint.inference.fill import DEFAULT_MODEL, InpainterRunner, ready
+from overpaint.inference.encoding import colour_of, fitted, format_of
+from overpaint.inference.fill import DEFAULT_MODEL, InpainterRunner, check_known, ready
 from overpaint.inference.holes import Mask, take_mask
 from overpaint.inference.marking import MANIFESTS, RECEIPT, read_source, write_edited
 from overpaint.inference.regions import find_regions
+from overpaint.samples import Samples, from_pixels
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from overpaint.inference.provenance import Signer
 
-OUT_SUFFIXES = (".png", ".jpg", ".jpeg")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inpainted:
     """A photo with its holes filled."""
 
+    samples: np.ndarray
+    """uint8 or uint16 (h, w, c), upright, c = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha: as
+    written, or as the photo has them. Where `mask` is 0 they equal the photo's bit for bit."""
     pixels: np.ndarray
-    """uint8 (h, w, 3), RGB, upright. Where `mask` is 0 it equals the photo bit for bit."""
+    """uint8 (h, w, 3), RGB, upright: the same without alpha, and of 16 bit the upper 8."""
     mask: np.ndarray
-    """uint8 (h, w): 1 = filled."""
+    """uint8 (h, w): 1 = filled, with the ring by which the hole was grown; 0 = known."""
+    radius: int
+    """Pixels by which the hole was grown."""
     model: str
     """Name of the weights or of the method."""
     weights_sha256: str | None
@@ -79,6 +86,8 @@ def inpaint(
     model: str | Path | nn.Module = DEFAULT_MODEL,
     size: int | None = None,
     invert_mask: bool = False,
+    dilate: int | None = None,
+    flatten: str | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     signer: "Signer | None" = None,
@@ -87,52 +96,81 @@ def inpaint(
 
     photo: path, uint8 array (h, w, 3) in RGB, or PIL image. mask: path or array (h, w) of the size
     of the upright photo, white or 1 = hole; `overpaint.inference.holes` has the rules. model, size:
-    see `fill.InpainterRunner`; the last few models stay in memory. out: a file to write, .png or
-    .jpg, marked as edited and with a receipt beside it; needs the path of a photo. Without it
-    nothing is written, and the arrays of the result are not marked: that is meant for research.
-    overwrite: replace an earlier result, known by its receipt; no other file is written over.
-    signer: C2PA, see `overpaint.inference.provenance`.
+    see `fill.InpainterRunner`; the last few models stay in memory. dilate: pixels, 0..64, by which
+    the hole is grown, and in whose outer half the fill fades out; None takes one for each 256 of
+    the longer side, at most 16. flatten: colour, as in CSS, on which transparent parts are laid.
+    out: a file to write, named as one of `encoding.FORMATS`, marked as edited and with a receipt
+    beside it; needs the path of a photo. Without it nothing is written, and the arrays of the
+    result are not marked: that is meant for research. overwrite: replace an earlier result, known
+    by its receipt; no other file is written over. signer: C2PA, see
+    `overpaint.inference.provenance`.
 
-    Raises `ImageError` (files), `InputError` (arrays, arguments) and `WeightsError`.
+    Raises `ImageError` (files; also for transparency that the format of `out` would uncover),
+    `InputError` (arrays, arguments) and `WeightsError`.
     """
+    colour = flatten and colour_of(flatten)
     if out is None:
-        taken, runner = as_photo(photo), ready(model, size)
-        return _run(runner, taken, take_mask(mask, taken.pixels.shape[:2], invert=invert_mask))
+        samples, runner = _samples_of(photo), ready(model, size)
+        samples = samples.flattened(colour) if colour else samples
+        checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
+        return _run(runner, samples, checked)
     if not isinstance(photo, str | Path):
         raise InputError("out needs the path of a photo, whose metadata the file keeps")
     out, kept = Path(out), [Path(p) for p in (photo, mask) if not isinstance(p, np.ndarray)]
     _check_out(out, kept, overwrite)
     source, runner = read_source(photo), ready(model, size)
-    checked = take_mask(mask, source.photo.pixels.shape[:2], invert=invert_mask)
-    done = _run(runner, source.photo, checked, out)
+    samples, notes = fitted(source.samples, out, flatten)
+    checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
+    done = _run(runner, samples, checked, out)
     receipt = write_edited(
         out,
-        done.pixels,
+        replace(samples, values=done.samples),
         source,
+        hole=done.mask,
         mask_sha256=checked.sha256,
         model=done.model,
         weights_sha256=done.weights_sha256,
-        parameters={"working_size": runner.working_size, "invert_mask": invert_mask},
+        parameters={
+            "working_size": runner.working_size,
+            "invert_mask": invert_mask,
+            "dilate": checked.radius,
+            "flatten": flatten,
+        },
+        notes=notes,
         signer=signer,
         keep=kept,
     )
     return replace(done, notes=(*checked.notes, *receipt["notes"]))
 
 
-def _run(runner: InpainterRunner, photo: Photo, mask: Mask, out: Path | None = None) -> Inpainted:
+def _samples_of(photo: "str | Path | np.ndarray | Image.Image") -> Samples:
+    if isinstance(photo, str | Path):
+        return read_source(photo).samples
+    return from_pixels(as_photo(photo).pixels)
+
+
+def _run(
+    runner: InpainterRunner, samples: Samples, mask: Mask, out: Path | None = None
+) -> Inpainted:
+    hole, hidden = mask.pixels, samples.hidden
+    seen = (hole == 0) if hidden is None else (hole == 0) & ~hidden
+    if not seen.any():
+        raise InputError("outside the hole the photo is transparent, so there is nothing to go by")
     started = time.perf_counter()
-    pixels, num_windows = runner.run(photo.pixels, mask.pixels)
+    fill, num_windows = runner.run(samples.pixels, hole, hidden)
+    filled = samples.filled(fill, mask.weight, grey=samples.is_grey(seen))
     seconds = time.perf_counter() - started
-    # Notes on arrays are about their JPEG quality, which does not matter here.
-    notes = photo.notes if photo.sha256 else ()
+    check_known(filled.values, samples.values, hole)
     return Inpainted(
-        pixels=pixels,
-        mask=mask.pixels,
+        samples=filled.values,
+        pixels=filled.pixels,
+        mask=hole,
+        radius=mask.radius,
         model=runner.name,
         weights_sha256=runner.weights_sha256,
-        num_holes=find_regions(mask.pixels == 1, mask.pixels, min_area=1, max_regions=0)[1],
+        num_holes=find_regions(hole == 1, hole, min_area=1, max_regions=0)[1],
         num_windows=num_windows,
-        notes=(*notes, *mask.notes),
+        notes=(*samples.notes, *mask.notes),
         seconds=seconds,
         path=out,
     )
@@ -140,8 +178,7 @@ def _run(runner: InpainterRunner, photo: Photo, mask: Mask, out: Path | None = N
 
 def _check_out(out: Path, kept: list[Path], overwrite: bool) -> None:
     """Fail before the work is done and not after it."""
-    if out.suffix.lower() not in OUT_SUFFIXES:
-        raise ImageError(f"{out}: a result is a {' or '.join(OUT_SUFFIXES)} file; name it so")
+    format_of(out)
     if not out.parent.is_dir():
         raise ImageError(f"{out}: its folder does not exist; make it first")
     beside = [out.with_name(out.name + suffix) for suffix in (RECEIPT, MANIFESTS)]

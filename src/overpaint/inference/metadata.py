@@ -1,10 +1,11 @@
 """What a photo's file says beside its pixels, as an edited picture may keep it.
 
-- Kept: EXIF without its pictures (see `overpaint.inference.exif`), XMP, the RGB colour profile,
+- Kept: EXIF without its pictures (see `overpaint.inference.exif`), XMP, the colour profile,
   resolution, PNG's colour chunks, and for JPEG the quantisation tables and chroma subsampling.
-- Left out, and said so in `Metadata.notes`: colour profiles that are not RGB (the pixels are RGB
-  now), extended XMP and multi-picture parts (they mostly hold the photo before the edit), Photoshop
-  and IPTC records, comments and texts.
+- What HEIF and AVIF say of their colours without a profile becomes PNG's chunk cICP.
+- Left out, and said so in `Metadata.notes`: extended XMP, further pictures and whatever else
+  follows the first one (they mostly hold the photo before the edit), Photoshop and IPTC records,
+  comments, texts, and PNG chunks of other kinds.
 """
 
 import contextlib
@@ -20,6 +21,8 @@ from overpaint.decoding import formats_for, pillow_limited_to, pixel_limit, read
 from overpaint.errors import ImageError, OverpaintError
 from overpaint.inference import exif
 from overpaint.inference.containers import (
+    behind_jpeg,
+    coding_of_bmff,
     has_manifest,
     jpeg_segments,
     manifest_store,
@@ -27,7 +30,13 @@ from overpaint.inference.containers import (
 )
 
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
-_COLOUR_CHUNKS = {b"gAMA", b"cHRM", b"sRGB"}
+# The last four in the third edition of PNG and as they were written before it.
+_COLOUR_CHUNKS = {b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"mDCv", b"cLLi"}
+_PLAIN_CHUNKS = _COLOUR_CHUNKS | {
+    *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"pHYs", b"eXIf"),
+    *(b"tEXt", b"zTXt", b"iTXt", b"caBX", b"acTL", b"fcTL", b"fdAT"),
+}
+_PLAIN_CODING = {(1, 13), (2, 2), (1, 1), (1, 2), (2, 13)}  # sRGB, or of unknown or video transfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +64,14 @@ def read_metadata(data: bytes, name: str | Path) -> Metadata:
     with _opened(data, name) as image:
         orientation = read_orientation(image)
         block = _exif(image, notes)
-        profile = _profile(image, notes)
         tables, subsampling = _jpeg_settings(image, notes)
         notes += _left_out(image, data)
-        chunks = png_chunks(data) if image.format == "PNG" else ()
+        chunks = png_chunks(data) if image.format == "PNG" else _coding(image, data)
         return Metadata(
             orientation=orientation,
             exif=block,
             xmp=_xmp(image),
-            profile=profile,
+            profile=image.info.get("icc_profile") or None,
             dpi=_dpi(image),
             tables=tables,
             subsampling=subsampling,
@@ -125,13 +133,12 @@ def _exif(image: Any, notes: list[str]) -> bytes | None:
     return block
 
 
-def _profile(image: Any, notes: list[str]) -> bytes | None:
-    profile = image.info.get("icc_profile")
-    if not profile or profile[16:20] == b"RGB ":  # the profile's colour space, ICC.1 7.2.6
-        return profile or None
-    space = profile[16:20].decode("ascii", "replace").strip()
-    notes.append(f"colour profile of {space} left out: the pixels are RGB now")
-    return None
+def _coding(image: Any, data: bytes) -> list[tuple[bytes, bytes]]:
+    """PNG's cICP for colours that no profile describes and that are not plain sRGB."""
+    found = None if image.info.get("icc_profile") else coding_of_bmff(data)
+    if found is None or found[:2] in _PLAIN_CODING or max(found[:2]) > 255:
+        return []
+    return [(b"cICP", bytes([found[0], found[1], 0, 1]))]  # RGB, full range: as it was decoded
 
 
 def _dpi(image: Any) -> tuple[float, float] | None:
@@ -158,13 +165,20 @@ def _jpeg_settings(image: Any, notes: list[str]) -> tuple[tuple[tuple[int, ...],
 def _left_out(image: Any, data: bytes) -> list[str]:
     """What no edited picture carries on, in words."""
     tags = getattr(image, "tag_v2", {})
+    is_jpeg, is_png = data[:2] == b"\xff\xd8", image.format == "PNG"
+    other = {n for n, _ in png_chunks(data) if is_png and n.isalpha()} - _PLAIN_CHUNKS
+    chunks = ", ".join(sorted(name.decode() for name in other))
+    behind = behind_jpeg(data) if is_jpeg else 0
+    follows = "bytes behind the picture (a video, a gain map or further pictures)"
     texts = [key for key in getattr(image, "text", {}) if key != "XML:com.adobe.xmp"]
     found = {
         "further pictures (MPO)": image.format == "MPO",
+        f"{behind:,} {follows}": behind > 0,
+        f"PNG chunks ({chunks})": bool(chunks),
         "Photoshop and IPTC records": "photoshop" in image.info or 34377 in tags or 33723 in tags,
         "comment": "comment" in image.info,
         f"texts ({', '.join(texts)})": bool(texts),
-        "extended XMP, which mostly holds pictures": data[:2] == b"\xff\xd8"
+        "extended XMP, which mostly holds pictures": is_jpeg
         and any(content.startswith(_EXTENDED_XMP) for _, content in jpeg_segments(data)),
     }
     return [f"{what} left out" for what, present in found.items() if present]

@@ -3,17 +3,21 @@
 - Sources: ISO 16684-1 (XMP), IPTC Photo Metadata 2023 (`DigitalSourceType` and its vocabulary).
 - All other properties keep their meaning and their namespace prefixes. What the mark replaces
   (an earlier source type or tool) is said in the new entry of the history.
-- Properties that hold or point to pictures of the photo before the edit are left out.
+- Properties that hold or point to pictures of the photo before the edit are left out, and so is
+  what describes a video, a gain map or another picture that the edited file does not carry.
+- Regions that the hole covers go, with their names: `overpaint.inference.people`.
 - A packet is XML of unknown origin: document types, and so entities, are refused, and depth is
   limited. A packet that cannot be read is replaced by one that holds the mark alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import escape, quoteattr
+
+from overpaint.inference.people import Rectangle, strike_covered
 
 COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 """A photo of which a trained network made a part (IPTC digital source type)."""
@@ -36,14 +40,21 @@ _PREFIXES = {
 _SOURCE_TYPE, _TOOL = f"{{{_IPTC}}}DigitalSourceType", f"{{{_XMP}}}CreatorTool"
 _HISTORY, _AGENT = f"{{{_MM}}}History", f"{{{_EVENT}}}softwareAgent"
 _RDF_ROOT, _DESCRIPTION, _ABOUT = f"{{{_RDF}}}RDF", f"{{{_RDF}}}Description", f"{{{_RDF}}}about"
-# Thumbnails, and what phones refer to: original, depth map, appended files, extended XMP.
-_PICTURES = (
-    f"{{{_XMP}}}Thumbnails",
-    "{http://ns.google.com/photos/1.0/image/}",
-    "{http://ns.google.com/photos/1.0/depthmap/}",
-    "{http://ns.google.com/photos/1.0/container/}",
-    "{http://ns.adobe.com/xmp/note/}HasExtendedXMP",
-)
+# Thumbnails, and what phones refer to: original, depth map, sound, appended files, video, gain map.
+# A key that ends in "}" means a whole namespace, one that ends in "*" all names that begin so.
+_PICTURES = {
+    f"{{{_XMP}}}Thumbnails": "thumbnails",
+    "{http://ns.google.com/photos/1.0/image/}": "original",
+    "{http://ns.google.com/photos/1.0/depthmap/}": "depth map",
+    "{http://ns.google.com/photos/dd/1.0/device/}": "depth map",
+    "{http://ns.google.com/photos/1.0/audio/}": "sound",
+    "{http://ns.google.com/photos/1.0/container/}": "list of appended files",
+    "{http://ns.google.com/photos/1.0/camera/}MotionPhoto*": "mark of a motion photo",
+    "{http://ns.google.com/photos/1.0/camera/}MicroVideo*": "mark of a motion photo",
+    "{http://ns.adobe.com/hdr-gain-map/1.0/}": "gain map",
+    "{http://ns.apple.com/HDRGainMap/1.0/}": "gain map",
+    "{http://ns.adobe.com/xmp/note/}HasExtendedXMP": "link to extended XMP",
+}
 _MAX_DEPTH = 100
 
 
@@ -57,12 +68,17 @@ class Mark:
 
 
 def add_mark(
-    packet: bytes | None, *, tool: str, when: str | None, details: str
+    packet: bytes | None,
+    *,
+    tool: str,
+    when: str | None,
+    details: str,
+    covered: Callable[[Rectangle], float] | None = None,
 ) -> tuple[bytes, list[str]]:
     """The packet with the mark, as UTF-8, and notes on what could not be kept.
 
     tool: name and version. when: ISO 8601; None leaves it out, for files that must come out the
-    same again. details: of this edit, for the history.
+    same again. details: of this edit, for the history. covered: see `people.strike_covered`.
     """
     notes: list[str] = []
     prefixes = dict(_PREFIXES)
@@ -81,10 +97,10 @@ def add_mark(
         if before:
             details += f"; {label} was {', '.join(before)}"
             notes.append(f"XMP: {label} was {', '.join(before)}")
-    for key in _PICTURES:
-        if _take(parts, key):
-            what = key.rpartition("}")[2] or key[1:-1]
-            notes.append(f"XMP: {what} left out, as it may show the photo before the edit")
+    gone = dict.fromkeys(what for key, what in _PICTURES.items() if _take(parts, key))
+    notes += [f"XMP: {what} left out, which is of the photo before the edit" for what in gone]
+    if covered is not None:
+        notes += strike_covered(parts, covered)
     event = SubElement(_events(parts), f"{{{_RDF}}}li", {f"{{{_RDF}}}parseType": "Resource"})
     for key, text in (("action", "edited"), ("softwareAgent", tool), ("when", when)):
         if text is not None:
@@ -168,7 +184,7 @@ def _first(parts: list[Element], key: str) -> str | None:
 
 
 def _take(parts: list[Element], key: str) -> list[str]:
-    """Remove a property, or with a key that ends in "}" all of a namespace; returns the values."""
+    """Remove a property, or all that a key as in `_PICTURES` means; returns the values."""
     taken = []
     for part in parts:
         taken += [text for k, text in _properties(part) if _matches(k, key)]
@@ -180,7 +196,7 @@ def _take(parts: list[Element], key: str) -> list[str]:
 
 
 def _matches(name: str, key: str) -> bool:
-    return name.startswith(key) if key.endswith("}") else name == key
+    return name.startswith(key.rstrip("*")) if key.endswith(("}", "*")) else name == key
 
 
 def _events(parts: list[Element]) -> Element:
