@@ -5,14 +5,13 @@ import hashlib
 import struct
 import sys
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from handmade import png_chunk, save
+from handmade import png16, save
 from overpaint import images
 from overpaint.errors import ImageError
 
@@ -22,15 +21,6 @@ def warnings_are_errors():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-
-
-def png16(values, colour_type):
-    """A 16 bit PNG made by hand, for Pillow writes no colour one. values: uint16 (h, w, c)."""
-    height, width = values.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + chunks + png_chunk(b"IEND", b"")
 
 
 def tiff(values, photometric, sample_format=1):
@@ -100,7 +90,7 @@ def test_jpeg_quality_is_that_of_the_luma_table_whatever_its_number(tmp_path, pi
 def test_cmyk_jpeg_comes_out_in_its_own_colours(tmp_path, picture):
     photo = images.read_image(save(tmp_path / "a.jpg", picture, mode="CMYK", quality=100))
     assert np.abs(photo.pixels.astype(int) - picture).max() <= 6
-    assert photo.notes == ("CMYK converted without its colour profile",)
+    assert photo.notes == ("CMYK converted without a colour profile",)
 
 
 def test_mpo_gives_its_first_picture_as_a_jpeg(tmp_path, picture):
@@ -122,7 +112,11 @@ def test_16_bit_png_keeps_the_high_byte(colour_type, channels):
     photo = images.decode_image(data, "a.png")
     assert np.array_equal(photo.pixels, np.repeat((WIDE >> 8)[None, :, None], 3, axis=2))
     assert photo.notes[0] == "16 bit reduced to 8"
-    assert ("alpha dropped" in photo.notes) == (channels in (2, 4))
+    if channels in (2, 4):
+        assert np.array_equal(photo.alpha, (WIDE >> 8)[None])
+        assert "alpha kept apart: 90.0 % of the pixels are not opaque" in photo.notes
+    else:
+        assert photo.alpha is None
 
 
 def test_8_bit_widened_to_16_comes_back_exactly(picture):
@@ -154,13 +148,23 @@ def test_preview_of_a_camera_raw_is_refused(tmp_path, picture):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
-def test_alpha_is_dropped_and_the_colour_beneath_kept(tmp_path, picture, suffix):
+def test_alpha_and_the_colour_beneath_are_both_kept(tmp_path, picture, suffix):
     alpha = np.linspace(0, 255, 24 * 40).reshape(24, 40, 1).astype(np.uint8)
     options = {"lossless": True, "exact": True} if suffix == ".webp" else {}
     path = save(tmp_path / f"a{suffix}", np.concatenate([picture, alpha], axis=2), **options)
     photo = images.read_image(path)
     assert np.array_equal(photo.pixels, picture)
-    assert photo.notes == ("alpha dropped",)
+    assert np.array_equal(photo.alpha, alpha[..., 0])
+    share = 100 * (alpha < 255).mean()
+    assert photo.notes == (f"alpha kept apart: {share:.1f} % of the pixels are not opaque",)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_an_opaque_alpha_is_not_worth_a_word(tmp_path, picture, suffix):
+    opaque = np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
+    options = {"lossless": True} if suffix == ".webp" else {}
+    photo = images.read_image(save(tmp_path / f"a{suffix}", opaque, **options))
+    assert (photo.alpha, photo.notes) == (None, ())
 
 
 def test_grey_with_alpha_keeps_the_grey_beneath(tmp_path, picture):
@@ -168,20 +172,31 @@ def test_grey_with_alpha_keeps_the_grey_beneath(tmp_path, picture):
     path = save(tmp_path / "a.png", np.stack([grey, np.zeros_like(grey)], axis=2))
     photo = images.read_image(path)
     assert np.array_equal(photo.pixels, np.repeat(grey[..., None], 3, axis=2))
-    assert photo.notes == ("alpha dropped", "grey copied to three channels")
+    assert not photo.alpha.any()
+    assert photo.notes == (
+        "grey copied to three channels",
+        "alpha kept apart: 100.0 % of the pixels are not opaque",
+    )
 
 
 @pytest.mark.parametrize(
     ("suffix", "transparency"),
     [(".png", None), (".png", 2), (".png", bytes([0, 255, 128, 1])), (".gif", None), (".gif", 2)],
 )
-def test_palette_is_expanded_and_transparency_ignored(tmp_path, picture, suffix, transparency):
+def test_palette_is_expanded_and_its_transparency_is_alpha(tmp_path, picture, suffix, transparency):
     image = Image.fromarray(picture).quantize(8)
     options = {} if transparency is None else {"transparency": transparency}
     image.save(tmp_path / f"a{suffix}", **options)
     photo = images.read_image(tmp_path / f"a{suffix}")
     assert np.array_equal(photo.pixels, np.asarray(image.convert("RGB")))
-    assert ("alpha dropped" in photo.notes) == (transparency is not None)
+    index = np.asarray(image)
+    table = np.full(256, 255)
+    if isinstance(transparency, int):
+        table[transparency] = 0
+    elif transparency is not None:
+        table[: len(transparency)] = list(transparency)
+    alpha = photo.alpha if photo.alpha is not None else np.full(index.shape, 255)
+    assert np.array_equal(alpha, table[index])
     assert photo.lossy == (suffix == ".gif")
 
 
@@ -254,7 +269,10 @@ def test_every_orientation_comes_out_upright(tmp_path, picture, orientation, suf
     photo = images.read_image(path)
     assert photo.pixels.shape == picture.shape
     assert np.abs(photo.pixels.astype(int) - picture).max() <= 4
-    assert photo.notes == (("turned upright by EXIF",) if orientation > 1 else ())
+    browsers = {".png": " (browsers may show a PNG unturned)"}
+    browsers[".webp"] = browsers[".png"].replace("PNG", "WEBP")
+    note = f"turned upright by EXIF{browsers.get(suffix, '')}"
+    assert photo.notes == ((note,) if orientation > 1 else ())
 
 
 @pytest.mark.parametrize(

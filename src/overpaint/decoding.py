@@ -1,13 +1,24 @@
 """From the bytes of a file to a `Photo`: the inner part of `overpaint.images`.
 
-- Pixels come upright (EXIF orientation applied), as RGB, 8 bit. What had to be converted for
-  that is said in `Photo.notes`, because for evidence it matters.
-- Alpha is dropped and the colour stored beneath it kept: compositing would invent pixels.
+- Pixels come upright, as RGB, 8 bit. What had to be converted for that is said in `Photo.notes`,
+  because for evidence it matters.
+- Orientation: EXIF alone turns a photo, the `irot` and `imir` boxes alone an AVIF or a HEIC (whose
+  EXIF must not turn it again, ISO/IEC 23008-12), and XMP never. For JPEG, AVIF and XMP the browsers
+  do the same (seen in Chromium 150 and Firefox 140 ESR). They differ where EXIF stands in another
+  file: Chromium turns a PNG whose eXIf chunk comes before the pixels, Firefox none, and neither
+  turns a WebP. EXIF turns these here as in image editors, and the note says so.
+- Alpha is kept apart (`Photo.alpha`), as is the colour stored beneath: compositing would invent
+  pixels.
 - 16 bit samples keep their high byte (value // 256), in colour and in grey alike. Pillow does so
   for colour; it is exact wherever 8 bit were widened to 16, and at most one level off otherwise.
+- 8, 10, 12 or 14 bit that lie low in 16 would come out nearly black. White is what the file states
+  (TIFF MaxSampleValue, PNG sBIT), unless a sample is above it; where nothing is stated and no
+  sample is above 255, 1023 or 4095, it is the least of these. A note tells.
 - Float, signed and 32 bit samples are refused, because their range is a guess.
 - CMYK is converted without its colour profile; a CMYK JPEG is taken as inverted (Adobe), as
-  Pillow and the browsers do. RGB profiles are left alone: pixels are as stored.
+  Pillow and the browsers do. RGB profiles are left alone: pixels are as stored. Lab is refused.
+- TIFF is read by libtiff alone: Pillow's own reader of uncompressed ones takes planes of 16 bit
+  for planes of 8.
 - The size is checked from the header, before any pixel is decoded.
 """
 
@@ -17,6 +28,9 @@ import contextlib
 import hashlib
 import io
 import os
+import re
+import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -26,9 +40,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from overpaint.errors import ConfigError, ImageError
+from overpaint.errors import ConfigError, ImageError, InputError
 
 MAX_PIXELS = 200_000_000
 """Largest photo that is decoded, unless OVERPAINT_MAX_PIXELS or `max_pixels` says otherwise."""
@@ -37,8 +51,14 @@ MAX_PIXELS = 200_000_000
 _FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "BMP", "GIF"]
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SUBFILE_TYPE, _DNG = 274, 258, 262, 254, 50706
-_ALPHA_MODES = {"LA", "PA", "RGBA"}
-_DAMAGED_TIFF = "a TIFF of a kind that cannot be read (float samples?); save it as 8 or 16 bit RGB"
+_PLANAR = 284
+_SAMPLE_FORMAT, _MAX_SAMPLE_VALUE, _UNSIGNED, _UNDEFINED = 339, 281, 1, 4
+_NARROW = (255, 1023, 4095)
+"""White of samples that are stored in 16 bit and use no more than a sixteenth of their range."""
+_DARK = "no sample is above a quarter of the 16 bit range: taken for a dark picture"
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# What libtiff prints: the name that Pillow gives a file, or that of the function.
+_LIBTIFF = re.compile(rb"(tempfile\.tif|_?TIFF\w*|JPEG\w*|\w*(Decode|Setup)\w*): [^\n]*\n?")
 # Pillow's size limit and Python's warning filters are global, so one thread decodes at a time.
 _decoding = threading.Lock()
 
@@ -47,10 +67,12 @@ _decoding = threading.Lock()
 class Photo:
     """A decoded photo and what is known of its file.
 
-    pixels: uint8 (h, w, 3), RGB, upright. sha256: of the file's bytes, hexadecimal.
+    pixels: uint8 (h, w, 3), RGB, upright. path: empty where there is no file, but bytes, an array
+    or a Pillow image. sha256: of the file's bytes, hexadecimal; empty for the last two.
     format: Pillow's name, with MPO counted as "JPEG". jpeg_quality: 1..100, None when not a JPEG.
     lossy: the format throws detail away (GIF counts as lossy for its 256 colours).
-    notes: what was converted, in words.
+    notes: what was converted, in words. alpha: uint8 (h, w), upright, 255 = opaque; None where
+    every pixel is. The pixels beneath are as stored.
     """
 
     pixels: np.ndarray
@@ -60,6 +82,7 @@ class Photo:
     jpeg_quality: int | None
     lossy: bool
     notes: tuple[str, ...] = ()
+    alpha: np.ndarray | None = None
 
     @property
     def width(self) -> int:
@@ -86,7 +109,7 @@ def decode_image(data: bytes, name: str | Path, *, max_pixels: int | None = None
         except UnidentifiedImageError:
             reason = "not a photo that can be read, or its header is damaged; give JPEG, PNG, "
             reason += "WebP, TIFF, HEIC, AVIF, BMP or GIF (the content counts, not the name)"
-            reason = _DAMAGED_TIFF if data[:4] in (b"II*\0", b"MM\0*") else reason
+            reason = _why_unreadable(data) or reason
         except Exception as error:  # a decoder fed hostile bytes raises whatever it likes
             reason = f"cut short or damaged ({error}); get the file again from where it came"
         else:
@@ -124,64 +147,324 @@ def formats_for(data: bytes, name: str | Path) -> list[str]:
 
 @contextlib.contextmanager
 def pillow_limited_to(limit: int) -> Iterator[None]:
-    """Pillow with our size limit as a hard one, and without its other warnings."""
+    """Pillow with our size limit as a hard one, libtiff for every TIFF, and no other warnings."""
     with _decoding, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit
+        before = Image.MAX_IMAGE_PIXELS, TiffImagePlugin.READ_LIBTIFF
+        Image.MAX_IMAGE_PIXELS, TiffImagePlugin.READ_LIBTIFF = limit, True
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = before
+            Image.MAX_IMAGE_PIXELS, TiffImagePlugin.READ_LIBTIFF = before
 
 
 def _decode(data: bytes, path: Path, formats: list[str]) -> Photo:
     image: Any = Image.open(io.BytesIO(data), formats=formats)  # header and size only
+    _refuse_unknown(image)
+    notes = ["first of several pictures in it"] if getattr(image, "is_animated", False) else []
+    stored = read_orientation(image)
+    _load(image, notes)
+    turn = read_orientation(image)  # Pillow has already turned a TIFF while loading it
+    kind = "JPEG" if image.format == "MPO" else str(image.format)
+    rgb, alpha = _rgb(image, _File(data, formats), _bits(image, data), notes)
+    if alpha is not None:
+        alpha = np.ascontiguousarray(upright(alpha, turn))
+        share = 100 * np.count_nonzero(alpha != 255) / alpha.size
+        notes.append(f"alpha kept apart: {max(share, 0.1):.1f} % of the pixels are not opaque")
+    if stored != 1 or turn != 1:
+        aside = f" (browsers may show a {kind} unturned)" if kind in ("PNG", "WEBP") else ""
+        notes.append(
+            f"turned upright by {'its irot and imir boxes' if kind == 'AVIF' else 'EXIF'}{aside}"
+        )
+    return Photo(
+        pixels=np.require(upright(rgb, turn), requirements=["C", "W"]),
+        path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        format=kind,
+        jpeg_quality=_jpeg_quality(image) if kind == "JPEG" else None,
+        lossy=_is_lossy(image, kind, data),
+        notes=tuple(notes),
+        alpha=alpha,
+    )
+
+
+def from_pillow(image: Image.Image) -> Photo:
+    """What a Pillow image holds, by the rules for files as far as they can still be kept.
+
+    Its file's bytes are gone, and with them the JPEG quality. Pillow has taken 8 bit of 16 bit
+    colour, so that is refused, as are floats; 32 bit integers within 0..65535 count as 16 bit.
+    Raises `InputError`, and what Pillow raises for a file that turns out to be damaged.
+    """
+    source: Any = image
+    source.load()
+    notes: list[str] = []
+    if source.mode == "I" and 0 <= source.getextrema()[0] <= source.getextrema()[1] <= 65535:
+        grey = Image.fromarray(np.asarray(source).astype(np.uint16))
+        grey.info |= {key: source.info[key] for key in ("exif",) if key in source.info}
+        source = grey
+    if source.mode in ("I", "F", "LAB", "HSV", "RGBX"):
+        remedy = "scale np.asarray(image) to uint8 (h, w, 3), RGB, and give that, or give its path"
+        raise InputError(f"PIL image of mode {source.mode}: of unknown range or meaning; {remedy}")
+    is_grey = source.mode.startswith("I;16")
+    if not is_grey and max(getattr(source, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))) > 8:
+        raise InputError("PIL image of a TIFF of 16 bit, of which Pillow takes 8; give its path")
+    turn = read_orientation(source)
+    rgb, alpha = _rgb(source, _File(b"", []), 16 if is_grey else 8, notes)
+    kind = image.format or "PIL image"
+    lossy = kind in ("JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF")
+    about = f"{kind}: quality unknown, give the path" if lossy else f"{kind}: taken as lossless"
+    return Photo(
+        pixels=np.require(upright(rgb, turn), requirements=["C", "W"]),
+        path=Path(),
+        sha256="",
+        format=kind,
+        jpeg_quality=None,
+        lossy=lossy,
+        notes=(about, *notes),
+        alpha=None if alpha is None else np.ascontiguousarray(upright(alpha, turn)),
+    )
+
+
+def _refuse_unknown(image: Any) -> None:
+    """Raise `ImageError` for an opened file whose samples do not say what they stand for."""
     tags = getattr(image, "tag_v2", {})
     if tags.get(_SUBFILE_TYPE, 0) & 1 or _DNG in tags:
         raise ImageError("this holds a preview only (camera raw?); develop it to TIFF or JPEG")
-    notes = ["first of several pictures in it"] if getattr(image, "is_animated", False) else []
-    stored = read_orientation(image)
-    image.load()
-    turn = read_orientation(image)  # Pillow has already turned a TIFF while loading it
-    pixels = np.require(upright(_rgb(image, data, notes), turn), requirements=["C", "W"])
-    notes += ["turned upright by EXIF"] if stored != 1 else []
-    kind = "JPEG" if image.format == "MPO" else str(image.format)
-    quality = _jpeg_quality(image) if kind == "JPEG" else None
-    digest = hashlib.sha256(data).hexdigest()
-    return Photo(pixels, path, digest, kind, quality, _is_lossy(image, kind, data), tuple(notes))
-
-
-def _rgb(image: Any, data: bytes, notes: list[str]) -> np.ndarray:
-    """The loaded image as uint8 (h, w, 3); says in `notes` what was converted."""
-    mode, tags, bits = image.mode, getattr(image, "tag_v2", {}), 8
-    if mode in ("I", "F"):
+    sample_formats = set(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,)))
+    if image.mode in ("I", "F") or not sample_formats <= {_UNSIGNED, _UNDEFINED}:
         raise ImageError("float, signed or 32 bit samples of unknown range; save as 8 or 16 bit")
-    if image.format == "PNG":
-        bits = data[24]  # IHDR comes first: signature 8, length 4, name 4, size 8, depth 1
-    elif image.format in ("TIFF", "HEIF"):
-        bits = max(tags.get(_BITS_PER_SAMPLE, (image.info.get("bit_depth", 8),)))
+    if image.mode == "LAB":
+        raise ImageError("Lab colours, whose conversion is not settled; save it as RGB")
+
+
+def _why_unreadable(data: bytes) -> str | None:
+    """What a file is that none of the decoders took, where its first bytes tell."""
+    if data[:4] in _TIFF_MAGIC:
+        kind = "float, signed or Lab samples, or 10, 12 or 14 bit of them?"
+        return f"a TIFF of a kind that cannot be read ({kind}); save it as 8 or 16 bit RGB"
+    frame = re.search(
+        rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]\0.([\x02-\x10])", data, re.DOTALL
+    )
+    if data[:2] == b"\xff\xd8" and frame and frame[1] != b"\x08":
+        return f"a JPEG of {frame[1][0]} bit, which cannot be read; save it as 16 bit PNG or TIFF"
+    return None
+
+
+def _load(image: Any, notes: list[str]) -> None:
+    """Decode the pixels of an opened file; what libtiff has to say becomes a note or an error."""
+    image.info.pop("xmp", None)  # by which Pillow would turn a TIFF without EXIF
+    if image.format != "TIFF":
+        image.load()
+        return
+    said: list[str] = []
+    try:
+        with _libtiff_heard(said):
+            image.load()
+    except OSError as error:
+        raise OSError("; ".join(said) or str(error)) from error
+    notes += [f"libtiff: {line}" for line in said]
+
+
+@contextlib.contextmanager
+def _libtiff_heard(said: list[str]) -> Iterator[None]:
+    """Collect what libtiff, which knows no other way, prints on the standard error stream.
+
+    Whatever else is printed there meanwhile, by other threads, is passed on.
+    """
+    try:
+        stream = os.dup(2)
+    except OSError:  # a program without one
+        yield
+        return
+    with tempfile.TemporaryFile() as file:
+        try:
+            os.dup2(file.fileno(), 2)
+            yield
+        finally:
+            os.dup2(stream, 2)
+            file.seek(0)
+            for line in file:
+                if _LIBTIFF.fullmatch(line):
+                    said.append(line.split(b": ", 1)[1].decode("ascii", "replace").strip(" .\n"))
+                else:
+                    os.write(stream, line)
+            os.close(stream)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file that may have to be opened again."""
+
+    data: bytes
+    formats: list[str]
+
+    def low_bytes(self) -> np.ndarray | None:
+        """Of 16 bit colour: uint8 (h, w, c), turned as by Pillow; None where Pillow cannot.
+
+        Pillow has no mode for 16 bit colour, and its unpackers take the first or the second byte
+        of each sample. So the decoder is told the other byte order.
+        """
+        image: Any = Image.open(io.BytesIO(self.data), formats=self.formats)
+        tile = image.tile[0]
+        args = (tile.args,) if isinstance(tile.args, str) else tuple(tile.args)
+        mode, _, order = args[0].partition(";")
+        planar = getattr(image, "tag_v2", {}).get(_PLANAR, 1) == 2
+        if mode not in ("RGB", "RGBX", "RGBA") or planar:
+            return None
+        native = "16L" if sys.byteorder == "little" else "16B"
+        other = {"16B": "16L", "16L": "16B"}[order.replace("16N", native)]
+        swapped = (f"{mode};{other}", *args[1:])
+        image.tile = [tile._replace(args=swapped if len(swapped) > 1 else swapped[0])]
+        _load(image, [])
+        return np.asarray(image)
+
+    def significant_bits(self) -> int:
+        """By the sBIT chunk of a PNG (the first channel's); 16 where there is none."""
+        at = self.data.find(b"sBIT", 8, max(8, self.data.find(b"IDAT")))
+        return min(self.data[at + 4], 16) if at > 0 else 16
+
+
+def _rgb(
+    image: Any, file: _File, bits: int, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The loaded image as uint8 (h, w, 3) and its alpha (h, w); says in `notes` what was done."""
+    photometric = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC)
+    is_bmp = image.format == "BMP"
     if bits > 8:
         notes.append(f"{bits} bit reduced to 8")
-    if mode.startswith("I;16"):
-        grey = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+    alpha = _keyed(image, bits, file)
+    if image.mode.startswith("I;16"):
+        samples = np.asarray(image).astype(np.uint16)
+        levels = _levels(samples, file, image, notes) if bits == 16 else samples >> (bits - 8)
+        levels = levels.astype(np.uint8)
         # Pillow undoes "white is zero" for 8 bit only.
-        image, mode = Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == 0 else grey), "L"
-    if mode in _ALPHA_MODES or "transparency" in image.info:
-        notes.append("alpha dropped")
-    if mode in ("1", "L", "LA"):
+        image = Image.fromarray(255 - levels if photometric == 0 else levels)
+    elif bits == 16 and image.mode in ("LA", "RGB", "RGBA"):
+        image = _widened(image, file, notes)
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("LA", "RGBA", "PA"):
+        alpha = np.asarray(image.getchannel("A"))
+    if image.mode in ("1", "L", "LA"):
         notes.append("grey copied to three channels")
-    elif mode in ("P", "PA"):
+    elif image.mode in ("P", "PA"):
         notes.append("palette expanded")
-    elif mode not in ("RGB", "RGBA"):
-        notes.append(f"{mode} converted without its colour profile")
-    return np.asarray(image.convert("RGB"))  # leaves alpha out, composites nothing
+    elif image.mode not in ("RGB", "RGBA"):
+        notes.append(f"{image.mode} converted without a colour profile")
+    if alpha is not None and is_bmp and not alpha.any():
+        alpha = None  # 32 bit without alpha, which the browsers show as well
+    opaque = alpha is None or alpha.min() == 255
+    return np.asarray(image.convert("RGB")), None if opaque else alpha  # composites nothing
+
+
+def _bits(image: Any, data: bytes) -> int:
+    """Bits per sample as stored."""
+    if image.format == "PNG":
+        return data[24]  # IHDR comes first: signature 8, length 4, name 4, size 8, depth 1
+    if image.format == "AVIF":
+        at = data.find(b"av1C")
+        flags = data[at + 6] if at > 0 else 0  # AV1-ISOBMFF 2.3.3: high_bitdepth, twelve_bit
+        return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+    if image.format in ("TIFF", "HEIF"):
+        tags = getattr(image, "tag_v2", {})
+        return max(tags.get(_BITS_PER_SAMPLE, (image.info.get("bit_depth", 8),)))
+    return 8
+
+
+def _keyed(image: Any, bits: int, file: _File) -> np.ndarray | None:
+    """The alpha, uint8 (h, w), of a palette's or a colour's transparency (GIF, tRNS of PNG)."""
+    key = image.info.get("transparency")
+    if key is None or image.mode in ("LA", "RGBA", "PA"):
+        return None
+    if image.mode == "P":
+        return np.asarray(image.convert("RGBA").getchannel("A"))
+    pixels, key = np.asarray(image), np.asarray(key)
+    if bits == 16 and image.mode == "RGB":
+        pixels = _joined(pixels, file.low_bytes())
+    elif image.mode == "1":
+        pixels = pixels * 255
+    elif bits < 8:
+        key = key * 255 // (2**bits - 1)  # Pillow scales the pixels alone
+    same = pixels == key
+    return np.where(same.all(axis=2) if same.ndim == 3 else same, 0, 255).astype(np.uint8)
+
+
+def _joined(high: np.ndarray, low: np.ndarray | None) -> np.ndarray:
+    return high.astype(np.uint16) << 8 | (0 if low is None else low)
+
+
+def _widened(image: Any, file: _File, notes: list[str]) -> Any:
+    """16 bit colour, or grey with alpha, of which Pillow keeps the high bytes, as 8 bit.
+
+    The low ones are fetched where the samples may use a small part of their range.
+    """
+    high = np.asarray(image)
+    most = high[..., : 1 if image.mode == "LA" else 3].max()
+    stated = (_stated_white(image), 2 ** file.significant_bits() - 1)
+    if most > max([_NARROW[-1], *(white for white in stated if white < 65535)]) >> 8:
+        notes += [_DARK] if most < 64 else []
+        return image
+    low = file.low_bytes()
+    if low is not None:
+        return Image.fromarray(_levels(_joined(high, low), file, image, notes))
+    if most:
+        raise ImageError(
+            f"none of its 16 bit samples is above {256 * int(most) + 255} of 65535, as if they "
+            "held fewer bits, and this kind cannot be scaled here; save it as 8 bit RGB"
+        )
+    return image
+
+
+def _levels(samples: np.ndarray, file: _File, image: Any, notes: list[str]) -> np.ndarray:
+    """16 bit samples (h, w) or (h, w, c), the last of 2 or 4 being alpha, as uint8 levels."""
+    has_alpha = samples.ndim == 3 and samples.shape[2] in (2, 4)
+    colours = samples[..., :-1] if has_alpha else samples
+    white, how = _white(colours, file, image)
+    if white < 65535:
+        notes.append(f"sample value {white} of 65535 taken for white, {how}")
+    elif 0 < colours.max() < 2**14:
+        notes.append(_DARK)
+    levels = colours.astype(np.uint32) * 256 // (white + 1)
+    if has_alpha:
+        alpha = samples[..., -1:].astype(np.uint32)
+        alpha = alpha * 256 // ((white if alpha.max() <= white else 65535) + 1)
+        levels = np.concatenate([levels, alpha], axis=2)
+    return levels.astype(np.uint8)
+
+
+def _white(colours: np.ndarray, file: _File, image: Any) -> tuple[int, str]:
+    """The sample value that stands for white, and on what grounds."""
+    most, stated, bits = int(colours.max()), _stated_white(image), file.significant_bits()
+    if most <= stated < 65535:
+        return stated, "as MaxSampleValue says"
+    # By the standard the significant bits are the high ones (PNG, 11.3.2.4). Where lower ones are
+    # in use and high ones are not, the file has them in the low ones.
+    if 0 < bits < 16 and most < 2**bits and (colours & (2 ** (16 - bits) - 1)).any():
+        return 2**bits - 1, "as sBIT says"
+    white = next((top for top in _NARROW if 0 < most <= top), 65535)
+    return white, f"as no sample is above {most}"
+
+
+def _stated_white(image: Any) -> int:
+    """MaxSampleValue of a 16 bit TIFF; 65535 where there is none."""
+    found = getattr(image, "tag_v2", {}).get(_MAX_SAMPLE_VALUE, 65535)
+    white = min(found) if isinstance(found, tuple) else found
+    return white if 0 < white <= 65535 else 65535
 
 
 def read_orientation(image: Any) -> int:
-    """The EXIF orientation of an open Pillow image, 1..8; 1 where there is none to be read."""
+    """The EXIF orientation of an open Pillow image, 1..8; 1 where there is none to be read.
+
+    Pillow's own `getexif` falls back to XMP. In the EXIF of an AVIF it has put what the boxes say.
+    """
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        if hasattr(image, "tag_v2"):
+            value = image.tag_v2.get(_ORIENTATION, 1)
+        else:
+            exif = Image.Exif()
+            exif.load(image.info.get("exif") or b"")
+            value = exif.get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF must not cost the photo
         return 1
     return value if value in range(2, 9) else 1

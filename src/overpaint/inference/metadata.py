@@ -157,7 +157,7 @@ def _jpeg_settings(image: Any, notes: list[str]) -> tuple[tuple[tuple[int, ...],
     if not all(used):
         return None, 0
     subsampling = JpegImagePlugin.get_sampling(image)
-    if subsampling < 0 and len(used) == 3:
+    if subsampling < 0 and len(image.layer) == 3:  # a CMYK picture has no chroma
         notes.append("chroma subsampling of a rare kind: a JPEG made of it has none")
     return tuple(tuple(table) for table in used), max(subsampling, 0)
 
