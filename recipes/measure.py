@@ -39,7 +39,13 @@ def main(
         measure_inpainters,
     )
     from overpaint.evaluation.known_pixels import default_models, measure_known_pixels
-    from overpaint.evaluation.rows import PICTURES, read_pictures, read_rows, write_results
+    from overpaint.evaluation.rows import (
+        PICTURES,
+        SOURCES,
+        read_pictures,
+        read_rows,
+        write_results,
+    )
     from overpaint.inference.detect import DEFAULT_MODEL
 
     settings = Settings(limit=limit)
@@ -56,9 +62,10 @@ def main(
             methods, data, new, detectors=main_weights, settings=of_inpainters, report=typer.echo
         )
         measure_known_pixels(default_models(), data, new, num=limit or 50, report=typer.echo)
-        sets = [path for path in sorted(new.glob("*.csv")) if path.stem != PICTURES]
+        sets = [path for path in sorted(new.glob("*.csv")) if path.stem != SOURCES]
         rows = [each for path in sets for each in read_rows(path)]
-        write_results(out, rows, read_pictures(new / f"{PICTURES}.csv"))
+        seen = [each for path in sorted(new.glob(f"{PICTURES}/*")) for each in read_pictures(path)]
+        write_results(out, rows, seen)
     readme = ROOT / "README.md"
     if limit is None and readme.exists():
         raise typer.Exit(tables.main([str(readme), "--results", str(out)]))

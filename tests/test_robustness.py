@@ -33,7 +33,7 @@ from overpaint.evaluation.robustness import (
     read_forged,
     under,
 )
-from overpaint.evaluation.rows import Picture, Source, read_pictures, read_rows
+from overpaint.evaluation.rows import Picture, Source, pictures_file, read_pictures, read_rows
 from overpaint.evaluation.triplets import HEADLINE, Triplet, read_triplets
 from overpaint.images import read_image, write_jpeg, write_png
 from overpaint.inference.calibration import HIGH, LOSSLESS, LOW, MEDIUM
@@ -164,7 +164,7 @@ def test_a_detector_that_says_the_truth_is_right_everywhere(data: Path, net: Pat
     halves = (f"triplets of the {half} half" for half in ("choice", "report"))
     means = {"forged", "triplets", "untouched", *halves}
     assert sets == {*INPAINTED, *untouched, *means}
-    pictures = read_pictures(tmp_path / "out" / "pictures.csv")
+    pictures = read_pictures(pictures_file(tmp_path / "out", "robustness"))
     ids = [p.picture for p in pictures if p.method.startswith("forged") and "75" in p.method]
     assert ids == [n for n in ("one/000000", "one/000001", "two/000000") for _ in range(2)]
 
@@ -190,7 +190,7 @@ def test_a_quick_look_and_its_sheets(data: Path, net: Path, tmp_path: Path):
     how = {"conditions": ("JPEG 75", AS_IS), "sheets": sheets, "forged": (tmp_path / "one",)}
     found = measured(data, net, tmp_path / "out", limit=1, **how)
     assert {method.rpartition(", ")[2] for method, _ in found} == {"JPEG 75", AS_IS}
-    pictures = read_pictures(tmp_path / "out" / "pictures.csv")
+    pictures = read_pictures(pictures_file(tmp_path / "out", "robustness"))
     methods = [p.method for p in pictures]
     assert len(methods) == len(set(methods))
     files = {path.name for path in (sheets / "net").iterdir()}
