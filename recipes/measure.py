@@ -1,6 +1,6 @@
 """The numbers of the shipped weights in results/*.csv and the README's tables, by one command.
 
-    python recipes/measure.py --data ../shared/data
+    python recipes/measure.py --data DATA
 
 - The shipped detector is measured on everything; `--also NAME=FILE` (ablations, other widths)
   on the triplets only.
@@ -22,9 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def main(
-    data: Annotated[
-        Path, typer.Option(envvar="OVERPAINT_DATA", help="Folder with photos, faces, triplets.")
-    ] = ROOT.parent / "shared" / "data",
+    data: Annotated[Path, typer.Option("--data", help="Folder with photos, faces, triplets.")],
     weights: Annotated[str, typer.Option(help="Name or file. Default: the shipped one.")] = "",
     also: Annotated[list[str] | None, typer.Option(help="NAME=FILE; repeatable.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the CSV files.")] = ROOT / "results",

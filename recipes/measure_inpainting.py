@@ -1,6 +1,6 @@
 """The inpainters' rows of results/*.csv and the README's tables, by one command.
 
-    python recipes/measure_inpainting.py --data ../shared/data
+    python recipes/measure_inpainting.py --data DATA
 
 - Without `--inpainter`: the untouched photo as a control, every method that needs no weights, the
   shipped weights and the inpainters of benchmarks/weights. Rows of one inpainter are written as
@@ -21,9 +21,7 @@ BENCHMARKED = ROOT / "benchmarks/weights"
 
 
 def main(
-    data: Annotated[
-        Path, typer.Option(envvar="OVERPAINT_DATA", help="Folder with photos/ and weights/.")
-    ] = ROOT.parent / "shared" / "data",
+    data: Annotated[Path, typer.Option("--data", help="Folder with photos/ and weights/.")],
     inpainter: Annotated[
         list[str] | None, typer.Option(help="Name, or NAME=FILE of weights; repeatable.")
     ] = None,

@@ -1,6 +1,6 @@
 """Rows of results/speed.csv for networks and inpainters, by one command on a quiet machine.
 
-    python recipes/measure_speed.py --data ../shared/data
+    python recipes/measure_speed.py --data DATA
 
 - Every network of the registry with trainable weights: its parameters, and time and memory of a
   picture of 256 and of 512 pixels. Speed does not depend on the weights, so random ones do.
@@ -21,9 +21,7 @@ INPAINT = ("telea", "safepaint-s")
 
 
 def main(
-    data: Annotated[
-        Path, typer.Option(envvar="OVERPAINT_DATA", help="Folder with photos/.")
-    ] = ROOT.parent / "shared" / "data",
+    data: Annotated[Path, typer.Option("--data", help="Folder with photos/.")],
     network: Annotated[
         list[str] | None, typer.Option(help="Of the registry; repeatable. Default: all.")
     ] = None,

@@ -18,6 +18,7 @@ COMMANDS = (
     "demo",
     "models",
     "weights",
+    "data",
     "synthesize",
     "forge",
     "train",
