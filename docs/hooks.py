@@ -154,30 +154,16 @@ def _command(command: Any, path: str) -> Iterator[str]:
     yield ""
     yield from (_escaped(command.help or "")).splitlines()
     yield ""
-    shown = [p for p in command.get_params(context) if not getattr(p, "hidden", False)]
+    records = [p.get_help_record(context) for p in command.get_params(context)]
+    shown = [record for record in records if record is not None]  # None for what is hidden
     if shown:
-        yield "| | | default |"
-        yield "| --- | --- | --- |"
-    for parameter in shown:
-        yield _parameter(parameter, context)
+        yield "| | |"
+        yield "| --- | --- |"
+    for names, text in shown:
+        yield f"| {_code(names)} | {_cell(_escaped(text))} |"
     yield ""
     for name, child in getattr(command, "commands", {}).items():
         yield from _command(child, f"{path} {name}")
-
-
-def _parameter(parameter: Any, context: Any) -> str:
-    """One line of the table of a command."""
-    if parameter.param_type_name == "option":
-        names = ", ".join(f"`{o}`" for o in (*parameter.opts, *parameter.secondary_opts))
-        default = parameter.default
-        if not isinstance(default, str | int | float | Path) or isinstance(default, bool):
-            default = ""
-    else:
-        names, default = f"`{parameter.make_metavar(context)}`", ""
-    if parameter.required:
-        default = "required"
-    text = _cell(_escaped(getattr(parameter, "help", None) or ""))
-    return f"| {names} | {text} | {_cell(str(default))} |"
 
 
 def dataset_table(found: tuple["Dataset", ...]) -> str:
@@ -208,6 +194,10 @@ def _address(dataset: "Dataset") -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def _code(text: str) -> str:
+    return f"`{_cell(text)}`"
 
 
 def _escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The numbers of the shipped weights in results/*.csv and the README's tables, by one command.
+"""The numbers of the shipped weights in results/*.csv and the published tables, by one command.
 
     python recipes/measure.py --data DATA
 
@@ -28,7 +28,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the CSV files.")] = ROOT / "results",
     limit: Annotated[int | None, typer.Option(min=1, help="So many of a kind, to try it.")] = None,
 ) -> None:
-    """Measure, write the CSV files, then render the README's tables."""
+    """Measure, write the CSV files, then render the published tables."""
     from overpaint.evaluation import tables
     from overpaint.evaluation.benchmark import Settings, evaluate
     from overpaint.evaluation.inpainting import (
@@ -64,9 +64,8 @@ def main(
         rows = [each for path in sets for each in read_rows(path)]
         seen = [each for path in sorted(new.glob(f"{PICTURES}/*")) for each in read_pictures(path)]
         write_results(out, rows, seen)
-    readme = ROOT / "README.md"
-    if limit is None and readme.exists():
-        raise typer.Exit(tables.main([str(readme), "--results", str(out)]))
+    if limit is None:
+        raise typer.Exit(tables.main([*tables.published_pages(ROOT), "--results", str(out)]))
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -30,7 +30,7 @@ def main(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the CSV files.")] = ROOT / "results",
 ) -> None:
-    """Measure, write the rows, then render the README's tables."""
+    """Measure, write the rows, then render the published tables."""
     from overpaint.evaluation import tables
     from overpaint.evaluation.parts import photos_of_test_split
     from overpaint.evaluation.rows import Source, write_results
@@ -57,9 +57,8 @@ def main(
         sha256 = read_record(name).sha256 if has_weights(name) else ""
         source = Source("speed", name, commit, hashed, sha256, protocol)
         write_results(out, measure_inpaint(source, name, photo), [])
-    readme = ROOT / "README.md"
-    if out.resolve() == ROOT / "results" and readme.exists():
-        raise typer.Exit(tables.main([str(readme)]))
+    if out.resolve() == ROOT / "results":
+        raise typer.Exit(tables.main(tables.published_pages(ROOT)))
 
 
 if __name__ == "__main__":

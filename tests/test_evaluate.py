@@ -441,8 +441,51 @@ def test_tables_that_cannot_be_rendered(results: Path, text: str, message: str):
         tables.fill(text, results)
 
 
-def test_the_readme_shows_the_published_results():
-    readme, results = ROOT / "README.md", ROOT / "results"
-    if not readme.exists() or not list(results.glob("*.csv")):
-        pytest.skip("no README or no results yet")
-    assert tables.main([str(readme), "--check"]) == 0
+def test_a_table_of_families_joins_the_independent_set_and_the_triplets(tmp_path: Path):
+    others = replace(SOURCE, set="independent")
+    own = replace(SOURCE, set="robustness")
+    values = [
+        (others, "mean of all, as is", "auc", 0.6),
+        (others, "mean of all, JPEG 85", "f1@default", 0.001),
+        (others, "faces, as is", "auc", 0.5),
+        (own, "triplets, as is", "auc", 0.9),
+        *((own, f"triplets:{group}, JPEG 85", "auc", 0.7) for group in HEADLINE),
+        (own, "forged:lama-s, as is", "auc", 0.99),
+    ]
+    rows = [row(source, method, metric, [[value]]) for source, method, metric, value in values]
+    rows[2] = replace(rows[2], n=0)  # not stated
+    write_results(tmp_path, rows, [])
+    lines = tables.render("families", tmp_path, "net").splitlines()
+    assert lines[2:6] == [
+        "| mean of all | 1 | 0.600 | n/a | n/a | 0.001 |",
+        "| faces | n/a | 0.500 | n/a | n/a | n/a |",
+        "| own set: mean of its four families | 1 | 0.900 | n/a | n/a | n/a |",
+        "| own set: MADF | 1 | n/a | n/a | 0.700 | n/a |",
+    ]
+    assert len(lines) == 9
+    with pytest.raises(ConfigError, match="measure it"):
+        tables.render("families", tmp_path, "unknown")
+
+
+def test_several_files_are_checked_and_each_is_named(results: Path, capsys):
+    (results / "docs").mkdir()
+    (results / "results").mkdir()
+    for path in [*results.glob("*.csv")]:
+        path.rename(results / "results" / path.name)
+    text = "<!-- table:triplets -->\n<!-- /table -->\n"
+    files = [results / "README.md", results / "docs" / "page.md"]
+    for file in files:
+        file.write_text(text)
+    assert tables.main([*map(str, files), "--check"]) == 1
+    said = capsys.readouterr().err
+    assert all(f"{file}: tables out of date" in said for file in files)
+    assert tables.main([*map(str, files)]) == 0
+    assert tables.main([*map(str, files), "--check"]) == 0
+
+
+def test_the_pages_show_the_published_results():
+    pages = tables.published_pages(ROOT)
+    assert len(pages) > 3
+    assert tables.main([*pages, "--check"]) == 0
+    experiments = [str(ROOT / "docs" / "experiments.md"), "--results"]
+    assert tables.main([*experiments, str(ROOT / "results" / "experiments"), "--check"]) == 0
