@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format clean
+.PHONY: demo test check coverage docs format clean
 
 demo: $(READY)
 	$(BIN)/overpaint demo --out demo-output
@@ -19,6 +19,15 @@ check: $(READY)
 	$(BIN)/pyright
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
+# Lines and branches that the fast tests reach; pages in build/coverage.
+coverage: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term \
+	  --cov-report=html:build/coverage
+
+# The documentation, in build/site; no page loads anything from another host.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -30,4 +39,4 @@ $(READY): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-output runs cache
+	rm -rf $(VENV) build demo-output runs cache
