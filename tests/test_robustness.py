@@ -1,5 +1,6 @@
 """The part "robustness": which pictures are looked at, under what, and what is made of it."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -203,6 +204,7 @@ def test_a_quick_look_and_its_sheets(data: Path, net: Path, tmp_path: Path):
 def test_the_mean_over_flips_has_no_calibration(data: Path, net: Path, tmp_path: Path):
     how = {"forged": (forgeries(tmp_path / "one", photos_of("test", 1), "mean-s"),)}
     strict = save(net.parent, "net", fitted=calibration(threshold=1000)).path
+    fitted = strict.with_name("net.calibration.json")
     hashes = set()
     for flips in (False, True):
         found = measured(data, strict, tmp_path / "out", 1, conditions=(AS_IS,), flips=flips, **how)
@@ -210,6 +212,8 @@ def test_the_mean_over_flips_has_no_calibration(data: Path, net: Path, tmp_path:
         assert found["forged:mean-s, as is", "flagged@default"] == flips
         rows = read_rows(tmp_path / "out" / "robustness.csv")
         assert {"flips" in r.protocol for r in rows} == {flips}
+        used = "" if flips else hashlib.sha256(fitted.read_bytes()).hexdigest()
+        assert {r.calibration_sha256 for r in rows} == {used}
         hashes |= {r.config_hash for r in rows}
     assert len(hashes) == 2
 
