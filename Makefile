@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 TORCH := $(BIN)/python -c 'import tomllib; print(*(r for r in \
 	tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"] if r.startswith("torch")))'
 
-.PHONY: demo test check format clean
+.PHONY: demo test check coverage docs format clean
 
 demo: $(READY)
 	$(BIN)/overpaint demo --out demo-output
@@ -25,6 +25,15 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+# Lines and branches that the fast tests reach; pages in build/coverage.
+coverage: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term \
+	  --cov-report=html:build/coverage
+
+# The documentation, in build/site; no page loads anything from another host.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -42,4 +51,4 @@ endif
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-output runs cache
+	rm -rf $(VENV) build demo-output runs cache

@@ -1,6 +1,6 @@
 """Photos in rows, inpainters in columns, in one PNG to look at.
 
-    python recipes/contact_sheet.py --data ../shared/data --out contact-sheet.png
+    python recipes/contact_sheet.py --data DATA --out contact-sheet.png
 
 - Columns: the photo, the photo with its hole, each inpainter's fill, and the detector's heatmap of
   the last inpainter's fill. `--inpainter` (repeatable) names other columns, in their order.
@@ -28,9 +28,7 @@ HOLE = (255, 0, 255)
 
 
 def main(
-    data: Annotated[
-        Path, typer.Option(envvar="OVERPAINT_DATA", help="Folder with photos/.")
-    ] = ROOT.parent / "shared" / "data",
+    data: Annotated[Path, typer.Option("--data", help="Folder with photos/.")],
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("contact-sheet.png"),
     inpainter: Annotated[
         list[str] | None, typer.Option(help="Column: name or weights file; repeatable.")

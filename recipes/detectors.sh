@@ -41,4 +41,4 @@ for name in nixnet-s-equal ldicn-s mantranet-s psccnet-s iidnet-s trufor-s; do
     --only universal,triplets,speed,forged --forged runs/forged/table-1 --lossless
 done
 overpaint evaluate --data "$DATA" --only forged --forged runs/forged/table-1  # the shipped one
-python -m overpaint.evaluation.tables README.md
+python -m overpaint.evaluation.tables README.md docs/benchmarks*.md

@@ -1,6 +1,6 @@
 """What sets real fills apart: fine detail of luma and colours, in the fill and around it.
 
-    python recipes/fine_detail.py --data ../shared/data
+    python recipes/fine_detail.py --data DATA
 
 - Of each group of triplets, on the choice half, on which alone hypotheses are formed: the deviation
   in grey levels of bands of detail (differences of Gaussians), median over pictures of a robust
@@ -29,9 +29,7 @@ RESIDUAL = ((-1, 2, -1), (2, -4, 2), (-1, 2, -1))
 
 
 def main(
-    data: Annotated[
-        Path, typer.Option(envvar="OVERPAINT_DATA", help="Folder with triplets/.")
-    ] = ROOT.parent / "shared" / "data",
+    data: Annotated[Path, typer.Option("--data", help="Folder with triplets/.")],
     half: Annotated[str, typer.Option(help="Of the triplets: choice or report.")] = "choice",
 ) -> None:
     """Print two tables in Markdown."""

@@ -1,6 +1,6 @@
-"""The numbers of the shipped weights in results/*.csv and the README's tables, by one command.
+"""The numbers of the shipped weights in results/*.csv and the published tables, by one command.
 
-    python recipes/measure.py --data ../shared/data
+    python recipes/measure.py --data DATA
 
 - The shipped detector is measured on everything; `--also NAME=FILE` (ablations, other widths)
   on the triplets only.
@@ -22,15 +22,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def main(
-    data: Annotated[
-        Path, typer.Option(envvar="OVERPAINT_DATA", help="Folder with photos, faces, triplets.")
-    ] = ROOT.parent / "shared" / "data",
+    data: Annotated[Path, typer.Option("--data", help="Folder with photos, faces, triplets.")],
     weights: Annotated[str, typer.Option(help="Name or file. Default: the shipped one.")] = "",
     also: Annotated[list[str] | None, typer.Option(help="NAME=FILE; repeatable.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the CSV files.")] = ROOT / "results",
     limit: Annotated[int | None, typer.Option(min=1, help="So many of a kind, to try it.")] = None,
 ) -> None:
-    """Measure, write the CSV files, then render the README's tables."""
+    """Measure, write the CSV files, then render the published tables."""
     from overpaint.evaluation import tables
     from overpaint.evaluation.benchmark import Settings, evaluate
     from overpaint.evaluation.inpainting import (
@@ -39,7 +37,13 @@ def main(
         measure_inpainters,
     )
     from overpaint.evaluation.known_pixels import default_models, measure_known_pixels
-    from overpaint.evaluation.rows import PICTURES, read_pictures, read_rows, write_results
+    from overpaint.evaluation.rows import (
+        PICTURES,
+        SOURCES,
+        read_pictures,
+        read_rows,
+        write_results,
+    )
     from overpaint.inference.detect import DEFAULT_MODEL
 
     settings = Settings(limit=limit)
@@ -56,12 +60,12 @@ def main(
             methods, data, new, detectors=main_weights, settings=of_inpainters, report=typer.echo
         )
         measure_known_pixels(default_models(), data, new, num=limit or 50, report=typer.echo)
-        sets = [path for path in sorted(new.glob("*.csv")) if path.stem != PICTURES]
+        sets = [path for path in sorted(new.glob("*.csv")) if path.stem != SOURCES]
         rows = [each for path in sets for each in read_rows(path)]
-        write_results(out, rows, read_pictures(new / f"{PICTURES}.csv"))
-    readme = ROOT / "README.md"
-    if limit is None and readme.exists():
-        raise typer.Exit(tables.main([str(readme), "--results", str(out)]))
+        seen = [each for path in sorted(new.glob(f"{PICTURES}/*")) for each in read_pictures(path)]
+        write_results(out, rows, seen)
+    if limit is None:
+        raise typer.Exit(tables.main([*tables.published_pages(ROOT), "--results", str(out)]))
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
-"""The inpainters' rows of results/*.csv and the README's tables, by one command.
+"""The inpainters' rows of results/*.csv and the published tables, by one command.
 
-    python recipes/measure_inpainting.py --data ../shared/data
+    python recipes/measure_inpainting.py --data DATA
 
 - Without `--inpainter`: the untouched photo as a control, every method that needs no weights, the
   shipped weights and the inpainters of benchmarks/weights. Rows of one inpainter are written as
@@ -21,9 +21,7 @@ BENCHMARKED = ROOT / "benchmarks/weights"
 
 
 def main(
-    data: Annotated[
-        Path, typer.Option(envvar="OVERPAINT_DATA", help="Folder with photos/ and weights/.")
-    ] = ROOT.parent / "shared" / "data",
+    data: Annotated[Path, typer.Option("--data", help="Folder with photos/ and weights/.")],
     inpainter: Annotated[
         list[str] | None, typer.Option(help="Name, or NAME=FILE of weights; repeatable.")
     ] = None,
@@ -36,7 +34,7 @@ def main(
     ] = 50,
     out: Annotated[Path, typer.Option(help="Folder of the CSV files.")] = ROOT / "results",
 ) -> None:
-    """Measure inpainters, write the CSV files, then render the README's tables."""
+    """Measure inpainters, write the CSV files, then render the published tables."""
     from overpaint.evaluation import known_pixels, tables
     from overpaint.evaluation.inpainting import (
         InpaintingSettings,
@@ -62,9 +60,8 @@ def main(
         known_pixels.measure_known_pixels(
             known_pixels.default_models(), data, out, num=checked, report=typer.echo
         )
-    readme = ROOT / "README.md"
-    if out.resolve() == ROOT / "results" and readme.exists():
-        raise typer.Exit(tables.main([str(readme)]))
+    if out.resolve() == ROOT / "results":
+        raise typer.Exit(tables.main(tables.published_pages(ROOT)))
 
 
 def _named(text: str) -> tuple[str, str]:

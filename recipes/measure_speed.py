@@ -1,6 +1,6 @@
 """Rows of results/speed.csv for networks and inpainters, by one command on a quiet machine.
 
-    python recipes/measure_speed.py --data ../shared/data
+    python recipes/measure_speed.py --data DATA
 
 - Every network of the registry with trainable weights: its parameters, and time and memory of a
   picture of 256 and of 512 pixels. Speed does not depend on the weights, so random ones do.
@@ -24,9 +24,7 @@ INPAINT = ("telea", "safepaint-s")
 
 
 def main(
-    data: Annotated[
-        Path, typer.Option(envvar="OVERPAINT_DATA", help="Folder with photos/.")
-    ] = ROOT.parent / "shared" / "data",
+    data: Annotated[Path, typer.Option("--data", help="Folder with photos/.")],
     network: Annotated[
         list[str] | None, typer.Option(help="Of the registry; repeatable. Default: all.")
     ] = None,
@@ -35,7 +33,7 @@ def main(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the CSV files.")] = ROOT / "results",
 ) -> None:
-    """Measure, write the rows, then render the README's tables."""
+    """Measure, write the rows, then render the published tables."""
     from overpaint.evaluation import tables
     from overpaint.evaluation.parts import photos_of_test_split
     from overpaint.evaluation.rows import Source, write_results
@@ -64,9 +62,8 @@ def main(
         sha256 = read_record(name).sha256 if has_weights(name) else ""
         source = Source("speed", name, commit, hashed, sha256, protocol)
         write_results(out, measure_inpaint(source, name, photo), [])
-    readme = ROOT / "README.md"
-    if out.resolve() == ROOT / "results" and readme.exists():
-        raise typer.Exit(tables.main([str(readme)]))
+    if out.resolve() == ROOT / "results":
+        raise typer.Exit(tables.main(tables.published_pages(ROOT)))
 
 
 def mask_times(size: int = 128, runs: int = 40) -> dict[str, float]:

@@ -67,4 +67,4 @@ python recipes/measure.py --data "$DATA" "${ALSO[@]}"
 recipes/forged.sh "$DATA"
 overpaint evaluate --data "$DATA" --only robustness --forged runs/forged/test --limit 20 \
   --sheets runs/sheets
-python -m overpaint.evaluation.tables README.md
+python -m overpaint.evaluation.tables README.md docs/benchmarks*.md

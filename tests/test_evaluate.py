@@ -1,7 +1,8 @@
 """The benchmark from pictures to rows, its files, and the README's tables."""
 
-import csv
 import math
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from overpaint.evaluation.rows import (
     Picture,
     Row,
     Source,
+    pictures_file,
     read_pictures,
     read_rows,
+    read_sources,
     row,
     write_results,
 )
@@ -214,8 +217,63 @@ def test_results_replace_the_rows_of_the_same_weights(tmp_path: Path):
     rows = {r.weights: r for r in read_rows(tmp_path / "triplets.csv")}
     assert {name: r.value for name, r in rows.items()} == {"one": 0.3, "two": 0.2}
     assert rows["one"] == measured("one", 0.3)[0]
-    pictures = read_pictures(tmp_path / "pictures.csv")
-    assert {p.weights: p.numbers for p in pictures} == {"one": {"auc": 0.3}, "two": {"auc": 0.2}}
+    pictures = read_pictures(pictures_file(tmp_path, "triplets"))
+    found = {p.weights: p.numbers["auc"] for p in pictures}
+    assert found == pytest.approx({"one": 0.3, "two": 0.2})
+    assert {s.weights for s in read_sources(tmp_path / "sources.csv").values()} == {"one", "two"}
+
+
+def test_rows_come_back_as_they_were_written(tmp_path: Path):
+    bare = replace(SOURCE, set="speed", weights="", weights_sha256="")
+    full = replace(SOURCE, calibration_sha256="ca1", seen_by="net 123 -", historical="not kept")
+    rows = [
+        row(full, "madf, as is", "auc", [[0.5, 0.75]]),
+        row(full, "madf, as is", "miou@0.5", [[0.25]]),  # of fewer pictures
+        row(replace(full, weights="two"), "madf", "auc", [[0.125, 0.125]]),
+        row(bare, "start", "seconds", [[1.5]]),
+    ]
+    write_results(tmp_path, rows, [])
+    read = [*read_rows(tmp_path / "triplets.csv"), *read_rows(tmp_path / "speed.csv")]
+    assert list(map(repr, read)) == list(map(repr, rows))
+
+
+def test_a_number_that_is_not_there_is_told_from_one_that_is_not_measured(tmp_path: Path):
+    missing = replace(row(SOURCE, "madf", "auc", [[0.5]]), value=math.nan)
+    write_results(tmp_path, [missing, row(SOURCE, "other", "f1@0.5", [[0.5]])], [])
+    first, second = read_rows(tmp_path / "triplets.csv")
+    assert math.isnan(first.value)
+    assert (second.method, second.metric) == ("other", "f1@0.5")
+
+
+def test_no_row_stands_under_the_source_of_another(tmp_path: Path):
+    write_results(tmp_path, [row(SOURCE, "madf", "auc", [[0.1]])], [])
+    sources = tmp_path / "sources.csv"
+    before = sources.read_text()
+    remeasured = [row(replace(SOURCE, commit="later"), "madf", "auc", [[0.2]])]
+    write_results(tmp_path, remeasured, [])
+    sources.write_text(before)  # as if the other file had not been written
+    with pytest.raises(ConfigError, match=r"triplets\.csv: .*measure again"):
+        read_rows(tmp_path / "triplets.csv")
+    write_results(tmp_path, remeasured, [])  # which helps
+    assert read_rows(tmp_path / "triplets.csv")[0].commit == "later"
+
+
+def test_pictures_without_pyarrow_are_refused_before_anything_is_measured(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ConfigError, match=r"overpaint\[results\]"):
+        benchmark.evaluate({"net": "not read"}, data, tmp_path / "r", ["triplets"])
+    with pytest.raises(ConfigError, match=r"overpaint\[results\]"):
+        write_results(tmp_path / "r", [], [Picture("triplets", "madf", "net", "a", {"auc": 1})])
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_damaged_file_of_pictures_is_named(tmp_path: Path):
+    path = tmp_path / "triplets.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(ConfigError, match=r"triplets\.parquet: cannot be read"):
+        read_pictures(path)
 
 
 def test_evaluate_writes_every_part_but_speed(data: Path, trained: Path, tmp_path: Path):
@@ -228,9 +286,10 @@ def test_evaluate_writes_every_part_but_speed(data: Path, trained: Path, tmp_pat
         bank=trained,
         settings=benchmark.Settings(size=64),
     )
-    files = {p.stem for p in out.glob("*.csv")}
-    assert files == {"universal", "triplets", "untouched", "autoencoders", "pictures"}
-    assert [r for f in sorted(files - {"pictures"}) for r in read_rows(out / f"{f}.csv")]
+    sets = {"universal", "triplets", "untouched", "autoencoders"}
+    assert {p.stem for p in out.glob("*.csv")} == {*sets, "sources"}
+    assert {p.stem for p in out.glob("pictures/*")} == sets
+    assert sum(len(read_rows(out / f"{name}.csv")) for name in sets) == len(rows)
     values = {(r.set, r.method, r.metric): r for r in rows}
     stored = ("lossless", "JPEG 90", "JPEG 75")
     kinds = {m for s, m, _ in values if s == "universal"}
@@ -250,8 +309,8 @@ def test_universal_data_without_jpeg_versions(data: Path, trained: Path, tmp_pat
 
 def test_means_can_be_worked_out_again_from_the_pictures(data: Path, trained: Path, tmp_path: Path):
     benchmark.evaluate({"net": trained / "net.json"}, data, tmp_path / "r", ["triplets"])
-    with (tmp_path / "r" / "pictures.csv").open() as file:
-        aucs = [float(p["auc"]) for p in csv.DictReader(file) if p["method"] == "madf"]
+    pictures = read_pictures(pictures_file(tmp_path / "r", "triplets"))
+    aucs = [p.numbers["auc"] for p in pictures if p.method == "madf"]
     found = {(r.method, r.metric): r for r in read_rows(tmp_path / "r" / "triplets.csv")}
     assert len(aucs) == found["madf", "auc"].n == 2
     whole, *parted = (
@@ -382,8 +441,51 @@ def test_tables_that_cannot_be_rendered(results: Path, text: str, message: str):
         tables.fill(text, results)
 
 
-def test_the_readme_shows_the_published_results():
-    readme, results = ROOT / "README.md", ROOT / "results"
-    if not readme.exists() or not list(results.glob("*.csv")):
-        pytest.skip("no README or no results yet")
-    assert tables.main([str(readme), "--check"]) == 0
+def test_a_table_of_families_joins_the_independent_set_and_the_triplets(tmp_path: Path):
+    others = replace(SOURCE, set="independent")
+    own = replace(SOURCE, set="robustness")
+    values = [
+        (others, "mean of all, as is", "auc", 0.6),
+        (others, "mean of all, JPEG 85", "f1@default", 0.001),
+        (others, "faces, as is", "auc", 0.5),
+        (own, "triplets, as is", "auc", 0.9),
+        *((own, f"triplets:{group}, JPEG 85", "auc", 0.7) for group in HEADLINE),
+        (own, "forged:lama-s, as is", "auc", 0.99),
+    ]
+    rows = [row(source, method, metric, [[value]]) for source, method, metric, value in values]
+    rows[2] = replace(rows[2], n=0)  # not stated
+    write_results(tmp_path, rows, [])
+    lines = tables.render("families", tmp_path, "net").splitlines()
+    assert lines[2:6] == [
+        "| mean of all | 1 | 0.600 | n/a | n/a | 0.001 |",
+        "| faces | n/a | 0.500 | n/a | n/a | n/a |",
+        "| own set: mean of its four families | 1 | 0.900 | n/a | n/a | n/a |",
+        "| own set: MADF | 1 | n/a | n/a | 0.700 | n/a |",
+    ]
+    assert len(lines) == 9
+    with pytest.raises(ConfigError, match="measure it"):
+        tables.render("families", tmp_path, "unknown")
+
+
+def test_several_files_are_checked_and_each_is_named(results: Path, capsys):
+    (results / "docs").mkdir()
+    (results / "results").mkdir()
+    for path in [*results.glob("*.csv")]:
+        path.rename(results / "results" / path.name)
+    text = "<!-- table:triplets -->\n<!-- /table -->\n"
+    files = [results / "README.md", results / "docs" / "page.md"]
+    for file in files:
+        file.write_text(text)
+    assert tables.main([*map(str, files), "--check"]) == 1
+    said = capsys.readouterr().err
+    assert all(f"{file}: tables out of date" in said for file in files)
+    assert tables.main([*map(str, files)]) == 0
+    assert tables.main([*map(str, files), "--check"]) == 0
+
+
+def test_the_pages_show_the_published_results():
+    pages = tables.published_pages(ROOT)
+    assert len(pages) > 3
+    assert tables.main([*pages, "--check"]) == 0
+    experiments = [str(ROOT / "docs" / "experiments.md"), "--results"]
+    assert tables.main([*experiments, str(ROOT / "results" / "experiments"), "--check"]) == 0

@@ -34,7 +34,15 @@ from overpaint.evaluation.inpainting import (
 )
 from overpaint.evaluation.metrics import EQUAL_PSNR
 from overpaint.evaluation.perceptual import Backbone
-from overpaint.evaluation.rows import Picture, Row, Source, read_pictures, read_rows, write_results
+from overpaint.evaluation.rows import (
+    Picture,
+    Row,
+    Source,
+    pictures_file,
+    read_pictures,
+    read_rows,
+    write_results,
+)
 from overpaint.images import write_png
 from overpaint.inference.detect import DetectorRunner
 from overpaint.inpainters.base import Inpainter
@@ -272,7 +280,9 @@ class TestWholeBenchmark:
         self.run(data, out, flat=toy)
         rows = read_rows(out / "inpainting.csv")
         assert Counter(r.weights for r in rows) == Counter(r.weights for r in first)
-        pictures = [p for p in read_pictures(out / "pictures.csv") if p.weights == "flat"]
+        pictures = [
+            p for p in read_pictures(pictures_file(out, "inpainting")) if p.weights == "flat"
+        ]
         l1 = [p.numbers["l1"] for p in pictures if p.method == "10-20"]
         (row,) = [r for r in rows if (r.weights, r.method, r.metric) == ("flat", "10-20", "l1")]
         assert row.value == pytest.approx(np.mean(l1), rel=1e-5)
@@ -283,12 +293,6 @@ class TestWholeBenchmark:
         with pytest.raises(WeightsError):
             self.run(data, tmp_path / "r", flat=toy, lost=str(tmp_path / "lost.safetensors"))
         assert not spied
-
-
-def test_files_of_pictures_from_before_a_metric_was_added_can_be_read(tmp_path: Path) -> None:
-    path = tmp_path / "pictures.csv"
-    path.write_text("set,method,weights,picture,auc\ntriplets,madf,net,a,0.5\n")
-    assert read_pictures(path) == [Picture("triplets", "madf", "net", "a", {"auc": 0.5})]
 
 
 class TestTables:

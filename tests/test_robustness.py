@@ -1,5 +1,6 @@
 """The part "robustness": which pictures are looked at, under what, and what is made of it."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ from overpaint.evaluation.robustness import (
     read_forged,
     under,
 )
-from overpaint.evaluation.rows import Picture, Source, read_pictures, read_rows
+from overpaint.evaluation.rows import Picture, Source, pictures_file, read_pictures, read_rows
 from overpaint.evaluation.triplets import HEADLINE, Triplet, read_triplets
 from overpaint.images import read_image, write_jpeg, write_png
 from overpaint.inference.calibration import HIGH, LOSSLESS, LOW, MEDIUM
@@ -164,7 +165,7 @@ def test_a_detector_that_says_the_truth_is_right_everywhere(data: Path, net: Pat
     halves = (f"triplets of the {half} half" for half in ("choice", "report"))
     means = {"forged", "triplets", "untouched", *halves}
     assert sets == {*INPAINTED, *untouched, *means}
-    pictures = read_pictures(tmp_path / "out" / "pictures.csv")
+    pictures = read_pictures(pictures_file(tmp_path / "out", "robustness"))
     ids = [p.picture for p in pictures if p.method.startswith("forged") and "75" in p.method]
     assert ids == [n for n in ("one/000000", "one/000001", "two/000000") for _ in range(2)]
 
@@ -190,7 +191,7 @@ def test_a_quick_look_and_its_sheets(data: Path, net: Path, tmp_path: Path):
     how = {"conditions": ("JPEG 75", AS_IS), "sheets": sheets, "forged": (tmp_path / "one",)}
     found = measured(data, net, tmp_path / "out", limit=1, **how)
     assert {method.rpartition(", ")[2] for method, _ in found} == {"JPEG 75", AS_IS}
-    pictures = read_pictures(tmp_path / "out" / "pictures.csv")
+    pictures = read_pictures(pictures_file(tmp_path / "out", "robustness"))
     methods = [p.method for p in pictures]
     assert len(methods) == len(set(methods))
     files = {path.name for path in (sheets / "net").iterdir()}
@@ -203,6 +204,7 @@ def test_a_quick_look_and_its_sheets(data: Path, net: Path, tmp_path: Path):
 def test_the_mean_over_flips_has_no_calibration(data: Path, net: Path, tmp_path: Path):
     how = {"forged": (forgeries(tmp_path / "one", photos_of("test", 1), "mean-s"),)}
     strict = save(net.parent, "net", fitted=calibration(threshold=1000)).path
+    fitted = strict.with_name("net.calibration.json")
     hashes = set()
     for flips in (False, True):
         found = measured(data, strict, tmp_path / "out", 1, conditions=(AS_IS,), flips=flips, **how)
@@ -210,6 +212,8 @@ def test_the_mean_over_flips_has_no_calibration(data: Path, net: Path, tmp_path:
         assert found["forged:mean-s, as is", "flagged@default"] == flips
         rows = read_rows(tmp_path / "out" / "robustness.csv")
         assert {"flips" in r.protocol for r in rows} == {flips}
+        used = "" if flips else hashlib.sha256(fitted.read_bytes()).hexdigest()
+        assert {r.calibration_sha256 for r in rows} == {used}
         hashes |= {r.config_hash for r in rows}
     assert len(hashes) == 2
 

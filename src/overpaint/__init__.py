@@ -15,12 +15,12 @@ The names below are loaded at first use (PEP 562), so that `import overpaint` do
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from overpaint._version import __version__
+
 if TYPE_CHECKING:
     from overpaint.inference.detect import Detection, detect, load_detector
     from overpaint.inference.fill import load_inpainter
     from overpaint.inference.inpaint import Inpainted, inpaint
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Detection",

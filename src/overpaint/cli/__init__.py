@@ -19,6 +19,7 @@ COMMANDS = (
     "demo",
     "models",
     "weights",
+    "data",
     "synthesize",
     "forge",
     "train",

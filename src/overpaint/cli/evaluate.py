@@ -61,7 +61,7 @@ Flips = Annotated[
 def evaluate(
     data: Data,
     weights: Weights = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the CSV files.")] = Path("results"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("results"),
     only: Only = "",
     limit: Limit = None,
     lossless: Lossless = False,
@@ -71,11 +71,12 @@ def evaluate(
     sheets: Sheets = None,
     flips: Flips = False,
 ) -> None:
-    """Measure detectors and write results/*.csv, one number a row, with where it comes from.
+    """Measure detectors and write results/*.csv, and where each number comes from.
 
     Parts: universal, triplets, untouched, autoencoders, speed, robustness, forged. Rows of the
-    same weights and part are replaced, others are left; pictures.csv holds the numbers of each
-    picture. A quick look with --limit belongs in a folder of its own.
+    same weights and part are replaced, others are left; sources.csv holds commit, weights and
+    calibration of each row, pictures/*.parquet the numbers of each picture (which needs pyarrow:
+    pip install "overpaint[results]"). A quick look with --limit belongs in a folder of its own.
 
     Forged looks at forgeries of test photos, and has to be named. Robustness looks at these and
     all other pictures, as is and after JPEG, WebP and resizing. That takes an hour or more: it has

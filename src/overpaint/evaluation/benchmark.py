@@ -35,7 +35,15 @@ from overpaint.evaluation.parts import (
     universal_samples,
 )
 from overpaint.evaluation.robustness import ORIGINALS, measure_forged, measure_robustness
-from overpaint.evaluation.rows import Picture, Row, Source, row, values_of, write_results
+from overpaint.evaluation.rows import (
+    Picture,
+    Row,
+    Source,
+    require_parquet,
+    row,
+    values_of,
+    write_results,
+)
 from overpaint.evaluation.speed import measure_speed
 from overpaint.evaluation.triplets import GROUPS, HALVES, HEADLINE, read_triplets
 from overpaint.images import read_image, read_mask
@@ -53,7 +61,7 @@ def measure_universal(task: Task) -> Result:
             numbers = score_picture(runner, pixels, quality, sample.mask)
             pictures.append(Picture("universal", f"{kind}, {label}", task.name, name, numbers))
     protocol = f"test split, {settings.size} px crops, brush masks, one sample of each photo"
-    source = task.source("universal", runner.weights_sha256 or "", protocol)
+    source = task.source("universal", protocol, runner)
     return rows_by_method(source, pictures), pictures
 
 
@@ -78,7 +86,7 @@ def measure_triplets(task: Task) -> Result:
             numbers = score_picture(runner, photo.pixels, quality, mask)
             pictures.append(Picture("triplets", group, task.name, triplet.id, numbers))
     protocol = "whole pictures at native resolution; headline: mean of four groups' means"
-    source = task.source("triplets", runner.weights_sha256 or "", protocol)
+    source = task.source("triplets", protocol, runner)
     headlines = _headlines(source, pictures, {t.id: t.half for t in found})
     return [*rows_by_method(source, pictures), *headlines], pictures
 
@@ -124,7 +132,7 @@ def measure_untouched(task: Task) -> Result:
         own = quality_band(photo.jpeg_quality, photo.lossy)
         pictures.append(look(ORIGINALS, "as-is", path.name, photo.pixels, own))
     protocol = "test split at native resolution; flagged: over 1 % of the area in the default mask"
-    source = task.source("untouched", runner.weights_sha256 or "", protocol)
+    source = task.source("untouched", protocol, runner)
     return _untouched_rows(source, measured, folders, task.settings), pictures
 
 
@@ -159,7 +167,7 @@ def measure_autoencoders(task: Task) -> Result:
     size, photos = task.settings.size, task.photos()
     rows, pictures = [], []
     protocol = f"test split, {size} px centre crops of photos that are at least as large"
-    source = replace(task.source("autoencoders", "", protocol), weights="")
+    source = replace(task.source("autoencoders", protocol), weights="")
     for record in autoencoder_records(task.bank):
         task.report(f"autoencoders: {record.name}")
         (module,) = load_bank([str(record.path)]).values()
@@ -191,7 +199,9 @@ def measure_speed_rows(task: Task) -> Result:
     """Time and memory of a 12-megapixel photo, and of starting the command line."""
     runs = 1 if task.settings.limit else 3
     protocol = f"2 threads, own process; median of {runs} runs, of 5 for starting"
-    source = task.source("speed", read_record(task.weights).sha256, protocol)
+    source = replace(
+        task.source("speed", protocol), weights_sha256=read_record(task.weights).sha256
+    )
     photos = task.photos()
     return measure_speed(source, task.weights, photos.read(0), runs, task.report), []
 
@@ -220,13 +230,13 @@ def evaluate(
     robustness: RobustnessSettings | None = None,
     report: Report = lambda _: None,
 ) -> list[Row]:
-    """Measure weights (name in the tables -> name or path) and merge the rows into `out`/*.csv.
+    """Measure weights (name in the tables -> name or path) and merge the rows into `out`.
 
     data: folder with photos/, faces/ and triplets/. only: names in `PARTS`; when empty all but
     those `OF_FORGERIES`, and if forged folders are given "robustness", which takes long. bank:
     folder of the autoencoders, None for those that ship. Each part is written once it is done.
     Raises ConfigError for an unknown part and for settings of a part that is not measured,
-    WeightsError, ImageError.
+    WeightsError, ImageError, and ConfigError where pyarrow is missing.
     """
     special = robustness or RobustnessSettings()
     usual = [p for p in PARTS if p not in OF_FORGERIES]
@@ -243,6 +253,7 @@ def evaluate(
         raise ConfigError(
             "conditions, sheets and flips are for the part robustness; name it as well"
         )
+    require_parquet()  # before anything is measured
     rows: list[Row] = []
     for number, (name, path) in enumerate(weights.items()):
         folder = None if bank is None else Path(bank)

@@ -42,7 +42,15 @@ from overpaint.evaluation.perceptual import (
     load_lpips,
     perceptual_loss,
 )
-from overpaint.evaluation.rows import Picture, Row, Source, row, values_of, write_results
+from overpaint.evaluation.rows import (
+    Picture,
+    Row,
+    Source,
+    require_parquet,
+    row,
+    values_of,
+    write_results,
+)
 from overpaint.images import to_pixels, to_tensor
 from overpaint.inference.calibration import LOSSLESS
 from overpaint.inference.detect import DEFAULT_MODEL, DetectorRunner
@@ -259,6 +267,7 @@ def measure_inpainters(
     perceptual distances, weights/. detectors: name -> weights, nixnet-s when None. Raises
     ConfigError, ImageError, WeightsError; all weights are read before the first picture.
     """
+    require_parquet()  # before anything is filled
     settings = settings or InpaintingSettings()
     seen_by = {DEFAULT_MODEL: DEFAULT_MODEL} if detectors is None else detectors
     loaded = [load_method(name, what) for name, what in methods.items()]
@@ -278,7 +287,10 @@ def measure_inpainters(
 def _measured(
     method: Method, cases: Sequence[Case], judges: Judges, settings: InpaintingSettings
 ) -> Result:
-    seen_by = ", ".join(f"{n} {(r.weights_sha256 or '')[:12]}" for n, r in judges.detectors.items())
+    seen_by = [
+        f"{name} {(r.weights_sha256 or '-')[:12]} {(r.calibration_sha256 or '-')[:12]}"
+        for name, r in judges.detectors.items()
+    ]
     source = Source(
         set=SET,
         weights=method.name,
@@ -286,7 +298,8 @@ def _measured(
         config_hash=config_hash(asdict(settings)),
         weights_sha256=method.sha256,
         protocol=f"test split, {settings.size} px crops, the same photos and free-form masks for "
-        f"each inpainter and bin; composed, 8 bit; seen by {seen_by or 'no detector'}",
+        "each inpainter and bin; composed, 8 bit",
+        seen_by="; ".join(seen_by),
     )
     pictures = measure_method(method, cases, judges)
     return rows_of(source, pictures), pictures

@@ -75,15 +75,16 @@ class Task:
     report: Report
     robustness: RobustnessSettings = RobustnessSettings()
 
-    def source(self, part: str, sha256: str, protocol: str) -> Source:
-        """Provenance of the rows of one part."""
+    def source(self, part: str, protocol: str, runner: DetectorRunner | None = None) -> Source:
+        """Provenance of the rows of one part; runner: what was measured, where that is one."""
         return Source(
             set=part,
             weights=self.name,
             commit=current_commit(),
             config_hash=config_hash({"part": part, **asdict(self.settings)}),
-            weights_sha256=sha256,
+            weights_sha256=(runner and runner.weights_sha256) or "",
             protocol=protocol,
+            calibration_sha256=(runner and runner.calibration_sha256) or "",
         )
 
     def photos(self) -> PhotoSource:

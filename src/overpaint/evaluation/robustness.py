@@ -211,7 +211,7 @@ def measure_robustness(task: Task) -> Result:
             pictures += look(runner, exhibit, conditions, task.name, album)
         if sheets and album:
             write_sheets(sheets / task.name, album)
-    source = _source(task, runner.weights_sha256 or "", conditions, folders)
+    source = _source(task, runner, conditions, folders)
     halves = {t.id: t.half for t in triplets}
     rows = [*rows_by_method(source, pictures), *headlines(source, pictures, conditions, halves)]
     return rows, pictures
@@ -229,7 +229,7 @@ def measure_forged(task: Task) -> Result:
         numbers = score_picture(runner, exhibit.pixels, exhibit.quality, exhibit.mask)
         method = exhibit.set.removeprefix("forged:")
         pictures.append(Picture("forged", method, task.name, exhibit.id, numbers))
-    source = _source(task, runner.weights_sha256 or "", {AS_IS: CONDITIONS[AS_IS]}, folders)
+    source = _source(task, runner, {AS_IS: CONDITIONS[AS_IS]}, folders)
     source = replace(source, set="forged", protocol="forgeries of test photos, as cut out by forge")
     return rows_by_method(source, pictures), pictures
 
@@ -282,7 +282,10 @@ def write_sheets(folder: Path, album: Album) -> None:
 
 
 def _source(
-    task: Task, sha256: str, conditions: Mapping[str, Condition], folders: Iterable[Path]
+    task: Task,
+    runner: DetectorRunner,
+    conditions: Mapping[str, Condition],
+    folders: Iterable[Path],
 ) -> Source:
     """The hash covers the forgeries, by their manifests."""
     about: dict[str, object] = {
@@ -297,7 +300,7 @@ def _source(
     if task.robustness.flips:
         about["flips"] = True
         protocol += "; mean over flips, thresholds of 0.5"
-    return replace(task.source(SET, sha256, protocol), config_hash=config_hash(about))
+    return replace(task.source(SET, protocol, runner), config_hash=config_hash(about))
 
 
 def headlines(

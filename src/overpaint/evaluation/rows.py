@@ -1,16 +1,24 @@
-"""Rows of `results/*.csv`: every published number with what it takes to trace it.
+"""Published numbers: summaries as CSV, their provenance once, per-picture numbers as Parquet.
 
-- One file per set ("universal", "triplets", ...), and `pictures.csv` with the numbers of each
-  picture, from which every mean can be worked out again.
+- `results/SET.csv`: one line for each detector or inpainter, method and number of pictures; the
+  columns are metrics, each with the ends of its interval ("auc", "auc low", "auc high").
+- `results/sources.csv`: what it takes to trace a line (commit, configuration, weights, calibration,
+  protocol), joined by its column `source`, a hash of all of it. A line without its source is an
+  error, so no number can stand under the provenance of another.
+- `results/pictures/SET.parquet`: the numbers of each picture, from which every mean can be worked
+  out again, as 32-bit floats. Only writing and reading these needs pyarrow (the extra `results`).
 - Measuring some weights anew replaces their rows of those sets and leaves all others.
 """
 
 import csv
+import hashlib
 import io
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from overpaint.errors import ConfigError
@@ -18,9 +26,10 @@ from overpaint.evaluation.metrics import bootstrap, mean
 from overpaint.images import write_bytes
 
 PICTURES = "pictures"
+SOURCES = "sources"
 NUMBERS = (
     "auc",
-    *(f"{m}@{at}" for at in ("0.5", "default") for m in ("iou", "precision", "recall", "f1")),
+    *(f"{m}@{at}" for at in ("0.5", "default") for m in ("iou", "f1")),
     "q99",
     "fraction",
     "psnr",
@@ -29,7 +38,7 @@ NUMBERS = (
     "vgg-distilled",
     "lpips-alex",
 )
-"""Columns of `pictures.csv` that hold numbers; empty where one does not apply."""
+"""Numbers of a picture that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,20 @@ class Source:
     config_hash: str
     weights_sha256: str
     protocol: str
+    calibration_sha256: str = ""
+    """Of the calibration file whose thresholds were used; "" where none was."""
+    seen_by: str = ""
+    """Of fills: "NAME WEIGHTS CALIBRATION; ...", the detectors that looked at them, by the first
+    12 digits of both hashes; "-" for no calibration."""
+    historical: str = ""
+    """Why the row is kept although its weights or calibration are not in the repository; written
+    by hand into `sources.csv`."""
+
+    @property
+    def key(self) -> str:
+        """The first 12 hexadecimal digits of the SHA-256 of all but the remark `historical`."""
+        values = {k: v for k, v in asdict(self).items() if k != "historical"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +84,14 @@ class Row:
     config_hash: str
     weights_sha256: str
     protocol: str
+    calibration_sha256: str = ""
+    seen_by: str = ""
+    historical: str = ""
+
+    @property
+    def source(self) -> Source:
+        """Where the number comes from."""
+        return Source(**{f.name: getattr(self, f.name) for f in fields(Source)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,58 +139,163 @@ def _merged(old: Iterable[K], new: Sequence[K]) -> list[K]:
 
 
 def write_results(folder: Path, rows: Sequence[Row], pictures: Sequence[Picture]) -> list[Path]:
-    """Merge the rows into `folder`/SET.csv and the pictures into pictures.csv; -> the files."""
+    """Merge rows and pictures into the files of `folder`; -> the files that were written.
+
+    Raises ConfigError when pictures are given and pyarrow is missing, and for unreadable files.
+    """
+    if pictures:
+        require_parquet()
     folder.mkdir(parents=True, exist_ok=True)
     written = []
+    if rows:
+        # Sources first: if this is interrupted, the old lines have no source, and none a wrong one.
+        path = folder / f"{SOURCES}.csv"
+        old = list(read_sources(path).values()) if path.exists() else []
+        _write_sources(path, _merged(old, list(dict.fromkeys(r.source for r in rows))))
+        written.append(path)
     for name in dict.fromkeys(r.set for r in rows):
         path = folder / f"{name}.csv"
-        old = read_rows(path) if path.exists() else []
-        merged = _merged(old, [r for r in rows if r.set == name])
-        columns = [f.name for f in fields(Row)]
-        _write(path, columns, ([_text(getattr(r, c)) for c in columns] for r in merged))
+        replaced = {r.weights for r in rows if r.set == name}
+        kept = _read_rows(path, without=replaced) if path.exists() else []
+        _write_rows(path, [*kept, *(r for r in rows if r.set == name)])
         written.append(path)
-    if pictures:
-        path = folder / f"{PICTURES}.csv"
-        merged = _merged(read_pictures(path) if path.exists() else [], pictures)
-        columns = ["set", "method", "weights", "picture"]
-        lines = (
-            [getattr(p, c) for c in columns]
-            + [_text(p.numbers[n]) if n in p.numbers else "" for n in NUMBERS]
-            for p in merged
-        )
-        _write(path, [*columns, *NUMBERS], lines)
+    for name in dict.fromkeys(p.set for p in pictures):
+        path = pictures_file(folder, name)
+        seen = read_pictures(path) if path.exists() else []
+        _write_pictures(path, _merged(seen, [p for p in pictures if p.set == name]))
         written.append(path)
     return written
 
 
+def pictures_file(folder: Path, of_set: str) -> Path:
+    """Where the numbers of a set's pictures are."""
+    return folder / PICTURES / f"{of_set}.parquet"
+
+
+# Summaries
+
+
 def read_rows(path: Path) -> list[Row]:
-    """The rows of one file; raises ConfigError naming it when it is missing or malformed."""
+    """The rows of SET.csv, joined with `sources.csv` beside it.
+
+    Raises ConfigError naming the file when it is missing or malformed or a source is missing.
+    """
+    return _read_rows(path)
+
+
+def _read_rows(path: Path, without: Iterable[str] = ()) -> list[Row]:
+    left_out = set(without)
+    lines = [line for line in _read(path) if line.get("weights") not in left_out]
+    sources = read_sources(path.with_name(f"{SOURCES}.csv")) if lines else {}
     try:
-        return [_row(values) for values in _read(path)]
+        return [r for line in lines for r in _rows_of(line, sources[line["source"]])]
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: not a file of results ({error}); measure again") from error
 
 
-def _row(values: Mapping[str, str]) -> Row:
-    columns: dict[str, Any] = dict(values)
-    for name in ("value", "ci_low", "ci_high"):
-        columns[name] = float(values[name] or "nan")
-    columns["n"] = int(values["n"])
-    return Row(**columns)
+def _rows_of(line: Mapping[str, str], source: Source) -> list[Row]:
+    metrics = [c for c in line if f"{c} low" in line and line[c]]
+    return [
+        Row(
+            method=line["method"],
+            metric=metric,
+            value=float(line[metric]),
+            n=int(line["n"]),
+            ci_low=float(line[f"{metric} low"] or "nan"),
+            ci_high=float(line[f"{metric} high"] or "nan"),
+            **asdict(source),
+        )
+        for metric in metrics
+    ]
+
+
+def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+    metrics = dict.fromkeys(r.metric for r in rows)
+    columns = [c for m in metrics for c in (m, f"{m} low", f"{m} high")]
+    lines: dict[tuple[str, str, str, int], dict[str, str]] = {}
+    for r in rows:
+        line = lines.setdefault((r.source.key, r.weights, r.method, r.n), {})
+        # A number that could not be computed is written as such: an empty cell is no row.
+        line[r.metric] = _text(r.value) or "nan"
+        line[f"{r.metric} low"], line[f"{r.metric} high"] = _text(r.ci_low), _text(r.ci_high)
+    cells = ([*key, *(line.get(c, "") for c in columns)] for key, line in lines.items())
+    _write(path, ["source", "weights", "method", "n", *columns], cells)
+
+
+def read_sources(path: Path) -> dict[str, Source]:
+    """The sources by their keys; raises ConfigError when the file is missing or malformed."""
+    try:
+        return {line.pop("source"): Source(**line) for line in _read(path)}
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a file of sources ({error}); measure again") from error
+
+
+def _write_sources(path: Path, sources: Sequence[Source]) -> None:
+    columns = [f.name for f in fields(Source)]
+    lines = ([s.key, *(getattr(s, c) for c in columns)] for s in sources)
+    _write(path, ["source", *columns], lines)
+
+
+# Pictures
+
+
+def require_parquet() -> ModuleType:
+    """pyarrow.parquet; raises ConfigError, naming the extra to install, without it."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigError(
+            "the numbers of single pictures are in Parquet files, which need pyarrow: "
+            'pip install "overpaint[results]"'
+        ) from error
+    return pyarrow.parquet
 
 
 def read_pictures(path: Path) -> list[Picture]:
-    """The rows of `pictures.csv`."""
-    return [
-        Picture(
-            r["set"],
-            r["method"],
-            r["weights"],
-            r["picture"],
-            {n: float(r[n]) for n in NUMBERS if r.get(n)},  # an older file has fewer columns
-        )
-        for r in _read(path)
-    ]
+    """The pictures of one set, `pictures/SET.parquet`; raises ConfigError when it is unreadable."""
+    parquet = require_parquet()
+    try:
+        # An open file, and not a path, of which a folder SET=... would become a column.
+        with path.open("rb") as file:
+            table = parquet.read_table(file)
+        lines = table.to_pylist()
+        return [
+            Picture(
+                path.stem,
+                line["method"],
+                line["weights"],
+                line["picture"],
+                {n: line[n] for n in NUMBERS if line.get(n) is not None},
+            )
+            for line in lines
+        ]
+    except (OSError, KeyError, ValueError) as error:  # of pyarrow, ArrowInvalid is a ValueError
+        raise ConfigError(f"{path}: cannot be read ({error}); measure again") from error
+
+
+def _write_pictures(path: Path, pictures: Sequence[Picture]) -> None:
+    import pyarrow as pa
+
+    labels = ("weights", "method", "picture")
+    columns: dict[str, Any] = {c: pa.array([getattr(p, c) for p in pictures]) for c in labels}
+    for number in NUMBERS:
+        values = [p.numbers.get(number) for p in pictures]
+        if any(v is not None for v in values):
+            columns[number] = pa.array(values, pa.float32())
+    buffer = io.BytesIO()
+    # A dictionary of nearly distinct numbers only costs space.
+    require_parquet().write_table(
+        pa.table(columns),
+        buffer,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=list(labels),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, buffer.getvalue())
+
+
+# Files
 
 
 def _read(path: Path) -> list[dict[str, str]]:

@@ -4,15 +4,15 @@
   NAME is a key of `LAYOUTS`; a second word picks the weights where a file holds several, in their
   order: `<!-- table:triplets nixnet -->`, `<!-- table:inpainting telea,lama-s -->`. Without it, a
   table of one set of weights shows the first in the file, and one of many shows all.
-- `python -m overpaint.evaluation.tables README.md` rewrites the file; with `--check` it changes
-  nothing and exits with 1 when a table is out of date.
+- `python -m overpaint.evaluation.tables README.md docs/benchmarks*.md` rewrites files; with
+  `--check` it changes nothing and exits with 1 when a table is out of date.
 """
 
 import argparse
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -204,6 +204,16 @@ LAYOUTS = {
 }
 
 
+FAMILIES = "families"
+"""The table of generator families, which joins two files: see `_families`."""
+_FAMILY_COLUMNS = {
+    "as is:auc": "pixel AUC",
+    "as is:f1@default": "F1, default threshold",
+    "JPEG 85:auc": "pixel AUC after JPEG 85",
+    "JPEG 85:f1@default": "F1 after JPEG 85",
+}
+
+
 def cell(row: Row | None, interval: bool = False) -> str:
     """A number in the units of its metric."""
     if row is None or math.isnan(row.value):
@@ -231,8 +241,11 @@ def cell(row: Row | None, interval: bool = False) -> str:
 
 def render(name: str, results: Path, weights: str | None = None) -> str:
     """The Markdown of one table; raises ConfigError for an unknown name or a missing file."""
+    if name == FAMILIES:
+        return _markdown(_families(results, str(weights)))
     if name not in LAYOUTS:
-        raise ConfigError(f"no table is called {name!r}; there are {', '.join(LAYOUTS)}")
+        known = ", ".join([*LAYOUTS, FAMILIES])
+        raise ConfigError(f"no table is called {name!r}; there are {known}")
     layout = LAYOUTS[name]
     path = results / f"{layout.file}.csv"
     rows = read_rows(path)
@@ -248,7 +261,38 @@ def render(name: str, results: Path, weights: str | None = None) -> str:
         lines = _by_part(rows, layout)
     else:
         lines = _by_method(rows, layout) if layout.metric is None else _by_weights(rows, layout)
+    return _markdown(lines)
+
+
+def _markdown(lines: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _families(results: Path, weights: str) -> list[list[str]]:
+    """A line for each generator family: of the independent set, then of the triplets.
+
+    The first are the methods "FAMILY, CONDITION" of independent.csv, the second the groups of
+    robustness.csv. Each part begins with its mean over families.
+    """
+    lines = [["filled in by", "pictures", *_FAMILY_COLUMNS.values()]]
+    lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
+    parts = {"independent": {}, "robustness": {"triplets": "own set: mean of its four families"}}
+    parts["robustness"] |= {f"triplets:{group}": f"own set: {n}" for group, n in _FOUR.items()}
+    for file, names in parts.items():
+        path = results / f"{file}.csv"
+        found: dict[str, dict[str, Row]] = {}
+        for r in read_rows(path):
+            family, _, condition = r.method.rpartition(", ")
+            if r.weights == weights and (not names or family in names):
+                found.setdefault(family, {})[f"{condition}:{r.metric}"] = r
+        if not found:
+            raise ConfigError(f"{path}: no row for the table {FAMILIES} {weights}; measure it")
+        for family in names or found:
+            cells = found[family]
+            n = max(r.n for r in cells.values())
+            shown = [cell(cells.get(c)) for c in _FAMILY_COLUMNS]
+            lines.append([names.get(family, family), str(n or NOTHING), *shown])
+    return lines
 
 
 def _by_method(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
@@ -310,22 +354,36 @@ def fill(text: str, results: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; -> exit status."""
     parser = argparse.ArgumentParser(prog="python -m overpaint.evaluation.tables")
-    parser.add_argument("file", type=Path, help="Markdown file with table markers")
-    parser.add_argument("--results", type=Path, help="default: results/ beside the file")
-    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    parser.add_argument("files", type=Path, nargs="+", help="Markdown files with table markers")
+    parser.add_argument(
+        "--results", type=Path, help="default: results/ beside the file, or beside its folder"
+    )
+    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
     options = parser.parse_args(arguments)
+    done = [_update(path, options.results, options.check) for path in options.files]
+    return 0 if all(done) else 1
+
+
+def _update(path: Path, results: Path | None, only_check: bool) -> bool:
+    """Render the tables of one file anew; -> whether it is well now."""
+    beside = [folder / "results" for folder in path.absolute().parents[:2]]
     try:
-        old = options.file.read_text(encoding="utf-8")
-        new = fill(old, options.results or options.file.parent / "results")
-        if old != new and not options.check:
-            write_bytes(options.file, new.encode())
+        old = path.read_text(encoding="utf-8")
+        new = fill(old, results or next((b for b in beside if b.is_dir()), beside[0]))
+        if old != new and not only_check:
+            write_bytes(path, new.encode())
     except (OSError, OverpaintError) as error:
-        say(f"{options.file}: {error}", err=True)
-        return 1
-    if options.check and old != new:
-        say(f"{options.file}: tables out of date; run without --check", err=True)
-        return 1
-    return 0
+        say(f"{path}: {error}", err=True)
+        return False
+    if only_check and old != new:
+        say(f"{path}: tables out of date; run without --check", err=True)
+        return False
+    return True
+
+
+def published_pages(root: Path) -> list[str]:
+    """The files of a checkout whose tables show `results/`."""
+    return [str(path) for path in (root / "README.md", *sorted(root.glob("docs/benchmarks*.md")))]
 
 
 if __name__ == "__main__":

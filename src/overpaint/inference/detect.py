@@ -13,6 +13,7 @@
   heatmap. No calibration was fitted to such a mean, so there is no verdict.
 """
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ class DetectorRunner:
         if threshold is not None and not 0 <= threshold <= 1:
             raise InputError(f"threshold {threshold}: give a probability from 0 to 1")
         self.calibration: Calibration | None = None
+        self.calibration_sha256: str | None = None
         if isinstance(model, nn.Module):
             module, self.name, self.weights_sha256 = model.eval(), type(model).__name__, None
         else:
@@ -109,7 +111,9 @@ class DetectorRunner:
             module = build(record, state)
             self.name, self.weights_sha256 = record.name, record.sha256
             if record.calibration is not None and not flips:
-                self.calibration = Calibration.load(record.folder / record.calibration)
+                path = record.folder / record.calibration
+                self.calibration = Calibration.load(path)
+                self.calibration_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.threshold = threshold
         self.device = device
