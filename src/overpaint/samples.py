@@ -172,7 +172,7 @@ def _in_range(samples: Samples, photo: Photo) -> Samples:
 def _kept_here(note: str, samples: Samples) -> bool:
     """Whether a note of the 8 bit reader tells of a loss that the samples do not have."""
     return (
-        (note == "alpha dropped" and samples.alpha is not None)
+        (note.startswith("alpha ") and samples.alpha is not None)
         or (note == "grey copied to three channels" and samples.num_colours == 1)
         or (re.fullmatch(r"\d+ bit reduced to 8", note) is not None and samples.bits > 8)
     )
