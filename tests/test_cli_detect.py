@@ -373,3 +373,39 @@ def test_the_demo_with_the_shipped_weights_finds_the_region(here: Path) -> None:
     truth = read_mask("demo-output/truth.png").astype(bool)
     mask = read_mask("demo-output/redrawn.mask.png").astype(bool)
     assert (mask & truth).sum() / (mask | truth).sum() > 0.5
+
+
+def test_another_runs_photo_of_one_name_and_other_files_are_kept(weights: Path, here: Path) -> None:
+    for seed, folder in enumerate("abc"):
+        Path(folder).mkdir()
+        write_png(f"{folder}/x.png", pixels(seed))
+    detect(weights, "a/x.png", "--out", "r")
+    first = {p: p.read_bytes() for p in Path("r").iterdir()}
+    (other,) = records(detect(weights, "b/x.png", "--out", "r", "--json"))
+    assert Path(other["mask"]).name.startswith("x-")
+    assert {p: p.read_bytes() for p in first} == first
+    (again,) = records(detect(weights, "b/x.png", "--out", "r", "--json"))
+    assert again["mask"] == other["mask"]
+    Path("c/x.json").write_text('{"tool": "of the user"}')
+    (third,) = records(detect(weights, "c/x.png", "--out", "c", "--json"))
+    assert Path(third["mask"]).name.startswith("x-")
+    assert Path("c/x.json").read_text() == '{"tool": "of the user"}'
+
+
+def test_a_failure_takes_the_place_of_what_was_said_before(weights: Path, here: Path) -> None:
+    write_png("x.png", pixels())
+    detect(weights, "x.png", "--out", "r")
+    Path("x.png").write_bytes(b"no photo")
+    (failed,) = records(detect(weights, "x.png", "--out", "r", "--json"))
+    assert [p.name for p in Path("r").iterdir()] == ["x.json"]
+    assert json.loads(Path("r/x.json").read_text()) == failed
+    assert "not a photo" in failed["error"]
+
+
+def test_long_names_are_shortened_by_bytes(weights: Path, here: Path) -> None:
+    long = ["ż" * 125 + ".png", "n" * 250 + ".png"]
+    for seed, name in enumerate(long):
+        write_png(name, pixels(seed))
+    result = detect(weights, *long, "--json")
+    assert result.exit_code == 0, result.stdout
+    assert all(Path(r["overlay"]).is_file() for r in records(result))

@@ -304,3 +304,17 @@ class TestFolders:
         after = snapshot()
         assert {path: after[path] for path in before} == before
         assert Path("a.png").is_file()
+
+    def test_another_photos_result_is_kept_and_marked_ones_are_no_photos(self) -> None:
+        for i, folder in enumerate("ab"):
+            put_photo(f"{folder}/x.png", seed=i)
+        put_mask("m.png")
+        assert inpaint("a", "m.png", "-o", "r").exit_code == 0
+        before = snapshot("r")
+        (record,) = records(inpaint("b", "m.png", "-o", "r", "--overwrite", "--json"))
+        assert Path(record["out"]).name.startswith("x-")
+        assert {path: path.read_bytes() for path in before} == before
+        Path("r/x.png").rename("a/looks-like-a-photo.png")
+        result = inpaint("a", "m.png", "-o", "r2", "--json")
+        assert [r["file"] for r in records(result)] == ["a/x.png"]
+        assert "1 written by overpaint" in result.stderr

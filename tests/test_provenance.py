@@ -375,4 +375,4 @@ class TestCommand:
         said = json.loads(receipt.read_text()) | {"model": "\x1b[2Jgone"}
         receipt.write_text(json.dumps(said))
         assert "\x1b" not in run(out).stdout
-        assert "?[2Jgone" in run(out).stdout
+        assert "\\x1b[2Jgone" in run(out).stdout

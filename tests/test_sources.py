@@ -253,3 +253,18 @@ def test_damaged_photo_in_a_source_is_named(folder):
 def test_names_with_a_backslash_or_dots_count_as_photos_by_their_last_part():
     assert sources._is_photo("a\\b.JPG")
     assert not sources._is_photo("a\\.b.JPG")
+
+
+def test_one_bad_member_costs_itself_alone(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in {"a.jpg": png(1), "photo": png(2), "bad": png(3), "t.md": b"x"}.items():
+            archive.writestr(name, data)
+    data = path.read_bytes()
+    start = data.index(b"bad\x89PNG") - 30
+    path.write_bytes(data[:start] + b"XX" + data[start + 2 :])  # its local header is gone
+    source = PhotoSource.from_paths([path, tmp_path / "gone.zip"])
+    assert levels(source) == [1, 2]
+    assert "a.zip::bad: cannot be read" in source.problems[0]
+    assert "gone.zip: cannot be listed" in source.problems[1]
+    assert source.passed_over == "1 file passed over: 1 no picture (1 .md)"

@@ -259,7 +259,7 @@ def test_bad_photos_are_passed_over_and_reported(
         assert "12 samples" in result.stdout
         assert "2.jpg" in result.stderr
         assert "3.png" in result.stderr
-        assert "2 photos could not be read" in result.stderr
+        assert "2 could not be read" in result.stderr
     assert content(tmp_path / "0") == content(tmp_path / "2")
     rows = read_manifest(tmp_path / "0")
     assert not {"2.jpg", "3.png"} & {Path(row.source).name for row in rows}
