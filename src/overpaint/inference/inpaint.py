@@ -16,8 +16,8 @@ import numpy as np
 from torch import nn
 
 from overpaint.errors import ImageError, InputError
-from overpaint.images import Photo
-from overpaint.inference.detect import as_photo
+from overpaint.images import File, Photo, check_jpeg_size
+from overpaint.inference.detect import Picture, as_photo
 from overpaint.inference.detection import percent
 from overpaint.inference.fill import DEFAULT_MODEL, InpainterRunner, ready
 from overpaint.inference.holes import Mask, take_mask
@@ -73,8 +73,8 @@ class Inpainted:
 
 
 def inpaint(
-    photo: "str | Path | np.ndarray | Image.Image",
-    mask: str | Path | np.ndarray,
+    photo: Picture,
+    mask: "File | np.ndarray | Image.Image",
     *,
     model: str | Path | nn.Module = DEFAULT_MODEL,
     size: int | None = None,
@@ -85,11 +85,12 @@ def inpaint(
 ) -> Inpainted:
     """Fill the holes of one photo of any size; known pixels come back bit for bit.
 
-    photo: path, uint8 array (h, w, 3) in RGB, or PIL image. mask: path or array (h, w) of the size
-    of the upright photo, white or 1 = hole; `overpaint.inference.holes` has the rules. model, size:
-    see `fill.InpainterRunner`; the last few models stay in memory. out: a file to write, .png or
-    .jpg, marked as edited and with a receipt beside it; needs the path of a photo. Without it
-    nothing is written, and the arrays of the result are not marked: that is meant for research.
+    photo: path, bytes, binary stream, uint8 array (h, w, 3) in RGB, or PIL image. mask: the same
+    kinds, an array being (h, w), of the size of the upright photo, white or 1 = hole;
+    `overpaint.inference.holes` has the rules. model, size: see `fill.InpainterRunner`; the last few
+    models stay in memory. out: a file to write, .png or .jpg, marked as edited and with a receipt
+    beside it; needs the path of a photo. Without it nothing is written, and the arrays of the
+    result are not marked: that is meant for research.
     overwrite: replace an earlier result, known by its receipt; no other file is written over.
     signer: C2PA, see `overpaint.inference.provenance`.
 
@@ -100,9 +101,11 @@ def inpaint(
         return _run(runner, taken, take_mask(mask, taken.pixels.shape[:2], invert=invert_mask))
     if not isinstance(photo, str | Path):
         raise InputError("out needs the path of a photo, whose metadata the file keeps")
-    out, kept = Path(out), [Path(p) for p in (photo, mask) if not isinstance(p, np.ndarray)]
+    out, kept = Path(out), [Path(p) for p in (photo, mask) if isinstance(p, str | Path)]
     _check_out(out, kept, overwrite)
     source, runner = read_source(photo), ready(model, size)
+    if out.suffix.lower() != ".png":
+        check_jpeg_size(out, source.photo.height, source.photo.width)
     checked = take_mask(mask, source.photo.pixels.shape[:2], invert=invert_mask)
     done = _run(runner, source.photo, checked, out)
     receipt = write_edited(

@@ -26,7 +26,14 @@ from PIL import Image, PngImagePlugin
 from overpaint import __version__
 from overpaint.decoding import upright
 from overpaint.errors import ImageError, InputError, OverpaintError
-from overpaint.images import Photo, decode_image, pixel_limit, read_bytes, write_bytes
+from overpaint.images import (
+    Photo,
+    check_jpeg_size,
+    decode_image,
+    pixel_limit,
+    read_bytes,
+    write_bytes,
+)
 from overpaint.inference.credentials import MIME, Signer, sign
 from overpaint.inference.metadata import Metadata, orientation_of, read_metadata, read_xmp
 from overpaint.inference.xmp import COMPOSITE, add_mark, read_mark
@@ -82,6 +89,8 @@ def write_edited(
     if pixels.dtype != np.uint8 or pixels.shape != source.photo.pixels.shape:
         wanted = f"uint8 {source.photo.pixels.shape}, as its source has"
         raise InputError(f"{out}: pixels {pixels.dtype} {pixels.shape}; give {wanted}")
+    if kind == "JPEG":
+        check_jpeg_size(out, *pixels.shape[:2])
     time, edit = datetime.now(UTC).isoformat(timespec="seconds"), f"filled in by {model}"
     receipt = {
         "file": out.name,
