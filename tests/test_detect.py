@@ -1,5 +1,6 @@
 """Verdicts and the Python API."""
 
+import io
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from overpaint.inference.calibration import (
     QualityBand,
     untouched_quantiles,
 )
-from overpaint.inference.detect import DetectorRunner, load_detector
+from overpaint.inference.detect import DetectorRunner, as_photo, load_detector
 from overpaint.inference.detection import percent, probability
 from overpaint.inference.regions import Region
 from overpaint.registry import detectors
@@ -266,13 +267,52 @@ def test_a_pil_image_keeps_orientation_and_says_what_is_unknown(
 
 
 @pytest.mark.parametrize(
-    "image",
-    [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), Image.new("I;16", (4, 4))],
-    ids=["float", "grey", "16 bit"],
+    ("image", "remedy"),
+    [
+        (np.zeros((4, 4, 3)), "give uint8"),
+        (np.zeros((4, 4), np.uint8), "give uint8"),
+        (Image.new("F", (4, 4)), "scale np.asarray"),
+        (Image.fromarray(np.full((4, 4), -1, np.int32)), "scale np.asarray"),
+        (torch.zeros(1, 3, 4, 4), "to_pixels"),
+        (None, "a photo is no NoneType; give a path, bytes"),
+        ([np.zeros((4, 4, 3), np.uint8)], "a photo is no list"),
+        (io.StringIO("text"), "binary mode"),
+    ],
 )
-def test_detect_refuses_what_it_would_have_to_guess(weights: Path, image: Any) -> None:
-    with pytest.raises(InputError):
+def test_detect_refuses_what_it_would_have_to_guess(weights: Path, image: Any, remedy: str) -> None:
+    with pytest.raises(InputError, match=remedy):
         overpaint.detect(image, model=weights)
+
+
+def test_a_file_in_memory_is_a_file_and_has_no_path(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.jpg"
+    write_jpeg(path, np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8), 95)
+    on_disk = overpaint.detect(path, model=weights)
+    for image in (path.read_bytes(), io.BytesIO(path.read_bytes())):
+        found = overpaint.detect(image, model=weights)
+        assert (found.path, found.sha256) == (None, on_disk.sha256)
+        assert found.quality == "jpeg>=90"
+        np.testing.assert_array_equal(found.heatmap, on_disk.heatmap)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_a_pil_image_of_more_bits_is_scaled_as_a_file_is(dtype: Any) -> None:
+    values = np.linspace(0, 4095, 600).reshape(20, 30).astype(dtype)
+    taken = as_photo(Image.fromarray(values))
+    np.testing.assert_array_equal(taken.pixels[..., 1], values >> 4)
+    assert "sample value 4095 of 65535 taken for white, as no sample is above 4095" in taken.notes
+    full = np.linspace(0, 65535, 600).reshape(20, 30).astype(dtype)
+    np.testing.assert_array_equal(as_photo(Image.fromarray(full)).pixels[..., 2], full >> 8)
+
+
+def test_a_pil_image_keeps_its_alpha_and_xmp_turns_it_not(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
+    taken = as_photo(Image.fromarray(pixels))
+    np.testing.assert_array_equal(taken.pixels, pixels[..., :3])
+    np.testing.assert_array_equal(taken.alpha, pixels[..., 3])
+    image = Image.fromarray(pixels[..., :3])
+    image.info["xmp"] = b'<rdf:Description tiff:Orientation="6"/>'
+    np.testing.assert_array_equal(as_photo(image).pixels, pixels[..., :3])
 
 
 def test_missing_file_and_missing_weights(weights: Path, tmp_path: Path) -> None:

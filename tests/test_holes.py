@@ -1,10 +1,13 @@
 """Masks: what they mean, and the windows from which their holes are filled."""
 
 import hashlib
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from handmade import save
@@ -99,6 +102,30 @@ class TestMasks:
         image.save(tmp_path / "m.png")
         with pytest.raises(ImageError, match=r"m\.png: the mask has transparency.*save it without"):
             take_mask(tmp_path / "m.png", (9, 9))
+
+    def test_masks_of_every_kind_mean_the_same(self, tmp_path: Path) -> None:
+        grey = holes((9, 9), (2, 3, 5, 6)) * 255
+        data = save(tmp_path / "m.png", grey).read_bytes()
+        wide = Image.fromarray(grey.astype(np.uint16) * 257)
+        pictures = [Image.fromarray(grey), Image.fromarray(grey > 0), wide]
+        for mask in (tmp_path / "m.png", data, io.BytesIO(data), *pictures):
+            assert np.array_equal(take_mask(mask, (9, 9)).pixels, grey // 255)
+        assert take_mask(data, (9, 9)).sha256 == hashlib.sha256(data).hexdigest()
+        assert take_mask(data, (9, 9)).path is None
+
+    @pytest.mark.parametrize(
+        ("mask", "remedy"),
+        [
+            (torch.ones(9, 9), r"give mask\.cpu\(\)\.numpy\(\)"),
+            (None, "a NoneType; give a path, bytes"),
+            (Image.new("RGBA", (9, 9)), "transparency; give mask.convert"),
+            (Image.new("L", (9, 9), 1), "holds 0 and 1; give 0 and 255"),
+            (Image.new("F", (9, 9)), "mode F.*scale"),
+        ],
+    )
+    def test_what_is_no_mask_says_what_to_give(self, mask: Any, remedy: str) -> None:
+        with pytest.raises(InputError, match=remedy):
+            take_mask(mask, (9, 9))
 
 
 def rotated_wire() -> np.ndarray:

@@ -152,12 +152,51 @@ def test_mask_is_one_where_white(tmp_path):
 
 def test_mask_errors_name_both_sizes_and_the_zero_one_trap(tmp_path):
     path = save(tmp_path / "m.png", np.eye(4, 6, dtype=np.uint8))
-    with pytest.raises(ImageError, match=r"m\.png: .*6 x 4.*4 x 6"):
-        images.read_mask(path, size=(6, 4))
+    white = save(tmp_path / "w.png", np.eye(4, 6, dtype=np.uint8) * 255)
+    with pytest.raises(ImageError, match=r"w\.png: .*6 x 4.*4 x 6"):
+        images.read_mask(white, size=(6, 4))
     with pytest.raises(ImageError, match="0 and 255"):
         images.read_mask(path)
     empty = save(tmp_path / "e.png", np.zeros((4, 6), np.uint8))
     assert images.read_mask(empty).sum() == 0
+
+
+def test_a_mask_with_transparency_is_refused_also_above_pillows_own_limit(
+    tmp_path, picture, monkeypatch
+):
+    alpha = np.full(picture.shape[:2], 255, np.uint8)
+    alpha[0, 0] = 254
+    path = save(tmp_path / "m.png", np.dstack([picture, alpha]))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ImageError, match=r"m\.png: the mask has transparency.*save it without"):
+        images.read_mask(path)
+
+
+# Files in memory
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, io.BytesIO])
+def test_a_file_in_memory_is_read_as_one_on_disk(tmp_path, picture, kind):
+    path = save(tmp_path / "a.jpg", picture, quality=83)
+    there, here = images.read_image(path), images.read_image(kind(path.read_bytes()))
+    assert np.array_equal(here.pixels, there.pixels)
+    assert (here.sha256, here.jpeg_quality, here.path) == (there.sha256, 83, Path())
+
+
+def test_what_is_no_file_in_memory_says_what_is_wanted():
+    written = io.BytesIO()
+    written.write(b"at its end")
+    for source, error, reason in (
+        (written, ImageError, r"seek\(0\)"),
+        (b"not a photo", ImageError, "the bytes given: not a photo"),
+        (io.StringIO("text"), InputError, "binary mode"),
+        (None, InputError, "a NoneType is no file; give a path, bytes"),
+        (torch.zeros(3, 4, 4), InputError, "a Tensor is no file"),
+    ):
+        with pytest.raises(error, match=reason):
+            images.read_image(source)
+    with pytest.raises(ImageError, match=r"the bytes given: .*too many"):
+        images.read_image(bytes(2**26 + 8 * 100 + 1), max_pixels=100)
 
 
 # The writer
@@ -237,6 +276,25 @@ def test_written_file_is_as_readable_as_any_other(tmp_path, picture):
     (tmp_path / "other").touch()
     images.write_png(tmp_path / "a.png", picture)
     assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+@pytest.mark.parametrize("shape", [(1, 65501), (65501, 1, 3)])
+def test_a_picture_that_no_jpeg_can_hold_is_refused_with_the_remedy(tmp_path, shape):
+    with pytest.raises(InputError, match=r"a\.jpg: .*at most 65,500 on a side; write a \.png"):
+        images.write_jpeg(tmp_path / "a.jpg", np.zeros(shape, np.uint8), 90)
+    images.write_jpeg(tmp_path / "b.jpg", np.zeros((1, 65500), np.uint8), 90)
+    images.write_png(tmp_path / "a.png", np.zeros(shape, np.uint8))
+
+
+def test_writers_and_tensor_functions_refuse_what_is_no_array(tmp_path):
+    for array in (None, torch.zeros(3, 4, 4), [[0]]):
+        with pytest.raises(InputError, match="give"):
+            images.write_png(tmp_path / "a.png", array)
+        with pytest.raises(InputError, match="give a uint8 array"):
+            images.to_tensor(array)
+    for tensor in (None, np.zeros((3, 4, 4))):
+        with pytest.raises(InputError, match="give a float tensor"):
+            images.to_pixels(tensor)
 
 
 # Tensors

@@ -14,6 +14,11 @@ RANGE_TOLERANCE = 1e-3
 
 def check_shape(image: Tensor) -> None:
     """Raise InputError unless `image` is a float tensor (b, 3, h, w) with at least one pixel."""
+    if not isinstance(image, Tensor):
+        raise InputError(
+            f"the image is a {type(image).__name__}; a network takes a tensor: read it with "
+            "overpaint.images.read_image, and give to_tensor(photo.pixels)"
+        )
     if not image.is_floating_point():
         raise InputError(
             f"the image is {image.dtype}; convert it to float and divide by 255, "

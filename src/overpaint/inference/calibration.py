@@ -52,12 +52,14 @@ QUANTILE_LEVELS: tuple[float, ...] = (
 
 
 def q99(logits: np.ndarray) -> float:
-    """The logit that 1 % of the pixels exceed (fewer where values tie), of (h, w) logits.
+    """The logit that 1 % of the pixels exceed (fewer where values tie), of (h, w) or (n,) logits.
 
     It is a value of the map itself, not an interpolation: with n pixels, `floor(n / 100)` are
-    above it. A 1 × 1 map gives its only value.
+    above it. A 1 × 1 map gives its only value, an empty one -inf.
     """
     values = np.asarray(logits).reshape(-1)
+    if not values.size:
+        return -np.inf
     rank = values.size - 1 - int(values.size * AREA)
     return float(np.partition(values, rank)[rank])
 
@@ -70,6 +72,15 @@ def smoothed(logits: np.ndarray, window: int) -> np.ndarray:
     x, half = torch.from_numpy(logits)[None], window // 2
     x = F.avg_pool2d(x, (window, 1), 1, (half, 0), count_include_pad=False)
     return F.avg_pool2d(x, (1, window), 1, (0, half), count_include_pad=False)[0].numpy()
+
+
+def _smoothed_within(logits: np.ndarray, window: int, counted: np.ndarray) -> np.ndarray:
+    """As `smoothed`, of the counted pixels alone; -inf at the others."""
+    sums = smoothed(np.where(counted, logits, 0).astype(np.float32), window)
+    share = smoothed(counted.astype(np.float32), window)
+    out = np.full_like(logits, -np.inf)
+    np.divide(sums, share, out=out, where=counted)
+    return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,10 +99,26 @@ class Judged:
     """q99 of `smoothed`."""
     mask: np.ndarray
     """bool (h, w): what is marked at the default threshold."""
+    counted: np.ndarray | None = None
+    """bool (h, w): the pixels that statistic and mask are of; None where they are all. At the
+    others both kinds of logits are -inf."""
+
+    def share(self, mask: np.ndarray) -> float:
+        """Of the counted pixels, in a mask, bool (h, w): 0..1; 0 where none counts."""
+        num = mask.size if self.counted is None else np.count_nonzero(self.counted)
+        return float(np.count_nonzero(mask) / max(num, 1))
 
 
-def judge(logits: np.ndarray, threshold: float = 0.0, window: int = 1) -> Judged:
+def judge(
+    logits: np.ndarray,
+    threshold: float = 0.0,
+    window: int = 1,
+    counted: np.ndarray | None = None,
+) -> Judged:
     """What a default threshold, a logit, makes of a photo's float32 logits (h, w).
+
+    counted: bool (h, w), the pixels that belong to the photo; None for all. Without any the
+    statistic is -inf.
 
     Where 99 of 100 untouched photos have to stay below it, a threshold leaves the core alone of a
     region that it finds. So a photo that reaches it shows whole regions: pixels that are rather
@@ -100,11 +127,17 @@ def judge(logits: np.ndarray, threshold: float = 0.0, window: int = 1) -> Judged
     are marked alone, 1 % of it at most: which photos have more than 1 % in the mask, and with it
     the false-alarm rate, is as without.
     """
-    evidence = smoothed(logits, window)
-    statistic, mask = q99(evidence), evidence >= threshold
+    if counted is None:
+        evidence = smoothed(logits, window)
+        statistic = q99(evidence)
+    else:
+        evidence = _smoothed_within(logits, window, counted)
+        logits = np.where(counted, logits, np.float32(-np.inf))
+        statistic = q99(evidence[counted])
+    mask = evidence >= threshold
     if 0 < threshold <= statistic:
         mask |= seeded(logits >= 0, mask, AREA)
-    return Judged(logits, evidence, window, threshold, statistic, mask)
+    return Judged(logits, evidence, window, threshold, statistic, mask, counted)
 
 
 def untouched_quantiles(statistics: np.ndarray) -> tuple[float, ...]:

@@ -8,6 +8,9 @@
   that 12 megapixels take less than 3 GB. A detector's score of the whole photo is then the highest
   of its tiles.
 - Several detectors, or "all", are fused (`overpaint.inference.fusion`).
+- Transparent parts of a photo are filled before the detector looks, and belong neither to the
+  statistic nor to the mask (`overpaint.inference.transparency`); shares are of what is left. A
+  photo that is mostly transparent has no verdict.
 - With `flips`, logits are the mean over the photo, its mirror images and both at once: four times
   the work. The whole photo is flipped, and not each tile, so that a flipped photo gets the flipped
   heatmap. No calibration was fitted to such a mean, so there is no verdict.
@@ -19,16 +22,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from overpaint import __version__
+from overpaint.decoding import from_pillow
 from overpaint.detectors.base import Detector
 from overpaint.errors import InputError, WeightsError
-from overpaint.images import Photo, read_image
+from overpaint.images import File, Photo, is_file, read_image
 from overpaint.inference.calibration import (
     Band,
     Calibration,
@@ -39,15 +44,13 @@ from overpaint.inference.calibration import (
     quality_band,
     sigmoid,
 )
-from overpaint.inference.detection import Detection
+from overpaint.inference.detection import Detection, percent
 from overpaint.inference.fusion import FusedDetection, FusedRunner
 from overpaint.inference.regions import find_regions
 from overpaint.inference.selection import ALL, find, select
 from overpaint.inference.tiles import tiled_maps
+from overpaint.inference.transparency import counted_pixels, filled, hidden_pixels, left_out
 from overpaint.weights import WeightsRecord, build, load_weights
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 DEFAULT_MODEL = "nixnet-s"
 TILE = 1024
@@ -58,14 +61,17 @@ OVERLAP = 128
 MIN_REGION = 32 * 32
 """Pixels above the calibrated threshold in one piece that make a photo inconclusive."""
 
+MAX_HIDDEN = 0.5
+"""Share of a photo that may be transparent where there is to be a verdict."""
+
 NO_CALIBRATION = "these weights have no calibration; `overpaint calibrate` makes one"
 NO_FLIPPED_CALIBRATION = "calibrations are of one look, and not of the mean over flips"
 
 FLIPS = ((), (0,), (1,), (0, 1))
 """Axes of a photo, rows and columns, that are turned round in each look with `flips`."""
 
-# Modes that become RGB without scaling or clipping.
-_PIL_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
+Picture = File | np.ndarray | Image.Image
+"""A photo: its file (path, bytes, binary stream), uint8 (h, w, 3) in RGB, or a PIL image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,12 +178,15 @@ class DetectorRunner:
         """The calibration for photos of a quality band; None without."""
         return self.calibration.bands.get(quality) if self.calibration else None
 
-    def judge(self, logits: np.ndarray, quality: str) -> Judged:
-        """What the calibration makes of a photo's logits (h, w); without one, a threshold of 0."""
+    def judge(self, logits: np.ndarray, quality: str, counted: np.ndarray | None = None) -> Judged:
+        """What the calibration makes of a photo's logits (h, w); without one, a threshold of 0.
+
+        counted: bool (h, w), the pixels that belong to the photo; None for all.
+        """
         fitted = self.fitted(quality)
         if fitted is None or self.calibration is None:
-            return judge(logits)
-        return judge(logits, fitted.threshold_logit, self.calibration.window)
+            return judge(logits, counted=counted)
+        return judge(logits, fitted.threshold_logit, self.calibration.window, counted)
 
     def run(self, photo: Photo) -> Detection:
         """Detect in a photo that has been read; the time grows with its pixels."""
@@ -186,14 +195,18 @@ class DetectorRunner:
     def run_judged(self, photo: Photo) -> tuple[Detection, Judged]:
         """As `run`, with the logits that it rests on."""
         started = time.perf_counter()
-        seen = self.look(photo.pixels)
+        hidden = hidden_pixels(photo.alpha)
+        counted = None if hidden is None else counted_pixels(hidden)
+        seen = self.look(photo.pixels if hidden is None else filled(photo.pixels, hidden))
         quality = quality_band(photo.jpeg_quality, photo.lossy)
-        fitted, judged = self.fitted(quality), self.judge(seen.logits, quality)
+        fitted, judged = self.fitted(quality), self.judge(seen.logits, quality, counted)
         chosen = judged.threshold if self.threshold is None else logit_of(self.threshold)
         heatmap = _heat(judged.logits)
         mask = judged.mask if self.threshold is None else judged.smoothed >= chosen
+        if counted is not None:
+            mask = mask & counted  # a threshold of 0 is a logit of -inf
         regions, num_regions = find_regions(mask, heatmap)
-        band, reason = self._no_verdict(photo)
+        band, reason = self._no_verdict(photo, hidden, counted)
         if fitted is not None and band is None:
             # The verdict never depends on a threshold that the caller chose.
             usual = regions
@@ -202,18 +215,20 @@ class DetectorRunner:
             band = _verdict(fitted, judged.statistic, usual[0].area if usual else 0)
         caveats = self.calibration.caveats(*photo.pixels.shape[:2]) if self.calibration else ()
         rate, note = fitted.false_alarms(chosen) if fitted and not reason else (None, reason)
+        if hidden is not None:
+            caveats = (left_out(hidden), *caveats)
         if len(seen.scores) > 1:
             caveats = (*caveats, f"the image score is the highest of {len(seen.scores)} tiles")
         if self.flips:
             caveats = (*caveats, "mean over the photo, its mirror images and both at once")
         found = Detection(
-            path=photo.path if photo.sha256 else None,
+            path=photo.path if photo.path.name else None,
             sha256=photo.sha256 or None,
             heatmap=heatmap,
             mask=mask,
             regions=regions,
             num_regions=num_regions,
-            fraction=float(mask.mean()),
+            fraction=judged.share(mask),
             statistic=judged.statistic,
             score=fitted.score(judged.statistic) if fitted else sigmoid(judged.statistic),
             band=band or "uncalibrated",
@@ -234,13 +249,21 @@ class DetectorRunner:
         )
         return found, judged
 
-    def _no_verdict(self, photo: Photo) -> tuple[Band | None, str | None]:
+    def _no_verdict(
+        self, photo: Photo, hidden: np.ndarray | None, counted: np.ndarray | None
+    ) -> tuple[Band | None, str | None]:
         """(band, reason) where nothing can be said, otherwise (None, None)."""
         if self.calibration is None:
             return "uncalibrated", NO_FLIPPED_CALIBRATION if self.flips else NO_CALIBRATION
         reasons = self.calibration.outside(
             photo.height, photo.width, photo.jpeg_quality, photo.lossy
         )
+        if hidden is not None and counted is not None:
+            share, least = float(hidden.mean()), self.calibration.min_side**2
+            if share > MAX_HIDDEN:
+                reasons += (f"{percent(share)} of it is transparent",)
+            elif (num := np.count_nonzero(counted)) < least:
+                reasons += (f"{num:,} pixels are left beside transparent ones, under {least:,}",)
         return ("outside the tested range", "; ".join(reasons)) if reasons else (None, None)
 
 
@@ -258,7 +281,7 @@ def _heat(logits: np.ndarray) -> np.ndarray:
 
 @overload
 def detect(
-    image: "str | Path | np.ndarray | Image.Image",
+    image: Picture,
     model: Literal["all"],
     threshold: float | None = None,
     flips: bool = False,
@@ -267,7 +290,7 @@ def detect(
 
 @overload
 def detect(
-    image: "str | Path | np.ndarray | Image.Image",
+    image: Picture,
     model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     threshold: float | None = None,
     flips: bool = False,
@@ -275,21 +298,21 @@ def detect(
 
 
 def detect(
-    image: "str | Path | np.ndarray | Image.Image",
+    image: Picture,
     model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     threshold: float | None = None,
     flips: bool = False,
 ) -> Detection:
     """Find inpainted regions in one photo of any size; nothing is scaled.
 
-    image: path of a photo (best: its file's JPEG quality is then known), uint8 array (h, w, 3) in
-    RGB, or PIL image. model: shipped or imported name, or path of weights; the last few stay in
-    memory. Several, or "all" that are here, give a `FusedDetection`.
+    image: a photo's file as a path, bytes or a binary stream (best: its JPEG quality is then
+    known), uint8 array (h, w, 3) in RGB, or PIL image. model: shipped or imported name, or path of
+    weights; the last few stay in memory. Several, or "all" that are here, give a `FusedDetection`.
     threshold: on the heatmap, of several models on the fused one, 0..1; None takes the calibrated
     one.
     flips: the mean over four looks, at the photo and its mirror images; four times slower, and
     uncalibrated, so without a verdict.
-    Raises `ImageError` (unreadable file), `InputError` (wrong array, mode or threshold),
+    Raises `ImageError` (unreadable file), `InputError` (wrong kind, array, mode or threshold),
     `WeightsError` and `UnknownNameError`.
     """
     photo = as_photo(image)
@@ -344,28 +367,22 @@ def _runner(
     return _built([path for path, _ in weights], fusion, threshold, flips)
 
 
-def as_photo(image: "str | Path | np.ndarray | Image.Image") -> Photo:
-    """A path, an array uint8 (h, w, 3) or a PIL image as a `Photo`; `ImageError`, `InputError`."""
-    if isinstance(image, str | Path):
-        return read_image(image)
+def as_photo(image: Picture) -> Photo:
+    """A photo of any of the kinds as a `Photo`; `ImageError`, `InputError` with the remedy."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise InputError(f"array {image.dtype} {image.shape}: give uint8 (h, w, 3), RGB")
-        note = "array: taken as lossless"
-        return Photo(image, Path(), "", "array", None, False, (note,))
-    return _from_pil(image)
-
-
-def _from_pil(image: "Image.Image") -> Photo:
-    from PIL import ImageOps
-
-    if image.mode not in _PIL_MODES:
-        raise InputError(f"PIL image of mode {image.mode}: convert it to RGB, or give its path")
-    stored = image.format or "PIL image"
-    upright = ImageOps.exif_transpose(image)
-    # By way of RGBA, because the colour beneath full transparency must survive.
-    upright = upright.convert("RGBA") if image.mode in ("P", "PA", "LA", "RGBA") else upright
-    pixels = np.array(upright.convert("RGB"))
-    lossy = stored in ("JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF")
-    note = f"{stored}: quality unknown, give the path" if lossy else f"{stored}: taken as lossless"
-    return Photo(pixels, Path(), "", stored, None, lossy, (note,))
+            remedy = "give uint8 (h, w, 3), RGB: scale other ranges to 0..255, leave alpha out"
+            raise InputError(f"array {image.dtype} {image.shape}: {remedy}")
+        return Photo(image, Path(), "", "array", None, False, ("array: taken as lossless",))
+    if isinstance(image, Image.Image):
+        try:
+            return from_pillow(image)
+        except OSError as error:  # read when its pixels are asked for
+            raise InputError(f"PIL image: cannot be read ({error}); give its path") from error
+    if isinstance(image, Tensor):
+        remedy = "give its pixels, overpaint.images.to_pixels(tensor)"
+        raise InputError(f"a photo is no tensor; {remedy} for floats (1, 3, h, w) in 0..1")
+    if not is_file(image):
+        kinds = "a path, bytes, a binary stream, a uint8 array (h, w, 3) or a PIL image"
+        raise InputError(f"a photo is no {type(image).__name__}; give {kinds}")
+    return read_image(image)

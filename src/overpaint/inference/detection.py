@@ -22,11 +22,11 @@ class Detection:
     """What was found in one photo, and on what grounds."""
 
     path: Path | None
-    """The photo's file; None for an array or a PIL image."""
+    """The photo's file; None for bytes, an array or a PIL image."""
     sha256: str | None
-    """Of the file's bytes."""
+    """Of the file's bytes; None for an array or a PIL image."""
     heatmap: np.ndarray
-    """float32 (h, w) in [0, 1]: 1 = inpainted."""
+    """float32 (h, w) in [0, 1]: 1 = inpainted; 0 where the photo is transparent, and near there."""
     mask: np.ndarray
     """bool (h, w): where the heatmap, averaged over `window`, is at or above `threshold`; at the
     default one, in a photo that reaches it, whole regions (`calibration.judge`)."""
@@ -35,7 +35,8 @@ class Detection:
     num_regions: int
     """All regions of at least `regions.MIN_AREA` pixels."""
     fraction: float
-    """Share of the photo's pixels in the mask, 0..1."""
+    """Share of the photo's pixels in the mask, 0..1; transparent ones and their neighbours do not
+    count (`overpaint.inference.transparency`)."""
     statistic: float
     """q99: the logit, averaged over `window`, that 1 % of the pixels exceed."""
     score: float

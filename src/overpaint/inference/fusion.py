@@ -28,6 +28,7 @@ from overpaint.images import Photo
 from overpaint.inference.calibration import Band, logit_of, q99
 from overpaint.inference.detection import FAILURES, Detection, probability
 from overpaint.inference.regions import find_regions
+from overpaint.inference.transparency import counted_pixels, hidden_pixels, left_out
 
 if TYPE_CHECKING:
     from overpaint.inference.detect import DetectorRunner
@@ -155,7 +156,11 @@ class FusedRunner:
         started: float,
     ) -> FusedDetection:
         heatmap = moments.mean
-        mask = heatmap >= self.threshold
+        hidden = hidden_pixels(photo.alpha)
+        mask, counted, notes = heatmap >= self.threshold, np.ones(heatmap.shape, bool), photo.notes
+        if hidden is not None:
+            counted, notes = counted_pixels(hidden), (*notes, left_out(hidden))
+            mask &= counted
         regions, num_regions = find_regions(mask, heatmap)
         reason = "the mean has no calibration of its own, the detectors' verdicts have"
         if not fused[0].calibrated:
@@ -167,8 +172,8 @@ class FusedRunner:
             mask=mask,
             regions=regions,
             num_regions=num_regions,
-            fraction=float(mask.mean()),
-            statistic=logit_of(min(max(q99(heatmap), 1e-7), 1 - 1e-7)),
+            fraction=float(np.count_nonzero(mask) / max(np.count_nonzero(counted), 1)),
+            statistic=logit_of(min(max(q99(heatmap[counted]), 1e-7), 1 - 1e-7)),
             score=float(np.mean([d.score for d in fused])),
             band="no verdict of its own",
             reason=reason,
@@ -176,7 +181,7 @@ class FusedRunner:
             false_alarm_rate=None,
             false_alarm_note=reason,
             quality=fused[0].quality,
-            notes=photo.notes,
+            notes=notes,
             model=FUSED,
             weights_sha256=None,
             version=__version__,

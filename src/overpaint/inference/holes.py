@@ -11,7 +11,7 @@ A mask says what is removed: white, 128 and brighter, is hole.
   what is removed shines through, and to fill half of that leaves a ghost.
 - An empty mask is an error, and so is one over more than 90 % of the photo: it is more likely to be
   inverted than meant. `invert` turns black and white around.
-- A mask file with transparency is an error, because programs differ in what it means: in some the
+- A mask with transparency is an error, because programs differ in what it means: in some the
   transparent part is the hole, in others the painted one.
 
 A window is the part of the photo that an inpainter sees at once.
@@ -27,15 +27,18 @@ A window is the part of the photo that an inpainter sees at once.
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
+from overpaint.decoding import from_pillow
 from overpaint.errors import ImageError, InputError
-from overpaint.images import read_image
+from overpaint.images import File, is_file, read_mask_levels
 from overpaint.inference.edges import fill_weight, usual_radius
 from overpaint.inference.regions import seeded
 
@@ -108,7 +111,7 @@ class Window(NamedTuple):
 
 
 def take_mask(
-    mask: str | Path | np.ndarray,
+    mask: File | np.ndarray | Image.Image,
     size: tuple[int, int],
     *,
     invert: bool = False,
@@ -116,14 +119,15 @@ def take_mask(
 ) -> Mask:
     """Check a mask against the rules in this module's header.
 
-    mask: a file, or an array (h, w): bool, uint8 of 0 and 1, or uint8 of 0..255 as in a file.
-    size: (h, w) of the upright photo. dilate: pixels by which the hole is grown, 0..64; None takes
-    the `usual_radius`. Raises `ImageError` for a file, `InputError` for an array or a radius.
+    mask: a file, an array (h, w): bool, uint8 of 0 and 1, or uint8 of 0..255 as in a file, or a
+    PIL image with the values of a file. size: (h, w) of the upright photo. dilate: pixels by which
+    the hole is grown, 0..64; None takes the `usual_radius`. Raises `ImageError` for a file,
+    `InputError` for anything else.
     """
-    path = None if isinstance(mask, np.ndarray) else Path(mask)
+    path = Path(mask) if isinstance(mask, str | os.PathLike) else None
     name = path or "mask"
     error = ImageError if path else InputError
-    grey, sha256 = _from_array(mask) if isinstance(mask, np.ndarray) else _from_file(Path(mask))
+    grey, sha256 = _levels(mask)
     if grey.shape != tuple(size):
         raise error(
             f"{name}: the mask has {grey.shape[1]} x {grey.shape[0]} pixels, its photo "
@@ -238,30 +242,38 @@ def _span(start: int, stop: int, side: int, length: int) -> tuple[int, int]:
     return first, first + side
 
 
+def _levels(mask: object) -> tuple[np.ndarray, str]:
+    """uint8 (h, w) of a mask of any kind, and the SHA-256 of its file, "" where there is none."""
+    if isinstance(mask, np.ndarray):
+        return _from_array(mask)
+    if isinstance(mask, Image.Image):
+        return _from_pil(mask), ""
+    if is_file(mask):
+        return read_mask_levels(mask)
+    if isinstance(mask, torch.Tensor):
+        raise InputError("the mask is a tensor; give mask.cpu().numpy(), bool or uint8 (h, w)")
+    kinds = "a path, bytes, a binary stream, an array (h, w) or a PIL image"
+    raise InputError(f"the mask is a {type(mask).__name__}; give {kinds}")
+
+
+def _from_pil(mask: Image.Image) -> np.ndarray:
+    try:
+        photo = from_pillow(mask)
+    except OSError as error:  # read when its pixels are asked for
+        raise InputError(f"the mask, a PIL image, cannot be read ({error})") from error
+    if photo.alpha is not None:
+        raise InputError("the mask has transparency; give mask.convert('RGB'), white = hole")
+    if photo.pixels.max() == 1:
+        raise InputError("the mask, a PIL image, holds 0 and 1; give 0 and 255")
+    return np.asarray(Image.fromarray(photo.pixels).convert("L"))
+
+
 def _from_array(mask: np.ndarray) -> tuple[np.ndarray, str]:
     if mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_) or not mask.size:
         found = f"the mask is an array {mask.shape} of {mask.dtype}"
         raise InputError(f"{found}; give bool or uint8 of shape (h, w), 1 or 255 = hole")
     binary = mask.dtype == np.bool_ or mask.max() <= 1
     return (mask.astype(np.uint8) * 255 if binary else mask), ""
-
-
-def _from_file(path: Path) -> tuple[np.ndarray, str]:
-    photo = read_image(path)
-    if "alpha dropped" in photo.notes and _is_transparent(path):
-        raise ImageError(
-            f"{path}: the mask has transparency, which some programs use for the hole and others "
-            "for the rest; save it without: white what is to be removed, black the rest"
-        )
-    if photo.pixels.max() == 1:
-        raise ImageError(f"{path}: the mask is stored as 0 and 1; store it as 0 and 255")
-    return np.asarray(Image.fromarray(photo.pixels).convert("L")), photo.sha256
-
-
-def _is_transparent(path: Path) -> bool:
-    """Of a file that has just been read, so within the limit on pixels."""
-    with Image.open(path) as image:
-        return image.convert("RGBA").getchannel("A").getextrema()[0] != 255
 
 
 def _notes(grey: np.ndarray, invert: bool, radius: int) -> tuple[str, ...]:

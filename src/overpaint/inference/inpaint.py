@@ -13,20 +13,21 @@
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from torch import nn
 
 from overpaint.errors import ImageError, InputError
-from overpaint.inference.detect import as_photo
+from overpaint.images import File, decode_image, file_bytes, is_file
+from overpaint.inference.detect import Picture, as_photo
 from overpaint.inference.detection import percent
 from overpaint.inference.encoding import colour_of, fitted, format_of
 from overpaint.inference.fill import DEFAULT_MODEL, InpainterRunner, check_known, ready
 from overpaint.inference.holes import Mask, take_mask
 from overpaint.inference.marking import MANIFESTS, RECEIPT, read_source, write_edited
 from overpaint.inference.regions import find_regions
-from overpaint.samples import Samples, from_pixels
+from overpaint.samples import Samples, decode_samples, from_pixels
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -80,8 +81,8 @@ class Inpainted:
 
 
 def inpaint(
-    photo: "str | Path | np.ndarray | Image.Image",
-    mask: str | Path | np.ndarray,
+    photo: Picture,
+    mask: "File | np.ndarray | Image.Image",
     *,
     model: str | Path | nn.Module = DEFAULT_MODEL,
     size: int | None = None,
@@ -94,16 +95,16 @@ def inpaint(
 ) -> Inpainted:
     """Fill the holes of one photo of any size; known pixels come back bit for bit.
 
-    photo: path, uint8 array (h, w, 3) in RGB, or PIL image. mask: path or array (h, w) of the size
-    of the upright photo, white or 1 = hole; `overpaint.inference.holes` has the rules. model, size:
-    see `fill.InpainterRunner`; the last few models stay in memory. dilate: pixels, 0..64, by which
-    the hole is grown, and in whose outer half the fill fades out; None takes one for each 256 of
-    the longer side, at most 16. flatten: colour, as in CSS, on which transparent parts are laid.
-    out: a file to write, named as one of `encoding.FORMATS`, marked as edited and with a receipt
-    beside it; needs the path of a photo. Without it nothing is written, and the arrays of the
-    result are not marked: that is meant for research. overwrite: replace an earlier result, known
-    by its receipt; no other file is written over. signer: C2PA, see
-    `overpaint.inference.provenance`.
+    photo: path, bytes, binary stream, uint8 array (h, w, 3) in RGB, or PIL image. mask: the same
+    kinds, an array being (h, w), of the size of the upright photo, white or 1 = hole;
+    `overpaint.inference.holes` has the rules. model, size: see `fill.InpainterRunner`; the last few
+    models stay in memory. dilate: pixels, 0..64, by which the hole is grown, and in whose outer
+    half the fill fades out; None takes one for each 256 of the longer side, at most 16. flatten:
+    colour, as in CSS, on which transparent parts are laid. out: a file to write, named as one of
+    `encoding.FORMATS`, marked as edited and with a receipt beside it; needs the path of a photo.
+    Without it nothing is written, and the arrays of the result are not marked: that is meant for
+    research. overwrite: replace an earlier result, known by its receipt; no other file is written
+    over. signer: C2PA, see `overpaint.inference.provenance`.
 
     Raises `ImageError` (files; also for transparency that the format of `out` would uncover),
     `InputError` (arrays, arguments) and `WeightsError`.
@@ -116,7 +117,7 @@ def inpaint(
         return _run(runner, samples, checked)
     if not isinstance(photo, str | Path):
         raise InputError("out needs the path of a photo, whose metadata the file keeps")
-    out, kept = Path(out), [Path(p) for p in (photo, mask) if not isinstance(p, np.ndarray)]
+    out, kept = Path(out), [Path(p) for p in (photo, mask) if isinstance(p, str | Path)]
     _check_out(out, kept, overwrite)
     source, runner = read_source(photo), ready(model, size)
     samples, notes = fitted(source.samples, out, flatten)
@@ -143,10 +144,11 @@ def inpaint(
     return replace(done, notes=(*checked.notes, *receipt["notes"]))
 
 
-def _samples_of(photo: "str | Path | np.ndarray | Image.Image") -> Samples:
-    if isinstance(photo, str | Path):
-        return read_source(photo).samples
-    return from_pixels(as_photo(photo).pixels)
+def _samples_of(photo: Picture) -> Samples:
+    if not is_file(photo):
+        return from_pixels(as_photo(photo).pixels)
+    data, name = file_bytes(cast("File", photo))
+    return decode_samples(data, decode_image(data, name))
 
 
 def _run(
