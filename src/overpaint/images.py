@@ -15,7 +15,7 @@ import stat
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 from PIL import Image
@@ -65,7 +65,7 @@ MAX_JPEG_SIDE = 65500
 """Pixels that libjpeg writes; the standard allows 65,535."""
 
 
-def is_file(source: object) -> bool:
+def is_file(source: object) -> TypeGuard[File]:
     """Whether it is one of the kinds in `File`."""
     kinds = (str, os.PathLike, bytes, bytearray, memoryview)
     return isinstance(source, kinds) or callable(getattr(source, "read", None))
