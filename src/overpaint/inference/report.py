@@ -204,8 +204,8 @@ class Writer:
             write_bytes(self.out / f"{self._clear(path)}.json", _json(failed))
         except ImageError as error:
             stale = [name for name in self._all_names(path) if self._is_of(path, f"{name}.json")]
-            left = f", and what an earlier run said stays in {self.out / stale[0]}.json"
-            return failed | {"error": f"{failed['error']}; {error}{left if stale else ''}"}
+            left = [f"what an earlier run said stays in {self.out / name}.json" for name in stale]
+            return failed | {"error": "; ".join([failed["error"], str(error), *left])}
         return failed
 
     def _choices(self, path: Path) -> list[str]:
