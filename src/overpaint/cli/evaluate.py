@@ -19,7 +19,8 @@ Only = Annotated[
     str,
     typer.Option(
         "--only",
-        help="Parts, with commas between. Default: all but forged; robustness only with --forged.",
+        help="Parts, with commas between. Default: all but edits and forged; robustness only "
+        "with --forged.",
     ),
 ]
 Limit = Annotated[
@@ -71,12 +72,13 @@ def evaluate(
 ) -> None:
     """Measure detectors and write results/*.csv, one number a row, with where it comes from.
 
-    Parts: universal, triplets, untouched, autoencoders, speed, robustness, forged. Rows of the
-    same weights and part are replaced, others are left; pictures.csv holds the numbers of each
+    Parts: universal, triplets, untouched, edits, autoencoders, speed, robustness, forged. Rows of
+    the same weights and part are replaced, others are left; pictures.csv holds the numbers of each
     picture. A quick look with --limit belongs in a folder of its own.
 
-    Forged looks at forgeries of test photos, and has to be named. Robustness looks at these and
-    all other pictures, as is and after JPEG, WebP and resizing. That takes an hour or more: it has
+    Edits looks at photos that were edited and not inpainted (blur, rotation, montage and others),
+    and has to be named. Forged looks at forgeries of test photos, and has to be named. Robustness
+    looks at these and all other pictures, as is and after JPEG, WebP and resizing. That takes an hour or more: it has
     to be named, or given forgeries.
     """
     from overpaint.evaluation.benchmark import evaluate as measure
