@@ -78,8 +78,8 @@ def evaluate(
 
     Edits looks at photos that were edited and not inpainted (blur, rotation, montage and others),
     and has to be named. Forged looks at forgeries of test photos, and has to be named. Robustness
-    looks at these and all other pictures, as is and after JPEG, WebP and resizing. That takes an hour or more: it has
-    to be named, or given forgeries.
+    looks at these and all other pictures, as is and after JPEG, WebP and resizing. That takes an
+    hour or more: it has to be named, or given forgeries.
     """
     from overpaint.evaluation.benchmark import evaluate as measure
     from overpaint.evaluation.parts import RobustnessSettings, Settings

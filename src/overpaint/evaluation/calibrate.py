@@ -8,9 +8,9 @@
   Nothing is enlarged: enlarged photos are outside of what is tested.
 - A false-alarm rate needs at least 1 / rate photos: of fewer, none may reach the threshold, and
   nothing is known of the rate but a bound above it. Variants of one photo do not make more photos.
-- Then ordinary edits (`data.ordinary_edits`) of the same photos are looked at, each photo after each
-  kind in one of the bands in turn. They do not move the thresholds, which state the false alarms of
-  untouched photos (see docs/model-card.md for what it would cost); their rates are stored by kind.
+- Then ordinary edits (`data.ordinary_edits`) of the same photos are looked at, each photo after
+  each kind in one of the bands in turn. They do not move the thresholds, which state the false
+  alarms of untouched photos; how many reach them is stored by kind, and every report says it.
 - Rank convention: of n untouched variants, floor(rate * n) may reach the threshold, which is the
   smallest float32 above the next one.
 - Score: Platt scaling with his smoothed targets, fitted by Newton's method. Both classes weigh the

@@ -255,9 +255,9 @@ class QualityBand(_Record):
             return self.false_alarm_rate, None
         if logit > self.untouched_quantiles[-1]:
             return None, (
-                f"none of {self.num_untouched} variants of {self.num_photos} untouched photos "
-                f"reached this threshold: it is at most {100 * self.bound(0):.1f} % with 95 % "
-                "confidence"
+                f"none of the {self.num_photos} untouched photos reached this threshold, in "
+                f"{self.num_untouched} variants: it is at most {100 * self.bound(0):.1f} % with "
+                "95 % confidence"
             )
         if logit <= self.untouched_quantiles[0]:
             return 1.0, None
