@@ -6,7 +6,8 @@
   from 200 to 900 pixels. Larger ones are pieces of photos laid side by side.
 - Prints the memory after each twenty photos, and what the last twenty take, against the first. The
   exit status is 1 when that is more than 1.3 times as much.
-- Small sizes measure the same growth in a shorter time: it is by shape, and not by pixel.
+- Smaller sizes (`--low 130 --high 260`) take a tenth of the time, and what is kept for each shape
+  weighs more in them.
 """
 
 import time

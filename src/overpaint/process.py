@@ -13,7 +13,6 @@
 No code of others was taken.
 """
 
-import ctypes
 import os
 import sys
 
@@ -41,9 +40,9 @@ def _one_thread() -> None:
 
 def release_memory() -> None:
     """Give freed memory back to the system, where the C library is glibc."""
-    if sys.platform == "linux" and (trim := getattr(_libc(), "malloc_trim", None)):
+    if sys.platform != "linux":
+        return
+    import ctypes  # here, as the command line has to start at once
+
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
