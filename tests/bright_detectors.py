@@ -18,6 +18,7 @@ from overpaint.inference.calibration import (
     Calibration,
     QualityBand,
     untouched_quantiles,
+    upper_bound,
 )
 from overpaint.registry import Entry, Official, detectors
 from overpaint.weights import WeightsRecord, save_weights
@@ -63,6 +64,8 @@ def calibration(
         slope=slope,
         intercept=intercept,
         num_untouched=201,
+        num_photos=201,
+        false_alarm_bound=upper_bound(2, 201),
         num_inpainted=100,
         untouched_quantiles=untouched_quantiles(np.linspace(-10, threshold + 2, 201)),
     )

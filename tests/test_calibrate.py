@@ -9,13 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from overpaint.data.ordinary_edits import ORDINARY_EDITS
 from overpaint.data.sources import PhotoSource
 from overpaint.decoding import Photo
 from overpaint.errors import InputError
 from overpaint.evaluation import calibrate as module
 from overpaint.evaluation.calibrate import (
+    add_edits,
     calibrate,
     calibrate_weights,
+    edit_counts,
     fit_band,
     platt,
     threshold_at,
@@ -71,7 +74,7 @@ def test_platt_stays_finite_when_all_are_told_apart():
 
 
 def test_a_detector_that_cannot_tell_scores_a_half():
-    band = fit_band(np.linspace(0, 2, 50), np.linspace(-2, 0, 50))
+    band = fit_band(np.linspace(0, 2, 100), np.linspace(-2, 0, 50))
     assert band.score(-5.0) == pytest.approx(0.5, abs=1e-4)
 
 
@@ -81,6 +84,26 @@ def test_band_holds_its_own_false_alarm_rate():
     assert np.mean(untouched >= band.threshold_logit) == 0.01
     assert np.mean(untouched >= band.inconclusive_logit) == 0.1
     assert (band.num_untouched, band.num_inpainted) == (1000, 1000)
+
+
+def test_a_rate_that_the_photos_cannot_carry_is_refused():
+    values = np.linspace(0, 1, 297)
+    with pytest.raises(InputError, match=r"99 untouched .* 1\.00% needs 100: give about 1000"):
+        fit_band(values, values + 1, num_photos=99)  # three variants of each make no more photos
+    with pytest.raises(InputError, match="5 untouched photos"):
+        fit_band(values[:5], values[:5])
+    assert fit_band(values, values + 1, num_photos=99, rate=0.02).false_alarm_rate == 0.02
+
+
+def test_a_band_states_the_binomial_bound_of_its_photos():
+    values = np.random.default_rng(2).normal(size=495)
+    # 4 of 495 variants may reach it, 1.3 of 165 photos, so two: cdf(2; 165, p) = 0.05.
+    assert fit_band(values, values, num_photos=165).false_alarm_bound == pytest.approx(
+        0.037663, abs=1e-6
+    )
+    assert fit_band(values[:165], values).false_alarm_bound == pytest.approx(0.028427, abs=1e-6)
+    band = fit_band(values[:100], values)
+    assert band.false_alarm_bound == band.bound(0.01) == pytest.approx(0.046560, abs=1e-6)
 
 
 PHOTO = np.random.default_rng(0).integers(256, size=(400, 600, 3), dtype=np.uint8)
@@ -152,6 +175,7 @@ def test_calibrate_from_photos_to_verdict(photos: Path):
         {"dimmer": Dimmer()},
         data="noise",
         variants=2,
+        rate=0.4,
     )
     assert tuple(calibration.bands) == QUALITY_BANDS
     assert calibration.max_pixels_tested == 200 * 200
@@ -164,7 +188,34 @@ def test_calibrate_from_photos_to_verdict(photos: Path):
         {"dimmer": Dimmer()},
         data="noise",
         variants=2,
+        rate=0.4,
     )
+
+
+def test_too_few_photos_are_refused_before_one_is_looked_at(photos: Path):
+    def never(pixels: np.ndarray) -> float:
+        raise AssertionError("looked at")
+
+    source = PhotoSource.from_paths([photos], "validation")
+    with pytest.raises(InputError, match="needs 100"):
+        calibrate(never, source, {"dimmer": Dimmer()}, data="noise")
+
+
+def test_edits_are_counted_at_the_thresholds_of_their_bands(photos: Path):
+    source = PhotoSource.from_paths([photos], "validation")
+    values = np.linspace(0, 1, 100)
+    low, high = fit_band(values, values), fit_band(values + 9, values)
+    bands = {LOSSLESS: low, LOW: high}
+    counted = edit_counts(lambda _: 5.0, source, bands)
+    for name, expected in ((LOSSLESS, 1.0), (LOW, 0.0)):
+        edits = counted[name].edits
+        assert {count.rate for count in edits.values()} == {expected}
+        assert counted[name].model_copy(update={"edits": {}}) == bands[name]
+    both = [sum(c.edits[k].num for c in counted.values() if k in c.edits) for k in ORDINARY_EDITS]
+    assert both == [len(source)] * len(ORDINARY_EDITS)
+    few = edit_counts(lambda _: 5.0, source, bands, num=1)
+    assert {count.num for band in few.values() for count in band.edits.values()} == {1}
+    assert edit_counts(lambda _: 5.0, source, bands, num=0) == bands
 
 
 def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path):
@@ -185,7 +236,9 @@ def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path):
     )  # fmt: skip
     path = tmp_path / "w" / "net.safetensors"
     before = json.loads(path.with_suffix(".json").read_text())
-    record, calibration = calibrate_weights(path, [photos], [str(bank.path)], variants=1)
+    record, calibration = calibrate_weights(
+        path, [photos], [str(bank.path)], variants=1, rate=0.4, edits=1
+    )
     assert read_record(path) == record
     assert json.loads(path.with_suffix(".json").read_text()) == before | {
         "calibration": "net.calibration.json"
@@ -195,8 +248,15 @@ def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path):
     for window in (0, 16):  # before any photo is looked at
         with pytest.raises(InputError, match="odd number of pixels"):
             calibrate_weights(path, [], [], window=window)
-    _, plain = calibrate_weights(path, [photos], [str(bank.path)], variants=1, window=1)
+    _, plain = calibrate_weights(
+        path, [photos], [str(bank.path)], variants=1, rate=0.4, edits=0, window=1
+    )
     assert plain.window == 1
     highest = [c.bands[LOSSLESS].untouched_quantiles[-1] for c in (calibration, plain)]
     assert highest[0] < highest[1]  # averages are less extreme
     assert str(tmp_path) not in calibration.data
+    assert not plain.bands[LOSSLESS].edits
+    _, more = add_edits(path, [photos], num=1)
+    assert more.bands[LOSSLESS].edits
+    assert more.bands[LOSSLESS].threshold_logit == plain.bands[LOSSLESS].threshold_logit
+    assert Calibration.load(tmp_path / "w" / "net.calibration.json") == more

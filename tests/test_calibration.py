@@ -20,6 +20,7 @@ from overpaint.inference.calibration import (
     sigmoid,
     smoothed,
     untouched_quantiles,
+    upper_bound,
 )
 
 UNTOUCHED = np.random.default_rng(0).normal(-4, 1.5, 400)
@@ -32,6 +33,8 @@ def band(**changes: Any) -> QualityBand:
         "slope": 1.2,
         "intercept": 0.5,
         "num_untouched": 400,
+        "num_photos": 400,
+        "false_alarm_bound": upper_bound(4, 400),
         "num_inpainted": 300,
         "untouched_quantiles": untouched_quantiles(UNTOUCHED),
     }
@@ -138,6 +141,27 @@ def test_other_false_alarm_rates_are_near_the_measured_ones(logit: float) -> Non
     rate, reason = band().false_alarms(logit)
     assert reason is None
     assert rate == pytest.approx((logit <= UNTOUCHED).mean(), abs=0.012)
+
+
+def test_the_binomial_bound_where_it_has_a_closed_form() -> None:
+    for num in (1, 5, 59, 165, 5000):
+        assert upper_bound(0, num) == pytest.approx(1 - 0.05 ** (1 / num), abs=1e-9)
+        assert upper_bound(num - 1, num) == pytest.approx(0.95 ** (1 / num), abs=1e-9)
+        assert upper_bound(num, num) == 1
+    assert upper_bound(5, 100, 0.5) == pytest.approx(0.056512, abs=1e-6)  # beta.ppf(0.5, 6, 95)
+
+
+def test_a_band_whose_bound_is_not_that_of_its_photos_is_refused() -> None:
+    with pytest.raises(ValidationError, match="200 photos bound a rate"):
+        band(num_photos=200)
+    with pytest.raises(ValidationError, match="400 variants of 500 photos"):
+        band(num_photos=500)
+
+
+def test_other_rates_have_wider_bounds() -> None:
+    bounds = [band().bound(rate) for rate in (0.0, 0.01, 0.05, 0.5, 1.0)]
+    assert bounds == sorted(bounds)
+    assert all(b > r for b, r in zip(bounds[:-1], (0.0, 0.01, 0.05, 0.5), strict=True))
 
 
 def test_beyond_the_curve_a_rate_is_one_or_unknown() -> None:

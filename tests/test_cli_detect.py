@@ -20,6 +20,7 @@ from overpaint.inference.calibration import (
     Calibration,
     QualityBand,
     untouched_quantiles,
+    upper_bound,
 )
 from overpaint.inference.report import _RAMP, CAVEAT, Writer, names, overlay
 from overpaint.registry import autoencoders, detectors
@@ -69,6 +70,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         slope=1,
         intercept=0,
         num_untouched=50,
+        num_photos=50,
+        false_alarm_bound=upper_bound(0, 50),
         num_inpainted=50,
         untouched_quantiles=untouched_quantiles(np.linspace(-2, 2, 50)),
     )

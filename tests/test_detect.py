@@ -19,8 +19,10 @@ from overpaint.images import Photo, read_image, write_jpeg, write_png
 from overpaint.inference.calibration import (
     QUALITY_BANDS,
     Calibration,
+    EditCount,
     QualityBand,
     untouched_quantiles,
+    upper_bound,
 )
 from overpaint.inference.detect import DetectorRunner, as_photo, load_detector
 from overpaint.inference.detection import percent, probability
@@ -47,6 +49,8 @@ def calibration(**changes: Any) -> Calibration:
         slope=1,
         intercept=-3,
         num_untouched=201,
+        num_photos=201,
+        false_alarm_bound=upper_bound(2, 201),
         num_inpainted=100,
         untouched_quantiles=curve,
     )
@@ -129,6 +133,42 @@ def test_words() -> None:
     assert speck.startswith("no trace found (under 0.1 % of the photo, 1 region above the thre")
 
 
+def test_the_bound_stands_beside_the_rate() -> None:
+    found = runner().run(photo(with_square(200)))
+    assert "rate 1 % (at most 3.1 % with 95 % confidence, 201 photos; " in found.threshold_words
+    own = runner(0.3).run(photo(with_square(200)))
+    assert own.false_alarm_rate is not None
+    assert own.false_alarm_bound is not None
+    assert own.false_alarm_bound > own.false_alarm_rate
+    assert runner(1).run(photo(grey(0))).false_alarm_bound is None
+
+
+def edited_runner(**counts: tuple[int, int]) -> DetectorRunner:
+    """A runner whose calibration knows of so many (reached, of) edits of a kind."""
+    edits = {kind: EditCount(num=of, num_reached=reached) for kind, (reached, of) in counts.items()}
+    band = calibration().bands["lossless"].model_copy(update={"edits": edits})
+    return runner(bands=dict.fromkeys(QUALITY_BANDS, band))
+
+
+def test_a_trace_comes_with_the_rates_of_ordinary_edits() -> None:
+    of_edits = edited_runner(median=(9, 20), rotation=(10, 20), vignette=(0, 20))
+    said = "ordinary edits of untouched photos give a strong trace, too: rotation 50 %, median fil"
+    for value in (180, 154):
+        assert of_edits.run(photo(grey(value))).notes[-1].startswith(said)
+    found = of_edits.run(photo(grey(0)))
+    assert not any("edit" in note for note in found.notes)
+    assert found.edits == {"median filter": 0.45, "rotation": 0.5, "vignette": 0.0}
+    (note,) = edited_runner(vignette=(0, 20)).run(photo(grey(180))).notes
+    assert note == "no ordinary edit gives a strong trace in 5 % of photos or more"
+    (note,) = runner().run(photo(grey(180))).notes
+    assert "was not measured for this detector" in note
+
+
+def test_a_trace_over_most_of_the_photo_may_be_an_edit_of_the_whole() -> None:
+    assert "may be an edit of the whole photo" in runner().run(photo(grey(180))).words
+    assert "edit" not in runner().run(photo(with_square(600))).words
+
+
 def test_no_words_call_a_photo_authentic() -> None:
     photos = [photo(grey(v, s)) for v in (0, 154, 255) for s in ((160, 200), (9, 9))]
     uncalibrated = DetectorRunner(Brightness())
@@ -158,7 +198,7 @@ def test_outside_the_tested_range(
 def test_a_large_photo_keeps_its_verdict_and_gets_a_note() -> None:
     found = runner(max_pixels_tested=100).run(photo(grey(255)))
     assert found.band == "strong trace"
-    assert "calibrated on photos of up to" in found.notes[-1]
+    assert "calibrated on photos of up to" in found.notes[0]
 
 
 def test_a_threshold_of_ones_own_changes_the_mask_and_not_the_verdict() -> None:

@@ -10,12 +10,14 @@
     done.pixels  # uint8 (h, w, 3); the written file is marked as edited
 
 The names below are loaded at first use (PEP 562), so that `import overpaint` does not import torch.
+The import bounds torch's caches, and lets forked children run on one thread (`overpaint.process`).
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from overpaint._version import __version__
+from overpaint.process import bound_caches, one_thread_in_forked_children
 
 if TYPE_CHECKING:
     from overpaint.inference.detect import Detection, detect, load_detector
@@ -31,6 +33,9 @@ __all__ = [
     "load_detector",
     "load_inpainter",
 ]
+
+bound_caches()
+one_thread_in_forked_children()
 
 _HOMES = {"Inpainted": "inpaint", "inpaint": "inpaint", "load_inpainter": "fill"}
 

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 import numpy as np
 from PIL import Image
@@ -87,9 +87,12 @@ def file_bytes(file: File, *, max_pixels: int | None = None) -> tuple[bytes, str
     limit = pixel_limit(max_pixels)
     if isinstance(file, str | os.PathLike):
         return read_bytes(Path(file), limit), Path(file)
-    if not is_file(file):
+    if isinstance(file, bytes | bytearray | memoryview):
+        data = bytes(file)
+    elif is_file(file):
+        data = cast("BinaryStream", file).read()
+    else:
         raise InputError(f"a {type(file).__name__} is no file; give a path, bytes or a stream")
-    data = bytes(file) if isinstance(file, bytes | bytearray | memoryview) else file.read()
     if not isinstance(data, bytes):
         raise InputError(f"the stream gives {type(data).__name__}; open it in binary mode, 'rb'")
     if not data:

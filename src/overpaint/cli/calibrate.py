@@ -37,34 +37,70 @@ def calibrate(
     variants: Annotated[
         int, typer.Option("--variants", min=1, help="Of each photo, in each quality band.")
     ] = 3,
+    rate: Annotated[
+        float,
+        typer.Option(
+            "--rate",
+            min=0.0001,
+            max=0.5,
+            help="False-alarm rate. It needs 1 / rate untouched photos in the validation split, "
+            "a tenth of all: about 1,000 photos for 1 %.",
+        ),
+    ] = 0.01,
+    edits: Annotated[
+        int | None,
+        typer.Option(
+            "--edits", min=0, help="Photos that ordinary edits are measured on. Default: all."
+        ),
+    ] = None,
+    only_edits: Annotated[
+        bool,
+        typer.Option(
+            "--only-edits", help="Thresholds stay; ordinary edits alone are measured at them."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the variants and of the masks.")] = 0,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Write NAME.calibration.json beside the weights, and name it in their record.
 
-    For each quality band: the threshold that 1 % of untouched validation photos reach, a lower
-    one for 10 %, and the score.
+    For each quality band: the threshold that 1 % of untouched validation photos reach, with the
+    bound that their number allows, a lower one for 10 %, the score, and how often each kind of
+    ordinary edit (blur, rotation, montage and others) reaches the threshold.
     """
-    from overpaint.evaluation.calibrate import WINDOW, calibrate_weights
+    from overpaint.evaluation.calibrate import WINDOW, add_edits, calibrate_weights
     from overpaint.evaluation.parts import HELD_OUT, autoencoder_records
     from overpaint.inference.calibration import sigmoid
 
-    if not bank:
-        bank = [str(r.path) for r in autoencoder_records() if r.name != HELD_OUT]
-    record, calibration = calibrate_weights(
-        weights,
-        photos,
-        bank,
-        window=WINDOW if window is None else window,
-        variants=variants,
-        seed=seed,
-        device=device,
-        report=lambda line: say(line, err=True),
-    )
+    if only_edits:
+        record, calibration = add_edits(
+            weights, photos, num=edits, seed=seed, device=device, report=_report
+        )
+    else:
+        if not bank:
+            bank = [str(r.path) for r in autoencoder_records() if r.name != HELD_OUT]
+        record, calibration = calibrate_weights(
+            weights,
+            photos,
+            bank,
+            window=WINDOW if window is None else window,
+            variants=variants,
+            rate=rate,
+            edits=edits,
+            seed=seed,
+            device=device,
+            report=_report,
+        )
     say(record.folder / str(record.calibration))
     for name, band in calibration.bands.items():
         say(
             f"{name:<10} threshold {sigmoid(band.threshold_logit):.4f}, "
             f"inconclusive from {sigmoid(band.inconclusive_logit):.4f}, "
-            f"{band.num_untouched} untouched and {band.num_inpainted} inpainted"
+            f"{band.num_untouched} untouched and {band.num_inpainted} inpainted; false alarms "
+            f"{band.false_alarm_rate:.2%}, at most {band.false_alarm_bound:.2%} with 95 % "
+            f"confidence ({band.num_photos} photos)"
         )
+
+
+def _report(line: str) -> None:
+    say(line, err=True)

@@ -21,7 +21,8 @@ Only = Annotated[
     str,
     typer.Option(
         "--only",
-        help="Parts, with commas between. Default: all but forged; robustness only with --forged.",
+        help="Parts, with commas between. Default: all but edits and forged; robustness only "
+        "with --forged.",
     ),
 ]
 Limit = Annotated[
@@ -73,14 +74,15 @@ def evaluate(
 ) -> None:
     """Measure detectors and write results/*.csv, and where each number comes from.
 
-    Parts: universal, triplets, untouched, autoencoders, speed, robustness, forged. Rows of the
-    same weights and part are replaced, others are left; sources.csv holds commit, weights and
+    Parts: universal, triplets, untouched, edits, autoencoders, speed, robustness, forged. Rows of
+    the same weights and part are replaced, others are left; sources.csv holds commit, weights and
     calibration of each row, pictures/*.parquet the numbers of each picture (which needs pyarrow:
     pip install "overpaint[results]"). A quick look with --limit belongs in a folder of its own.
 
-    Forged looks at forgeries of test photos, and has to be named. Robustness looks at these and
-    all other pictures, as is and after JPEG, WebP and resizing. That takes an hour or more: it has
-    to be named, or given forgeries.
+    Edits looks at photos that were edited and not inpainted (blur, rotation, montage and others),
+    and has to be named. Forged looks at forgeries of test photos, and has to be named. Robustness
+    looks at these and all other pictures, as is and after JPEG, WebP and resizing. That takes an
+    hour or more: it has to be named, or given forgeries.
     """
     from overpaint.evaluation.benchmark import evaluate as measure
     from overpaint.evaluation.parts import RobustnessSettings, Settings

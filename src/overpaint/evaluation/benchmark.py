@@ -21,6 +21,7 @@ from overpaint.data.bank import load_bank
 from overpaint.data.degrade import jpeg
 from overpaint.data.sources import PhotoSource
 from overpaint.errors import ConfigError
+from overpaint.evaluation.edits import measure_edits
 from overpaint.evaluation.metrics import psnr, squared_error
 from overpaint.evaluation.parts import (
     Report,
@@ -210,6 +211,7 @@ PARTS: dict[str, Callable[[Task], Result]] = {
     "universal": measure_universal,
     "triplets": measure_triplets,
     "untouched": measure_untouched,
+    "edits": measure_edits,
     "autoencoders": measure_autoencoders,
     "speed": measure_speed_rows,
     "robustness": measure_robustness,
@@ -217,6 +219,8 @@ PARTS: dict[str, Callable[[Task], Result]] = {
 }
 OF_FORGERIES = ("robustness", "forged")
 """Parts that are told of folders."""
+NAMED = (*OF_FORGERIES, "edits")
+"""Parts that take long and have to be named."""
 
 
 def evaluate(
@@ -233,13 +237,13 @@ def evaluate(
     """Measure weights (name in the tables -> name or path) and merge the rows into `out`.
 
     data: folder with photos/, faces/ and triplets/. only: names in `PARTS`; when empty all but
-    those `OF_FORGERIES`, and if forged folders are given "robustness", which takes long. bank:
+    those `NAMED`, and if forged folders are given "robustness", which takes long. bank:
     folder of the autoencoders, None for those that ship. Each part is written once it is done.
     Raises ConfigError for an unknown part and for settings of a part that is not measured,
     WeightsError, ImageError, and ConfigError where pyarrow is missing.
     """
     special = robustness or RobustnessSettings()
-    usual = [p for p in PARTS if p not in OF_FORGERIES]
+    usual = [p for p in PARTS if p not in NAMED]
     parts = list(only) or [*usual, *(["robustness"] if special.forged else [])]
     unknown = [name for name in parts if name not in PARTS]
     if unknown:

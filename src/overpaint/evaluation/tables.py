@@ -155,6 +155,16 @@ LAYOUTS = {
             "flagged@jpeg60": "JPEG 60",
         },
     ),
+    "edits": Layout(
+        "edits",
+        "photos after",
+        {
+            "strong@lossless": "strong trace, lossless",
+            "inconclusive@lossless": "inconclusive",
+            "strong@jpeg90": "strong trace, JPEG 90",
+            "inconclusive@jpeg90": "inconclusive, JPEG 90",
+        },
+    ),
     "autoencoders": Layout("autoencoders", "autoencoder", {"psnr": "PSNR, unseen photos"}),
     "inpainting": Layout("inpainting", "PSNR by hole", _HOLES, metric="psnr"),
     "inpainting-ssim": Layout("inpainting", "SSIM by hole", _HOLES, metric="ssim"),
@@ -219,7 +229,7 @@ def cell(row: Row | None, interval: bool = False) -> str:
     if row is None or math.isnan(row.value):
         return NOTHING
     kind = row.metric.partition("@")[0]
-    if kind == "flagged":
+    if kind in ("flagged", "strong", "inconclusive"):
         return f"{100 * row.value:.1f} %"
     if kind == "psnr":
         if row.value >= EQUAL_PSNR:

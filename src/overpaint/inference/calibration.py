@@ -10,10 +10,15 @@
 - The default mask is wider than what lies above the threshold (`judge`).
 - The curve of the untouched photos' q99 is stored, so that the false-alarm rate of a threshold
   chosen by hand can be stated too.
+- A rate is stated with the bound that the number of photos allows (Clopper and Pearson 1934,
+  one-sided, 95 %). The variants of one photo are not independent: the photos are what counts.
+- Ordinary edits (blur, rotation, montage) are no inpainting. How many of them reach the threshold
+  is stored by kind.
 - Outside what was tested there is no verdict. No verdict ever says that a photo is authentic.
 """
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,9 +27,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from torch.nn import functional as F
 
+from overpaint.data.ordinary_edits import WORDS
 from overpaint.errors import WeightsError
 from overpaint.inference.regions import seeded
 
@@ -158,8 +164,46 @@ def quality_band(jpeg_quality: int | None, lossy: bool) -> str:
     return MEDIUM if jpeg_quality >= 75 else LOW
 
 
+def upper_bound(num_reached: int, num: int, confidence: float = 0.95) -> float:
+    """The largest share in [0, 1] at which `num_reached` or fewer of `num` independent trials have
+    a probability of at least 1 - `confidence` (Clopper and Pearson, one-sided)."""
+    if num_reached >= num:
+        return 1.0
+
+    def probability(share: float) -> float:
+        """That at most `num_reached` of `num` come out, for a share in (0, 1)."""
+        yes, no = math.log(share), math.log1p(-share)
+        return math.fsum(
+            math.exp(
+                math.lgamma(num + 1) - math.lgamma(i + 1) - math.lgamma(num - i + 1)
+                + i * yes + (num - i) * no
+            )
+            for i in range(num_reached + 1)
+        )  # fmt: skip
+
+    low, high = 0.0, 1.0
+    for _ in range(60):  # bisection: the probability falls as the share rises
+        middle = (low + high) / 2
+        low, high = (middle, high) if probability(middle) > 1 - confidence else (low, middle)
+    return high
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class EditCount(_Record):
+    """How an ordinary edit of untouched photos fares."""
+
+    num: int = Field(ge=1)
+    """Photos after that edit."""
+    num_reached: int = Field(ge=0)
+    """Those whose q99 reaches the threshold."""
+
+    @property
+    def rate(self) -> float:
+        """Share in [0, 1] of a "strong trace"."""
+        return self.num_reached / self.num
 
 
 class QualityBand(_Record):
@@ -173,10 +217,42 @@ class QualityBand(_Record):
     """Platt scaling: score = sigmoid(slope · q99 + intercept); positive, so monotone."""
     intercept: float
     num_untouched: int = Field(ge=1)
+    """Variants of untouched photos."""
+    num_photos: int = Field(ge=1)
+    """The photos that these are variants of."""
     num_inpainted: int = Field(ge=0)
     untouched_quantiles: tuple[float, ...]
     """q99 of the untouched photos at `QUANTILE_LEVELS`; make it with `untouched_quantiles()`."""
     false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)
+    false_alarm_bound: float = Field(gt=0, le=1)
+    """`bound` of that rate."""
+    edits: dict[str, EditCount] = {}
+    """By kind (`data.ordinary_edits`); empty where they were not measured."""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "QualityBand":
+        if self.num_photos > self.num_untouched:
+            raise ValueError(f"{self.num_untouched} variants of {self.num_photos} photos")
+        bound = self.bound(self.false_alarm_rate)
+        if abs(bound - self.false_alarm_bound) > 1e-6:
+            raise ValueError(
+                f"{self.num_photos} photos bound a rate of {self.false_alarm_rate:g} by "
+                f"{bound:.6f}, not by {self.false_alarm_bound:g}"
+            )
+        return self
+
+    def bound(self, rate: float) -> float:
+        """What a false-alarm rate in [0, 1], measured on these photos, may be at most, with 95 %
+        confidence.
+
+        Variants of one photo are taken as one trial, as they are alike, and parts of a photo as a
+        whole one. Of the default threshold, the rank convention says how many variants reach it
+        (`evaluation.calibrate`); of others the share is interpolated, and rounded up.
+        """
+        exact = rate * self.num_untouched
+        reached = math.floor(exact + 1e-9) if rate == self.false_alarm_rate else math.ceil(exact)
+        alarms = math.ceil(reached * self.num_photos / self.num_untouched - 1e-9)
+        return upper_bound(alarms, self.num_photos)
 
     @field_validator("untouched_quantiles")
     @classmethod
@@ -186,6 +262,11 @@ class QualityBand(_Record):
         if any(b < a for a, b in pairwise(values)):
             raise ValueError("the quantiles must not decrease")
         return values
+
+    @property
+    def edit_rates(self) -> dict[str, float]:
+        """Share of each kind of ordinary edit that reaches the threshold, 0..1, by its words."""
+        return {WORDS.get(kind, kind): count.rate for kind, count in self.edits.items()}
 
     def score(self, statistic: float) -> float:
         """Calibrated score in [0, 1] of a photo's q99; never falls when q99 rises."""
@@ -207,8 +288,9 @@ class QualityBand(_Record):
             return self.false_alarm_rate, None
         if logit > self.untouched_quantiles[-1]:
             return None, (
-                f"none of the {self.num_untouched} untouched photos reached this threshold: "
-                f"the rate is known only to be low"
+                f"none of the {self.num_photos} untouched photos reached this threshold, in "
+                f"{self.num_untouched} variants: it is at most {100 * self.bound(0):.1f} % with "
+                "95 % confidence"
             )
         if logit <= self.untouched_quantiles[0]:
             return 1.0, None

@@ -19,7 +19,7 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, overload
@@ -188,6 +188,14 @@ class DetectorRunner:
             return judge(logits, counted=counted)
         return judge(logits, fitted.threshold_logit, self.calibration.window, counted)
 
+    def verdict(self, judged: Judged, quality: str) -> Band:
+        """The verdict on a photo of a quality band, whatever threshold the caller chose."""
+        fitted = self.fitted(quality)
+        if fitted is None:
+            return "uncalibrated"
+        largest, _ = find_regions(judged.mask, judged.smoothed, max_regions=1)
+        return _verdict(fitted, judged.statistic, largest[0].area if largest else 0)
+
     def run(self, photo: Photo) -> Detection:
         """Detect in a photo that has been read; the time grows with its pixels."""
         return self.run_judged(photo)[0]
@@ -243,10 +251,15 @@ class DetectorRunner:
             version=__version__,
             seconds=time.perf_counter() - started,
             calibrated=fitted is not None,
+            false_alarm_bound=fitted.bound(rate) if fitted and rate is not None else None,
+            num_photos=fitted.num_photos if fitted else None,
+            edits=fitted.edit_rates if fitted else {},
             window=judged.window,
             image_score=sigmoid(max(seen.scores)) if seen.scores else None,
             confidence=None if seen.confidence is None else _heat(seen.confidence),
         )
+        if found.edits_words:
+            found = replace(found, notes=(*found.notes, found.edits_words))
         return found, judged
 
     def _no_verdict(

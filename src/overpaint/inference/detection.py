@@ -3,7 +3,8 @@
 A verdict says what was found. None says that a photo is authentic.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,15 @@ from overpaint.inference.calibration import Band
 from overpaint.inference.regions import Region
 
 # RuntimeError: what torch raises when memory runs out.
+WHOLE = 0.5
+"""Share of a photo above which a trace is rather that of an edit of the whole photo."""
+WHOLE_EDIT = (
+    "most of the photo, so it may be an edit of the whole photo, such as a median filter, noise "
+    "reduction or a rotation: that is an edit and not inpainting"
+)
+NOTABLE = 0.05
+"""Lowest rate of strong traces at which a kind of edit is named."""
+
 FAILURES = (OverpaintError, OSError, MemoryError, RuntimeError)
 """What may happen to a photo in a detector, and does not stop the other photos and detectors."""
 
@@ -67,6 +77,13 @@ class Detection:
     window: int = 1
     """Side of the window, pixels, that the heatmap's log odds are averaged over before they are
     compared with the threshold (`calibration.smoothed`); 1 where none is."""
+    false_alarm_bound: float | None = None
+    """What that rate may be at most, with 95 % confidence (`calibration.QualityBand.bound`)."""
+    num_photos: int | None = None
+    """Untouched photos of this quality that the rate was measured on."""
+    edits: Mapping[str, float] = field(default_factory=dict)
+    """By kind of ordinary edit, in words: the share of edited and not inpainted photos of this
+    quality, 0..1, with a strong trace at the default threshold; empty where nobody measured it."""
     image_score: float | None = None
     """In [0, 1], of a detector that judges the whole photo apart from its pixels; uncalibrated, and
     of a photo in tiles the highest of theirs."""
@@ -92,7 +109,8 @@ class Detection:
         """The verdict in one line: "strong trace of inpainting: 3.1 % of the photo, 2 regions"."""
         extent = self.extent
         if self.band == "strong trace":
-            return f"strong trace of inpainting: {extent}"
+            whole = f"; {WHOLE_EDIT}" if self.fraction > WHOLE else ""
+            return f"strong trace of inpainting: {extent}{whole}"
         if self.band == "inconclusive":
             return f"inconclusive: {extent}"
         if self.band == "no trace found":
@@ -109,10 +127,32 @@ class Detection:
             at += f", on averages over {self.window} pixels square"
         if self.false_alarm_rate is None:
             return f"{at}: false-alarm rate unknown ({self.false_alarm_note})"
+        bound = ""
+        if self.false_alarm_bound is not None:
+            bound = (
+                f"at most {percent(self.false_alarm_bound)} with 95 % confidence, "
+                f"{self.num_photos} photos; "
+            )
         return (
-            f"{at}: false-alarm rate {percent(self.false_alarm_rate)} (untouched photos with "
-            "more than 1 % of their area above it)"
+            f"{at}: false-alarm rate {percent(self.false_alarm_rate)} ({bound}untouched photos "
+            "with more than 1 % of their area above it)"
         )
+
+    @property
+    def edits_words(self) -> str:
+        """What ordinary edits do to this detector, in one line; "" where there is no trace."""
+        if self.band not in ("strong trace", "inconclusive"):
+            return ""
+        if not self.edits:
+            return (
+                "other edits (blur, noise reduction, rotation, montage) may leave such a trace "
+                "without any inpainting; how often was not measured for this detector"
+            )
+        worst = sorted(self.edits.items(), key=lambda item: (-item[1], item[0]))
+        said = ", ".join(f"{kind} {percent(rate)}" for kind, rate in worst if rate >= NOTABLE)
+        if not said:
+            return f"no ordinary edit gives a strong trace in {percent(NOTABLE)} of photos or more"
+        return f"ordinary edits of untouched photos give a strong trace, too: {said}"
 
 
 def percent(share: float) -> str:

@@ -100,7 +100,12 @@ def _record(found: Detection) -> Record:
         "threshold_words": found.threshold_words,
         "window": found.window,
         "false_alarm_rate": found.false_alarm_rate,
+        "false_alarm_bound": (
+            None if found.false_alarm_bound is None else round(found.false_alarm_bound, 6)
+        ),
+        "num_photos": found.num_photos,
         "false_alarm_note": found.false_alarm_note,
+        "edits": {kind: round(rate, 4) for kind, rate in found.edits.items()},
         "quality": found.quality,
         "notes": list(found.notes),
         "model": found.model,

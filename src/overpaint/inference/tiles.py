@@ -22,6 +22,7 @@ import torch
 
 from overpaint.errors import InputError
 from overpaint.images import to_tensor
+from overpaint.process import release_memory
 
 TileFn = Callable[[torch.Tensor], torch.Tensor]
 
@@ -67,6 +68,8 @@ def tiled_maps(
                     out = np.zeros((len(maps), height, width), dtype=np.float32)
                 for sums, values in zip(out, maps.float().cpu().numpy(), strict=True):
                     sums[part] += values * np.outer(weight_y, weight_x)
+                del maps
+    release_memory()
     return out
 
 

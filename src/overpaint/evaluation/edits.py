@@ -1,0 +1,82 @@
+"""The part "edits": what a detector says of photos that were edited, and not inpainted.
+
+- Photos of the test split, evenly spaced over it, cut to at most `SIDE` pixels, after each kind of
+  `data.ordinary_edits`; montages and collages take from the next photo. "unedited" are the same
+  crops without an edit.
+- Each is stored without loss and as a JPEG file, and judged by the threshold of that quality.
+- `strong@...` and `inconclusive@...` are the shares of these verdicts. For an inpainting detector
+  every "strong trace" among them is a false alarm.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+
+from overpaint.data.degrade import jpeg
+from overpaint.data.ordinary_edits import ORDINARY_EDITS, WORDS, edited
+from overpaint.data.sources import PhotoSource
+from overpaint.errors import ConfigError
+from overpaint.evaluation.parts import Result, Task, score_judged
+from overpaint.evaluation.rows import Picture, row
+from overpaint.inference.calibration import LOSSLESS, quality_band
+from overpaint.inference.detect import DetectorRunner
+
+NUM = 40
+"""Photos, where the settings give no limit."""
+SIDE = 640
+JPEG = 90
+UNEDITED = "unedited"
+BANDS = {"strong": "strong trace", "inconclusive": "inconclusive"}
+
+
+def measure_edits(task: Task) -> Result:
+    """Shares of "strong trace" and "inconclusive" for each kind of edit."""
+    runner, photos = DetectorRunner(task.weights), task.photos()
+    if runner.calibration is None:
+        raise ConfigError(f"{runner.name}: no calibration, so no verdicts; fit one first")
+    num = min(len(photos), task.settings.limit or NUM)
+    verdicts: dict[tuple[str, str], list[str]] = defaultdict(list)
+    pictures = []
+    for place in range(num):
+        index = place * len(photos) // num
+        if place % 5 == 0:
+            task.report(f"edits: {place} of {num} photos")
+        for kind, pixels in _versions(photos, index, task.settings.seed):
+            for stored, quality, seen in _stored(pixels):
+                judged = runner.judge(runner.logits(seen), quality)
+                verdicts[kind, stored].append(runner.verdict(judged, quality))
+                name = f"{stored}/{photos.names[index]}"
+                numbers = score_judged(judged)
+                pictures.append(Picture("edits", kind, task.name, name, numbers))
+    protocol = (
+        f"{num} photos of the test split, centre crops of at most {SIDE} px, edited and stored "
+        f"without loss or as JPEG {JPEG}; share of verdicts"
+    )
+    source = task.source("edits", protocol, runner)
+    rows = [
+        row(source, WORDS.get(kind, kind), f"{metric}@{stored}", [[float(v == band) for v in said]])
+        for (kind, stored), said in verdicts.items()
+        for metric, band in BANDS.items()
+    ]
+    return rows, pictures
+
+
+def _versions(photos: PhotoSource, index: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    """(kind, pixels): the crop of a photo, unedited and after each edit."""
+    pixels, other = (_crop(photos.read(i % len(photos))) for i in (index, index + 1))
+    yield UNEDITED, pixels
+    for number, kind in enumerate(ORDINARY_EDITS):
+        yield kind, edited(kind, pixels, np.random.default_rng([seed, index, number]), other)
+
+
+def _stored(pixels: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(label, quality band, pixels) of each file."""
+    yield "lossless", LOSSLESS, pixels
+    yield f"jpeg{JPEG}", quality_band(JPEG, True), jpeg(pixels, JPEG)
+
+
+def _crop(pixels: np.ndarray) -> np.ndarray:
+    """The middle, at most `SIDE` pixels square."""
+    top, left = (max(0, (n - SIDE) // 2) for n in pixels.shape[:2])
+    return np.ascontiguousarray(pixels[top : top + SIDE, left : left + SIDE])
