@@ -1,6 +1,6 @@
 """Resident memory of one detector over photos of many sizes.
 
-    python recipes/measure_memory.py --data ../shared/data
+    python recipes/measure_memory.py --data DATA
 
 - Crops of the test photos, of sizes drawn once with a fixed seed: by default 500 crops of 200 sizes
   from 200 to 900 pixels. Larger ones are pieces of photos laid side by side.
@@ -19,7 +19,6 @@ import typer
 
 from overpaint.errors import OverpaintError
 
-ROOT = Path(__file__).parents[1]
 LIMIT = 1.3
 STEP = 20
 
@@ -32,9 +31,7 @@ def resident_mib() -> float:
 
 
 def main(
-    data: Annotated[
-        Path, typer.Option(envvar="OVERPAINT_DATA", help="Folder with photos/.")
-    ] = ROOT.parent / "shared" / "data",
+    data: Annotated[Path, typer.Option(help="Folder with photos/.")],
     model: Annotated[str, typer.Option(help="Shipped name or weights file.")] = "nixnet-s",
     photos: Annotated[int, typer.Option(min=2 * STEP, help="Crops to look at.")] = 500,
     sizes: Annotated[int, typer.Option(min=1, help="Different sizes.")] = 200,

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -347,10 +347,11 @@ class TestKnownPixels:
     def test_a_changed_pixel_is_counted(
         self, photo_file: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def careless(path: Path, mask: np.ndarray, *, model: str, out: Path) -> None:
+        def careless(path: Path, mask: np.ndarray, *, model: str, out: Path) -> SimpleNamespace:
             changed = photo.copy()
             changed[:2, :3] ^= 1  # six pixels, two of them in the hole
             write_png(out, changed)
+            return SimpleNamespace(mask=mask)
 
         monkeypatch.setattr(known_pixels, "inpaint", careless)
         mask = np.zeros(photo.shape[:2], np.uint8)

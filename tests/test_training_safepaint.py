@@ -202,7 +202,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(photos: PhotoSource) -> None:
     def run() -> Run:
         torch.manual_seed(0)
         config = recipe(loop={"steps": 3, "batch_size": 2, "bf16": False})
-        return Run(SafePaintTask(config, photos, photos), config.loop, torch.device("cpu"))
+        return Run(inpainting_task(config, photos, photos), config.loop, torch.device("cpu"))
 
     def batch(i: int) -> dict[str, Tensor]:
         return default_collate([whole.task.dataset()[2 * i + j] for j in range(2)])

@@ -3,11 +3,12 @@
 Exit codes: 0 all are complete; 1 something is missing or different; 2 the command was used wrongly.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from overpaint.terminal import say, say_json
 
 app = typer.Typer(
     help="Data sets of the recipes and tables: what is there, what is missing.",
@@ -46,10 +47,10 @@ def check(
         if as_json:
             about = found.dataset.model_dump(mode="json", exclude={"index"})
             line = {**about, "state": found.state, "details": found.details}
-            typer.echo(json.dumps({**line, "where": found.dataset.where}))
+            say_json({**line, "where": found.dataset.where})
             continue
         dataset = found.dataset
-        typer.echo(f"{dataset.folder:<{width}}  {found.state}")
+        say(f"{dataset.folder:<{width}}  {found.state}")
         if found.state != "complete":
             lines = {
                 "found": found.details,
@@ -58,8 +59,8 @@ def check(
                 "licence": dataset.licence,
             }
             for key, value in lines.items():
-                typer.echo(f"  {key:<8} {value}")
+                say(f"  {key:<8} {value}")
     wrong = sum(f.state != "complete" for f in findings)
-    typer.echo(f"{len(findings) - wrong} of {len(findings)} data sets are complete", err=True)
+    say(f"{len(findings) - wrong} of {len(findings)} data sets are complete", err=True)
     if wrong:
         raise typer.Exit(1)
