@@ -108,7 +108,7 @@ def card(record: "WeightsRecord") -> str:
 
 
 def _calibration(record: "WeightsRecord") -> Iterator[str]:
-    from overpaint.inference.calibration import Calibration
+    from overpaint.detection.calibration import Calibration
 
     assert record.calibration is not None, "of a calibrated record"
     fitted = Calibration.load(record.folder / record.calibration)

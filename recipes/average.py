@@ -18,7 +18,7 @@ def main(
     parts: Annotated[list[str], typer.Argument(help="SHARE=FILE, two or more.")],
 ) -> None:
     """Average weights."""
-    from overpaint.training.averaging import average_weights
+    from overpaint.weights.averaging import average_weights
 
     shares = {}
     for text in parts:

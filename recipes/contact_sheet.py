@@ -18,8 +18,8 @@ from overpaint.errors import OverpaintError, WeightsError
 from overpaint.evaluation.sheets import Row, heat, sheet
 
 if TYPE_CHECKING:
+    from overpaint.detection.runner import DetectorRunner
     from overpaint.evaluation.inpainting import Case, Method
-    from overpaint.inference.detect import DetectorRunner
 
 ROOT = Path(__file__).parents[1]
 CLASSICAL = ("telea", "patchmatch")
@@ -38,10 +38,10 @@ def main(
     num: Annotated[int, typer.Option(min=1, help="Photos, one a row.")] = 12,
 ) -> None:
     """Fill, detect, and write the sheet."""
+    from overpaint.detection.runner import DetectorRunner
     from overpaint.evaluation.inpainting import InpaintingSettings, draw_cases, load_method
-    from overpaint.evaluation.parts import photos_of_test_split
+    from overpaint.evaluation.measurement import photos_of_test_split
     from overpaint.images import write_png
-    from overpaint.inference.detect import DetectorRunner
 
     methods = [load_method(Path(name).stem, name) for name in inpainter or CLASSICAL]
     try:
@@ -66,7 +66,7 @@ def filled_rows(
     cases: Sequence["Case"], methods: Sequence["Method"], runner: "DetectorRunner"
 ) -> Iterator[Row]:
     """The pictures of each row: photo, hole, fills, and the heat in the last with the true hole."""
-    from overpaint.inference.report import overlay
+    from overpaint.detection.report import overlay
 
     for case in cases:
         hole = case.photo.copy()

@@ -33,9 +33,9 @@ def main(
     half: Annotated[str, typer.Option(help="Of the triplets: choice or report.")] = "choice",
 ) -> None:
     """Print two tables in Markdown."""
-    from overpaint.evaluation.metrics import pixel_auc
     from overpaint.evaluation.triplets import HEADLINE, read_triplets
     from overpaint.images import read_image, read_mask
+    from overpaint.metrics import pixel_auc
 
     deviations: dict[str, list[list[float]]] = defaultdict(list)
     aucs: dict[str, list[list[float]]] = defaultdict(list)

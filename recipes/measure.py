@@ -29,6 +29,7 @@ def main(
     limit: Annotated[int | None, typer.Option(min=1, help="So many of a kind, to try it.")] = None,
 ) -> None:
     """Measure, write the CSV files, then render the published tables."""
+    from overpaint.detection.runner import DEFAULT_MODEL
     from overpaint.evaluation import tables
     from overpaint.evaluation.benchmark import Settings, evaluate
     from overpaint.evaluation.inpainting import (
@@ -44,7 +45,6 @@ def main(
         read_rows,
         write_results,
     )
-    from overpaint.inference.detect import DEFAULT_MODEL
 
     settings = Settings(limit=limit)
     methods = default_methods()  # first, as it tells when a package is missing

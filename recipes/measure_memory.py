@@ -39,8 +39,8 @@ def main(
     high: Annotated[int, typer.Option(min=16, help="Longest side, pixels.")] = 900,
 ) -> None:
     """Look at crops of many sizes, and print what is resident."""
-    from overpaint.evaluation.parts import photos_of_test_split
-    from overpaint.inference.detect import DetectorRunner
+    from overpaint.detection.runner import DetectorRunner
+    from overpaint.evaluation.measurement import photos_of_test_split
 
     rng = np.random.default_rng(0)
     source, runner = photos_of_test_split(data), DetectorRunner(model)

@@ -35,11 +35,11 @@ def main(
 ) -> None:
     """Measure, write the rows, then render the published tables."""
     from overpaint.evaluation import tables
-    from overpaint.evaluation.parts import photos_of_test_split
+    from overpaint.evaluation.measurement import photos_of_test_split
     from overpaint.evaluation.rows import Source, write_results
     from overpaint.evaluation.speed import THREADS, Kind, measure_inpaint, measure_network
-    from overpaint.origin import config_hash, current_commit
     from overpaint.registry import Registry, detectors, inpainters, num_parameters
+    from overpaint.run_identity import config_hash, current_commit
     from overpaint.weights import has_weights, read_record
 
     protocol = (

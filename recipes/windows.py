@@ -18,13 +18,13 @@ import typer
 from overpaint.data.degrade import jpeg
 from overpaint.data.forgeries import read_forgeries
 from overpaint.data.sources import PhotoSource
-from overpaint.evaluation.calibrate import FALSE_ALARMS, threshold_at, untouched_variants
-from overpaint.evaluation.metrics import count, overlap
+from overpaint.detection.calibration import HIGH, LOSSLESS, MEDIUM, judge, q99, smoothed
+from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
+from overpaint.evaluation.fit_calibration import FALSE_ALARMS, threshold_at, untouched_variants
 from overpaint.evaluation.robustness import forged_folders
 from overpaint.evaluation.triplets import HEADLINE, read_triplets
 from overpaint.images import read_image, read_mask
-from overpaint.inference.calibration import HIGH, LOSSLESS, MEDIUM, judge, q99, smoothed
-from overpaint.inference.detect import DEFAULT_MODEL, DetectorRunner
+from overpaint.metrics import count, overlap
 
 WINDOWS = (1, 5, 9, 13, 17, 25, 33)
 STORED = {LOSSLESS: "as is", HIGH: "JPEG 95", MEDIUM: "JPEG 85"}

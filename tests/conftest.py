@@ -12,11 +12,11 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 
 # Their assertions, too, are to say what was found and what was expected.
 pytest.register_assert_rewrite(
-    "detection_task_contract",
-    "detector_contract",
-    "inpainter_contract",
-    "inpainting_task_contract",
-    "tiny_runs",
+    "helpers.detection_task_contract",
+    "helpers.detector_contract",
+    "helpers.inpainter_contract",
+    "helpers.inpainting_task_contract",
+    "helpers.tiny_runs",
 )
 
 DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data"

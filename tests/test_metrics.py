@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from overpaint.errors import InputError
-from overpaint.evaluation.metrics import (
+from overpaint.metrics import (
     Counts,
     Means,
     bootstrap,

@@ -20,9 +20,9 @@ from overpaint._version import __version__
 from overpaint.process import bound_caches, one_thread_in_forked_children
 
 if TYPE_CHECKING:
-    from overpaint.inference.detect import Detection, detect, load_detector
-    from overpaint.inference.fill import load_inpainter
-    from overpaint.inference.inpaint import Inpainted, inpaint
+    from overpaint.detection.runner import Detection, detect, load_detector
+    from overpaint.inpainting.api import Inpainted, inpaint
+    from overpaint.inpainting.inpainter_runner import load_inpainter
 
 __all__ = [
     "Detection",
@@ -37,14 +37,20 @@ __all__ = [
 bound_caches()
 one_thread_in_forked_children()
 
-_HOMES = {"Inpainted": "inpaint", "inpaint": "inpaint", "load_inpainter": "fill"}
+_HOMES = {
+    "Detection": "detection.result",
+    "Inpainted": "inpainting.api",
+    "detect": "detection.runner",
+    "inpaint": "inpainting.api",
+    "load_detector": "detection.runner",
+    "load_inpainter": "inpainting.inpainter_runner",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'overpaint' has no attribute {name!r}")
-    home = f"overpaint.inference.{_HOMES.get(name, 'detect')}"
-    return getattr(importlib.import_module(home), name)
+    return getattr(importlib.import_module(f"overpaint.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -27,7 +27,7 @@ class Official:
     licence: str
     """Of the weights."""
     remap: Callable[[Mapping[str, Any]], dict[str, Any]]
-    """Published state dict to ours, strict (`overpaint.remap`): raises WeightsError."""
+    """Published state dict to ours, strict (`weights.rename_keys`); raises WeightsError."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the model's configuration with which these weights fit."""
     files: tuple[str, ...] = ()

@@ -68,9 +68,9 @@ def calibrate(
     bound that their number allows, a lower one for 10 %, the score, and how often each kind of
     ordinary edit (blur, rotation, montage and others) reaches the threshold.
     """
-    from overpaint.evaluation.calibrate import WINDOW, add_edits, calibrate_weights
-    from overpaint.evaluation.parts import HELD_OUT, autoencoder_records
-    from overpaint.inference.calibration import sigmoid
+    from overpaint.detection.calibration import sigmoid
+    from overpaint.evaluation.fit_calibration import WINDOW, add_edits, calibrate_weights
+    from overpaint.evaluation.measurement import HELD_OUT, autoencoder_records
 
     if only_edits:
         record, calibration = add_edits(

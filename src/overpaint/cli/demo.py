@@ -14,7 +14,7 @@ from overpaint.terminal import say
 if TYPE_CHECKING:
     import numpy as np
 
-    from overpaint.inference.report import Record
+    from overpaint.detection.report import Record
 
 PHOTO = Path(__file__).parents[1] / "demo" / "astronaut.png"
 
@@ -36,9 +36,9 @@ def demo(
     ] = "ae-heldout",
 ) -> None:
     """Fill a region of a bundled photo, and find it again."""
+    from overpaint.detection.report import CAVEAT, Writer, examine
+    from overpaint.detection.runner import DetectorRunner
     from overpaint.images import read_mask
-    from overpaint.inference.detect import DetectorRunner
-    from overpaint.inference.report import CAVEAT, Writer, examine
 
     writer = Writer(out, [PHOTO])
     files, mask = _make(out, inpainter, autoencoder)
@@ -79,7 +79,7 @@ def _make(out: Path, inpainter: str, autoencoder: str) -> tuple[dict[Path, str],
     from overpaint.data.autoencoder import reconstruct
     from overpaint.data.universal import blend
     from overpaint.images import read_image, write_png
-    from overpaint.inference.inpaint import inpaint
+    from overpaint.inpainting.api import inpaint
     from overpaint.weights import build, load_weights
 
     photo = read_image(PHOTO).pixels
@@ -100,7 +100,7 @@ def _make(out: Path, inpainter: str, autoencoder: str) -> tuple[dict[Path, str],
 
 
 def _agreement(found: "np.ndarray", true: "np.ndarray") -> str:
-    from overpaint.evaluation.metrics import count, overlap
+    from overpaint.metrics import count, overlap
 
     scores = overlap(count(found, true))
     return f"IoU {scores['iou']:.2f}, F1 {scores['f1']:.2f} with the true region"

@@ -14,7 +14,7 @@ import typer
 from overpaint.terminal import printable, progress, say, say_json, show
 
 if TYPE_CHECKING:
-    from overpaint.inference.report import Runner, Writer
+    from overpaint.detection.report import Runner, Writer
 
 Record = dict[str, Any]
 
@@ -86,9 +86,9 @@ def detect(
     trace is not shown to be authentic.
     """
     from overpaint.data.finding import find_photos
+    from overpaint.detection.report import Writer, failure
+    from overpaint.detection.runner import DEFAULT_MODEL, make_runner
     from overpaint.errors import OverpaintError
-    from overpaint.inference.detect import DEFAULT_MODEL, make_runner
-    from overpaint.inference.report import Writer, failure
 
     if threshold is not None and not 0 <= threshold <= 1:
         raise typer.BadParameter("give a probability from 0 to 1", param_hint="--threshold")
@@ -130,7 +130,7 @@ def _exit(records: list[Record]) -> None:
 
 def _examine(photos: list[Path], runner: "Runner", writer: "Writer") -> Iterator[Record]:
     """The records, with a progress bar on stderr where that is a terminal."""
-    from overpaint.inference.report import examine
+    from overpaint.detection.report import examine
 
     with progress() as bar:
         yield from bar.track(examine(photos, runner, writer), len(photos), description="")
@@ -142,7 +142,7 @@ def _print_table(records: list[Record], out: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from overpaint.inference.report import CAVEAT
+    from overpaint.detection.report import CAVEAT
 
     fused = any("detectors" in record for record in records)
     table = Table(box=box.SIMPLE_HEAD)

@@ -84,9 +84,9 @@ def evaluate(
     looks at these and all other pictures, as is and after JPEG, WebP and resizing. That takes an
     hour or more: it has to be named, or given forgeries.
     """
+    from overpaint.detection.runner import DEFAULT_MODEL
     from overpaint.evaluation.benchmark import evaluate as measure
-    from overpaint.evaluation.parts import RobustnessSettings, Settings
-    from overpaint.inference.detect import DEFAULT_MODEL
+    from overpaint.evaluation.measurement import RobustnessSettings, Settings
 
     named = dict(_named(text) for text in weights or [DEFAULT_MODEL])
     special = RobustnessSettings(tuple(forged or ()), tuple(_listed(conditions)), sheets, flips)

@@ -65,7 +65,7 @@ def forge(
     seed gives the same bytes whatever the number of workers.
     """
     from overpaint.data.sources import PhotoSource
-    from overpaint.inference import forge as library
+    from overpaint.evaluation import forge as library
 
     for path in map(Path, photos):
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):

@@ -26,7 +26,7 @@ from overpaint.terminal import say, say_json
 
 if TYPE_CHECKING:
     from overpaint.errors import ImageError
-    from overpaint.inference.inpaint import Inpainted
+    from overpaint.inpainting.api import Inpainted
 
 Record = dict[str, Any]
 
@@ -34,7 +34,7 @@ MASK_NAMES = ("{}", "{}_mask", "{}.mask")
 """What the mask of a photo NAME is called, without its suffix; the first that is there counts."""
 
 RECEIPT = ".receipt.json"
-"""That of `overpaint.inference.marking`, which takes long to import."""
+"""That of `overpaint.provenance.marking`, which takes long to import."""
 
 MAX_OUT_BYTES = 255 - len(RECEIPT)
 
@@ -115,9 +115,9 @@ def inpaint(
     Exit code 0: all filled. 1: some failed, the rest is done. 2: wrong use.
     """
     from overpaint.errors import OverpaintError
-    from overpaint.inference.encoding import colour_of
-    from overpaint.inference.fill import ready
-    from overpaint.inference.provenance import signer_from
+    from overpaint.inpainting.inpainter_runner import ready
+    from overpaint.provenance.checking import signer_from
+    from overpaint.provenance.encoding import colour_of
 
     _check_use(photo, mask, masks, out)
     try:
@@ -183,9 +183,9 @@ def _jobs(
     Masks and earlier results in the folder of photos are no photos.
     """
     from overpaint.data.finding import find_photos
+    from overpaint.detection.report import names
     from overpaint.errors import ImageError
-    from overpaint.inference.provenance import is_edited
-    from overpaint.inference.report import names
+    from overpaint.provenance.checking import is_edited
 
     if not os.path.isdir(photo):
         return [(photo, out)], []
@@ -217,7 +217,7 @@ def _jobs(
 
 def _place(folder: Path, name: str, photo: Path) -> Path:
     """Where the result of a photo goes: under its own name where what is there is not another's."""
-    from overpaint.inference.report import unique_name
+    from overpaint.detection.report import unique_name
 
     plain = folder / f"{name}.png"
     taken = os.path.lexists(plain) or os.path.lexists(f"{plain}{RECEIPT}")
@@ -270,7 +270,7 @@ def _run(
 ) -> Iterator[Record]:
     """Fill one photo after the other; one that fails gives a record with `error`."""
     from overpaint.errors import OverpaintError
-    from overpaint.inference.inpaint import inpaint
+    from overpaint.inpainting.api import inpaint
 
     for photo, out in jobs:
         its_mask = mask

@@ -56,7 +56,7 @@ def models(
 
 def _models(records: list["WeightsRecord"]) -> Iterator[Line]:
     """One registered model a line, as --json prints it."""
-    from overpaint.weights import REGISTRIES
+    from overpaint.weights.store import REGISTRIES
 
     for kind, registry in REGISTRIES.items():
         for name in registry.names():

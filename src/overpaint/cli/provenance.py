@@ -30,7 +30,7 @@ def provenance(
     Exit code 0: all read, and no check failed. 1: some could not be read, or a receipt or manifest
     does not hold. 2: wrong use. Marks can be removed: no mark proves nothing.
     """
-    from overpaint.inference.provenance import CAVEAT, in_words
+    from overpaint.provenance.checking import CAVEAT, in_words
 
     anchors = _anchors(trust)
     records = []
@@ -65,7 +65,7 @@ def _anchors(trust: Path | None) -> str | None:
 
 def _examined(path: Path, anchors: str | None) -> dict[str, Any]:
     from overpaint.errors import OverpaintError
-    from overpaint.inference.provenance import examine
+    from overpaint.provenance.checking import examine
 
     try:
         return examine(path, anchors)

@@ -43,7 +43,7 @@ def import_weights(
 
     The weights remain their authors', under the licence that is shown and recorded.
     """
-    from overpaint.published import import_weights as imported
+    from overpaint.weights.official_weights import import_weights as imported
 
     done = imported(name, files, out)
     record = done.record

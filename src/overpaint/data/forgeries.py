@@ -15,7 +15,7 @@ from overpaint.errors import ConfigError
 
 
 class ForgedRow(SampleRow):
-    """What is needed of a line of the manifest; see `inference.forge.Forgery`."""
+    """What is needed of a line of the manifest; see `evaluation.forge.Forgery`."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

@@ -25,7 +25,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from overpaint.data.apart import LUMA
+from overpaint.data.photo_fill_gap import LUMA
 
 Negative = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 

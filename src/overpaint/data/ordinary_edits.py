@@ -1,7 +1,7 @@
 """Ordinary edits: what people do to photos that is no inpainting, by name.
 
-They measure and calibrate (`evaluation.edits`, `evaluation.calibrate`): a detector of inpainting
-has to stay quiet on them, and where it does not, its report has to say how often.
+They measure and calibrate (`evaluation.edits`, `evaluation.fit_calibration`): a detector of
+inpainting has to stay quiet on them, and where it does not, its report has to say how often.
 
 - An edit takes a photo uint8 (h, w, 3) of any size, the generator that its strength and place are
   drawn from, and another photo; it returns uint8 (h, w, 3). Only `resize` changes the size.
@@ -24,7 +24,6 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch.nn import functional as F
 
-from overpaint.data.apart import LUMA
 from overpaint.data.degrade import KERNELS, scaled
 from overpaint.data.negatives import (
     SIGNS,
@@ -37,6 +36,7 @@ from overpaint.data.negatives import (
     sharpened,
     text,
 )
+from overpaint.data.photo_fill_gap import LUMA
 
 Pixels = np.ndarray
 Edit = Callable[[Pixels, np.random.Generator, Pixels], Pixels]

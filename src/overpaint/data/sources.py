@@ -34,9 +34,9 @@ from overpaint.data.finding import (
     is_picture,
     result_mark,
 )
-from overpaint.decoding import check_num_bytes, pixel_limit
 from overpaint.errors import ConfigError, ImageError
 from overpaint.images import Photo, decode_image, image_suffixes, read_image
+from overpaint.images.decoding import check_num_bytes, pixel_limit
 
 Part = Literal["train", "validation", "test"]
 T = TypeVar("T", str, Path)

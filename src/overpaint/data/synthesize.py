@@ -32,7 +32,7 @@ from overpaint.data.universal import (
 )
 from overpaint.errors import ImageError
 from overpaint.images import write_png
-from overpaint.origin import config_hash
+from overpaint.run_identity import config_hash
 
 RETRY = 10**9
 """What is added to a sample's index to draw it again, from another photo."""

@@ -7,7 +7,7 @@ inpainted (the paper's M is 1 - m). Beyond the paper, each an option of `Univers
 - a random *history* of the photo (resize, JPEG) before the blend: the known pixels of a photo
   in the wild carry such traces, and what an inpainter draws does not;
 - *degradations* after the blend, because the picture is saved and shared afterwards;
-- *moved* content: an inpainter invents what an autoencoder repeats (`data.moved`);
+- *moved* content: an inpainter invents what an autoencoder repeats (`data.moved_content`);
 - *untouched* photos, which went through the same history and degradations;
 - *negatives* among these, edited by something else than inpainting (`data.negatives`).
 
@@ -29,15 +29,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from overpaint.data import masks
-from overpaint.data.apart import Apart
 from overpaint.data.autoencoder import reconstruct
+from overpaint.data.classical_redraws import TRACES
 from overpaint.data.crops import random_crop, random_flip
 from overpaint.data.degrade import Degrade, History, Step
 from overpaint.data.masks import MaskFn
-from overpaint.data.moved import move_content
+from overpaint.data.moved_content import move_content
 from overpaint.data.negatives import NEGATIVES
+from overpaint.data.photo_fill_gap import Apart
 from overpaint.data.sources import PhotoSource
-from overpaint.data.traces import TRACES
 from overpaint.images import to_tensor
 
 Weights = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.contract import check_image, check_shape
+from overpaint.images.image_checks import check_image, check_shape
 
 
 @dataclass(frozen=True, slots=True)

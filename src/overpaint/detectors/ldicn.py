@@ -39,7 +39,7 @@ from torch.nn import functional as F
 from overpaint.detectors.base import Detector
 from overpaint.errors import ConfigError
 from overpaint.registry import Official, detectors
-from overpaint.remap import renamed
+from overpaint.weights.rename_keys import renamed
 
 DIRECTIONS = ((1, 0), (0, 1), (1, 1))  # rows, columns: down, right, and both
 ENLARGEMENT = 4  # of each step of the decoder

@@ -55,7 +55,7 @@ from overpaint.detectors.base import Detector
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.layers.highpass import SRM_DIVISORS, SRM_KERNELS
 from overpaint.registry import Official, detectors
-from overpaint.remap import renamed
+from overpaint.weights.rename_keys import renamed
 
 MULTIPLES = (1, 2, 2, 4, 4, 4, 8, 8, 8, 8, 8, 8)  # of `width`: what each 3x3 convolution puts out
 NUM_PLAIN, NUM_SRM, NUM_BAYAR = 4, 9, 3  # filters of the first block

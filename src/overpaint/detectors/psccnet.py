@@ -53,7 +53,7 @@ from overpaint.detectors.psccnet_hrnet import (
 )
 from overpaint.errors import ConfigError
 from overpaint.registry import Official, detectors
-from overpaint.remap import renamed
+from overpaint.weights.rename_keys import renamed
 
 HEAD_SIZE = 256  # of the photo whose maps the authors' heads see, pixels
 REDUCTIONS = (4, 2, 2, 1)  # of the maps, finest first, before they are correlated

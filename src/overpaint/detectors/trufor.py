@@ -47,12 +47,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.contract import check_image, check_shape
 from overpaint.detectors.base import Detector, Findings
 from overpaint.detectors.trufor_backbone import DualEncoder
 from overpaint.errors import ConfigError
+from overpaint.images.image_checks import check_image, check_shape
 from overpaint.registry import Official, detectors
-from overpaint.remap import renamed
+from overpaint.weights.rename_keys import renamed
 
 NUM_STAGES = 4
 NOISE_DEPTH = 17  # convolutions of Noiseprint++

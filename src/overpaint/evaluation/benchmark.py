@@ -20,10 +20,11 @@ from overpaint.data.autoencoder import reconstruct
 from overpaint.data.bank import load_bank
 from overpaint.data.degrade import jpeg
 from overpaint.data.sources import PhotoSource
+from overpaint.detection.calibration import LOSSLESS, QUALITY_BANDS, quality_band
+from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError
 from overpaint.evaluation.edits import measure_edits
-from overpaint.evaluation.metrics import psnr, squared_error
-from overpaint.evaluation.parts import (
+from overpaint.evaluation.measurement import (
     Report,
     Result,
     RobustnessSettings,
@@ -48,8 +49,7 @@ from overpaint.evaluation.rows import (
 from overpaint.evaluation.speed import measure_speed
 from overpaint.evaluation.triplets import GROUPS, HALVES, HEADLINE, read_triplets
 from overpaint.images import read_image, read_mask
-from overpaint.inference.calibration import LOSSLESS, QUALITY_BANDS, quality_band
-from overpaint.inference.detect import DetectorRunner
+from overpaint.metrics import psnr, squared_error
 from overpaint.weights import read_record
 
 

@@ -16,11 +16,11 @@ import numpy as np
 from overpaint.data.degrade import jpeg
 from overpaint.data.ordinary_edits import ORDINARY_EDITS, WORDS, edited
 from overpaint.data.sources import PhotoSource
+from overpaint.detection.calibration import LOSSLESS, quality_band
+from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError
-from overpaint.evaluation.parts import Result, Task, score_judged
+from overpaint.evaluation.measurement import Result, Task, score_judged
 from overpaint.evaluation.rows import Picture, row
-from overpaint.inference.calibration import LOSSLESS, quality_band
-from overpaint.inference.detect import DetectorRunner
 
 NUM = 40
 """Photos, where the settings give no limit."""

@@ -32,16 +32,10 @@ from torch import Tensor
 from overpaint.data.crops import random_crop
 from overpaint.data.masks import RATIO_BINS, Mask, brush, ratio_bin
 from overpaint.data.sources import PhotoSource
+from overpaint.detection.calibration import LOSSLESS
+from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
 from overpaint.errors import ConfigError, ImageError, InputError
-from overpaint.evaluation.metrics import EQUAL_PSNR, mean, psnr, squared_error, ssim
-from overpaint.evaluation.parts import Report, Result, photos_of_test_split, score_picture
-from overpaint.evaluation.perceptual import (
-    LPIPS,
-    Backbone,
-    load_distilled_vgg19,
-    load_lpips,
-    perceptual_loss,
-)
+from overpaint.evaluation.measurement import Report, Result, photos_of_test_split, score_picture
 from overpaint.evaluation.rows import (
     Picture,
     Row,
@@ -52,11 +46,17 @@ from overpaint.evaluation.rows import (
     write_results,
 )
 from overpaint.images import to_pixels, to_tensor
-from overpaint.inference.calibration import LOSSLESS
-from overpaint.inference.detect import DEFAULT_MODEL, DetectorRunner
-from overpaint.inference.fill import InpainterRunner
-from overpaint.origin import config_hash, current_commit
+from overpaint.inpainting.inpainter_runner import InpainterRunner
+from overpaint.layers.perceptual import (
+    LPIPS,
+    Backbone,
+    load_distilled_vgg19,
+    load_lpips,
+    perceptual_loss,
+)
+from overpaint.metrics import EQUAL_PSNR, mean, psnr, squared_error, ssim
 from overpaint.registry import inpainters, num_parameters
+from overpaint.run_identity import config_hash, current_commit
 from overpaint.weights import list_records
 
 SET = "inpainting"

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from overpaint.data.masks import brush
-from overpaint.evaluation.parts import Report, photos_of_test_split
+from overpaint.evaluation.measurement import Report, photos_of_test_split
 from overpaint.evaluation.rows import Row, Source, write_results
 from overpaint.images import read_image
-from overpaint.inference.fill import InpainterRunner, ready
-from overpaint.inference.inpaint import inpaint
-from overpaint.origin import config_hash, current_commit
+from overpaint.inpainting.api import inpaint
+from overpaint.inpainting.inpainter_runner import InpainterRunner, ready
+from overpaint.run_identity import config_hash, current_commit
 from overpaint.weights import list_records
 
 SET = "known_pixels"

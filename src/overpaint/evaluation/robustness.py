@@ -22,8 +22,10 @@ import numpy as np
 from overpaint.data.degrade import Step, replay
 from overpaint.data.forgeries import ForgedRow, read_forgeries
 from overpaint.data.samples import MANIFEST
+from overpaint.detection.calibration import LOSSLESS, QUALITY_BANDS, quality_band
+from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError
-from overpaint.evaluation.parts import (
+from overpaint.evaluation.measurement import (
     Result,
     RobustnessSettings,
     Task,
@@ -37,9 +39,7 @@ from overpaint.evaluation.rows import Picture, Row, Source, row, values_of
 from overpaint.evaluation.sheets import Album, draw_row
 from overpaint.evaluation.triplets import GROUPS, HALVES, HEADLINE, Triplet, read_triplets
 from overpaint.images import Photo, read_image, read_mask, write_png
-from overpaint.inference.calibration import LOSSLESS, QUALITY_BANDS, quality_band
-from overpaint.inference.detect import DetectorRunner
-from overpaint.origin import config_hash
+from overpaint.run_identity import config_hash
 
 SET = "robustness"
 ORIGINALS = "originals of the triplets"

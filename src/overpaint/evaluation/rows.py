@@ -22,8 +22,8 @@ from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from overpaint.errors import ConfigError
-from overpaint.evaluation.metrics import bootstrap, mean
 from overpaint.images import write_bytes
+from overpaint.metrics import bootstrap, mean
 
 PICTURES = "pictures"
 SOURCES = "sources"

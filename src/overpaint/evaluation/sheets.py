@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from overpaint.inference.calibration import Judged
-from overpaint.inference.report import overlay
+from overpaint.detection.calibration import Judged
+from overpaint.detection.report import overlay
 
 LABEL, GAP = 24, 4  # height of a line of text and space between pictures, pixels
 SIDE = 384

@@ -102,8 +102,8 @@ def _timed(*arguments: str) -> dict[str, float]:
 
 
 def _job(*arguments: str) -> tuple[list[float], float]:
-    """Seconds of each run of a job of `evaluation.timed`, and its process's peak in MiB."""
-    found = json.loads(_run(["-m", "overpaint.evaluation.timed", *arguments])[1])
+    """Seconds of each run of a job of `evaluation.timed_job`, and its process's peak in MiB."""
+    found = json.loads(_run(["-m", "overpaint.evaluation.timed_job", *arguments])[1])
     return found["seconds"], found["peak_mib"]
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Literal
 
 from overpaint.errors import ConfigError, OverpaintError
-from overpaint.evaluation.metrics import EQUAL_PSNR
 from overpaint.evaluation.rows import Row, read_rows
 from overpaint.images import write_bytes
+from overpaint.metrics import EQUAL_PSNR
 from overpaint.terminal import say
 
 MARKER = re.compile(r"(<!-- table:(\S+)(?: (\S+))? -->\n)(.*?)(<!-- /table -->)", re.DOTALL)

@@ -20,10 +20,10 @@ from typing import Literal
 import numpy as np
 from torch import nn
 
+from overpaint.detection.tiles import tiled
 from overpaint.errors import ImageError
-from overpaint.evaluation.metrics import Means, pixel_auc
 from overpaint.images import read_image, read_mask
-from overpaint.inference.tiles import tiled
+from overpaint.metrics import Means, pixel_auc
 
 HEADLINE = ("madf", "crfill256", "deepfillv1", "sd2_fill")
 GROUPS = (*HEADLINE, "crfill_jpeg", "sd2_replace", "patchmatch_misc")

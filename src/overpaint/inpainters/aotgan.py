@@ -39,7 +39,7 @@ from overpaint.errors import ConfigError
 from overpaint.inpainters.base import Inpainter, compose
 from overpaint.layers.rwsa import RWSA
 from overpaint.registry import Official, inpainters
-from overpaint.remap import renamed
+from overpaint.weights.rename_keys import renamed
 
 RATES = (1, 2, 4, 8)  # dilations of the transformations in a block
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.contract import check_range, check_shape
 from overpaint.errors import InputError
+from overpaint.images.image_checks import check_range, check_shape
 
 
 def check_shapes(image: Tensor, mask: Tensor) -> None:

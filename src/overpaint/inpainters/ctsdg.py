@@ -42,7 +42,7 @@ from overpaint.inpainters.edgeconnect import canny_edges, to_grey
 from overpaint.layers.partial import PartialConv2d
 from overpaint.layers.patchgan import PatchDiscriminator
 from overpaint.registry import Official, inpainters
-from overpaint.remap import renamed
+from overpaint.weights.rename_keys import renamed
 
 SIGMA = 2.0  # of the Gaussian before Canny's gradient, pixels
 KERNEL_SIZES = (7, 5, 5, 3, 3, 3, 3)  # of the encoders' levels; each halves the sides

@@ -41,7 +41,7 @@ from overpaint.inpainters.base import Inpainter, compose
 from overpaint.layers.attention import ContextualAttention
 from overpaint.layers.tensorflow import conv2d
 from overpaint.registry import Official, inpainters
-from overpaint.remap import renamed
+from overpaint.weights.rename_keys import renamed
 
 Conv = Callable[..., nn.Module]
 """(in_channels, out_channels, kernel_size=3, stride=1, dilation=1, *, activation=nn.ELU)."""

@@ -48,7 +48,7 @@ from overpaint.inpainters.deepfill_v1 import (
 from overpaint.layers.attention import ContextualAttention
 from overpaint.layers.gated import GatedConv2d
 from overpaint.registry import Official, inpainters
-from overpaint.remap import renamed
+from overpaint.weights.rename_keys import renamed
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from overpaint.inpainters.base import Inpainter, compose
 from overpaint.inpainters.classical import optional
 from overpaint.layers.rwsa import RWSA
 from overpaint.registry import Official, inpainters
-from overpaint.remap import renamed
+from overpaint.weights.rename_keys import renamed
 
 LUMINANCE = (0.2125, 0.7154, 0.0721)
 

@@ -60,7 +60,7 @@ from overpaint.layers.modulated import (
     upsample,
 )
 from overpaint.registry import Official, inpainters
-from overpaint.remap import renamed
+from overpaint.weights.rename_keys import renamed
 
 Noise = Literal["fixed", "none"]
 

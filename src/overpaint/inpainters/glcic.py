@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from overpaint.errors import ConfigError, InputError
 from overpaint.inpainters.base import Inpainter, compose
 from overpaint.registry import Official, inpainters
-from overpaint.remap import renamed
+from overpaint.weights.rename_keys import renamed
 
 DILATIONS = (2, 4, 8, 16)
 

@@ -36,7 +36,7 @@ from overpaint.layers.fourier import (
     split_channels,
 )
 from overpaint.registry import Official, inpainters
-from overpaint.remap import renamed
+from overpaint.weights.rename_keys import renamed
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from overpaint.errors import ConfigError
 from overpaint.inpainters.base import Inpainter
 from overpaint.registry import Official, inpainters
-from overpaint.remap import renamed
+from overpaint.weights.rename_keys import renamed
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

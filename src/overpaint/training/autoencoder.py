@@ -17,8 +17,8 @@ from overpaint.data.autoencoder import reconstruct
 from overpaint.data.crops import PhotoCrops
 from overpaint.data.sources import PhotoSource
 from overpaint.errors import ConfigError
-from overpaint.evaluation.metrics import psnr, squared_error
 from overpaint.layers.patchgan import PatchDiscriminator
+from overpaint.metrics import psnr, squared_error
 from overpaint.registry import autoencoders
 from overpaint.training import losses
 from overpaint.training.config import LoopConfig, Section, create_model

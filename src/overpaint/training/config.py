@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from overpaint import origin
+from overpaint import run_identity as origin
 from overpaint.errors import ConfigError
 from overpaint.registry import Registry
 

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import Pairs
-from overpaint.origin import current_commit
+from overpaint.run_identity import current_commit
 from overpaint.terminal import console, say
 from overpaint.training.autoencoder import ARCHITECTURE, AutoencoderRun, AutoencoderTask
 from overpaint.training.checkpoint import load_checkpoint

@@ -30,14 +30,14 @@ from overpaint.data.universal import (
 )
 from overpaint.detectors.base import Detector, Findings
 from overpaint.errors import ConfigError
-from overpaint.evaluation.metrics import image_scores, pixel_auc
+from overpaint.metrics import image_scores, pixel_auc
 from overpaint.registry import detectors
-from overpaint.remap import check_fits
 from overpaint.training.config import LoopConfig, Section, create_model, load_section
 from overpaint.training.detection.forged import ForgedConfig, ForgedDataset, PartlyForged
 from overpaint.training.discovery import task_of
 from overpaint.training.loop import Batch
 from overpaint.weights import WeightsRecord, load_weights
+from overpaint.weights.rename_keys import check_fits
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Of a term of a loss."""

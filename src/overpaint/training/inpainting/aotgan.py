@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.evaluation.perceptual import feature_losses
 from overpaint.inpainters.aotgan import AOTGAN, SoftMaskDiscriminator, soft_mask
+from overpaint.layers.perceptual import feature_losses
 from overpaint.training.config import Section
 from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch

@@ -17,9 +17,9 @@ from overpaint.data.masks import in_ratio
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import mask_mixture
 from overpaint.errors import ConfigError
-from overpaint.evaluation.metrics import psnr, squared_error
-from overpaint.evaluation.perceptual import load_backbone
 from overpaint.inpainters.base import Inpainter
+from overpaint.layers.perceptual import load_backbone
+from overpaint.metrics import psnr, squared_error
 from overpaint.registry import inpainters
 from overpaint.training.config import LoopConfig, Section, create_model, load_section
 from overpaint.training.discovery import task_of

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint.errors import ConfigError
-from overpaint.evaluation.perceptual import feature_losses
 from overpaint.inpainters.base import compose
 from overpaint.inpainters.ctsdg import CTSDG, DualDiscriminator, Stages
+from overpaint.layers.perceptual import feature_losses
 from overpaint.training import losses
 from overpaint.training.config import Section
 from overpaint.training.inpainting.base import InpaintingTask, Weight

@@ -21,9 +21,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from overpaint.evaluation.perceptual import feature_losses
 from overpaint.inpainters.edgeconnect import EdgeConnect, to_grey
 from overpaint.layers.patchgan import PatchDiscriminator
+from overpaint.layers.perceptual import feature_losses
 from overpaint.training import losses
 from overpaint.training.config import Section
 from overpaint.training.inpainting.base import InpaintingTask, Weight

@@ -20,8 +20,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from overpaint.evaluation.perceptual import feature_losses
 from overpaint.inpainters.fcf import Discriminator, FcF
+from overpaint.layers.perceptual import feature_losses
 from overpaint.training import losses
 from overpaint.training.config import Section
 from overpaint.training.inpainting.base import InpaintingTask, Weight

@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.evaluation.perceptual import feature_losses
 from overpaint.inpainters.lama import Discriminator, LaMa
+from overpaint.layers.perceptual import feature_losses
 from overpaint.training import losses
 from overpaint.training.config import Section
 from overpaint.training.inpainting.base import InpaintingTask, Weight

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from overpaint.evaluation.perceptual import feature_losses
 from overpaint.inpainters.base import compose
 from overpaint.inpainters.madf import MADF
+from overpaint.layers.perceptual import feature_losses
 from overpaint.training.config import Section
 from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch

@@ -23,10 +23,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.evaluation.metrics import psnr, squared_error
-from overpaint.evaluation.perceptual import feature_losses
 from overpaint.inpainters.safepaint import SafePaint, Stages
 from overpaint.layers.patchgan import PatchDiscriminator
+from overpaint.layers.perceptual import feature_losses
+from overpaint.metrics import psnr, squared_error
 from overpaint.training import losses
 from overpaint.training.config import Section
 from overpaint.training.inpainting.base import InpaintingTask, Weight, levels

@@ -1,0 +1,1 @@
+"""One photo in, what was found out: network, tiles, calibration, verdict, report."""

@@ -1,0 +1,218 @@
+"""Several detectors on one photo: the verdict of each, their mean, and where they disagree.
+
+- The logits of detectors have no scale in common. Each one's become probabilities by its own
+  calibration for the photo's quality, p = sigmoid(slope * (logit - threshold)): a half at the
+  threshold with its stated false-alarm rate, and as steep as its fitted score (Platt scaling). A
+  detector that could not tell in calibration has a slope of nearly 0 and stays at a half.
+- The fused heatmap is the mean of these probabilities at each pixel, and the fused score the mean
+  of the scores. The disagreement is the standard deviation of the same probabilities (divided by
+  their number): 0 where all agree, 0.5 at most.
+- Only calibrated detectors count. Where none is, the mean is that of the plain heatmaps, and said
+  to be uncalibrated.
+- The mean was calibrated on nothing, so it has no verdict and no false-alarm rate of its own. It
+  says what the detectors' verdicts are.
+- A detector that fails leaves the others alone.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+
+from overpaint import __version__
+from overpaint.detection.calibration import Band, logit_of, q99
+from overpaint.detection.result import FAILURES, Detection, probability
+from overpaint.detection.transparency import counted_pixels, hidden_pixels, left_out
+from overpaint.errors import InputError, OverpaintError
+from overpaint.images import Photo
+from overpaint.images.regions import find_regions
+
+if TYPE_CHECKING:
+    from overpaint.detection.runner import DetectorRunner
+
+FUSED = "fused"
+
+_VERDICTS = (*reversed(get_args(Band)), "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A detector that could not examine a photo."""
+
+    model: str
+    weights_sha256: str | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class FusedDetection(Detection):
+    """What several detectors found, as their mean; see the module's header.
+
+    Heatmap, mask, regions and score are those of the mean; `calibrated` says whether the fused
+    detectors are. It keeps every detector's heatmap and mask, 5 bytes a pixel each.
+    """
+
+    detectors: tuple[Detection | Failure, ...]
+    """What each of them found, in the order of the call."""
+    fused: tuple[str, ...]
+    """Names of those that the mean is of."""
+    disagreement: np.ndarray
+    """float32 (h, w) in [0, 0.5]: standard deviation of the fused detectors' probabilities."""
+
+    @property
+    def disagreement_q99(self) -> float:
+        """The disagreement that 1 % of the pixels exceed."""
+        return q99(self.disagreement)
+
+    @property
+    def words(self) -> str:
+        """The detectors' verdicts, then the mean: "2 detectors: 1 strong trace, 1 no trace found;
+        fused: 3.1 % of the photo, 2 regions; disagreement 0.21"."""
+        verdicts = Counter(d.band if isinstance(d, Detection) else "failed" for d in self.detectors)
+        said = ", ".join(f"{verdicts[v]} {v}" for v in _VERDICTS if verdicts[v])
+        num = len(self.detectors)
+        out = f"{num} detector{'' if num == 1 else 's'}: {said}; fused: {self.extent}"
+        if len(self.fused) > 1:
+            out += f"; disagreement {self.disagreement_q99:.2f}"
+        if not {"strong trace", "inconclusive"} & set(verdicts):
+            out += "; this does not show that the photo is authentic"
+        return out
+
+    @property
+    def fusion_words(self) -> str:
+        """What the mean is of, in one line."""
+        out = f"fused: mean of {', '.join(self.fused)}, "
+        if not self.calibrated:
+            return f"{out}each as it is, as none is calibrated"
+        out += "each calibrated so that 0.5 is its own default threshold"
+        found = [d for d in self.detectors if isinstance(d, Detection)]
+        left_out = ", ".join(d.model for d in found if not d.calibrated)
+        return f"{out}; left out, as uncalibrated: {left_out}" if left_out else out
+
+    @property
+    def threshold_words(self) -> str:
+        """The threshold of the fused heatmap, and why it has no false-alarm rate."""
+        return f"threshold {probability(self.threshold)} of the fused heatmap: {self.reason}"
+
+
+class FusedRunner:
+    """Several detectors that are ready to look at photos."""
+
+    name = FUSED
+    weights_sha256 = None
+
+    def __init__(
+        self, runners: Sequence["DetectorRunner"], *, threshold: float | None = None
+    ) -> None:
+        """runners: at least one; those of one name get the first 8 digits of their weights' SHA-256
+        behind it. threshold: on the fused heatmap, 0..1; None takes 0.5.
+
+        Raises `InputError`.
+        """
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise InputError(f"threshold {threshold}: give a probability from 0 to 1")
+        if not runners:
+            raise InputError("a fusion needs at least one detector")
+        self.runners = list(runners)
+        self.threshold = 0.5 if threshold is None else threshold
+        count = Counter([FUSED, *(runner.name for runner in runners)])
+        for number, runner in enumerate(self.runners, start=1):
+            if count[runner.name] > 1:
+                runner.name += f"-{(runner.weights_sha256 or str(number))[:8]}"
+
+    def run(self, photo: Photo) -> FusedDetection:
+        """Detect in a photo that has been read. Raises `OverpaintError` when all detectors fail."""
+        started = time.perf_counter()
+        results: list[Detection | Failure] = []
+        moments = Moments()
+        for runner in self.runners:
+            try:
+                detection, judged = runner.run_judged(photo)
+            except FAILURES as error:
+                results.append(Failure(runner.name, runner.weights_sha256, reason_of(error)))
+                continue
+            results.append(detection)
+            if fitted := runner.fitted(detection.quality):
+                moments.add(fitted.probabilities(judged.smoothed))
+        found = [d for d in results if isinstance(d, Detection)]
+        if not found:
+            errors = "; ".join(f"{d.model}: {d.error}" for d in results if isinstance(d, Failure))
+            raise OverpaintError(f"no detector could examine it: {errors}")
+        calibrated = [d for d in found if d.calibrated]
+        if not calibrated:
+            for detection in found:
+                moments.add(detection.heatmap)
+        return self._fused(photo, results, calibrated or found, moments, started)
+
+    def _fused(
+        self,
+        photo: Photo,
+        results: list[Detection | Failure],
+        fused: list[Detection],
+        moments: "Moments",
+        started: float,
+    ) -> FusedDetection:
+        heatmap = moments.mean
+        hidden = hidden_pixels(photo.alpha)
+        mask, counted, notes = heatmap >= self.threshold, np.ones(heatmap.shape, bool), photo.notes
+        if hidden is not None:
+            counted, notes = counted_pixels(hidden), (*notes, left_out(hidden))
+            mask &= counted
+        regions, num_regions = find_regions(mask, heatmap)
+        reason = "the mean has no calibration of its own, the detectors' verdicts have"
+        if not fused[0].calibrated:
+            reason = "no detector is calibrated"
+        return FusedDetection(
+            path=fused[0].path,
+            sha256=fused[0].sha256,
+            heatmap=heatmap,
+            mask=mask,
+            regions=regions,
+            num_regions=num_regions,
+            fraction=float(np.count_nonzero(mask) / max(np.count_nonzero(counted), 1)),
+            statistic=logit_of(min(max(q99(heatmap[counted]), 1e-7), 1 - 1e-7)),
+            score=float(np.mean([d.score for d in fused])),
+            band="no verdict of its own",
+            reason=reason,
+            threshold=self.threshold,
+            false_alarm_rate=None,
+            false_alarm_note=reason,
+            quality=fused[0].quality,
+            notes=notes,
+            model=FUSED,
+            weights_sha256=None,
+            version=__version__,
+            seconds=time.perf_counter() - started,
+            calibrated=fused[0].calibrated,
+            detectors=tuple(results),
+            fused=tuple(d.model for d in fused),
+            disagreement=moments.deviation(),
+        )
+
+
+class Moments:
+    """Mean and standard deviation of maps that come one after the other (Welford 1962)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: np.ndarray = np.zeros((), np.float32)
+        self._squares: np.ndarray = np.zeros((), np.float32)
+
+    def add(self, values: np.ndarray) -> None:
+        """values: float32 (h, w), of one shape at every call."""
+        self.count += 1
+        step = values - self.mean
+        self.mean = self.mean + step / np.float32(self.count)
+        self._squares = self._squares + step * (values - self.mean)
+
+    def deviation(self) -> np.ndarray:
+        """float32 (h, w): of the values themselves, so divided by their number."""
+        return np.sqrt(self._squares / np.float32(self.count))
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, or its kind when it says nothing."""
+    return str(error) or type(error).__name__

@@ -1,0 +1,346 @@
+"""From a `Detection` to what a person keeps: pictures and a JSON record.
+
+- Per photo: NAME.heatmap.png (16 bit, 65535 = 1), NAME.mask.png (white = inpainted),
+  NAME.overlay.png and NAME.json. NAME is the photo's name without its suffix.
+- NAME.confidence.png (16 bit, 65535 = full trust) of a detector that says how far to trust each
+  pixel, and NAME.disagreement.png (16 bit, 65535 = 1, of at most 0.5) of several detectors. The
+  record of several is that of their mean, with one record per detector in `detectors`.
+- Photos of one run whose names would collide each get the first 8 hexadecimal digits of the SHA-256
+  of their real path behind the name: the same on every run, whatever the order. So does a photo
+  whose name is taken by what an earlier run wrote of another photo, or by a file that is not ours,
+  and a name that would be too long: file systems count 255 bytes, not characters.
+- Whose a file is, stands in it: the record names its photo by path and hash, and every picture has
+  a PNG text chunk (`overpaint.data.finding.MARK`) with both. Only results of the same photo are
+  replaced, and then all of them: none of another model or of last week stays beside the new ones.
+- The record is taken away first and written last, so that it is never beside pictures of another
+  run. A photo that fails gets a record of the error in the place of an earlier one.
+- An input of the run is never written over, whatever name leads to it.
+- The overlay's ramp runs from dark blue to light yellow through grey: its lightness rises steadily,
+  and blue against yellow is told apart by nearly all colour-blind people. The photo below it is
+  grey, so that its colours are not taken for heat; the mask's outline is white on black.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from overpaint import __version__
+from overpaint.data.finding import MARK, read_head, result_mark
+from overpaint.detection.fusion import Failure, FusedDetection, FusedRunner, reason_of
+from overpaint.detection.result import FAILURES, Detection
+from overpaint.detection.runner import DetectorRunner
+from overpaint.errors import ImageError
+from overpaint.images import Photo, read_image, write_bytes
+
+CAVEAT = (
+    "A photo without a trace is not shown to be authentic: other edits, and inpainting that was "
+    "saved anew at low quality, may leave none."
+)
+
+TOOL = "overpaint detect"
+"""What `tool` is in every record that a `Writer` writes."""
+
+PICTURES = ("heatmap", "mask", "overlay", "confidence", "disagreement")
+
+# Evenly spaced in heat, from 0 to 1; the luminance rises from end to end.
+_RAMP = np.array(
+    [[8, 24, 88], [48, 62, 112], [92, 98, 122], [138, 136, 120], [190, 178, 104], [255, 236, 80]]
+)
+_MAX_NAME, _LONGEST_END = 255, len(".disagreement.png")  # bytes; as long as ".png.receipt.json"
+_MAX_OWN = 2**30  # bytes; no result is longer
+_STRIP = 256  # rows of the overlay made at a time, so that memory stays bounded
+
+Record = dict[str, Any]
+Runner = DetectorRunner | FusedRunner
+
+
+def record(found: Detection) -> Record:
+    """The JSON record of a detection, without the paths of pictures. All values are finite."""
+    out = _record(found)
+    if isinstance(found, FusedDetection):
+        out |= {
+            "fusion": found.fusion_words,
+            "fused": list(found.fused),
+            "disagreement_q99": round(found.disagreement_q99, 6),
+            "detectors": [
+                failure(found.path, d, d.error) if isinstance(d, Failure) else _record(d)
+                for d in found.detectors
+            ],
+        }
+    return out
+
+
+def _record(found: Detection) -> Record:
+    return {
+        "tool": TOOL,
+        "file": str(found.path) if found.path else None,
+        "path": _real(found.path) if found.path else None,
+        "sha256": found.sha256,
+        "width": found.width,
+        "height": found.height,
+        "score": round(found.score, 6),
+        "calibrated": found.calibrated,
+        "image_score": None if found.image_score is None else round(found.image_score, 6),
+        "band": found.band,
+        "words": found.words,
+        "fraction": found.fraction,
+        "regions": [region.to_dict() for region in found.regions],
+        "num_regions": found.num_regions,
+        "threshold": found.threshold,
+        "threshold_words": found.threshold_words,
+        "window": found.window,
+        "false_alarm_rate": found.false_alarm_rate,
+        "false_alarm_bound": (
+            None if found.false_alarm_bound is None else round(found.false_alarm_bound, 6)
+        ),
+        "num_photos": found.num_photos,
+        "false_alarm_note": found.false_alarm_note,
+        "edits": {kind: round(rate, 4) for kind, rate in found.edits.items()},
+        "quality": found.quality,
+        "notes": list(found.notes),
+        "model": found.model,
+        "weights_sha256": found.weights_sha256,
+        "version": found.version,
+        "seconds": round(found.seconds, 3),
+    }
+
+
+def overlay(pixels: np.ndarray, heatmap: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The photo in grey under the heatmap in colour, with the mask's outline: uint8 (h, w, 3)."""
+    out = np.empty_like(pixels)
+    levels = np.linspace(0, 1, len(_RAMP))
+    table = np.stack([np.interp(np.linspace(0, 1, 256), levels, c) for c in _RAMP.T], axis=1)
+    for top in range(0, len(pixels), _STRIP):
+        rows = slice(top, top + _STRIP)
+        grey = pixels[rows] @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+        heat = table[np.rint(heatmap[rows] * 255).astype(np.uint8)]
+        out[rows] = np.rint(0.5 * grey[..., None] + 0.5 * heat)
+    width = max(1, round(min(mask.shape) / 400))
+    out[_grown(mask, width) & ~mask] = 0
+    out[mask & _grown(~mask, width)] = 255
+    return out
+
+
+def _grown(mask: np.ndarray, steps: int) -> np.ndarray:
+    """Dilation by so many steps to the four neighbours."""
+    out = mask.copy()
+    for _ in range(steps):
+        last, out = out, out.copy()
+        out[1:] |= last[:-1]
+        out[:-1] |= last[1:]
+        out[:, 1:] |= last[:, :-1]
+        out[:, :-1] |= last[:, 1:]
+    return out
+
+
+def names(paths: Sequence[Path]) -> list[str]:
+    """NAME for each photo of a run, in order. Names that differ only in case collide as well."""
+    keys = [unicodedata.normalize("NFC", path.stem).casefold() for path in paths]
+    count = Counter(keys)
+    return [
+        path.stem if count[key] == 1 and _fits(path.stem) else unique_name(path)
+        for path, key in zip(paths, keys, strict=True)
+    ]
+
+
+def unique_name(path: Path) -> str:
+    """NAME of a photo where its plain name is taken or too long."""
+    stem = path.stem
+    while not _fits(f"{stem}-{_path_hash(path)}"):
+        stem = stem[:-1]
+    return f"{stem}-{_path_hash(path)}"
+
+
+def _fits(name: str) -> bool:
+    return len(name.encode("utf-8", "surrogatepass")) + _LONGEST_END <= _MAX_NAME
+
+
+def _path_hash(path: str | Path) -> str:
+    return hashlib.sha256(os.fsencode(_real(path))).hexdigest()[:8]
+
+
+def _real(path: str | Path) -> str:
+    """What a photo is known by: its path without links, on this machine."""
+    return os.path.realpath(path)
+
+
+class Writer:
+    """Writes results into one folder; never over an input, another photo's result, or other files.
+
+    One photo's earlier results are replaced, under whatever name it had them.
+    """
+
+    def __init__(self, out: Path, inputs: Sequence[Path]) -> None:
+        """inputs: all photos of the run. Makes the folder; raises `ImageError` when that fails."""
+        self.out = out
+        self._inputs = {identity for path in inputs if (identity := _identity(path))}
+        self._names = dict(zip(map(_real, inputs), names(inputs), strict=True))
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ImageError(f"{out}: cannot be made ({error.strerror}); choose another") from error
+
+    def write(self, photo: Photo, found: Detection) -> Record:
+        """Write pictures and record; returns the record with their paths. Raises `ImageError`."""
+        name = self._clear(photo.path)
+        paths = {kind: self.out / f"{name}.{kind}.png" for kind in _kinds(found)}
+        for kind, path in paths.items():
+            write_bytes(path, _png(_picture(kind, photo, found), _mark(kind, photo)))
+        full = record(found) | {kind: str(path) for kind, path in paths.items()}
+        write_bytes(self.out / f"{name}.json", _json(full))
+        return full
+
+    def fail(self, path: Path, failed: Record) -> Record:
+        """Put the record of a failure in the place of what an earlier run said of the photo.
+
+        Returns the record, which says so where that cannot be done.
+        """
+        try:
+            write_bytes(self.out / f"{self._clear(path)}.json", _json(failed))
+        except ImageError as error:
+            stale = [name for name in self._all_names(path) if self._is_of(path, f"{name}.json")]
+            left = [f"what an earlier run said stays in {self.out / name}.json" for name in stale]
+            return failed | {"error": "; ".join([failed["error"], str(error), *left])}
+        return failed
+
+    def _choices(self, path: Path) -> list[str]:
+        """The names that a photo may get in this run, the best first."""
+        usual = self._names.get(_real(path)) or names([path])[0]
+        return list(dict.fromkeys((usual, unique_name(path))))
+
+    def _all_names(self, path: Path) -> list[str]:
+        """The names that any run may have given it."""
+        return list(dict.fromkeys((*self._choices(path), path.stem)))
+
+    def _clear(self, path: Path) -> str:
+        """Take away what there is of a photo, and return the name for what comes now."""
+        choices = self._choices(path)
+        free = next((name for name in choices if self._is_free(path, name)), None)
+        if free is None:
+            taken = self.out / f"{choices[0]}.json"
+            raise ImageError(
+                f"{taken}: this or a picture beside it is no earlier result of {path} and would be "
+                "written over; use another --out"
+            )
+        try:
+            for name in self._all_names(path):
+                for file in _files(name):
+                    if self._is_of(path, file) and not self._is_input(file):
+                        (self.out / file).unlink()
+        except OSError as error:
+            raise ImageError(
+                f"{self.out}: the earlier results of {path} cannot be replaced ({error.strerror}); "
+                "the folder must be writable"
+            ) from error
+        return free
+
+    def _is_free(self, path: Path, name: str) -> bool:
+        files = [file for file in _files(name) if os.path.lexists(self.out / file)]
+        return all(self._is_of(path, file) and not self._is_input(file) for file in files)
+
+    def _is_input(self, file: str) -> bool:
+        return _identity(self.out / file) in self._inputs
+
+    def _is_of(self, path: Path, file: str) -> bool:
+        """Whether a file is a result of this photo: by what stands in it, not by its name."""
+        place = self.out / file
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            if not place.is_file() or place.stat().st_size > _MAX_OWN:
+                return False
+            if file.endswith(".png"):
+                said = result_mark(read_head(place)) or ""
+                return said.endswith(_of_path(path))
+            there = json.loads(place.read_bytes())
+            ours = isinstance(there, dict) and there.get("tool") == TOOL
+            return ours and there.get("path") == _real(path)
+        return False
+
+
+def _files(name: str) -> list[str]:
+    """All that there may be of a photo, the record first."""
+    return [f"{name}.json", *(f"{name}.{kind}.png" for kind in PICTURES)]
+
+
+def _json(record: Record) -> bytes:
+    return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _mark(kind: str, photo: Photo) -> str:
+    return f"{kind} by overpaint {__version__} of the photo sha256 {photo.sha256}" + _of_path(
+        photo.path
+    )
+
+
+def _of_path(path: Path) -> str:
+    return f", path {_path_hash(path)}"
+
+
+def _png(array: np.ndarray, mark: str) -> bytes:
+    """uint8 (h, w) or (h, w, 3), or uint16 (h, w), as PNG that says what it is."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text(MARK, mark)
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG", pnginfo=text)
+    return buffer.getvalue()
+
+
+def _kinds(found: Detection) -> list[str]:
+    """Which of `PICTURES` there are."""
+    return [k for k in PICTURES if k == "overlay" or getattr(found, k, None) is not None]
+
+
+def _picture(kind: str, photo: Photo, found: Detection) -> np.ndarray:
+    if kind == "overlay":
+        return overlay(photo.pixels, found.heatmap, found.mask)
+    if kind == "mask":
+        return found.mask.astype(np.uint8) * 255
+    return np.rint(getattr(found, kind) * 65535).astype(np.uint16)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode, the same for every name that leads to a file; None when there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def examine(paths: Sequence[Path], runner: Runner, writer: Writer) -> Iterator[Record]:
+    """Detect in one photo after the other and write what was found; yields the records.
+
+    A photo that fails gives a record with `error`, and the run goes on.
+    """
+    for path in paths:
+        try:
+            yield _examine_one(path, runner, writer)
+        except FAILURES as error:
+            yield writer.fail(path, failure(path, runner, reason_of(error)))
+
+
+def _examine_one(path: Path, runner: Runner, writer: Writer) -> Record:
+    photo = read_image(path)
+    return writer.write(photo, runner.run(photo))
+
+
+def failure(path: str | Path | None, by: Runner | Failure, error: str) -> Record:
+    """The record of a photo that a detector, or all of them, could not examine."""
+    return {
+        "tool": TOOL,
+        "file": str(path) if path else None,
+        "path": _real(path) if path else None,
+        "error": error,
+        "model": by.model if isinstance(by, Failure) else by.name,
+        "weights_sha256": by.weights_sha256,
+        "version": __version__,
+    }

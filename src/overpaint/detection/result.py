@@ -1,0 +1,170 @@
+"""What was found in one photo, and how it is said.
+
+A verdict says what was found. None says that a photo is authentic.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from overpaint.detection.calibration import Band
+from overpaint.errors import OverpaintError
+from overpaint.images.regions import Region
+
+# RuntimeError: what torch raises when memory runs out.
+WHOLE = 0.5
+"""Share of a photo above which a trace is rather that of an edit of the whole photo."""
+WHOLE_EDIT = (
+    "most of the photo, so it may be an edit of the whole photo, such as a median filter, noise "
+    "reduction or a rotation: that is an edit and not inpainting"
+)
+NOTABLE = 0.05
+"""Lowest rate of strong traces at which a kind of edit is named."""
+
+FAILURES = (OverpaintError, OSError, MemoryError, RuntimeError)
+"""What may happen to a photo in a detector, and does not stop the other photos and detectors."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detection:
+    """What was found in one photo, and on what grounds."""
+
+    path: Path | None
+    """The photo's file; None for bytes, an array or a PIL image."""
+    sha256: str | None
+    """Of the file's bytes; None for an array or a PIL image."""
+    heatmap: np.ndarray
+    """float32 (h, w) in [0, 1]: 1 = inpainted; 0 where the photo is transparent, and near there."""
+    mask: np.ndarray
+    """bool (h, w): where the heatmap, averaged over `window`, is at or above `threshold`; at the
+    default one, in a photo that reaches it, whole regions (`calibration.judge`)."""
+    regions: tuple[Region, ...]
+    """Connected regions of the mask, largest first; at most `regions.MAX_REGIONS`."""
+    num_regions: int
+    """All regions of at least `regions.MIN_AREA` pixels."""
+    fraction: float
+    """Share of the photo's pixels in the mask, 0..1; transparent ones and their neighbours do not
+    count (`overpaint.detection.transparency`)."""
+    statistic: float
+    """q99: the logit, averaged over `window`, that 1 % of the pixels exceed."""
+    score: float
+    """In [0, 1]; where `calibrated`, half where inpainted and untouched are equally likely, if they
+    come equally often. Otherwise the probability of q99."""
+    band: Band
+    reason: str | None
+    """Why there is no verdict (band "outside the tested range", "uncalibrated", "no verdict of
+    its own"), otherwise None."""
+    threshold: float
+    """On the heatmap, 0..1."""
+    false_alarm_rate: float | None
+    """Share of untouched photos of this quality with more than 1 % of their area in the mask."""
+    false_alarm_note: str | None
+    """Why the rate is unknown, otherwise None."""
+    quality: str
+    """The photo's quality band, one of `calibration.QUALITY_BANDS`."""
+    notes: tuple[str, ...]
+    """What was converted while reading, and what limits the verdict."""
+    model: str
+    weights_sha256: str | None
+    version: str
+    seconds: float
+    """Time in the detector, without reading and writing files."""
+    calibrated: bool = True
+    """Whether score and default threshold were fitted for photos of this quality; otherwise that
+    threshold is 0.5."""
+    window: int = 1
+    """Side of the window, pixels, that the heatmap's log odds are averaged over before they are
+    compared with the threshold (`calibration.smoothed`); 1 where none is."""
+    false_alarm_bound: float | None = None
+    """What that rate may be at most, with 95 % confidence (`calibration.QualityBand.bound`)."""
+    num_photos: int | None = None
+    """Untouched photos of this quality that the rate was measured on."""
+    edits: Mapping[str, float] = field(default_factory=dict)
+    """By kind of ordinary edit, in words: the share of edited and not inpainted photos of this
+    quality, 0..1, with a strong trace at the default threshold; empty where nobody measured it."""
+    image_score: float | None = None
+    """In [0, 1], of a detector that judges the whole photo apart from its pixels; uncalibrated, and
+    of a photo in tiles the highest of theirs."""
+    confidence: np.ndarray | None = None
+    """float32 (h, w) in [0, 1]: how far to trust each pixel, of a detector that says so."""
+
+    @property
+    def width(self) -> int:
+        return self.heatmap.shape[1]
+
+    @property
+    def height(self) -> int:
+        return self.heatmap.shape[0]
+
+    @property
+    def extent(self) -> str:
+        """The mask in words: "3.1 % of the photo, 2 regions"."""
+        count = f"{self.num_regions or 'no'} region{'' if self.num_regions == 1 else 's'}"
+        return f"{percent(self.fraction)} of the photo, {count}"
+
+    @property
+    def words(self) -> str:
+        """The verdict in one line: "strong trace of inpainting: 3.1 % of the photo, 2 regions"."""
+        extent = self.extent
+        if self.band == "strong trace":
+            whole = f"; {WHOLE_EDIT}" if self.fraction > WHOLE else ""
+            return f"strong trace of inpainting: {extent}{whole}"
+        if self.band == "inconclusive":
+            return f"inconclusive: {extent}"
+        if self.band == "no trace found":
+            rest = f" ({extent} above the threshold)" if self.num_regions else ""
+            return f"no trace found{rest}; this does not show that the photo is authentic"
+        return f"{self.band}, no verdict ({self.reason}): {extent} above the threshold"
+
+    @property
+    def threshold_words(self) -> str:
+        """The threshold and its false-alarm rate in one line."""
+        of = f"for {self.quality}" if self.calibrated else "of the uncalibrated heatmap"
+        at = f"threshold {probability(self.threshold)} {of}"
+        if self.window > 1:
+            at += f", on averages over {self.window} pixels square"
+        if self.false_alarm_rate is None:
+            return f"{at}: false-alarm rate unknown ({self.false_alarm_note})"
+        bound = ""
+        if self.false_alarm_bound is not None:
+            bound = (
+                f"at most {percent(self.false_alarm_bound)} with 95 % confidence, "
+                f"{self.num_photos} photos; "
+            )
+        return (
+            f"{at}: false-alarm rate {percent(self.false_alarm_rate)} ({bound}untouched photos "
+            "with more than 1 % of their area above it)"
+        )
+
+    @property
+    def edits_words(self) -> str:
+        """What ordinary edits do to this detector, in one line; "" where there is no trace."""
+        if self.band not in ("strong trace", "inconclusive"):
+            return ""
+        if not self.edits:
+            return (
+                "other edits (blur, noise reduction, rotation, montage) may leave such a trace "
+                "without any inpainting; how often was not measured for this detector"
+            )
+        worst = sorted(self.edits.items(), key=lambda item: (-item[1], item[0]))
+        said = ", ".join(f"{kind} {percent(rate)}" for kind, rate in worst if rate >= NOTABLE)
+        if not said:
+            return f"no ordinary edit gives a strong trace in {percent(NOTABLE)} of photos or more"
+        return f"ordinary edits of untouched photos give a strong trace, too: {said}"
+
+
+def percent(share: float) -> str:
+    """0.031 -> "3.1 %"; what is not nothing is never shown as 0 %."""
+    if 0 < share < 0.001:
+        return "under 0.1 %"
+    return f"{100 * share:.1f} %".replace(".0 %", " %")
+
+
+def probability(value: float) -> str:
+    """With as many digits as tell it from 0 and 1, and at least two: 0.50, 0.93, 0.99987."""
+    gap = min(value, 1 - value)
+    digits = 2 if gap <= 0 else min(12, 1 - int(np.floor(np.log10(gap))))
+    whole, _, rest = f"{value:.{digits}f}".partition(".")
+    return f"{whole}.{rest.rstrip('0'):0<2}"

@@ -1,0 +1,95 @@
+"""What a detector sees of a photo with transparent parts, and which pixels count.
+
+- A pixel that is less than half opaque is hidden. What is stored beneath is mostly black or white,
+  no part of a photo, and shows what nobody sees.
+- A network looks at surroundings, and an edge to black or white is like no photo. So a hidden pixel
+  gets the colour of the nearest visible one before the network looks.
+- Neither hidden pixels count, nor visible ones within `MARGIN` of them, as the network has seen
+  made-up surroundings there.
+- Fill and margin were chosen on subjects cut out of untouched photos, black beneath (14 of BSDS500,
+  by human segmentations, `nixnet-s`): with the black left in and everything counted 2 have a strong
+  trace, with the cut-out alone counted 5, and with mirrored surroundings 1 at any margin from 16 to
+  32. With the nearest pixel it is 1 at 16, and none at 24 and 32.
+"""
+
+from itertools import product
+
+import numpy as np
+
+from overpaint.detection.result import percent
+
+HALF = 128
+"""Alpha, below which a pixel is hidden."""
+
+MARGIN = 24
+"""Pixels around what is hidden that do not count."""
+
+
+def left_out(hidden: np.ndarray) -> str:
+    """A note on what does not count."""
+    share = percent(float(hidden.mean()))
+    return f"transparent: {share}, left out with {MARGIN} pixels around; shares are of the rest"
+
+
+def hidden_pixels(alpha: np.ndarray | None) -> np.ndarray | None:
+    """bool (h, w) of an alpha, uint8 (h, w); None where nothing is hidden."""
+    if alpha is None or not (hidden := alpha < HALF).any():
+        return None
+    return hidden
+
+
+def filled(pixels: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """uint8 (h, w, 3) with what is hidden, bool (h, w), taken from the nearest visible pixel.
+
+    The photo itself where nothing is visible. The nearest is found by jump flooding (Rong and Tan,
+    2006), which may be off by a pixel or so.
+    """
+    if hidden.all():
+        return pixels.copy()
+    here = np.indices(hidden.shape, dtype=np.int32)
+    far = -4 * sum(hidden.shape)
+    nearest = np.where(hidden, np.int32(far), here)
+    step = 1 << (max(hidden.shape) - 1).bit_length()
+    while step := step // 2:
+        for down, right in product((-step, 0, step), repeat=2):
+            _take_nearer(nearest, here, down, right)
+    for down, right in product((-1, 0, 1), repeat=2):  # once more, as the authors advise
+        _take_nearer(nearest, here, down, right)
+    return pixels[nearest[0], nearest[1]]
+
+
+def _take_nearer(nearest: np.ndarray, here: np.ndarray, down: int, right: int) -> None:
+    """Let each pixel take over what a neighbour knows, where that is nearer. int32 (2, h, w)."""
+    to_rows, from_rows = _overlap(here.shape[1], down)
+    to_columns, from_columns = _overlap(here.shape[2], right)
+    mine, place = nearest[:, to_rows, to_columns], here[:, to_rows, to_columns]
+    theirs = nearest[:, from_rows, from_columns]
+    distance = [((found - place).astype(np.float32) ** 2).sum(axis=0) for found in (theirs, mine)]
+    np.copyto(mine, theirs.copy(), where=distance[0] < distance[1])
+
+
+def _overlap(length: int, shift: int) -> tuple[slice, slice]:
+    """The places of an axis that have a neighbour so far on, and those neighbours."""
+    shift = max(-length, min(shift, length))
+    return (
+        slice(max(0, -shift), length - max(0, shift)),
+        slice(max(0, shift), length + min(0, shift)),
+    )
+
+
+def counted_pixels(hidden: np.ndarray, margin: int = MARGIN) -> np.ndarray:
+    """bool (h, w): what is more than `margin` pixels, along row and column, from what is hidden."""
+    near = hidden
+    for axis in (0, 1):
+        near = _spread(near, margin, axis)
+    return ~near
+
+
+def _spread(mask: np.ndarray, steps: int, axis: int) -> np.ndarray:
+    """Dilation of bool (h, w) along one axis."""
+    sums = np.cumsum(mask, axis=axis, dtype=np.int32)
+    sums = np.concatenate([np.zeros_like(sums.take([0], axis)), sums], axis=axis)
+    length = mask.shape[axis]
+    place = np.arange(length)
+    ends = np.minimum(place + steps + 1, length), np.maximum(place - steps, 0)
+    return sums.take(ends[0], axis) > sums.take(ends[1], axis)

@@ -1,0 +1,230 @@
+"""A test set for detectors: photos filled in by one inpainter, their masks and their originals.
+
+    originals/000123.png   the photo, or a piece of it at its own resolution
+    masks/000123.png       255 = filled in, 0 = untouched
+    inpainted/000123.png   the original with its hole filled in, marked as edited
+    manifest.jsonl         one `Forgery` a line: how each was made; it is the pictures' receipt
+    about.json             what every sample depends on: inpainter, weights, masks, photos, seed
+
+- Nothing is scaled: a piece is cut out, on the grid of JPEG's blocks, and outside of the mask the
+  inpainted picture equals the original bit for bit.
+- Sample i is a function of the seed and i. It takes photo i of a shuffled order, which begins again
+  when all were taken; place, kind of mask and mask come from a generator seeded by both.
+- The rules of `overpaint.data.samples` hold. The mark states no time, so that the bytes can be made
+  again.
+- A photo that cannot be read, or that is smaller than the piece, is left out and reported.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from overpaint import __version__
+from overpaint.data.forgeries import ForgedRow
+from overpaint.data.masks import MaskFn, hole_ratio, in_ratio
+from overpaint.data.samples import MANIFEST, SampleRow, claim, fill, printable
+from overpaint.data.sources import PhotoSource
+from overpaint.data.universal import mask_mixture
+from overpaint.errors import ImageError, InputError, OverpaintError
+from overpaint.images import Photo, write_bytes, write_png
+from overpaint.inpainting.holes import MAX_SHARE
+from overpaint.inpainting.inpainter_runner import InpainterRunner
+from overpaint.provenance.marking import TOOL
+from overpaint.provenance.xmp import add_mark
+
+KINDS = ("originals", "masks", "inpainted")
+NATIVE = 0
+"""As `size`: whole photos."""
+
+_MIN_SHARE = 1e-9  # less than one pixel of any photo
+_BLOCK = 8  # pixels; JPEG's blocks
+
+
+class Forgery(ForgedRow):
+    """One sample; a line of the manifest."""
+
+    model_config = SampleRow.model_config
+
+    seed: int
+    original_sha256: str
+    mask_sha256: str
+    inpainted_sha256: str
+    photo_sha256: str
+    top: int
+    """Of the piece in the upright photo, pixels, as are the next three."""
+    left: int
+    width: int
+    height: int
+    mask_kind: str
+    mask_ratio: float
+    """Share of the pixels that are filled in, 0..1."""
+    weights_sha256: str | None
+    """None for a method without weights."""
+    working_size: int
+    """Longest side that the inpainter takes unscaled, pixels."""
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forged:
+    """What a folder holds, and what could not be made."""
+
+    rows: list[Forgery]
+    problems: list[str]
+    """One for each photo, which the message names."""
+
+
+def forge(
+    folder: Path,
+    photos: PhotoSource,
+    inpainter: str | Path,
+    masks: Sequence[str],
+    *,
+    num: int | None = None,
+    seed: int = 0,
+    size: int = 256,
+    assets: Path = Path(),
+    workers: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Forged:
+    """Fill `folder` with the samples 0 to num - 1, or go on filling it.
+
+    inpainter: see `InpainterRunner`. masks: kinds as for `universal.mask_mixture`, drawn alike;
+    their folders lie below `assets`. num: None makes one of each photo. size: side of the square
+    pieces in pixels, or `NATIVE`. workers: processes beside this one. progress: called with the
+    number of samples tried and `num`.
+
+    Raises ConfigError when the folder holds anything else, WeightsError, UnknownNameError and
+    InputError for what is asked for and is not there.
+    """
+    if not masks or size < 0 or (num is not None and num < 1):
+        given = f"masks {list(masks)}, size {size}, num {num}"
+        raise InputError(
+            f"{given}: give a kind of mask, a size of 0 or more, and 1 or more samples"
+        )
+    runner = InpainterRunner(inpainter)
+    fns = {kind: _mask_fn(kind, assets) for kind in dict.fromkeys(masks)}
+    claim(folder, _about(photos, runner, fns, seed, size), KINDS)
+    make = _Forger(folder, photos, runner, fns, seed, size)
+    num = len(photos) if num is None else num
+    how: dict[str, Any] = {"num": num, "workers": workers, "progress": progress}
+    rows, failed = fill(folder, Forgery, make, go_on=True, **how)
+    return Forged(rows, sorted({str(error) for error in failed}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Forger:
+    """Makes sample `index`, writes its files, returns its row."""
+
+    folder: Path
+    photos: PhotoSource
+    runner: InpainterRunner
+    masks: Mapping[str, MaskFn]
+    seed: int
+    size: int
+
+    def __call__(self, index: int) -> Forgery:
+        chosen = np.random.default_rng(self.seed).permutation(len(self.photos))
+        number = int(chosen[index % len(chosen)])
+        photo, name = self.photos.photo(number), printable(self.photos.names[number])
+        try:
+            return self._make(index, photo, name)
+        except OverpaintError as error:
+            message = str(error)
+            raise type(error)(message if name in message else f"{name}: {message}") from error
+        # RuntimeError: what torch raises when memory runs out.
+        except (MemoryError, RuntimeError) as error:
+            raise OverpaintError(f"{name}: {error or type(error).__name__}") from error
+
+    def _make(self, index: int, photo: Photo, name: str) -> Forgery:
+        rng = np.random.default_rng([self.seed, index])
+        pixels, top, left = self._piece(photo.pixels, name, rng)
+        kind = list(self.masks)[rng.integers(len(self.masks))]
+        mask = self.masks[kind](pixels.shape[0], pixels.shape[1], rng)
+        filled, _ = self.runner.run(pixels, mask)
+        paths = [f"{folder}/{index:06d}.png" for folder in KINDS]
+        write_png(self.folder / paths[0], pixels)
+        write_png(self.folder / paths[1], mask * np.uint8(255))
+        write_bytes(self.folder / paths[2], _marked(filled, self.runner.name))
+        hashes = [hashlib.sha256((self.folder / path).read_bytes()).hexdigest() for path in paths]
+        return Forgery(
+            index=index,
+            seed=self.seed,
+            original=paths[0],
+            mask=paths[1],
+            inpainted=paths[2],
+            original_sha256=hashes[0],
+            mask_sha256=hashes[1],
+            inpainted_sha256=hashes[2],
+            photo=name,
+            photo_sha256=photo.sha256,
+            top=top,
+            left=left,
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            mask_kind=kind,
+            mask_ratio=hole_ratio(mask),
+            inpainter=self.runner.name,
+            weights_sha256=self.runner.weights_sha256,
+            working_size=self.runner.working_size,
+            version=__version__,
+        )
+
+    def _piece(
+        self, pixels: np.ndarray, name: str, rng: np.random.Generator
+    ) -> tuple[np.ndarray, int, int]:
+        """The piece, uint8 (h, w, 3), and its place: top, left."""
+        if self.size == NATIVE:
+            return pixels, 0, 0
+        height, width = pixels.shape[:2]
+        if min(height, width) < self.size:
+            raise ImageError(
+                f"{name}: {width} x {height} pixels are too few for pieces of {self.size}; give a "
+                f"smaller --size, or {NATIVE} for whole photos"
+            )
+        top, left = (
+            _BLOCK * int(rng.integers((side - self.size) // _BLOCK + 1)) for side in (height, width)
+        )
+        return pixels[top : top + self.size, left : left + self.size].copy(), top, left
+
+
+def _mask_fn(kind: str, assets: Path) -> MaskFn:
+    """Masks with a hole that can be filled: not empty, and not nearly everything."""
+    return in_ratio(mask_mixture({kind: 1.0}, assets), _MIN_SHARE, MAX_SHARE)
+
+
+def _marked(pixels: np.ndarray, inpainter: str) -> bytes:
+    """A PNG file's bytes, with the mark of an edited picture."""
+    details = f"filled in by {inpainter}; receipt: {MANIFEST}"
+    packet, _ = add_mark(None, tool=TOOL, when=None, details=details)
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", packet.decode())
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def _about(
+    photos: PhotoSource, runner: InpainterRunner, masks: Mapping[str, MaskFn], seed: int, size: int
+) -> dict[str, Any]:
+    names = [PurePosixPath(printable(n).replace("\\", "/")).name for n in photos.names]
+    return {
+        "version": __version__,
+        "inpainter": runner.name,
+        "weights_sha256": runner.weights_sha256,
+        "working_size": runner.working_size,
+        "masks": list(masks),
+        "size": size,
+        "photos": {
+            "number": len(names),
+            "names_sha256": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
+        },
+        "seed": seed,
+    }

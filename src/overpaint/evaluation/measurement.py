@@ -1,0 +1,178 @@
+"""What the parts of the benchmark share: the task, its photos, and the numbers of a picture.
+
+- Photos and faces of the test split, and universal samples of them.
+- Every picture goes through the path that a user's photo takes (`DetectorRunner`), at native
+  resolution and with the threshold of its own quality band.
+- `flagged` is the share of pictures with more than 1 % of their area in the default mask: the
+  detection rate of inpainted pictures, the false-alarm rate of untouched ones.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from overpaint.data.bank import HELD_OUT, load_bank
+from overpaint.data.sources import PhotoSource
+from overpaint.data.universal import Sample, universal_test_set
+from overpaint.detection.calibration import AREA, Judged
+from overpaint.detection.runner import DetectorRunner
+from overpaint.errors import ImageError, WeightsError
+from overpaint.evaluation.rows import Picture, Row, Source, row, values_of
+from overpaint.metrics import count, overlap, pixel_auc
+from overpaint.run_identity import config_hash, current_commit
+from overpaint.weights import WeightsRecord, list_records
+
+MEASURED = ("auc", "iou@0.5", "f1@0.5", "iou@default", "f1@default")
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is measured; its hash stands in every row."""
+
+    size: int = 256
+    """Side of universal samples and of the autoencoders' crops, pixels."""
+    qualities: tuple[int, ...] = (90, 75)
+    """JPEG qualities of the universal samples, besides lossless."""
+    recompressed: tuple[int, ...] = (95, 85, 60)
+    """JPEG qualities of the untouched photos, besides as they are."""
+    seed: int = 0
+    split_seed: int = 0
+    limit: int | None = None
+    """For a quick look: at most so many pictures of a kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class RobustnessSettings:
+    """What only the part "robustness" is told; `Settings` would change the hash of all parts."""
+
+    forged: tuple[Path, ...] = ()
+    """Folders that `overpaint forge` wrote, or folders of such folders."""
+    conditions: tuple[str, ...] = ()
+    """Names in `robustness.CONDITIONS`; all when empty."""
+    sheets: Path | None = None
+    """Folder of the contact sheets; None for none."""
+    flips: bool = False
+    """Look at each picture four times, as `overpaint detect --flips` does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One part of the benchmark for one detector: what its function gets."""
+
+    data: Path
+    """Folder with photos/, faces/ and triplets/."""
+    bank: Path | None
+    """Folder of the autoencoders' records; None for those that ship."""
+    weights: str | Path
+    name: str
+    settings: Settings
+    report: Report
+    robustness: RobustnessSettings = RobustnessSettings()
+
+    def source(self, part: str, protocol: str, runner: DetectorRunner | None = None) -> Source:
+        """Provenance of the rows of one part; runner: what was measured, where that is one."""
+        return Source(
+            set=part,
+            weights=self.name,
+            commit=current_commit(),
+            config_hash=config_hash({"part": part, **asdict(self.settings)}),
+            weights_sha256=(runner and runner.weights_sha256) or "",
+            protocol=protocol,
+            calibration_sha256=(runner and runner.calibration_sha256) or "",
+        )
+
+    def photos(self) -> PhotoSource:
+        """The test split of photos and faces."""
+        return photos_of_test_split(self.data, self.settings.split_seed)
+
+
+def photos_of_test_split(data: Path, seed: int = 0) -> PhotoSource:
+    """The test split of photos/ and faces/ in a data folder; raises ImageError without any."""
+    folders = [data / "photos", data / "faces"]
+    found = [f for f in folders if f.is_dir()] or folders
+    photos = PhotoSource.from_paths(found, "test", seed=seed)
+    if photos.problems:  # a figure of a part of the photos would be another figure
+        raise ImageError(photos.problems[0])
+    return photos
+
+
+Result = tuple[list[Row], list[Picture]]
+
+
+def score_picture(
+    runner: DetectorRunner, pixels: np.ndarray, quality: str, mask: np.ndarray | None = None
+) -> dict[str, float]:
+    """The numbers of one picture (`rows.NUMBERS`), those of places only where a mask is known.
+
+    pixels: uint8 (h, w, 3). quality: its band. mask: (h, w), 1 = inpainted.
+    """
+    return score_judged(runner.judge(runner.logits(pixels), quality), mask)
+
+
+def score_judged(judged: Judged, mask: np.ndarray | None = None) -> dict[str, float]:
+    """As `score_picture`, of what the detector made of the picture."""
+    numbers = {"q99": judged.statistic, "fraction": float(judged.mask.mean())}
+    if mask is None:
+        return numbers
+    numbers["auc"] = pixel_auc(judged.logits, mask)
+    for at, predicted in (("0.5", judged.logits >= 0), ("default", judged.mask)):
+        scores = overlap(count(predicted, mask))
+        numbers.update({f"{name}@{at}": value for name, value in scores.items()})
+    return numbers
+
+
+def flagged(pictures: Iterable[Picture]) -> list[float]:
+    """1 for each picture with more than 1 % of its area in the default mask, otherwise 0."""
+    return [float(value > AREA) for value in values_of(pictures, "fraction")]
+
+
+def rows_by_method(source: Source, pictures: Iterable[Picture]) -> list[Row]:
+    """Means of AUC, IoU and F1, and the share of flagged pictures, for each method.
+
+    Untouched pictures, which have neither, give the share alone.
+    """
+    groups: dict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        groups[picture.method].append(picture)
+    rows = []
+    for method, group in groups.items():
+        for number in MEASURED:
+            metric = f"m{number}" if number.startswith("iou") else number
+            if values := values_of(group, number):
+                rows.append(row(source, method, metric, [values]))
+        rows.append(row(source, method, "flagged@default", [flagged(group)]))
+    return rows
+
+
+def autoencoder_records(folder: Path | None = None) -> list[WeightsRecord]:
+    """The records of autoencoders in a folder; raises WeightsError when it has none to train on."""
+    found = [r for r in list_records(folder) if r.kind == "autoencoder"]
+    if all(r.name == HELD_OUT for r in found):
+        raise WeightsError(f"{folder or 'pretrained'}: holds no autoencoder; name another folder")
+    return found
+
+
+def banks(folder: Path | None) -> dict[str, dict[str, nn.Module]]:
+    """The autoencoders: "bank" those that detectors train on, "held-out" the one they do not."""
+    found: dict[str, dict[str, nn.Module]] = {"bank": {}, "held-out": {}}
+    for record in autoencoder_records(folder):
+        (module,) = load_bank([str(record.path)]).values()
+        found["held-out" if record.name == HELD_OUT else "bank"][record.name] = module
+    return {kind: bank for kind, bank in found.items() if bank}
+
+
+def universal_samples(task: Task) -> Iterator[tuple[str, str, Sample]]:
+    """("bank" or "held-out", name, sample): one sample of each photo, so independent ones."""
+    photos = task.photos()
+    num = min(len(photos), task.settings.limit or len(photos))
+    how = {"size": task.settings.size, "num": num, "seed": task.settings.seed}
+    for kind, bank in banks(task.bank).items():
+        task.report(f"universal: {num} samples, {kind} of {', '.join(bank)}")
+        for i, sample in enumerate(universal_test_set(photos, bank, **how)):
+            yield kind, f"{i}/{Path(sample.source).name}/{sample.redrawn_by}", sample

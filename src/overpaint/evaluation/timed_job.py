@@ -1,0 +1,83 @@
+"""What `evaluation.speed` runs in a process of its own: one job, timed, with its peak memory.
+
+    python -m overpaint.evaluation.timed_job detect WEIGHTS PHOTO
+    python -m overpaint.evaluation.timed_job inpaint MODEL PHOTO MASK
+    python -m overpaint.evaluation.timed_job network detector|inpainter NAME SIDE RUNS
+
+The last one runs a network of the registry, with random weights, on noise of SIDE x SIDE pixels;
+one run more comes first and does not count. Prints JSON: {"seconds": [...], "peak_mib": ...}.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from overpaint.terminal import say_json
+
+
+def peak_mib() -> float:
+    """Largest resident memory of this process so far.
+
+    On Linux, getrusage's peak holds that of the process which started this one, too, so the
+    kernel's own figure is read; elsewhere ru_maxrss does (macOS counts in bytes).
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
+        return int(line.split()[1]) / 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def detect(weights: str, photo: str) -> list[float]:
+    """Seconds from decoded pixels to a heatmap."""
+    from overpaint.detection.runner import DetectorRunner
+    from overpaint.images import read_image
+
+    runner, pixels = DetectorRunner(weights), read_image(photo)
+    return [runner.run(pixels).seconds]
+
+
+def inpaint(model: str, photo: str, mask: str) -> list[float]:
+    """Seconds of `overpaint.inpaint` from two files to a written and marked PNG."""
+    from overpaint.inpainting.api import inpaint as run
+    from overpaint.inpainting.inpainter_runner import ready
+
+    ready(model)
+    out = Path(photo).with_name("filled.png")
+    return [_seconds(lambda: run(photo, mask, model=model, out=out, overwrite=True))]
+
+
+def network(kind: str, name: str, side: str, runs: str) -> list[float]:
+    """Seconds of each forward pass of a network."""
+    import torch
+
+    from overpaint.registry import detectors, inpainters
+
+    torch.manual_seed(0)
+    of_kind = detectors if kind == "detector" else inpainters
+    model = of_kind.create(name).eval()
+    image, mask = torch.rand(1, 3, int(side), int(side)), torch.zeros(1, 1, int(side), int(side))
+    mask[..., int(side) // 4 : int(side) // 2, int(side) // 4 : int(side) // 2] = 1
+    inputs = (image,) if kind == "detector" else (image, mask)
+    with torch.inference_mode():
+        return [_seconds(lambda: model(*inputs)) for _ in range(int(runs) + 1)][1:]
+
+
+def _seconds(job: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    job()
+    return time.perf_counter() - started
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the job that is named first, and print what it took."""
+    jobs = {"detect": detect, "inpaint": inpaint, "network": network}
+    seconds = jobs[arguments[0]](*arguments[1:])
+    say_json({"seconds": seconds, "peak_mib": peak_mib()})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,1 +1,0 @@
-"""What is done with a trained detector: tiles, calibration, detection, report."""

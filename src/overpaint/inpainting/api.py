@@ -1,0 +1,196 @@
+"""One photo and one mask in, one `Inpainted` out: the hole filled, and the known pixels untouched.
+
+- What counts as hole is settled in `overpaint.inpainting.holes`, how it is filled in
+  `overpaint.inpainting.inpainter_runner`.
+- Grey, alpha and 16 bit of the photo stay (`overpaint.images.samples`): the inpainter sees RGB of 8
+  bit, and only its fill is turned into what the photo is made of. A photo that is grey outside the
+  hole is filled with grey, also where it is stored as RGB. Alpha stays as it is, in the hole too.
+- A file is written by `overpaint.provenance.marking` alone, which marks it as edited. Bare arrays
+  carry no mark: they are meant for research.
+- Whatever would stop the writing is looked for before the filling.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from torch import nn
+
+from overpaint.detection.result import percent
+from overpaint.detection.runner import Picture, as_photo
+from overpaint.errors import ImageError, InputError
+from overpaint.images import File, decode_image, file_bytes, is_file
+from overpaint.images.regions import find_regions
+from overpaint.images.samples import Samples, decode_samples, from_pixels
+from overpaint.inpainting.holes import Mask, take_mask
+from overpaint.inpainting.inpainter_runner import DEFAULT_MODEL, InpainterRunner, check_known, ready
+from overpaint.provenance.encoding import colour_of, fitted, format_of
+from overpaint.provenance.marking import MANIFESTS, RECEIPT, read_source, write_edited
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from overpaint.provenance.checking import Signer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inpainted:
+    """A photo with its holes filled."""
+
+    samples: np.ndarray
+    """uint8 or uint16 (h, w, c), upright, c = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha: as
+    written, or as the photo has them. Where `mask` is 0 they equal the photo's bit for bit."""
+    pixels: np.ndarray
+    """uint8 (h, w, 3), RGB, upright: the same without alpha, and of 16 bit the upper 8."""
+    mask: np.ndarray
+    """uint8 (h, w): 1 = filled, with the ring by which the hole was grown; 0 = known."""
+    radius: int
+    """Pixels by which the hole was grown."""
+    model: str
+    """Name of the weights or of the method."""
+    weights_sha256: str | None
+    """None for a method without weights."""
+    num_holes: int
+    """Connected holes; those that touch by a corner count as one."""
+    num_windows: int
+    """Pieces that were filled one after the other."""
+    notes: tuple[str, ...]
+    """What was converted while reading and writing, and which rule was applied to the mask."""
+    seconds: float
+    """Time for filling, without reading and writing files."""
+    path: Path | None
+    """The written file, marked as edited; None where nothing was written."""
+
+    @property
+    def receipt(self) -> Path | None:
+        """The receipt beside the written file."""
+        return None if self.path is None else self.path.with_name(self.path.name + RECEIPT)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the photo that was filled, 0..1."""
+        return np.count_nonzero(self.mask) / self.mask.size
+
+    @property
+    def words(self) -> str:
+        """What was done, in one line: "2 holes, 3.1 % of the photo, filled in by telea"."""
+        holes = f"{self.num_holes} hole{'' if self.num_holes == 1 else 's'}"
+        return f"{holes}, {percent(self.fraction)} of the photo, filled in by {self.model}"
+
+
+def inpaint(
+    photo: Picture,
+    mask: "File | np.ndarray | Image.Image",
+    *,
+    model: str | Path | nn.Module = DEFAULT_MODEL,
+    size: int | None = None,
+    invert_mask: bool = False,
+    dilate: int | None = None,
+    flatten: str | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    signer: "Signer | None" = None,
+) -> Inpainted:
+    """Fill the holes of one photo of any size; known pixels come back bit for bit.
+
+    photo: path, bytes, binary stream, uint8 array (h, w, 3) in RGB, or PIL image. mask: the same
+    kinds, an array being (h, w), of the size of the upright photo, white or 1 = hole;
+    `overpaint.inpainting.holes` has the rules. model, size: see `InpainterRunner`; the last few
+    models stay in memory. dilate: pixels, 0..64, by which the hole is grown, and in whose outer
+    half the fill fades out; None takes one for each 256 of the longer side, at most 16. flatten:
+    colour, as in CSS, on which transparent parts are laid. out: a file to write, named as one of
+    `encoding.FORMATS`, marked as edited and with a receipt beside it; needs the path of a photo.
+    Without it nothing is written, and the arrays of the result are not marked: that is meant for
+    research. overwrite: replace an earlier result, known by its receipt; no other file is written
+    over. signer: C2PA, see `overpaint.provenance.checking`.
+
+    Raises `ImageError` (files; also for transparency that the format of `out` would uncover),
+    `InputError` (arrays, arguments) and `WeightsError`.
+    """
+    colour = flatten and colour_of(flatten)
+    if out is None:
+        samples, runner = _samples_of(photo), ready(model, size)
+        samples = samples.flattened(colour) if colour else samples
+        checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
+        return _run(runner, samples, checked)
+    if not isinstance(photo, str | Path):
+        raise InputError("out needs the path of a photo, whose metadata the file keeps")
+    out, kept = Path(out), [Path(p) for p in (photo, mask) if isinstance(p, str | Path)]
+    _check_out(out, kept, overwrite)
+    source, runner = read_source(photo), ready(model, size)
+    samples, notes = fitted(source.samples, out, flatten)
+    checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
+    done = _run(runner, samples, checked, out)
+    receipt = write_edited(
+        out,
+        replace(samples, values=done.samples),
+        source,
+        hole=done.mask,
+        mask_sha256=checked.sha256,
+        model=done.model,
+        weights_sha256=done.weights_sha256,
+        parameters={
+            "working_size": runner.working_size,
+            "invert_mask": invert_mask,
+            "dilate": checked.radius,
+            "flatten": flatten,
+        },
+        notes=notes,
+        signer=signer,
+        keep=kept,
+    )
+    return replace(done, notes=(*checked.notes, *receipt["notes"]))
+
+
+def _samples_of(photo: Picture) -> Samples:
+    if not is_file(photo):
+        return from_pixels(as_photo(photo).pixels)
+    data, name = file_bytes(cast("File", photo))
+    return decode_samples(data, decode_image(data, name))
+
+
+def _run(
+    runner: InpainterRunner, samples: Samples, mask: Mask, out: Path | None = None
+) -> Inpainted:
+    hole, hidden = mask.pixels, samples.hidden
+    seen = (hole == 0) if hidden is None else (hole == 0) & ~hidden
+    if not seen.any():
+        raise InputError("outside the hole the photo is transparent, so there is nothing to go by")
+    started = time.perf_counter()
+    fill, num_windows = runner.run(samples.pixels, hole, hidden)
+    filled = samples.filled(fill, mask.weight, grey=samples.is_grey(seen))
+    seconds = time.perf_counter() - started
+    check_known(filled.values, samples.values, hole)
+    return Inpainted(
+        samples=filled.values,
+        pixels=filled.pixels,
+        mask=hole,
+        radius=mask.radius,
+        model=runner.name,
+        weights_sha256=runner.weights_sha256,
+        num_holes=find_regions(hole == 1, hole, min_area=1, max_regions=0)[1],
+        num_windows=num_windows,
+        notes=(*samples.notes, *mask.notes),
+        seconds=seconds,
+        path=out,
+    )
+
+
+def _check_out(out: Path, kept: list[Path], overwrite: bool) -> None:
+    """Fail before the work is done and not after it."""
+    format_of(out)
+    if not out.parent.is_dir():
+        raise ImageError(f"{out}: its folder does not exist; make it first")
+    beside = [out.with_name(out.name + suffix) for suffix in (RECEIPT, MANIFESTS)]
+    there = [path for path in (out, *beside) if path.exists()]
+    for path in there:
+        if any(other.exists() and path.samefile(other) for other in kept):
+            raise ImageError(f"{path}: this is an input and is never written over; name another")
+    if there and not overwrite:
+        remedy = "name another, or replace an earlier result with --overwrite (overwrite=True)"
+        raise ImageError(f"{there[0]}: there is such a file; {remedy}")
+    if there == [out]:
+        remedy = "name another, or remove this one yourself"
+        raise ImageError(f"{out}: has no receipt, so it is no earlier result; {remedy}")

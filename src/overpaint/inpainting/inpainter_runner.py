@@ -1,0 +1,240 @@
+"""Inpainters that are ready for photos of any size, and which names stand for one.
+
+- A network works at `WORKING_SIZE` pixels, or at its class's `working_size`. A window that is
+  larger is scaled down by area (a pixel is hole as soon as any pixel in its area is), and the
+  fill up again (bicubic). Nothing is scaled up before it is filled: a smaller hole gets more
+  context instead, as far as the photo has any.
+- A method without weights works at the photo's own resolution, in windows of up to `NATIVE_SIZE`
+  pixels, which bounds its time; a larger one is scaled as for a network.
+- Windows (`overpaint.inpainting.holes`) are filled one after the other. What has been filled is
+  known to the next; what is still to be filled is never seen.
+- Photos stay uint8. Only what the inpainter sees becomes float, so the memory that filling takes
+  does not grow with the photo.
+- Known pixels are compared with the photo's before a result is returned.
+- What is wholly transparent in the photo is not seen either: its colour was hidden, and would shine
+  through the fill.
+- A network with random weights is never used: a name without trained weights is an error.
+"""
+
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from overpaint.errors import InputError, OverpaintError, WeightsError
+from overpaint.images import to_pixels, to_tensor
+from overpaint.inpainting.holes import find_windows
+from overpaint.registry import inpainters
+from overpaint.weights import (
+    WeightsRecord,
+    build,
+    has_weights,
+    list_records,
+    load_weights,
+    read_record,
+)
+
+DEFAULT_MODEL = "safepaint-s"
+
+WORKING_SIZE = 256
+"""Longest side, in pixels, at which a network works unless its class or the caller says more."""
+
+NATIVE_SIZE = 1024
+"""Longest side, in pixels, that a method without weights works on unscaled."""
+
+SIZES = range(64, 2049)
+"""What `size` may be."""
+
+
+class InpainterRunner:
+    """An inpainter that is ready to fill holes in photos of any size."""
+
+    def __init__(
+        self,
+        model: str | Path | nn.Module = DEFAULT_MODEL,
+        *,
+        size: int | None = None,
+        device: str = "cpu",
+    ) -> None:
+        """model: as for `load_inpainter`, or a module (image, mask) -> image of your own, which is
+        put into eval mode. size: working size in pixels, 64..2048; None takes the model's.
+
+        Raises `WeightsError` and `InputError`.
+        """
+        if size is not None and size not in SIZES:
+            raise InputError(f"size {size}: give {SIZES[0]} to {SIZES[-1]} pixels")
+        if isinstance(model, nn.Module):
+            module, self.name, self.weights_sha256 = model.eval(), type(model).__name__, None
+        else:
+            record = _record(model)
+            module = load_inpainter(model)
+            self.name = record.name if record else str(model)
+            self.weights_sha256 = record.sha256 if record else None
+        trained = _has_parameters(module)
+        usual = getattr(module, "working_size", WORKING_SIZE if trained else NATIVE_SIZE)
+        self.module, self.device = module.to(device), device
+        self.working_size: int = size or usual
+        self._min_view = self.working_size if trained else 1
+
+    def run(
+        self, pixels: np.ndarray, mask: np.ndarray, hidden: np.ndarray | None = None
+    ) -> tuple[np.ndarray, int]:
+        """The filled photo, uint8 (h, w, 3), and the number of windows it took.
+
+        pixels: uint8 (h, w, 3), RGB. mask: uint8 (h, w), 1 = hole, with at least one hole.
+        hidden: bool (h, w), what the inpainter does not see; it stays as it is. Raises
+        `WeightsError` when the network gives no numbers, `OverpaintError` if a known pixel changed.
+        """
+        windows = find_windows(mask, self.working_size, min_view=self._min_view)
+        filled = pixels.copy()
+        unseen = mask.copy() if hidden is None else mask | hidden
+        for box, view in windows:
+            fill = self._fill(filled[view.part], unseen[view.part])
+            inside = box.shifted(-view.top, -view.left)
+            hole = mask[box.part] == 1
+            filled[box.part][hole] = fill[inside.part][hole]
+            unseen[box.part][hole] = 0
+        check_known(filled, pixels, mask)
+        return filled, len(windows)
+
+    def _fill(self, pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
+        """One window at its own size: uint8 (h, w, 3), of which the hole is of use."""
+        height, width = hole.shape
+        image, mask = shrink(pixels, hole, self.working_size)
+        with torch.inference_mode():
+            fill = self.module(image.to(self.device), mask.to(self.device))
+        if not fill.isfinite().all():
+            raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")
+        small = to_pixels(fill)
+        if small.shape[:2] == hole.shape:
+            return small
+        return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def ready(model: str | Path | nn.Module, size: int | None = None) -> InpainterRunner:
+    """As `InpainterRunner`, but weights and methods stay in memory: the last four."""
+    if isinstance(model, nn.Module):
+        return InpainterRunner(model, size=size)
+    record = _record(model)
+    return _runner(str(model), record.sha256 if record else None, size)
+
+
+def load_inpainter(name: str | Path = DEFAULT_MODEL) -> nn.Module:
+    """The bare inpainter in eval mode: (image (b, 3, h, w) in [0, 1], mask (b, 1, h, w), 1 = hole)
+    to image, known pixels bit for bit.
+
+    name: shipped or imported weights, the path of weights, or a registered method that needs
+    none. Raises `WeightsError`, which names what can be used instead, and `UnknownNameError` for
+    weights of an architecture that nobody registered.
+    """
+    if _record(name) is not None:
+        return build(*load_weights(name, kind="inpainter"))
+    if _is_network(str(name)):
+        remedies = f"{_published(str(name))}{_instead()}"
+        raise WeightsError(f"{name} is a network, of no use without trained weights; {remedies}")
+    return inpainters.create(str(name)).eval()
+
+
+def shrink(pixels: np.ndarray, hole: np.ndarray, longest: int) -> tuple[Tensor, Tensor]:
+    """Image (1, 3, h, w) and mask (1, 1, h, w), float32, with sides of at most `longest`.
+
+    pixels: uint8 (h, w, 3). hole: uint8 (h, w), 1 = hole. Each pixel of the result covers the same
+    pixels in both: their mean, and 1 if any of them is hole. Unchanged where nothing is too long.
+    """
+    scale = max(hole.shape) / longest
+    if scale <= 1:
+        return to_tensor(pixels), _mask_tensor(hole)
+    height, width = (max(1, round(side / scale)) for side in hole.shape)
+    # Row by row, so that a large window is never float as a whole.
+    rows = [
+        slice(i * len(hole) // height, -(-(i + 1) * len(hole) // height)) for i in range(height)
+    ]
+    image = [F.adaptive_avg_pool2d(to_tensor(pixels[row]), (1, width)) for row in rows]
+    mask = [F.adaptive_max_pool2d(_mask_tensor(hole[row]), (1, width)) for row in rows]
+    return torch.cat(image, dim=2), torch.cat(mask, dim=2)
+
+
+def check_known(filled: np.ndarray, photo: np.ndarray, mask: np.ndarray) -> None:
+    """Raise `OverpaintError` unless both arrays (h, w, c) agree where the mask (h, w) is 0."""
+    changed = int(np.count_nonzero((filled != photo).any(axis=2) & (mask == 0)))
+    if changed:
+        raise OverpaintError(
+            f"{changed} known pixels were changed while filling, so nothing was written: this is a "
+            "bug of overpaint or of the inpainter; report it with the photo's size and the model"
+        )
+
+
+@lru_cache(maxsize=4)
+def _runner(model: str, sha256: str | None, size: int | None) -> InpainterRunner:
+    """The hash is part of the key, so that weights that were replaced are loaded anew."""
+    return InpainterRunner(model, size=size)
+
+
+def _record(name: str | Path) -> WeightsRecord | None:
+    """The record of weights, or None for a registered name without; `WeightsError` otherwise."""
+    is_file = Path(name).suffix in (".json", ".safetensors")
+    if is_file or has_weights(str(name)):
+        return read_record(name, kind="inpainter")
+    if str(name) in inpainters:
+        return None
+    raise WeightsError(f"{name}: there are no such weights here; {_instead()}")
+
+
+def _published(name: str) -> str:
+    """How to get the weights of a registered network, for a message; "" if none were published."""
+    official = inpainters.get(name).official
+    if official is None:
+        return ""
+    files = " ".join(official.files) or "FILE"
+    return f"import its authors' (overpaint weights import {name} {files}), "
+
+
+def _instead() -> str:
+    """What can be used, for a message."""
+    here = [record for record in list_records(imported=True) if record.kind == "inpainter"]
+    shipped = [record.name for record in here if record.published is None]
+    imported = [record.name for record in here if record.published is not None]
+    methods = [name for name in inpainters.names() if not _is_network(name)]
+    also = f", imported ones ({', '.join(imported)})" if imported else ""
+    return (
+        f"use shipped weights ({', '.join(shipped) or 'none yet'}){also}, a method that needs "
+        f"none ({', '.join(methods) or 'none'}), or the path of a .safetensors file with its record"
+    )
+
+
+class _FoundError(Exception):
+    """A model that is being built has a parameter."""
+
+
+@cache
+def _is_network(name: str) -> bool:
+    """Whether a registered inpainter has parameters; it is built up to the first one."""
+
+    def look(module: nn.Module, key: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None:
+            raise _FoundError
+
+    handle = register_module_parameter_registration_hook(look)
+    try:
+        inpainters.create(name)
+    except _FoundError:
+        return True
+    except OverpaintError:  # an optional package of a method without weights is missing
+        return False
+    finally:
+        handle.remove()
+    return False
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _mask_tensor(hole: np.ndarray) -> Tensor:
+    """uint8 (h, w) -> float32 (1, 1, h, w)."""
+    return torch.from_numpy(np.ascontiguousarray(hole))[None, None].float()

@@ -1,0 +1,1 @@
+"""Marks and metadata of a picture's file: read, written, checked."""

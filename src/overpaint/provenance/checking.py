@@ -1,0 +1,177 @@
+"""What marks a picture carries, and whether they hold: XMP, receipt and C2PA manifest.
+
+- A mark that is there says something; a mark that is not says nothing, as any program can strip
+  it. `CAVEAT` belongs beside every answer.
+- A check fails when a receipt is not of these very bytes, or a C2PA manifest is not valid for
+  them. A manifest that was not checked, for want of the package or as it lies elsewhere, fails
+  nothing, and its state says so.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from overpaint.errors import OverpaintError
+from overpaint.images import read_bytes
+from overpaint.images.decoding import pixel_limit
+from overpaint.provenance.c2pa import MIME, Signer, read_manifest, signer_from
+from overpaint.provenance.containers import has_manifest
+from overpaint.provenance.marking import MANIFESTS, RECEIPT
+from overpaint.provenance.metadata import read_xmp
+from overpaint.provenance.xmp import COMPOSITE, read_mark
+
+__all__ = ["CAVEAT", "Signer", "examine", "in_words", "is_edited", "signer_from"]
+
+CAVEAT = (
+    "Marks can be removed, and an unsigned one can be forged. A file without a mark is not shown "
+    "to be authentic: no mark proves nothing."
+)
+
+Record = dict[str, Any]
+_RECEIPT_KEYS = ("input", "mask_sha256", "model", "weights_sha256", "version", "time")
+
+
+def examine(path: str | Path, anchors: str | None = None) -> Record:
+    """The marks of one picture file: `xmp`, `receipt`, `c2pa`, and `failed`, the checks that fail.
+
+    anchors: certificates in PEM whose C2PA signers count as trusted. `receipt` and `c2pa` are None
+    where there is none. Raises `ImageError` when the file cannot be read.
+    """
+    path = Path(path)
+    data = read_bytes(path, pixel_limit(None))
+    kind, packet = read_xmp(data, path)
+    digest = hashlib.sha256(data).hexdigest()
+    receipt, c2pa = _receipt(path, digest), _c2pa(data, kind, anchors)
+    failed = []
+    if receipt and receipt["state"] != "matches":
+        failed.append(f"receipt: {receipt['problem']}")
+    if c2pa and c2pa["state"] in ("Invalid", "unreadable"):
+        failed.append(f"C2PA: {', '.join(c2pa['problems'])}")
+    return {
+        "file": str(path),
+        "sha256": digest,
+        "xmp": _xmp(packet),
+        "receipt": receipt,
+        "c2pa": c2pa,
+        "failed": failed,
+    }
+
+
+def is_edited(path: str | Path) -> bool:
+    """Whether a picture says that overpaint filled something in; False where it cannot be read."""
+    try:
+        _, packet = read_xmp(read_bytes(Path(path), pixel_limit(None)), path)
+        return (read_mark(packet).tool or "").startswith("overpaint ")
+    except (OverpaintError, ValueError):
+        return False
+
+
+def in_words(record: Record) -> list[str]:
+    """The three answers of `examine` for a person, one a line."""
+    return [
+        f"XMP mark: {_xmp_words(record['xmp'])}",
+        f"receipt: {_receipt_words(record['receipt'])}",
+        f"C2PA: {_c2pa_words(record['c2pa'])}",
+    ]
+
+
+def _xmp(packet: bytes | None) -> Record:
+    record: Record = {"source_type": None, "tool": None, "agents": [], "problem": None}
+    try:
+        mark = read_mark(packet)
+    except ValueError as error:
+        return record | {"problem": str(error)}
+    found = {"source_type": mark.source_type, "tool": mark.tool, "agents": list(mark.agents)}
+    return record | found
+
+
+def _receipt(path: Path, digest: str) -> Record | None:
+    """What the receipt beside the picture says, and whether it is of these bytes."""
+    beside = path.with_name(path.name + RECEIPT)
+    record: Record = {"file": str(beside), "state": "unreadable", "problem": None}
+    try:
+        said = json.loads(beside.read_bytes(), parse_constant=_refuse)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        return record | {"problem": f"it cannot be read ({error})"}
+    if not isinstance(said, dict) or not isinstance(said.get("sha256"), str):
+        return record | {"problem": "it is no receipt of overpaint"}
+    record |= {key: said.get(key) for key in _RECEIPT_KEYS}
+    if said["sha256"] != digest:
+        return record | {"state": "differs", "problem": "the file is not the one it was made for"}
+    problem = _problem_beside(path, said.get("source_c2pa"))
+    return record | {"state": "differs" if problem else "matches", "problem": problem}
+
+
+def _refuse(number: str) -> None:
+    raise ValueError(f"{number} is no number of JSON")
+
+
+def _problem_beside(path: Path, said: object) -> str | None:
+    """What is wrong with the source's manifest that was kept beside the picture, if there is one.
+
+    One that is gone is no problem: it may have been left where the picture was copied from.
+    """
+    beside = path.with_name(path.name + MANIFESTS)
+    if not isinstance(said, dict) or not beside.is_file():
+        return None
+    same = hashlib.sha256(beside.read_bytes()).hexdigest() == said.get("sha256")
+    return None if same else f"{beside.name} is not the file that was kept from the source"
+
+
+def _c2pa(data: bytes, kind: str, anchors: str | None) -> Record | None:
+    try:
+        return read_manifest(data, MIME.get(kind, "application/octet-stream"), anchors)
+    except OverpaintError as error:  # without the package
+        if not has_manifest(data):
+            return None
+        return {"state": "unchecked", "problems": [str(error)]}
+
+
+def _xmp_words(xmp: Record) -> str:
+    if xmp["problem"]:
+        return f"the XMP cannot be read ({xmp['problem']})"
+    kind, agents = xmp["source_type"], ", ".join(dict.fromkeys(xmp["agents"]))
+    if kind is None:
+        said = "none, it does not say how the picture was made"
+    elif kind == COMPOSITE:
+        said = "a photo of which a trained network made a part"
+    else:
+        said = f"digital source type {kind}"
+    said += f"; tool {xmp['tool']}" if xmp["tool"] else ""
+    return said + (f"; edited by {agents}" if agents else "")
+
+
+def _receipt_words(receipt: Record | None) -> str:
+    if receipt is None:
+        return "none beside the file"
+    if receipt["state"] != "matches":
+        return f"DOES NOT HOLD: {receipt['problem']}"
+    source = receipt["input"] if isinstance(receipt["input"], dict) else {}
+    return (
+        f"is of this very file; written {receipt['time']} by overpaint {receipt['version']}; model "
+        f"{receipt['model']}, weights {receipt['weights_sha256'] or 'none'}; input "
+        f"{source.get('sha256')}; mask {receipt['mask_sha256']}"
+    )
+
+
+def _c2pa_words(c2pa: Record | None) -> str:
+    if c2pa is None:
+        return "no manifest found"
+    state, problems = c2pa["state"], ", ".join(c2pa["problems"])
+    if state == "unchecked":
+        return f"there is a manifest, not checked: {problems}"
+    if state == "remote":
+        return f"the manifest lies elsewhere and was not fetched: {problems}"
+    if state == "unreadable":
+        return f"DOES NOT HOLD: the manifest cannot be read: {problems}"
+    trust = "who is trusted" if state == "Trusted" else "of whom nothing is known"
+    said = f"signed by {c2pa['signer']}, {trust}"
+    said += f", on {c2pa['time']}" if c2pa["time"] else ""
+    actions = ", ".join(str(action["action"]) for action in c2pa["actions"])
+    said += f"; actions: {actions or 'none'}"
+    if state == "Invalid":
+        return f"DOES NOT HOLD: changed since it was signed, or wrongly signed ({problems}); {said}"
+    return f"holds, unchanged since it was {said}"

@@ -1,0 +1,299 @@
+"""The formats in which an edited picture can be written, what each can hold, and how it is encoded.
+
+| suffix | grey | alpha | 16 bit | known pixels |
+| --- | --- | --- | --- | --- |
+| .png, .tif, .tiff | kept | kept | kept | bit for bit |
+| .webp (lossless) | as equal RGB | kept | upper 8 bit | bit for bit, of 8 bit |
+| .jpg, .jpeg | kept | refused, or laid on a colour | upper 8 bit | compressed again |
+| .avif (quality 90, 4:4:4) | as equal RGB | kept | upper 8 bit | compressed again |
+
+- What a format cannot hold is said in a note; alpha that hides something is refused instead, as
+  without it everybody sees what was hidden.
+- Pillow writes the metadata. It writes no colour of 16 bit, so there the image data are made here:
+  PNG (ISO/IEC 15948, filters by the usual heuristic of least absolute sum) and TIFF 6.0 (one strip,
+  Deflate, horizontal differences; EXIF as directories of its own).
+- A JPEG gets its source's quantisation tables and subsampling, otherwise quality 95 without.
+"""
+
+import io
+import struct
+import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageColor, PngImagePlugin, TiffImagePlugin
+
+from overpaint.errors import ImageError, InputError
+from overpaint.images.decoding import upright
+from overpaint.images.samples import Samples
+from overpaint.provenance import exif
+from overpaint.provenance.containers import png_chunks
+from overpaint.provenance.metadata import Metadata, orientation_of
+
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """name: Pillow's. The rest says what it holds; longest: side, in pixels."""
+
+    name: str
+    alpha: bool = True
+    grey: bool = True
+    deep: bool = False
+    lossless: bool = True
+    chunks: bool = False
+    resolution: bool = True
+    longest: int = 2**31 - 1
+
+
+_PNG = Format("PNG", deep=True, chunks=True)
+_TIFF = Format("TIFF", deep=True)
+_JPEG = Format("JPEG", alpha=False, lossless=False, longest=65500)
+_WEBP = Format("WEBP", grey=False, resolution=False, longest=16383)
+_AVIF = Format("AVIF", grey=False, lossless=False, resolution=False, longest=65535)
+FORMATS = {
+    ".png": _PNG,
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".webp": _WEBP,
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".avif": _AVIF,
+}
+"""By lower-case suffix."""
+
+
+def format_of(out: str | Path) -> Format:
+    """By the name of a file to be written; raises `ImageError`."""
+    found = FORMATS.get(Path(out).suffix.lower())
+    if found is None:
+        raise ImageError(f"{out}: a result is a {', '.join(FORMATS)} file; name it so")
+    return found
+
+
+def colour_of(text: str) -> tuple[int, int, int]:
+    """A name as in CSS or "#rrggbb", as 8 bit RGB; raises `InputError`."""
+    try:
+        red, green, blue = ImageColor.getrgb(text)[:3]
+    except ValueError as error:
+        raise InputError(f"colour {text!r}: give a name such as white, or #rrggbb") from error
+    return red, green, blue
+
+
+def fitted(samples: Samples, out: Path, flatten: str | None = None) -> tuple[Samples, list[str]]:
+    """The samples as a file of that name holds them, and notes on what it does not hold.
+
+    flatten: colour on which transparency is laid (see `colour_of`). Raises `ImageError` for another
+    suffix, for a photo that is too large for the format, and for transparency that it cannot hold.
+    """
+    form, notes, alpha = format_of(out), [], samples.alpha
+    if max(samples.values.shape[:2]) > form.longest:
+        reason = f"{form.name} holds at most {form.longest} pixels a side"
+        raise ImageError(f"{out}: {reason}; write .png or .tif")
+    if alpha is not None and alpha.min() == samples.opaque and (flatten or not form.deep):
+        samples, alpha = samples.without_alpha(), None
+        notes.append("alpha left out: it is opaque everywhere")
+    if alpha is not None and flatten is not None:
+        samples = samples.flattened(colour_of(flatten))
+        notes.append(f"transparency laid on {flatten}: alpha is gone")
+    elif alpha is not None and not form.alpha:
+        raise ImageError(
+            f"{out}: the photo has transparent parts, which a {form.name} would uncover; write "
+            ".png, .tif, .webp or .avif, or lay them on a colour with --flatten white "
+            '(flatten="white")'
+        )
+    if samples.values.dtype == np.uint16 and not form.deep:
+        notes.append(f"{samples.bits} bit reduced to 8, as {form.name} holds no more here")
+        eight = (samples.values >> (samples.bits - 8)).astype(np.uint8)
+        samples = replace(samples, values=eight, bits=8)
+    # Hardly anybody reads a TIFF of grey and alpha with 16 bit.
+    odd = form is _TIFF and samples.values.dtype == np.uint16 and samples.alpha is not None
+    if samples.num_colours == 1 and (odd or not form.grey):
+        notes.append("grey written as equal red, green and blue: write .png to keep one channel")
+        order = [0, 0, 0] if samples.alpha is None else [0, 0, 0, 1]
+        samples = replace(samples, values=samples.values[..., order])
+    return samples, notes
+
+
+def encode(
+    samples: Samples, form: Format, kept: Metadata, packet: bytes
+) -> tuple[bytes, list[str]]:
+    """The file's bytes, turned by the orientation that readers will find in it, and notes.
+
+    samples: upright, as `fitted` gave them. packet: XMP.
+    """
+    kept, notes = _fitting(samples, form, kept)
+    trial = _written(replace(samples, values=samples.values[:1, :1]), form, kept, packet, [])
+    orientation = orientation_of(trial)
+    if orientation != kept.orientation:
+        notes.append("stored upright, as the EXIF orientation could not be kept")
+    turn = {6: 8, 8: 6}.get(orientation, orientation)
+    stored = replace(samples, values=np.ascontiguousarray(upright(samples.values, turn)))
+    return _written(stored, form, kept, packet, notes), notes
+
+
+def _fitting(samples: Samples, form: Format, kept: Metadata) -> tuple[Metadata, list[str]]:
+    """Of the metadata that which the format and these samples can hold, and notes on the rest."""
+    notes = []
+    if kept.profile is not None:
+        space = kept.profile[16:20]  # the profile's colour space, ICC.1 7.2.6
+        if space != (b"GRAY" if samples.num_colours == 1 else b"RGB "):
+            name = space.decode("ascii", "replace").strip()
+            pixels = "grey" if samples.num_colours == 1 else "RGB"
+            notes.append(f"colour profile of {name} left out: the pixels are {pixels}")
+            kept = replace(kept, profile=None)
+    if form is _PNG and samples.bits < 16 and samples.values.dtype == np.uint16:
+        used = bytes([samples.bits] * samples.values.shape[2])
+        kept = replace(kept, chunks=(*kept.chunks, (b"sBIT", used)))
+    names = [name.decode() for name, _ in kept.chunks if name != b"sRGB"]
+    if names and not form.chunks:
+        reason = f"{form.name} has no place for it, so colours may look different; write .png"
+        notes.append(f"colour description ({', '.join(names)}) left out: {reason}")
+    if kept.dpi and not form.resolution:
+        notes.append(f"resolution left out, as {form.name} holds none")
+    if form is _TIFF and kept.exif is not None:
+        notes.append("EXIF written anew for TIFF: maker notes may refer to places that are gone")
+    return kept, notes
+
+
+def _written(
+    samples: Samples, form: Format, kept: Metadata, packet: bytes, notes: list[str]
+) -> bytes:
+    if form is _TIFF:
+        return _tiff(samples, kept, packet, notes)
+    stored = samples.values
+    how: dict[str, Any] = {"format": form.name}
+    how |= {"exif": kept.exif} if kept.exif else {}
+    how |= {"icc_profile": kept.profile} if kept.profile else {}
+    how |= {"dpi": kept.dpi} if kept.dpi and form.resolution else {}
+    if form is _PNG:
+        return _png(stored, kept, packet, how)
+    how["xmp"] = packet
+    if form is _WEBP:
+        return _saved(stored, how | {"lossless": True, "exact": True, "quality": 80})
+    if form is _AVIF:
+        return _saved(stored, how | {"quality": 90, "subsampling": "4:4:4"})
+    return _jpeg(stored, kept, how, notes)
+
+
+def _jpeg(stored: np.ndarray, kept: Metadata, how: dict[str, Any], notes: list[str]) -> bytes:
+    usual = {"quality": 95, "subsampling": 0}
+    if kept.tables is None:
+        return _saved(stored, how | usual)
+    try:
+        tables = kept.tables[:1] if stored.shape[2] == 1 else kept.tables
+        tuned = {"quality": -1, "qtables": tables, "subsampling": kept.subsampling}
+        return _saved(stored, how | tuned)
+    except (ValueError, OSError) as error:  # tables that libjpeg does not write
+        notes.append(f"JPEG: quality 95, as the source's fails ({error})")
+        return _saved(stored, how | usual)
+
+
+def _saved(stored: np.ndarray, how: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    values = stored[..., 0] if stored.shape[2] == 1 else stored
+    Image.fromarray(values, _MODES[stored.shape[2]]).save(buffer, **how)
+    return buffer.getvalue()
+
+
+def _png(stored: np.ndarray, kept: Metadata, packet: bytes, how: dict[str, Any]) -> bytes:
+    how["pnginfo"] = PngImagePlugin.PngInfo()
+    how["pnginfo"].add_itxt("XML:com.adobe.xmp", packet.decode())
+    is_deep = stored.dtype == np.uint16
+    # Of 16 bit, one pixel of 8 bit is written for its metadata, and replaced.
+    data = _saved(np.zeros_like(stored[:1, :1], np.uint8) if is_deep else stored, how)
+    height, width, count = stored.shape
+    out = [data[:8]]
+    for name, content in png_chunks(data):
+        if name == b"IHDR":
+            kind = {1: 0, 2: 4, 3: 2, 4: 6}[count]
+            head = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+            out.append(_chunk(name, head if is_deep else content))
+            # A profile goes before, and stands in the place of sRGB.
+            colours = (c for c in kept.chunks if not (kept.profile and c[0] == b"sRGB"))
+            out += [_chunk(*colour) for colour in colours]
+        elif name == b"IDAT" and is_deep:
+            out += [_chunk(name, part) for part in _deflated(_filtered(stored))]
+        else:
+            out.append(_chunk(name, content))
+    return b"".join(out)
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    check = zlib.crc32(content, zlib.crc32(name))
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+
+def _deflated(parts: Iterator[bytes]) -> Iterator[bytes]:
+    deflate = zlib.compressobj(6)
+    for part in parts:
+        yield deflate.compress(part)
+    yield deflate.flush()
+
+
+def _filtered(stored: np.ndarray) -> Iterator[bytes]:
+    """The filtered lines of a PNG of 16 bit, some at a time: a byte for the filter, then the line.
+
+    Each line is filtered by whichever of None, Sub, Up, Average and Paeth gives the least sum of
+    absolute differences, the bytes taken as signed.
+    """
+    height, width, count = stored.shape
+    step = 2 * count
+    lines = stored.astype(">u2").reshape(height, -1).view(np.uint8)
+    some = max(1, 2**20 // (width * step))
+    for start in range(0, height, some):
+        here = lines[start : start + some].astype(np.int16)
+        above = np.zeros_like(here)
+        above[1:] = here[:-1]
+        above[0] = lines[start - 1] if start else 0
+        left, corner = (np.pad(x, ((0, 0), (step, 0)))[:, :-step] for x in (here, above))
+        guess = left + above - corner
+        to_left, to_above, to_corner = (np.abs(guess - x) for x in (left, above, corner))
+        paeth = np.where(to_above <= to_corner, above, corner)
+        paeth = np.where((to_left <= to_above) & (to_left <= to_corner), left, paeth)
+        predicted = (np.zeros_like(here), left, above, (left + above) // 2, paeth)
+        candidates = np.stack([(here - x).astype(np.uint8) for x in predicted])
+        cost = np.abs(candidates.view(np.int8).astype(np.int16)).sum(axis=2, dtype=np.int64)
+        best = cost.argmin(axis=0)
+        chosen = candidates[best, np.arange(len(here))]
+        yield np.concatenate([best.astype(np.uint8)[:, None], chosen], axis=1).tobytes()
+
+
+def _tiff(samples: Samples, kept: Metadata, packet: bytes, notes: list[str]) -> bytes:
+    stored = samples.values
+    height, width, count = stored.shape
+    little = sys.byteorder == "little"
+    tags = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0" if little else b"MM\0*\0\0\0\0")
+    try:
+        for tag, value in exif.describing(kept.exif) if kept.exif else ():
+            tags[tag] = value
+        tags.tobytes()
+    except Exception as error:  # what a camera wrote need not be what its type says
+        notes.append(f"EXIF left out, as a TIFF cannot hold it ({error})")
+        return _tiff(samples, replace(kept, exif=None), packet, notes)
+    differences = stored.copy()
+    differences[:, 1:] -= stored[:, :-1]  # modulo the type's range, as predictor 2 is defined
+    strip = zlib.compress(differences.tobytes(), 6)
+    tags[256], tags[257], tags[258] = width, height, (stored.dtype.itemsize * 8,) * count
+    tags[259], tags[262], tags[317] = 8, 2 if count >= 3 else 1, 2  # Deflate; RGB or grey
+    tags[273], tags[277], tags[278], tags[279] = 0, count, height, len(strip)
+    if samples.bits < stored.dtype.itemsize * 8:
+        tags[281] = (samples.opaque,) * count  # MaxSampleValue: what is white
+    if count in (2, 4):
+        tags[338] = 2  # alpha that the colours are not multiplied with
+    if kept.dpi:
+        tags[282], tags[283], tags[296] = *kept.dpi, 2
+    tags.tagtype[700] = 1
+    tags[700] = packet
+    if kept.profile:
+        tags.tagtype[34675] = 7
+        tags[34675] = kept.profile
+    buffer = io.BytesIO()
+    tags.save(buffer)
+    buffer.write(strip)
+    return buffer.getvalue()

@@ -1,0 +1,224 @@
+"""Write an edited picture: encoded, marked, signed if there is a key, checked, with a receipt.
+
+- There is one way to write an edited picture, and it has no switch to leave the mark out. The mark
+  is XMP inside the file (`overpaint.provenance.xmp`); the receipt lies beside it.
+- All is made and checked in memory first: what was encoded is decoded again and must be upright,
+  carry its mark, and in a lossless format equal the samples bit for bit, alpha and 16 bit included
+  (`overpaint.provenance.encoding`). Then the picture is written, with its mark inside, and the
+  receipt last; when that fails, the error says that the picture is there.
+- The picture is stored as its source was, turned by EXIF, and the EXIF keeps its orientation.
+- Pictures of the photo before the edit go: EXIF thumbnail, previews, XMP thumbnails. So do the
+  names of people whose region in XMP the hole covers.
+- A C2PA manifest of the source may hold a picture of it, too. It is a signed record and kept whole,
+  and the receipt says so: as parent in a signed picture, otherwise beside the picture as
+  OUT.source.c2pa.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from overpaint import __version__
+from overpaint.errors import ImageError, InputError, OverpaintError
+from overpaint.images import Photo, decode_image, pixel_limit, read_bytes, write_bytes
+from overpaint.images.decoding import upright
+from overpaint.images.samples import Samples, decode_samples
+from overpaint.provenance.c2pa import MIME, Signer, sign
+from overpaint.provenance.encoding import Format, encode, format_of
+from overpaint.provenance.metadata import Metadata, read_metadata, read_xmp
+from overpaint.provenance.people import Rectangle
+from overpaint.provenance.xmp import COMPOSITE, add_mark, read_mark
+
+TOOL = f"overpaint {__version__}"
+RECEIPT = ".receipt.json"
+"""Suffix of the receipt, behind the picture's whole name."""
+MANIFESTS = ".source.c2pa"
+"""Suffix of a source's C2PA manifest store that the picture itself could not keep."""
+
+_MAX_XMP, _MAX_EXIF = 65533 - 29, 65533  # one JPEG segment, without the name of XMP
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The photo that was edited: its file, the file's bytes, and what they decode to."""
+
+    path: Path
+    data: bytes
+    photo: Photo
+    samples: Samples
+
+
+def read_source(path: str | Path) -> Source:
+    """Read a photo once, for its pixels and for its marks. Raises `ImageError`."""
+    data = read_bytes(Path(path), pixel_limit(None))
+    photo = decode_image(data, path)
+    return Source(Path(path), data, photo, decode_samples(data, photo))
+
+
+def write_edited(
+    out: Path,
+    samples: Samples,
+    source: Source,
+    *,
+    hole: np.ndarray,
+    mask_sha256: str,
+    model: str,
+    weights_sha256: str | None,
+    parameters: Mapping[str, Any],
+    notes: Sequence[str] = (),
+    signer: Signer | None = None,
+    keep: Collection[Path] = (),
+) -> dict[str, Any]:
+    """Encode, mark, (sign,) verify and write `out` and its receipt; returns the receipt.
+
+    out: named as one of the `encoding.FORMATS`. samples: upright, of the source's size, and such as
+    `encoding.fitted` gives them for `out`. hole: uint8 (h, w), 1 where it was filled. parameters:
+    what JSON can hold. notes: for the receipt, as of `encoding.fitted`. keep: files that are never
+    written over, besides the source.
+    Raises `InputError`, `ImageError` (cannot be written) and `OverpaintError` (cannot be signed,
+    or does not read back as it should); nothing is written then, but for a failing receipt.
+    """
+    out, form = Path(out), format_of(out)
+    size = source.photo.pixels.shape[:2]
+    if samples.values.shape[:2] != size or hole.shape != size:
+        found = f"samples {samples.values.shape} and a hole {hole.shape}"
+        raise InputError(f"{out}: {found}; give both of {size}, as their source has")
+    time, edit = datetime.now(UTC).isoformat(timespec="seconds"), f"filled in by {model}"
+    receipt = {
+        "file": out.name,
+        "sha256": "",
+        "input": {"file": source.path.name, "sha256": source.photo.sha256},
+        "mask_sha256": mask_sha256,
+        "model": model,
+        "weights_sha256": weights_sha256,
+        "parameters": dict(parameters),
+        "tool": "overpaint",
+        "version": __version__,
+        "time": time,
+        "digital_source_type": COMPOSITE,
+        "signed": signer is not None,
+        "source_c2pa": None,
+    }
+    _to_json(receipt)  # parameters that JSON cannot hold must show before the work
+    kept, found = _kept(source, form, signer)
+    covered = _covered(hole, kept.orientation)
+    packet, replaced = _packet(kept.xmp, form, time, edit, covered)
+    encoded, changed = encode(samples, form, kept, packet)
+    if signer is not None:
+        about = {"title": out.name, "photo": source.photo, "source": source.data, "edit": edit}
+        encoded = sign(signer, encoded, MIME[form.name], **about)
+    _verify(encoded, samples, form, out)
+    receipt |= {"sha256": _sha256(encoded), "notes": [*found, *notes, *replaced, *changed]}
+    beside = kept.manifests if signer is None else None
+    if beside is not None:
+        receipt["source_c2pa"] = {"file": out.name + MANIFESTS, "sha256": _sha256(beside)}
+    _write(out, encoded, beside, receipt, {source.path, *keep})
+    return receipt
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _kept(source: Source, form: Format, signer: Signer | None) -> tuple[Metadata, list[str]]:
+    """What the picture keeps of its source, and notes on it and on what it does not."""
+    kept = read_metadata(source.data, source.path)
+    notes = [f"input: {note}" for note in source.samples.notes] + list(kept.notes)
+    if not form.lossless:
+        notes.append(f"{form.name}: the pixels outside the mask were compressed again")
+    if form.name == "JPEG" and kept.exif is not None and len(kept.exif) > _MAX_EXIF:
+        notes.append("EXIF left out, as it is too long for a JPEG; write .png to keep it")
+        kept = replace(kept, exif=None)
+    if b"dcterms:provenance" in (kept.xmp or b""):
+        notes.append("the input's XMP names a C2PA manifest elsewhere; it is of the input alone")
+    if not kept.has_manifests:
+        return kept, notes
+    held = "it may hold a small picture of the photo before the edit"
+    if signer is not None:
+        notes.append(f"the input's C2PA manifest is kept as parent; {held}")
+    elif kept.manifests is not None:
+        notes.append(f"the input's C2PA manifest is kept in a file beside this one; {held}")
+    else:
+        lost = f"the input's C2PA manifest cannot be taken out of {source.photo.format} and stays"
+        notes.append(f"{lost} in the input alone; sign with a key to keep it as parent")
+    return kept, notes
+
+
+def _packet(
+    xmp: bytes | None,
+    form: Format,
+    time: str,
+    edit: str,
+    covered: Callable[[Rectangle], float],
+) -> tuple[bytes, list[str]]:
+    packet, notes = add_mark(xmp, tool=TOOL, when=time, details=edit, covered=covered)
+    if form.name == "JPEG" and len(packet) > _MAX_XMP:
+        packet, _ = add_mark(None, tool=TOOL, when=time, details=edit)
+        notes = ["XMP replaced by the mark alone, as it is too long for a JPEG; write .png"]
+    return packet, notes
+
+
+def _covered(hole: np.ndarray, orientation: int) -> Callable[[Rectangle], float]:
+    """The share of a rectangle that is hole: in the upright or the stored picture, the larger."""
+    frames = [hole, upright(hole, {6: 8, 8: 6}.get(orientation, orientation))]
+
+    def share(where: Rectangle) -> float:
+        shares = []
+        for frame in frames:
+            height, width = frame.shape
+            top, bottom = _pixels(where.top, where.bottom, height)
+            left, right = _pixels(where.left, where.right, width)
+            shares.append(float(frame[top:bottom, left:right].mean()))
+        return max(shares)
+
+    return share
+
+
+def _pixels(start: float, stop: float, length: int) -> tuple[int, int]:
+    """The pixels that a stretch, in shares of a side, touches; at least one."""
+    first = min(max(0, math.floor(start * length)), length - 1)
+    return first, min(max(first + 1, math.ceil(stop * length)), length)
+
+
+def _verify(encoded: bytes, samples: Samples, form: Format, out: Path) -> None:
+    """Raises `OverpaintError` unless the file reads back as it should."""
+    again = decode_samples(encoded, decode_image(encoded, out)).values
+    if form.lossless:
+        same = again.dtype == samples.values.dtype and np.array_equal(again, samples.values)
+    else:
+        same = again.shape == samples.values.shape
+    if not same:
+        raise OverpaintError(f"{out}: not written, as its pixels do not read back; report this")
+    mark = read_mark(read_xmp(encoded, out)[1])
+    if mark.source_type != COMPOSITE or mark.tool != TOOL:
+        raise OverpaintError(f"{out}: not written, as its mark does not read back; report this")
+
+
+def _to_json(receipt: Mapping[str, Any]) -> bytes:
+    try:
+        return (json.dumps(receipt, indent=1, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        reason = f"{error}; give text, finite numbers, lists and mappings"
+        raise InputError(f"parameters that a receipt cannot hold: {reason}") from error
+
+
+def _write(
+    out: Path, encoded: bytes, beside: bytes | None, receipt: Mapping[str, Any], keep: set[Path]
+) -> None:
+    """The picture first, as it holds its mark; then what lies beside it, the receipt last."""
+    text = _to_json(receipt)
+    write_bytes(out, encoded, keep=keep)
+    try:
+        if beside is not None:
+            write_bytes(out.with_name(out.name + MANIFESTS), beside, keep=keep)
+        write_bytes(out.with_name(out.name + RECEIPT), text, keep=keep)
+    except ImageError as error:
+        there = f"{out} itself is written and marked, but has no valid receipt"
+        raise ImageError(f"{error}; {there}") from error

@@ -1,0 +1,184 @@
+"""What a photo's file says beside its pixels, as an edited picture may keep it.
+
+- Kept: EXIF without its pictures (see `overpaint.provenance.exif`), XMP, the colour profile,
+  resolution, PNG's colour chunks, and for JPEG the quantisation tables and chroma subsampling.
+- What HEIF and AVIF say of their colours without a profile becomes PNG's chunk cICP.
+- Left out, and said so in `Metadata.notes`: extended XMP, further pictures and whatever else
+  follows the first one (they mostly hold the photo before the edit), Photoshop and IPTC records,
+  comments, texts, and PNG chunks of other kinds.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, JpegImagePlugin
+
+from overpaint.errors import ImageError, OverpaintError
+from overpaint.images.decoding import formats_for, pillow_limited_to, pixel_limit, read_orientation
+from overpaint.provenance import exif
+from overpaint.provenance.containers import (
+    behind_jpeg,
+    coding_of_bmff,
+    has_manifest,
+    jpeg_segments,
+    manifest_store,
+    png_chunks,
+)
+
+_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+# The last four in the third edition of PNG and as they were written before it.
+_COLOUR_CHUNKS = {b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"mDCv", b"cLLi"}
+_PLAIN_CHUNKS = _COLOUR_CHUNKS | {
+    *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"pHYs", b"eXIf"),
+    *(b"tEXt", b"zTXt", b"iTXt", b"caBX", b"acTL", b"fcTL", b"fdAT"),
+}
+_PLAIN_CODING = {(1, 13), (2, 2), (1, 1), (1, 2), (2, 13)}  # sRGB, or of unknown or video transfer
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """Of one file. exif: with the leading "Exif", NUL, NUL. tables: JPEG quantisation, one for
+    each colour component; subsampling: 0, 1, 2 as in `write_jpeg`. manifests: its C2PA manifest
+    store; has_manifests: also true where that could not be taken out. notes: in words."""
+
+    orientation: int
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    profile: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    tables: tuple[tuple[int, ...], ...] | None = None
+    subsampling: int = 0
+    chunks: tuple[tuple[bytes, bytes], ...] = ()
+    manifests: bytes | None = None
+    has_manifests: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def read_metadata(data: bytes, name: str | Path) -> Metadata:
+    """From the bytes of a photo that `decode_image` has already accepted under that name."""
+    notes: list[str] = []
+    with _opened(data, name) as image:
+        orientation = read_orientation(image)
+        block = _exif(image, notes)
+        tables, subsampling = _jpeg_settings(image, notes)
+        notes += _left_out(image, data)
+        chunks = png_chunks(data) if image.format == "PNG" else _coding(image, data)
+        return Metadata(
+            orientation=orientation,
+            exif=block,
+            xmp=_xmp(image),
+            profile=image.info.get("icc_profile") or None,
+            dpi=_dpi(image),
+            tables=tables,
+            subsampling=subsampling,
+            chunks=tuple((n, content) for n, content in chunks if n in _COLOUR_CHUNKS),
+            manifests=manifest_store(data),
+            has_manifests=has_manifest(data),
+            notes=tuple(notes),
+        )
+
+
+def read_xmp(data: bytes, name: str | Path) -> tuple[str, bytes | None]:
+    """(format as in `Photo.format`, XMP packet or None) of a file; raises `ImageError`."""
+    try:
+        with _opened(data, name) as image:
+            return "JPEG" if image.format == "MPO" else str(image.format), _xmp(image)
+    except OverpaintError:
+        raise
+    except Exception as error:  # a decoder fed hostile bytes raises whatever it likes
+        reason = "not a photo that can be read, or damaged; give JPEG, PNG, WebP or TIFF"
+        raise ImageError(f"{name}: {reason}") from error
+
+
+def orientation_of(data: bytes) -> int:
+    """The EXIF orientation, 1..8, by which readers will turn this file."""
+    with _opened(data, "") as image:
+        return read_orientation(image)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, name: str | Path) -> Iterator[Any]:
+    """The file as a Pillow image, under the size limit and the lock of `images.decoding`."""
+    formats = formats_for(data, name)
+    with pillow_limited_to(pixel_limit(None)):
+        image: Any = Image.open(io.BytesIO(data), formats=formats)
+        if image.format == "PNG":
+            image.load()  # its texts may stand behind the pixels
+        yield image
+
+
+def _xmp(image: Any) -> bytes | None:
+    packet = image.info.get("xmp")
+    if isinstance(packet, tuple):  # a TIFF field of several values
+        packet = bytes(packet)
+    return packet.encode() if isinstance(packet, str) else packet or None
+
+
+def _exif(image: Any, notes: list[str]) -> bytes | None:
+    try:
+        block = image.info.get("exif")
+        if image.format == "TIFF":
+            block = exif.from_tiff(image)
+        if not block:
+            return None
+        block, found = exif.without_pictures(block)
+    except Exception as error:  # damaged EXIF must not cost the photo
+        notes.append(f"EXIF left out, because it is damaged ({error})")
+        return None
+    notes += found
+    return block
+
+
+def _coding(image: Any, data: bytes) -> list[tuple[bytes, bytes]]:
+    """PNG's cICP for colours that no profile describes and that are not plain sRGB."""
+    found = None if image.info.get("icc_profile") else coding_of_bmff(data)
+    if found is None or found[:2] in _PLAIN_CODING or max(found[:2]) > 255:
+        return []
+    return [(b"cICP", bytes([found[0], found[1], 0, 1]))]  # RGB, full range: as it was decoded
+
+
+def _dpi(image: Any) -> tuple[float, float] | None:
+    try:
+        across, down = (float(value) for value in image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (across, down) if 1 <= across <= 60000 and 1 <= down <= 60000 else None
+
+
+def _jpeg_settings(image: Any, notes: list[str]) -> tuple[tuple[tuple[int, ...], ...] | None, int]:
+    """(tables, subsampling); (None, 0) where the file is not a JPEG."""
+    if image.format not in ("JPEG", "MPO"):
+        return None, 0
+    used = [image.quantization.get(part[3]) for part in image.layer[:3]]
+    if not all(used):
+        return None, 0
+    subsampling = JpegImagePlugin.get_sampling(image)
+    if subsampling < 0 and len(image.layer) == 3:  # a CMYK picture has no chroma
+        notes.append("chroma subsampling of a rare kind: a JPEG made of it has none")
+    return tuple(tuple(table) for table in used), max(subsampling, 0)
+
+
+def _left_out(image: Any, data: bytes) -> list[str]:
+    """What no edited picture carries on, in words."""
+    tags = getattr(image, "tag_v2", {})
+    is_jpeg, is_png = data[:2] == b"\xff\xd8", image.format == "PNG"
+    other = {n for n, _ in png_chunks(data) if is_png and n.isalpha()} - _PLAIN_CHUNKS
+    chunks = ", ".join(sorted(name.decode() for name in other))
+    behind = behind_jpeg(data) if is_jpeg else 0
+    follows = "bytes behind the picture (a video, a gain map or further pictures)"
+    texts = [key for key in getattr(image, "text", {}) if key != "XML:com.adobe.xmp"]
+    found = {
+        "further pictures (MPO)": image.format == "MPO",
+        f"{behind:,} {follows}": behind > 0,
+        f"PNG chunks ({chunks})": bool(chunks),
+        "Photoshop and IPTC records": "photoshop" in image.info or 34377 in tags or 33723 in tags,
+        "comment": "comment" in image.info,
+        f"texts ({', '.join(texts)})": bool(texts),
+        "extended XMP, which mostly holds pictures": is_jpeg
+        and any(content.startswith(_EXTENDED_XMP) for _, content in jpeg_segments(data)),
+    }
+    return [f"{what} left out" for what, present in found.items() if present]

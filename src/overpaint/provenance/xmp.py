@@ -1,0 +1,243 @@
+"""The mark in XMP: read an Adobe XMP packet, add the mark to it, write it again.
+
+- Sources: ISO 16684-1 (XMP), IPTC Photo Metadata 2023 (`DigitalSourceType` and its vocabulary).
+- All other properties keep their meaning and their namespace prefixes. What the mark replaces
+  (an earlier source type or tool) is said in the new entry of the history.
+- Properties that hold or point to pictures of the photo before the edit are left out, and so is
+  what describes a video, a gain map or another picture that the edited file does not carry.
+- Regions that the hole covers go, with their names: `overpaint.provenance.people`.
+- A packet is XML of unknown origin: document types, and so entities, are refused, and depth is
+  limited. A packet that cannot be read is replaced by one that holds the mark alone.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+from xml.sax.saxutils import escape, quoteattr
+
+from overpaint.provenance.people import Rectangle, strike_covered
+
+COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+"""A photo of which a trained network made a part (IPTC digital source type)."""
+
+_X = "adobe:ns:meta/"
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_XMP = "http://ns.adobe.com/xap/1.0/"
+_MM = "http://ns.adobe.com/xap/1.0/mm/"
+_EVENT = "http://ns.adobe.com/xap/1.0/sType/ResourceEvent#"
+_IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+_PREFIXES = {
+    "http://www.w3.org/XML/1998/namespace": "xml",
+    _X: "x",
+    _RDF: "rdf",
+    _XMP: "xmp",
+    _MM: "xmpMM",
+    _EVENT: "stEvt",
+    _IPTC: "Iptc4xmpExt",
+}
+_SOURCE_TYPE, _TOOL = f"{{{_IPTC}}}DigitalSourceType", f"{{{_XMP}}}CreatorTool"
+_HISTORY, _AGENT = f"{{{_MM}}}History", f"{{{_EVENT}}}softwareAgent"
+_RDF_ROOT, _DESCRIPTION, _ABOUT = f"{{{_RDF}}}RDF", f"{{{_RDF}}}Description", f"{{{_RDF}}}about"
+# Thumbnails, and what phones refer to: original, depth map, sound, appended files, video, gain map.
+# A key that ends in "}" means a whole namespace, one that ends in "*" all names that begin so.
+_PICTURES = {
+    f"{{{_XMP}}}Thumbnails": "thumbnails",
+    "{http://ns.google.com/photos/1.0/image/}": "original",
+    "{http://ns.google.com/photos/1.0/depthmap/}": "depth map",
+    "{http://ns.google.com/photos/dd/1.0/device/}": "depth map",
+    "{http://ns.google.com/photos/1.0/audio/}": "sound",
+    "{http://ns.google.com/photos/1.0/container/}": "list of appended files",
+    "{http://ns.google.com/photos/1.0/camera/}MotionPhoto*": "mark of a motion photo",
+    "{http://ns.google.com/photos/1.0/camera/}MicroVideo*": "mark of a motion photo",
+    "{http://ns.adobe.com/hdr-gain-map/1.0/}": "gain map",
+    "{http://ns.apple.com/HDRGainMap/1.0/}": "gain map",
+    "{http://ns.adobe.com/xmp/note/}HasExtendedXMP": "link to extended XMP",
+}
+_MAX_DEPTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a packet says of how the picture was made; None and () where it says nothing."""
+
+    source_type: str | None
+    tool: str | None
+    agents: tuple[str, ...]
+
+
+def add_mark(
+    packet: bytes | None,
+    *,
+    tool: str,
+    when: str | None,
+    details: str,
+    covered: Callable[[Rectangle], float] | None = None,
+) -> tuple[bytes, list[str]]:
+    """The packet with the mark, as UTF-8, and notes on what could not be kept.
+
+    tool: name and version. when: ISO 8601; None leaves it out, for files that must come out the
+    same again. details: of this edit, for the history. covered: see `people.strike_covered`.
+    """
+    notes: list[str] = []
+    prefixes = dict(_PREFIXES)
+    try:
+        root = _parse(packet, prefixes) if packet else _empty()
+    except ValueError as error:
+        notes.append(f"XMP replaced by the mark alone, because it could not be read ({error})")
+        root = _empty()
+    parts = _descriptions(root)
+    for key, value, label in (
+        (_SOURCE_TYPE, COMPOSITE, "Iptc4xmpExt:DigitalSourceType"),
+        (_TOOL, tool, "xmp:CreatorTool"),
+    ):
+        before = [old for old in _take(parts, key) if old not in ("", value)]
+        SubElement(parts[0], key).text = value
+        if before:
+            details += f"; {label} was {', '.join(before)}"
+            notes.append(f"XMP: {label} was {', '.join(before)}")
+    gone = dict.fromkeys(what for key, what in _PICTURES.items() if _take(parts, key))
+    notes += [f"XMP: {what} left out, which is of the photo before the edit" for what in gone]
+    if covered is not None:
+        notes += strike_covered(parts, covered)
+    event = SubElement(_events(parts), f"{{{_RDF}}}li", {f"{{{_RDF}}}parseType": "Resource"})
+    for key, text in (("action", "edited"), ("softwareAgent", tool), ("when", when)):
+        if text is not None:
+            SubElement(event, f"{{{_EVENT}}}{key}").text = text
+    SubElement(event, f"{{{_EVENT}}}parameters").text = _plain(details)
+    return _written(root, prefixes), notes
+
+
+def read_mark(packet: bytes | None) -> Mark:
+    """Raises `ValueError` for a packet that cannot be read."""
+    if not packet:
+        return Mark(None, None, ())
+    parts = _descriptions(_parse(packet, {}))
+    agents = []
+    for history in (part.find(_HISTORY) for part in parts):
+        for element in history.iter() if history is not None else ():
+            agents += [text for key, text in _properties(element) if key == _AGENT]
+    return Mark(_first(parts, _SOURCE_TYPE), _first(parts, _TOOL), tuple(agents))
+
+
+class _Builder(ElementTree.TreeBuilder):
+    """Collects prefixes; refuses document types and deep nesting."""
+
+    def __init__(self, prefixes: dict[str, str]) -> None:
+        super().__init__()
+        self.prefixes, self.depth = prefixes, 0
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError(f"it declares a document type, {name}")
+
+    def start_ns(self, prefix: str, uri: str) -> None:
+        if prefix and prefix not in self.prefixes.values():
+            self.prefixes.setdefault(uri, prefix)
+
+    def start(self, tag: str, attrs: dict[str, str]) -> Element:
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
+        return super().start(tag, attrs)
+
+    def end(self, tag: str) -> Element:
+        self.depth -= 1
+        return super().end(tag)
+
+
+def _parse(packet: bytes, prefixes: dict[str, str]) -> Element:
+    if packet[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        packet = packet[: packet.rfind(b">") + 1]  # some writers fill up with NULs
+    parser = ElementTree.XMLParser(target=_Builder(prefixes))
+    try:
+        parser.feed(packet)
+        root = parser.close()
+    except (ElementTree.ParseError, LookupError) as error:  # LookupError: unknown encoding
+        raise ValueError(str(error)) from error
+    if root.tag != _RDF_ROOT and root.find(f".//{_RDF_ROOT}") is None:
+        raise ValueError("it holds no RDF")
+    return root
+
+
+def _empty() -> Element:
+    root = Element(f"{{{_X}}}xmpmeta")
+    SubElement(SubElement(root, _RDF_ROOT), _DESCRIPTION, {_ABOUT: ""})
+    return root
+
+
+def _descriptions(root: Element) -> list[Element]:
+    """The elements that hold properties, at least one; as attributes or as elements below."""
+    rdf = root if root.tag == _RDF_ROOT else root.find(f".//{_RDF_ROOT}")
+    assert rdf is not None, "_parse and _empty see to it"
+    return rdf.findall(_DESCRIPTION) or [SubElement(rdf, _DESCRIPTION, {_ABOUT: ""})]
+
+
+def _properties(part: Element) -> Iterator[tuple[str, str]]:
+    yield from part.attrib.items()
+    for child in part:
+        yield child.tag, (child.text or "").strip() or child.get(f"{{{_RDF}}}resource", "")
+
+
+def _first(parts: list[Element], key: str) -> str | None:
+    return next((text for part in parts for k, text in _properties(part) if k == key), None)
+
+
+def _take(parts: list[Element], key: str) -> list[str]:
+    """Remove a property, or all that a key as in `_PICTURES` means; returns the values."""
+    taken = []
+    for part in parts:
+        taken += [text for k, text in _properties(part) if _matches(k, key)]
+        for name in [k for k in part.attrib if _matches(k, key)]:
+            del part.attrib[name]
+        for child in [child for child in part if _matches(child.tag, key)]:
+            part.remove(child)
+    return taken
+
+
+def _matches(name: str, key: str) -> bool:
+    return name.startswith(key.rstrip("*")) if key.endswith(("}", "*")) else name == key
+
+
+def _events(parts: list[Element]) -> Element:
+    """The list of the history, made where there is none."""
+    history = next((h for part in parts if (h := part.find(_HISTORY)) is not None), None)
+    if history is None:
+        history = SubElement(parts[0], _HISTORY)
+    return history[0] if len(history) else SubElement(history, f"{{{_RDF}}}Seq")
+
+
+def _plain(text: str) -> str:
+    """Without what XML cannot hold: control characters, and bytes of a name that are no text."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _written(root: Element, prefixes: dict[str, str]) -> bytes:
+    names = {n for e in root.iter() for n in (e.tag, *e.attrib) if n.startswith("{")}
+    spaces = sorted({name[1:].partition("}")[0] for name in names})
+    free = (p for n in count() if (p := f"ns{n}") not in prefixes.values())
+    for space in spaces:
+        prefixes[space] = prefixes.get(space) or next(free)
+    declared = "".join(
+        f" xmlns:{prefixes[space]}={quoteattr(space)}"
+        for space in spaces
+        if prefixes[space] != "xml"
+    )
+    body = "".join(_element(root, prefixes, declared))
+    text = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
+    return f'{text}{body}\n<?xpacket end="w"?>'.encode()
+
+
+def _element(element: Element, prefixes: dict[str, str], declared: str = "") -> Iterator[str]:
+    tag = _name(element.tag, prefixes)
+    given = "".join(f" {_name(k, prefixes)}={quoteattr(v)}" for k, v in element.attrib.items())
+    yield f"<{tag}{declared}{given}>{escape(element.text or '')}"
+    for child in element:
+        yield from _element(child, prefixes)
+        yield escape(child.tail or "")
+    yield f"</{tag}>"
+
+
+def _name(name: str, prefixes: dict[str, str]) -> str:
+    space, _, local = name[1:].rpartition("}")
+    return f"{prefixes[space]}:{local}" if name.startswith("{") else name

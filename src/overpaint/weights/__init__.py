@@ -1,0 +1,31 @@
+"""Weights: files with a record to networks, and published checkpoints to such files."""
+
+from overpaint.weights.store import (
+    FOLDER_VARIABLE,
+    Kind,
+    Published,
+    WeightsRecord,
+    build,
+    has_weights,
+    imported_folder,
+    is_shipped,
+    list_records,
+    load_weights,
+    read_record,
+    save_weights,
+)
+
+__all__ = [
+    "FOLDER_VARIABLE",
+    "Kind",
+    "Published",
+    "WeightsRecord",
+    "build",
+    "has_weights",
+    "imported_folder",
+    "is_shipped",
+    "list_records",
+    "load_weights",
+    "read_record",
+    "save_weights",
+]

@@ -1,0 +1,60 @@
+"""The mean of several trainings that started from the same weights, as one file of weights.
+
+What a network learned last and what it knew before both stay in the mean, without a second
+network at inference. Ideas: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022,
+section 3 (the mean of a network before and after), and "Model soups", ICML 2022, section 2 (that of
+several that went on from it). Written from the papers, no code taken. Licence of this file:
+Apache-2.0, as the project.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from overpaint.errors import ConfigError
+from overpaint.run_identity import current_commit
+from overpaint.weights import WeightsRecord, build, load_weights, save_weights
+
+
+def average_weights(shares: Mapping[str, float], name: str, folder: str | Path) -> WeightsRecord:
+    """Write the mean of weights as NAME.safetensors and NAME.json to `folder`.
+
+    shares: how much of each file, by name or path, positive and 1 together. What is counted and
+    not learned (batches seen) is that of the first. Batch norm's statistics are averaged as weights
+    are, which is near enough where the networks are near.
+
+    Raises ConfigError for other shares and for networks that are not of one configuration,
+    WeightsError for files that cannot be read.
+    """
+    if not shares or min(shares.values()) <= 0 or not math.isclose(sum(shares.values()), 1):
+        raise ConfigError(f"shares must be positive and make 1 together, not {dict(shares)}")
+    records, states = zip(*(load_weights(path) for path in shares), strict=True)
+    first = records[0]
+    for record in records[1:]:
+        if (record.architecture, record.config) != (first.architecture, first.config):
+            raise ConfigError(f"{record.path} is of another network than {first.path}")
+    state = {key: _mean(key, states, list(shares.values())) for key in states[0]}
+    module = build(first, state)
+    parts = zip(shares.values(), records, strict=True)
+    return save_weights(
+        folder,
+        module,
+        name=name,
+        kind=first.kind,
+        architecture=first.architecture,
+        config=first.config,
+        data=first.data,
+        recipe=" + ".join(f"{s:g} {r.name} (sha256 {r.sha256[:12]}; {r.recipe})" for s, r in parts),
+        commit=current_commit(),
+        licence=first.licence,
+    )
+
+
+def _mean(key: str, states: tuple[dict[str, Tensor], ...], shares: list[float]) -> Tensor:
+    if not states[0][key].is_floating_point():
+        return states[0][key]
+    values = torch.stack([state[key].double() for state in states])
+    return torch.tensordot(torch.tensor(shares, dtype=torch.double), values, dims=1).float()

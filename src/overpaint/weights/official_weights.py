@@ -1,0 +1,155 @@
+"""Import of weights that the authors of a model published.
+
+- The tensors are renamed by the model's own rules (`registry.Official`), must fit it to the last
+  one, and are saved in float32, as published, with the hashes of the files in the record.
+- The rules see names joined by dots; several files become {stem of the file: its tensors} first.
+  Rules that refuse these get the content nested as it was.
+- Imported weights lie in a folder of the user (`weights.imported_folder`), where their name finds
+  them. They never hide shipped weights, and replace only what was imported before.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from overpaint import registry
+from overpaint.errors import UnknownNameError, WeightsError
+from overpaint.registry import Entry, Official
+from overpaint.run_identity import current_commit
+from overpaint.weights import (
+    Kind,
+    Published,
+    WeightsRecord,
+    imported_folder,
+    is_shipped,
+    read_record,
+    save_weights,
+)
+from overpaint.weights.checkpoint_files import Checkpoint, flattened, read_checkpoint, without_part
+from overpaint.weights.rename_keys import check_fits
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import has written."""
+
+    record: WeightsRecord
+    notes: tuple[str, ...]
+
+
+def import_weights(
+    name: str, files: Sequence[str | Path], folder: str | Path | None = None
+) -> Imported:
+    """Turn a published checkpoint of the model `name` into weights of that name.
+
+    files: as published, each one once; with several, those that have the published names are told
+    by these, otherwise the order counts. folder: where NAME.safetensors and NAME.json go; None
+    takes `weights.imported_folder()`, where the name alone finds them.
+    Raises UnknownNameError, and WeightsError when nothing was published for the model, a file
+    cannot be read, the tensors do not fit, or other weights of that name are in the way.
+    """
+    kind, entry = _entry(name)
+    official = _official(entry)
+    paths = list(dict.fromkeys(without_part(Path(file)) for file in files))
+    prefixes = _prefixes(paths, official, name)
+    folder = imported_folder() if folder is None else Path(folder)
+    _check_free(folder, name, paths)
+    read = [read_checkpoint(path) for path in paths]
+    try:
+        module = _built(entry, official, dict(zip(prefixes, read, strict=True)))
+    except WeightsError as error:
+        given = ", ".join(map(str, paths))
+        raise WeightsError(f"{given}: {error}; {name} takes {_wanted(official)}") from error
+    record = save_weights(
+        folder,
+        module,
+        name=name,
+        kind=kind,
+        architecture=name,
+        config=dict(official.config),
+        data="that of the authors, see their repository",
+        recipe=f"overpaint weights import {name}",
+        commit=current_commit(),
+        licence=official.licence,
+        dtype=torch.float32,
+        published=Published(
+            repository=official.repository,
+            files={file: digest for one in read for file, digest in one.files.items()},
+        ),
+    )
+    return Imported(record, tuple(note for one in read for note in one.notes))
+
+
+def _entry(name: str) -> tuple[Kind, Entry[Any]]:
+    registries: dict[Kind, registry.Registry[Any]] = {
+        "inpainter": registry.inpainters,
+        "detector": registry.detectors,
+    }
+    for kind, models in registries.items():
+        if name in models:
+            return kind, models.get(name)
+    found = [n for models in registries.values() for n in models.names()]
+    raise UnknownNameError(f"no model is called {name!r}; known: {', '.join(sorted(found))}")
+
+
+def _official(entry: Entry[Any]) -> Official:
+    if entry.official is None:
+        raise WeightsError(f"{entry.name}: no weights were published for it that could be imported")
+    return entry.official
+
+
+def _prefixes(paths: list[Path], official: Official, name: str) -> list[str]:
+    """What goes before the names of each file's tensors: "" for a single one, else its stem."""
+    wanted = list(dict.fromkeys(without_part(Path(file)).stem for file in official.files))
+    if len(paths) != len(wanted or [1]):
+        raise WeightsError(f"{name}: {len(paths)} files given, but it takes {_wanted(official)}")
+    stems = [path.stem for path in paths]
+    if len(paths) == 1:
+        return [""]
+    if len({path.name for path in paths}) < len(paths):
+        raise WeightsError(f"{name}: two files of one name; is one of them given twice?")
+    return stems if sorted(stems) == sorted(wanted) else wanted
+
+
+def _wanted(official: Official) -> str:
+    return f"{', '.join(official.files) or 'one file'} of {official.repository}"
+
+
+def _check_free(folder: Path, name: str, inputs: list[Path]) -> None:
+    """Raise WeightsError when the import would be hidden, or replace what it must not."""
+    target = folder / f"{name}.safetensors"
+    if folder == imported_folder() and is_shipped(name):
+        raise WeightsError(f"{name}: weights of this name are shipped and win; give --out FOLDER")
+    if any(path.exists() and target.exists() and path.samefile(target) for path in inputs):
+        raise WeightsError(f"{target}: this is an input and is never written over; give --out")
+    if target.exists() and read_record(target).published is None:
+        raise WeightsError(f"{target}: there are other weights of this name; give --out FOLDER")
+
+
+def _built(entry: Entry[Any], official: Official, read: Mapping[str, Checkpoint]) -> nn.Module:
+    """The model with the published weights. read: by prefix, see `_prefixes`."""
+    module: nn.Module = entry.factory(**official.config)
+    state = _renamed(official, read)
+    check_fits(module, state)
+    module.load_state_dict(state, strict=True)
+    return module
+
+
+def _renamed(official: Official, read: Mapping[str, Checkpoint]) -> dict[str, Tensor]:
+    """The model's rules applied to dotted names; where they refuse these, to nested content."""
+    content: dict[str, Any] = {prefix: one.content for prefix, one in read.items()}
+    content = content.get("", content)
+    tensors, _ = flattened(content)
+    try:
+        return official.remap(tensors)
+    except WeightsError as refused:
+        if content.keys() == tensors.keys():
+            raise
+        try:
+            return official.remap(content)
+        except WeightsError:  # as strict; what was said of dotted names tells more
+            raise refused from None

@@ -1,0 +1,312 @@
+"""Trained weights on disk: one `.safetensors` file and one JSON record beside it.
+
+- The record holds all that rebuilds the model (registry name and configuration) and where the
+  weights come from (data, recipe, commit, licence, validation numbers).
+- The full sha256 is checked at every load, on the very bytes that are then parsed.
+- Loading is strict: a missing, surplus or misshapen tensor is an error.
+- Floating tensors are stored as float16 by default, which halves the file. Batch-norm variances
+  stay float32 (small ones underflow in float16), as does any tensor float16 cannot hold. In
+  memory everything is float32 again.
+- Files are written to a temporary name and renamed, the record last.
+- A name stands for shipped weights, and where there are none for those that the user imported.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from overpaint import registry
+from overpaint.errors import WeightsError
+
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+
+Kind = Literal["detector", "inpainter", "autoencoder"]
+
+REGISTRIES = {
+    "detector": registry.detectors,
+    "inpainter": registry.inpainters,
+    "autoencoder": registry.autoencoders,
+}
+
+FOLDER_VARIABLE = "OVERPAINT_WEIGHTS"
+"""Environment variable that names the folder of imported weights."""
+
+# A bare file name: a record must not point out of its folder.
+_FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class Published(BaseModel):
+    """Where imported weights were published."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repository: str
+    """owner/name at a commit."""
+    files: dict[str, str]
+    """sha256 by name of each file that was imported."""
+
+
+class WeightsRecord(BaseModel):
+    """What is known about one file of weights; the JSON beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=_FILE_NAME)
+    kind: Kind
+    architecture: str
+    """Name in the registry of `kind`."""
+    config: dict[str, Any]
+    """Keyword arguments of the registered factory."""
+    file: str = Field(pattern=_FILE_NAME)
+    """The weights, in the folder of the record."""
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(gt=0)
+    parameters: int = Field(ge=0)
+    """Number of parameters of the model, buffers not counted."""
+    data: str
+    """Photos and masks it was trained on."""
+    recipe: str
+    """File that trains it."""
+    commit: str
+    """Commit of this project that trained it, or imported it."""
+    licence: str
+    """Licence of the weights."""
+    validation: dict[str, float] = {}
+    """Measured numbers by metric name, on validation data."""
+    calibration: str | None = Field(default=None, pattern=_FILE_NAME)
+    """Calibration JSON, in the folder of the record."""
+    published: Published | None = None
+    """None for weights that were trained here."""
+
+    _folder: Path = PrivateAttr(default=PRETRAINED)
+
+    @property
+    def folder(self) -> Path:
+        """Where the record was read from or written to."""
+        return self._folder
+
+    @property
+    def path(self) -> Path:
+        """The file of weights."""
+        return self._folder / self.file
+
+
+def save_weights(
+    folder: str | Path,
+    module: nn.Module,
+    *,
+    name: str,
+    kind: Kind,
+    architecture: str,
+    config: dict[str, Any],
+    data: str,
+    recipe: str,
+    commit: str,
+    licence: str,
+    validation: dict[str, float] | None = None,
+    calibration: str | None = None,
+    published: Published | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> WeightsRecord:
+    """Write NAME.safetensors and NAME.json to `folder`, replacing older ones.
+
+    dtype: storage type of floating tensors; float32 makes save and load bit-equal.
+    Raises WeightsError when a weight is not finite or the record is invalid.
+    """
+    folder = Path(folder)
+    state = {key: _stored(key, value, dtype) for key, value in module.state_dict().items()}
+    content = safetensors.torch.save(state)
+    try:
+        record = WeightsRecord(
+            name=name,
+            kind=kind,
+            architecture=architecture,
+            config=config,
+            file=f"{name}.safetensors",
+            sha256=hashlib.sha256(content).hexdigest(),
+            bytes=len(content),
+            parameters=sum(p.numel() for p in module.parameters()),
+            data=data,
+            recipe=recipe,
+            commit=commit,
+            licence=licence,
+            validation=validation or {},
+            calibration=calibration,
+            published=published,
+        )
+    except ValidationError as error:
+        raise WeightsError(f"{folder / name}: the record is invalid: {error}") from error
+    record._folder = folder
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(record.path, content)
+    _write(folder / f"{name}.json", (record.model_dump_json(indent=2) + "\n").encode())
+    return record
+
+
+def read_record(name_or_path: str | Path, *, kind: Kind | None = None) -> WeightsRecord:
+    """Return the record of weights, by shipped or imported name or by a file's path.
+
+    Raises WeightsError when there is none, it is malformed, or it is of another kind.
+    """
+    path = _record_path(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise WeightsError(_missing(name_or_path, path)) from error
+    try:
+        record = WeightsRecord.model_validate_json(text)
+    except ValidationError as error:
+        raise WeightsError(f"{path}: not a record of weights: {error}") from error
+    if kind is not None and record.kind != kind:
+        raise WeightsError(f"{path}: these are weights of kind {record.kind!r}, not {kind!r}")
+    record._folder = path.parent
+    return record
+
+
+def load_weights(
+    name_or_path: str | Path, *, kind: Kind | None = None
+) -> tuple[WeightsRecord, dict[str, Tensor]]:
+    """Return the record and the state dict, floating tensors as float32 on the CPU.
+
+    name_or_path: a name in overpaint/pretrained or, where there is none, in `imported_folder()`;
+    or a path to a `.json` or `.safetensors` file.
+    Raises WeightsError when a file is missing or damaged, or of another kind.
+    """
+    record = read_record(name_or_path, kind=kind)
+    return record, _read_state(record)
+
+
+def build(record: WeightsRecord, state: dict[str, Tensor] | None = None) -> nn.Module:
+    """Return the recorded model with its weights, in eval mode.
+
+    state: what `load_weights` returned; read (and checked) from the record's folder when None.
+    Raises UnknownNameError for an architecture nobody registered, WeightsError when the weights
+    do not fit it.
+    """
+    if state is None:
+        state = _read_state(record)
+    entry = REGISTRIES[record.kind].get(record.architecture)
+    try:
+        module: nn.Module = entry.factory(**record.config)
+    except TypeError as error:
+        raise WeightsError(
+            f"{record.path}: {record.architecture} does not take the recorded configuration "
+            f"{record.config}: {error}"
+        ) from error
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{record.path}: the weights do not fit {record.architecture} with "
+            f"{record.config}; use weights of this version, or train again. {error}"
+        ) from error
+    return module.eval()
+
+
+def list_records(
+    folder: str | Path | None = None, *, imported: bool = False
+) -> list[WeightsRecord]:
+    """Return the records in `folder` (the shipped ones when None), sorted by name.
+
+    imported: after the shipped ones, also the imported ones that a name finds.
+    """
+    folders = [PRETRAINED if folder is None else Path(folder)]
+    folders += [imported_folder()] if imported else []
+    found: dict[str, WeightsRecord] = {}
+    for place in folders:
+        for path in sorted(place.glob("*.safetensors")):
+            if path.stem not in found:
+                found[path.stem] = read_record(path)
+    return list(found.values())
+
+
+def imported_folder() -> Path:
+    """Where imported weights lie: what OVERPAINT_WEIGHTS names, otherwise in the user's data."""
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return Path(named)
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "overpaint" / "weights"
+
+
+def has_weights(name: str) -> bool:
+    """Whether a name stands for shipped or imported weights."""
+    return any((folder / f"{name}.safetensors").is_file() for folder in _folders())
+
+
+def is_shipped(name: str) -> bool:
+    """Whether weights of this name come with overpaint; they then win over imported ones."""
+    return (PRETRAINED / f"{name}.safetensors").is_file()
+
+
+def _stored(key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    """One tensor as it goes to disk."""
+    value = value.detach().cpu().contiguous()
+    if not value.is_floating_point():
+        return value
+    if not value.isfinite().all():
+        raise WeightsError(f"{key} holds NaN or infinity: save an earlier state of the training")
+    small = value.to(dtype)
+    if key.endswith("running_var") or not small.isfinite().all():
+        return value.float()
+    return small
+
+
+def _read_state(record: WeightsRecord) -> dict[str, Tensor]:
+    try:
+        content = record.path.read_bytes()
+    except OSError as error:
+        raise WeightsError(_missing(record.name, record.path)) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != record.sha256:
+        raise WeightsError(
+            f"{record.path} is damaged or was replaced: its sha256 is {found} "
+            f"({len(content)} bytes), the record says {record.sha256} ({record.bytes} bytes); "
+            "fetch the file again, or install overpaint again"
+        )
+    try:
+        state = safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise WeightsError(f"{record.path} is not a safetensors file: {error}") from error
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _record_path(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.suffix in (".json", ".safetensors"):
+        return path.with_suffix(".json")
+    if path.name != str(name_or_path):
+        raise WeightsError(f"{path}: give the path of the .json record or the .safetensors file")
+    found = (folder / f"{path}.json" for folder in _folders())
+    return next((record for record in found if record.is_file()), PRETRAINED / f"{path}.json")
+
+
+def _folders() -> tuple[Path, Path]:
+    """Where names are looked up, in this order."""
+    return PRETRAINED, imported_folder()
+
+
+def _missing(name_or_path: str | Path, path: Path) -> str:
+    shipped, imported = (
+        ", ".join(p.stem for p in sorted(folder.glob("*.safetensors"))) for folder in _folders()
+    )
+    return (
+        f"{name_or_path}: cannot read {path}; give the path of a .safetensors file with its "
+        f".json record beside it, or one of the shipped names: {shipped or 'none'}"
+        f"{f', or of the imported ones: {imported}' if imported else ''}"
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,430 @@
+"""Verdicts and the Python API."""
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import overpaint
+from overpaint.detection.calibration import (
+    QUALITY_BANDS,
+    Calibration,
+    EditCount,
+    QualityBand,
+    untouched_quantiles,
+    upper_bound,
+)
+from overpaint.detection.result import percent, probability
+from overpaint.detection.runner import DetectorRunner, as_photo, load_detector
+from overpaint.errors import ImageError, InputError, WeightsError
+from overpaint.images import Photo, read_image, write_jpeg, write_png
+from overpaint.images.regions import Region
+from overpaint.registry import detectors
+from overpaint.weights import PRETRAINED, save_weights
+
+
+class Brightness(nn.Module):
+    """A detector that one can calculate: the logit is 20 (brightness - 0.5)."""
+
+    stride = 8
+
+    def forward(self, image: Tensor) -> Tensor:
+        return 20 * (image.mean(dim=1, keepdim=True) - 0.5)
+
+
+def calibration(**changes: Any) -> Calibration:
+    """Threshold at logit 4 (grey 178.5), the lower one at 2 (grey 153)."""
+    curve = untouched_quantiles(np.linspace(-10, 6, 201))
+    band = QualityBand(
+        threshold_logit=4,
+        inconclusive_logit=2,
+        slope=1,
+        intercept=-3,
+        num_untouched=201,
+        num_photos=201,
+        false_alarm_bound=upper_bound(2, 201),
+        num_inpainted=100,
+        untouched_quantiles=curve,
+    )
+    fields = {"bands": dict.fromkeys(QUALITY_BANDS, band), "max_pixels_tested": 10**6, "data": "-"}
+    return Calibration(**{**fields, **changes})
+
+
+def runner(threshold: float | None = None, **changes: Any) -> DetectorRunner:
+    out = DetectorRunner(Brightness(), threshold=threshold)
+    out.calibration = calibration(**changes)
+    return out
+
+
+def photo(pixels: np.ndarray, quality: int | None = None) -> Photo:
+    return Photo(pixels, Path("p.png"), "0" * 64, "PNG", quality, quality is not None)
+
+
+def grey(value: int, size: tuple[int, int] = (160, 200)) -> np.ndarray:
+    return np.full((*size, 3), value, np.uint8)
+
+
+def with_square(side: int, value: int = 255) -> np.ndarray:
+    pixels = grey(0, (1000, 1000))
+    pixels[100 : 100 + side, 200 : 200 + side] = value
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A NIX-Net with random weights, without calibration."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    config = {"widths": [4, 4, 4]}
+    record = save_weights(
+        folder,
+        detectors.create("nixnet", **config),
+        name="random",
+        kind="detector",
+        architecture="nixnet",
+        config=config,
+        data="none",
+        recipe="none",
+        commit="none",
+        licence="Apache-2.0",
+    )
+    return record.path
+
+
+@pytest.mark.parametrize(
+    ("value", "band"),
+    [(0, "no trace found"), (152, "no trace found"), (154, "inconclusive"), (180, "strong trace")],
+)
+def test_bands_follow_q99(value: int, band: str) -> None:
+    found = runner().run(photo(grey(value)))
+    assert found.band == band
+    assert found.reason is None
+    assert found.threshold == pytest.approx(1 / (1 + np.exp(-4)))
+    assert found.false_alarm_rate == 0.01
+    assert found.statistic == pytest.approx(20 * (value / 255 - 0.5), abs=1e-4)
+    assert found.score == pytest.approx(1 / (1 + np.exp(-found.statistic + 3)), abs=1e-6)
+    assert found.heatmap.shape == found.mask.shape == (160, 200)
+    assert found.fraction == (1.0 if band == "strong trace" else 0.0)
+
+
+def test_a_region_below_one_percent_is_inconclusive_when_it_is_large() -> None:
+    small, large = runner().run(photo(with_square(31))), runner().run(photo(with_square(32)))
+    assert (small.band, large.band) == ("no trace found", "inconclusive")
+    assert large.regions == (Region(200, 100, 32, 32, 1024, large.regions[0].mean),)
+    assert large.regions[0].mean == pytest.approx(1, abs=1e-4)
+    assert large.words == "inconclusive: 0.1 % of the photo, 1 region"
+
+
+def test_words() -> None:
+    found = runner().run(photo(with_square(200)))
+    assert found.words == "strong trace of inpainting: 4 % of the photo, 1 region"
+    assert found.threshold_words.startswith("threshold 0.982 for lossless: false-alarm rate 1 %")
+    nothing = runner().run(photo(grey(0))).words
+    assert nothing == "no trace found; this does not show that the photo is authentic"
+    speck = runner().run(photo(with_square(20))).words
+    assert speck.startswith("no trace found (under 0.1 % of the photo, 1 region above the thre")
+
+
+def test_the_bound_stands_beside_the_rate() -> None:
+    found = runner().run(photo(with_square(200)))
+    assert "rate 1 % (at most 3.1 % with 95 % confidence, 201 photos; " in found.threshold_words
+    own = runner(0.3).run(photo(with_square(200)))
+    assert own.false_alarm_rate is not None
+    assert own.false_alarm_bound is not None
+    assert own.false_alarm_bound > own.false_alarm_rate
+    assert runner(1).run(photo(grey(0))).false_alarm_bound is None
+
+
+def edited_runner(**counts: tuple[int, int]) -> DetectorRunner:
+    """A runner whose calibration knows of so many (reached, of) edits of a kind."""
+    edits = {kind: EditCount(num=of, num_reached=reached) for kind, (reached, of) in counts.items()}
+    band = calibration().bands["lossless"].model_copy(update={"edits": edits})
+    return runner(bands=dict.fromkeys(QUALITY_BANDS, band))
+
+
+def test_a_trace_comes_with_the_rates_of_ordinary_edits() -> None:
+    of_edits = edited_runner(median=(9, 20), rotation=(10, 20), vignette=(0, 20))
+    said = "ordinary edits of untouched photos give a strong trace, too: rotation 50 %, median fil"
+    for value in (180, 154):
+        assert of_edits.run(photo(grey(value))).notes[-1].startswith(said)
+    found = of_edits.run(photo(grey(0)))
+    assert not any("edit" in note for note in found.notes)
+    assert found.edits == {"median filter": 0.45, "rotation": 0.5, "vignette": 0.0}
+    (note,) = edited_runner(vignette=(0, 20)).run(photo(grey(180))).notes
+    assert note == "no ordinary edit gives a strong trace in 5 % of photos or more"
+    (note,) = runner().run(photo(grey(180))).notes
+    assert "was not measured for this detector" in note
+
+
+def test_a_trace_over_most_of_the_photo_may_be_an_edit_of_the_whole() -> None:
+    assert "may be an edit of the whole photo" in runner().run(photo(grey(180))).words
+    assert "edit" not in runner().run(photo(with_square(600))).words
+
+
+def test_no_words_call_a_photo_authentic() -> None:
+    photos = [photo(grey(v, s)) for v in (0, 154, 255) for s in ((160, 200), (9, 9))]
+    uncalibrated = DetectorRunner(Brightness())
+    for found in [r.run(p) for p in photos for r in (runner(), runner(0.3), uncalibrated)]:
+        rest = re.sub("does not show that the photo is authentic", "", found.words)
+        assert not re.search("authentic|genuine|real|untouched|original", rest)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "quality", "changes", "why"),
+    [
+        (grey(255, (127, 500)), None, {}, "shorter side 127 px is under 128 px"),
+        (grey(255), 40, {}, "JPEG quality 40 is under 50"),
+        (grey(255), 95, {"bands": {"lossless": calibration().bands["lossless"]}}, "jpeg>=90"),
+    ],
+)
+def test_outside_the_tested_range(
+    pixels: np.ndarray, quality: int | None, changes: dict[str, Any], why: str
+) -> None:
+    found = runner(**changes).run(photo(pixels, quality))
+    assert found.band == "outside the tested range"
+    assert why in str(found.reason)
+    assert why in found.words
+    assert (found.false_alarm_rate, found.false_alarm_note) == (None, found.reason)
+
+
+def test_a_large_photo_keeps_its_verdict_and_gets_a_note() -> None:
+    found = runner(max_pixels_tested=100).run(photo(grey(255)))
+    assert found.band == "strong trace"
+    assert "calibrated on photos of up to" in found.notes[0]
+
+
+def test_a_threshold_of_ones_own_changes_the_mask_and_not_the_verdict() -> None:
+    pixels = with_square(200, value=160)  # logit 2.55
+    usual, own = runner().run(photo(pixels)), runner(threshold=0.9).run(photo(pixels))
+    assert usual.band == own.band == "inconclusive"
+    assert (usual.fraction, own.fraction) == (0.0, 0.04)
+    assert own.threshold == 0.9
+    # Untouched photos lie evenly between -10 and 6, and the logit of 0.9 is 2.197.
+    assert own.false_alarm_rate == pytest.approx((6 - 2.197) / 16, abs=1e-3)
+    assert "false-alarm rate 23.8 %" in own.threshold_words
+    assert runner(threshold=0.0).run(photo(pixels)).fraction == 1
+    extreme = runner(threshold=0.9999).run(photo(pixels))
+    assert extreme.false_alarm_rate is None
+    assert "none of the 201 untouched photos" in str(extreme.false_alarm_note)
+
+
+def test_a_found_region_is_marked_as_a_whole() -> None:
+    pixels = grey(0, (1000, 1000))
+    pixels[100:300, 200:400] = 140  # logit 0.98, below both thresholds
+    pixels[150:290, 250:390] = 255
+    found = runner().run(photo(pixels))
+    assert (found.band, found.fraction, found.num_regions) == ("strong trace", 0.04, 1)
+    own = runner(threshold=found.threshold).run(photo(pixels))
+    assert own.fraction == 0.0196
+
+
+def test_a_calibration_with_a_window_judges_averages_and_leaves_the_heatmap() -> None:
+    pixels = with_square(200, value=200)  # logit 5.7 before -10
+    pixels[600:700, 600:720:2] = 255  # of its columns every other one: 6,000 pixels at logit 10
+    plain, wide = runner().run(photo(pixels)), runner(window=17).run(photo(pixels))
+    assert (plain.band, wide.band) == ("strong trace", "strong trace")
+    np.testing.assert_array_equal(plain.heatmap, wide.heatmap)
+    assert plain.mask[600:700, 600:720:2].all()
+    np.testing.assert_array_equal(wide.mask, pixels[..., 0] == 200)
+    specks = pixels.copy()
+    specks[100:300, 200:400] = 0
+    assert runner().run(photo(specks[500:800, 500:900])).band == "strong trace"
+    calm = runner(window=17).run(photo(specks[500:800, 500:900]))
+    assert (calm.band, calm.fraction) == ("no trace found", 0.0)
+    assert "on averages over 17 pixels square: false-alarm rate 1 %" in calm.threshold_words
+    assert (calm.window, runner().run(photo(pixels)).window) == (17, 1)
+    own = runner(window=17, threshold=0.9).run(photo(pixels))
+    assert not own.mask[600:700, 600:720].any()
+    assert own.mask[108:292, 208:392].all()
+
+
+def test_without_calibration() -> None:
+    found = DetectorRunner(Brightness()).run(photo(grey(200)))
+    assert (found.band, found.threshold, found.false_alarm_rate) == ("uncalibrated", 0.5, None)
+    assert found.score == pytest.approx(float(found.heatmap.flat[0]))
+    assert "no calibration" in found.words
+
+
+def test_one_pixel() -> None:
+    found = runner().run(photo(grey(255, (1, 1))))
+    assert found.heatmap.shape == (1, 1)
+    assert found.band == "outside the tested range"
+
+
+def test_a_network_that_gives_nan_is_an_error() -> None:
+    class Broken(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return image[:, :1] * float("nan")
+
+    with pytest.raises(WeightsError, match="NaN"):
+        DetectorRunner(Broken()).run(photo(grey(3)))
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+def test_a_threshold_is_a_probability(threshold: float) -> None:
+    with pytest.raises(InputError, match="from 0 to 1"):
+        DetectorRunner(Brightness(), threshold=threshold)
+
+
+def test_detect_takes_path_array_and_pil_image(weights: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    path = tmp_path / "p.png"
+    write_png(path, pixels)
+    of_path = overpaint.detect(path, model=weights)
+    of_array = overpaint.detect(pixels, model=weights)
+    of_pil = overpaint.detect(Image.open(path), model=str(weights))
+    np.testing.assert_array_equal(of_path.heatmap, of_array.heatmap)
+    np.testing.assert_array_equal(of_path.heatmap, of_pil.heatmap)
+    assert of_path.sha256 == read_image(path).sha256
+    assert of_path.model == "random"
+    assert (of_array.path, of_array.sha256) == (None, None)
+    assert of_path.weights_sha256 == of_array.weights_sha256
+    assert (of_path.width, of_path.height) == (90, 70)
+
+
+def test_a_pil_image_keeps_orientation_and_says_what_is_unknown(
+    weights: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.jpg"
+    write_jpeg(path, np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8), 95)
+    image = Image.open(path)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif, quality=95, subsampling=0)
+    found = overpaint.detect(Image.open(path), model=weights)
+    assert (found.width, found.height) == (40, 60)
+    assert found.quality == "jpeg75-90"
+    assert "give the path" in found.notes[0]
+    np.testing.assert_array_equal(found.heatmap, overpaint.detect(path, model=weights).heatmap)
+
+
+@pytest.mark.parametrize(
+    ("image", "remedy"),
+    [
+        (np.zeros((4, 4, 3)), "give uint8"),
+        (np.zeros((4, 4), np.uint8), "give uint8"),
+        (Image.new("F", (4, 4)), "scale np.asarray"),
+        (Image.fromarray(np.full((4, 4), -1, np.int32)), "scale np.asarray"),
+        (torch.zeros(1, 3, 4, 4), "to_pixels"),
+        (None, "a photo is no NoneType; give a path, bytes"),
+        ([np.zeros((4, 4, 3), np.uint8)], "a photo is no list"),
+        (io.StringIO("text"), "binary mode"),
+    ],
+)
+def test_detect_refuses_what_it_would_have_to_guess(weights: Path, image: Any, remedy: str) -> None:
+    with pytest.raises(InputError, match=remedy):
+        overpaint.detect(image, model=weights)
+
+
+def test_a_file_in_memory_is_a_file_and_has_no_path(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.jpg"
+    write_jpeg(path, np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8), 95)
+    on_disk = overpaint.detect(path, model=weights)
+    for image in (path.read_bytes(), io.BytesIO(path.read_bytes())):
+        found = overpaint.detect(image, model=weights)
+        assert (found.path, found.sha256) == (None, on_disk.sha256)
+        assert found.quality == "jpeg>=90"
+        np.testing.assert_array_equal(found.heatmap, on_disk.heatmap)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_a_pil_image_of_more_bits_is_scaled_as_a_file_is(dtype: Any) -> None:
+    values = np.linspace(0, 4095, 600).reshape(20, 30).astype(dtype)
+    taken = as_photo(Image.fromarray(values))
+    np.testing.assert_array_equal(taken.pixels[..., 1], values >> 4)
+    assert "sample value 4095 of 65535 taken for white, as no sample is above 4095" in taken.notes
+    full = np.linspace(0, 65535, 600).reshape(20, 30).astype(dtype)
+    np.testing.assert_array_equal(as_photo(Image.fromarray(full)).pixels[..., 2], full >> 8)
+
+
+def test_a_pil_image_keeps_its_alpha_and_xmp_turns_it_not(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
+    taken = as_photo(Image.fromarray(pixels))
+    np.testing.assert_array_equal(taken.pixels, pixels[..., :3])
+    np.testing.assert_array_equal(taken.alpha, pixels[..., 3])
+    image = Image.fromarray(pixels[..., :3])
+    image.info["xmp"] = b'<rdf:Description tiff:Orientation="6"/>'
+    np.testing.assert_array_equal(as_photo(image).pixels, pixels[..., :3])
+
+
+def test_missing_file_and_missing_weights(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"none\.png"):
+        overpaint.detect(tmp_path / "none.png", model=weights)
+    with pytest.raises(WeightsError, match="no-such-model"):
+        overpaint.detect(grey(3), model="no-such-model")
+
+
+def test_replaced_weights_are_loaded_anew(weights: Path, tmp_path: Path) -> None:
+    config = {"widths": [4, 4, 4]}
+    sha256 = set()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        module = detectors.create("nixnet", **config)
+        save_weights(
+            tmp_path,
+            module,
+            name="again",
+            kind="detector",
+            architecture="nixnet",
+            config=config,
+            data="-",
+            recipe="-",
+            commit="-",
+            licence="-",
+        )
+        sha256.add(overpaint.detect(grey(3), model=tmp_path / "again.json").weights_sha256)
+    assert len(sha256) == 2
+
+
+def test_load_detector_gives_a_module_in_eval_mode(weights: Path) -> None:
+    module = load_detector(weights)
+    assert not module.training
+    with torch.inference_mode():
+        assert module(torch.zeros(1, 3, 17, 23)).shape == (1, 1, 17, 23)
+
+
+def test_numbers_in_words() -> None:
+    assert [percent(x) for x in (0, 0.0004, 0.031, 0.01, 1)] == [
+        "0 %",
+        "under 0.1 %",
+        "3.1 %",
+        "1 %",
+        "100 %",
+    ]
+    assert [probability(x) for x in (0.5, 0.93, 0.99987, 0.0001, 1.0)] == [
+        "0.50",
+        "0.93",
+        "0.99987",
+        "0.0001",
+        "1.00",
+    ]
+
+
+def test_the_package_offers_its_api_lazily() -> None:
+    code = (
+        "import sys, overpaint; assert 'torch' not in sys.modules; overpaint.detect; "
+        "assert 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert set(overpaint.__all__) <= set(dir(overpaint))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        overpaint.nothing  # noqa: B018
+
+
+@pytest.mark.skipif(
+    not (PRETRAINED / "nixnet-s.json").exists(), reason="nixnet-s is not trained yet"
+)
+def test_the_shipped_detector_is_calibrated_and_looks_at_a_photo() -> None:
+    found = overpaint.detect(Path(overpaint.__file__).parent / "demo" / "astronaut.png")
+    assert found.model == "nixnet-s"
+    assert found.band != "uncalibrated"
+    assert found.false_alarm_rate == 0.01
+    assert found.heatmap.shape == (512, 512)

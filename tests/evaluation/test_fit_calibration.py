@@ -1,0 +1,262 @@
+"""Calibration: the rank convention, the score's fit, and the variants it is made of."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from overpaint.data.ordinary_edits import ORDINARY_EDITS
+from overpaint.data.sources import PhotoSource
+from overpaint.detection.calibration import HIGH, LOSSLESS, LOW, MEDIUM, QUALITY_BANDS, Calibration
+from overpaint.errors import InputError
+from overpaint.evaluation import fit_calibration as module
+from overpaint.evaluation.fit_calibration import (
+    add_edits,
+    calibrate,
+    calibrate_weights,
+    edit_counts,
+    fit_band,
+    platt,
+    threshold_at,
+    untouched_variants,
+    vary,
+)
+from overpaint.images import write_png
+from overpaint.images.decoding import Photo
+from overpaint.weights import read_record, save_weights
+
+
+@pytest.mark.parametrize(("n", "rate", "allowed"), [(200, 0.01, 2), (100, 0.29, 29), (50, 0.01, 0)])
+def test_threshold_lets_exactly_so_many_reach_it(n, rate, allowed):
+    values = np.random.default_rng(n).permutation(np.arange(n, dtype=np.float32) / 7)
+    threshold = threshold_at(values, rate)
+    assert np.count_nonzero(values >= threshold) == allowed
+    lower = np.nextafter(np.float32(threshold), np.float32(-np.inf))
+    assert np.count_nonzero(values >= lower) == allowed + 1  # it is the smallest such logit
+
+
+def test_threshold_counts_all_of_a_tie():
+    values = np.array([0.0] * 95 + [1.0] * 5, dtype=np.float32)
+    assert threshold_at(values, 0.01) > 1  # one may reach it, but the five cannot be told apart
+    assert 0 < threshold_at(values, 0.05) < 1
+
+
+def test_threshold_needs_finite_values():
+    for values in ([], [0.0, np.nan], [np.inf]):
+        with pytest.raises(InputError):
+            threshold_at(np.array(values), 0.01)
+
+
+def test_platt_finds_the_known_line():
+    # Gaussians of one width at -1 and +1: the log odds are 2 x / variance = 2 x.
+    rng = np.random.default_rng(0)
+    slope, intercept = platt(rng.normal(-1, 1, 20_000), rng.normal(1, 1, 20_000))
+    assert slope == pytest.approx(2.0, abs=0.06)
+    assert intercept == pytest.approx(0.0, abs=0.04)
+
+
+def test_platt_weighs_classes_alike():
+    rng = np.random.default_rng(1)
+    slope, intercept = platt(rng.normal(-1, 1, 40_000), rng.normal(1, 1, 4_000))
+    assert -intercept / slope == pytest.approx(0.0, abs=0.05)  # an even bet half way
+
+
+def test_platt_stays_finite_when_all_are_told_apart():
+    slope, intercept = platt(np.linspace(-9, -8, 30), np.linspace(8, 9, 30))
+    assert np.isfinite([slope, intercept]).all()
+    scores = 1 / (1 + np.exp(-(slope * np.array([-8.5, 8.5]) + intercept)))
+    # The smoothed targets of 30 against 30 are 1 / 32 and 31 / 32.
+    assert scores == pytest.approx([1 / 32, 31 / 32], abs=5e-3)
+
+
+def test_a_detector_that_cannot_tell_scores_a_half():
+    band = fit_band(np.linspace(0, 2, 100), np.linspace(-2, 0, 50))
+    assert band.score(-5.0) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_band_holds_its_own_false_alarm_rate():
+    untouched = np.random.default_rng(2).normal(size=1000).astype(np.float32)
+    band = fit_band(untouched, untouched + 3)
+    assert np.mean(untouched >= band.threshold_logit) == 0.01
+    assert np.mean(untouched >= band.inconclusive_logit) == 0.1
+    assert (band.num_untouched, band.num_inpainted) == (1000, 1000)
+
+
+def test_a_rate_that_the_photos_cannot_carry_is_refused():
+    values = np.linspace(0, 1, 297)
+    with pytest.raises(InputError, match=r"99 untouched .* 1\.00% needs 100: give about 1000"):
+        fit_band(values, values + 1, num_photos=99)  # three variants of each make no more photos
+    with pytest.raises(InputError, match="5 untouched photos"):
+        fit_band(values[:5], values[:5])
+    assert fit_band(values, values + 1, num_photos=99, rate=0.02).false_alarm_rate == 0.02
+
+
+def test_a_band_states_the_binomial_bound_of_its_photos():
+    values = np.random.default_rng(2).normal(size=495)
+    # 4 of 495 variants may reach it, 1.3 of 165 photos, so two: cdf(2; 165, p) = 0.05.
+    assert fit_band(values, values, num_photos=165).false_alarm_bound == pytest.approx(
+        0.037663, abs=1e-6
+    )
+    assert fit_band(values[:165], values).false_alarm_bound == pytest.approx(0.028427, abs=1e-6)
+    band = fit_band(values[:100], values)
+    assert band.false_alarm_bound == band.bound(0.01) == pytest.approx(0.046560, abs=1e-6)
+
+
+PHOTO = np.random.default_rng(0).integers(256, size=(400, 600, 3), dtype=np.uint8)
+
+
+def test_variants_keep_their_size_limits():
+    rng = np.random.default_rng(3)
+    for band in QUALITY_BANDS:
+        for _ in range(10):
+            height, width = vary(PHOTO, band, rng, lossy=True).shape[:2]
+            assert 256 <= max(height, width) <= 600
+            assert min(height, width) >= module.MIN_SIDE
+
+
+def test_a_lossless_variant_of_a_jpeg_is_always_smaller():
+    rng = np.random.default_rng(4)
+    sizes = [vary(PHOTO, LOSSLESS, rng, lossy=True).shape[1] for _ in range(20)]
+    assert max(sizes) <= 600 * module.LOSSY_SCALE
+
+
+def test_jpeg_variants_use_the_qualities_of_their_band(monkeypatch):
+    used: list[int] = []
+    monkeypatch.setattr(
+        module, "jpeg", lambda pixels, quality, _: (used.append(quality), pixels)[1]
+    )
+    rng = np.random.default_rng(5)
+    for band, low, high in ((HIGH, 90, 100), (MEDIUM, 75, 89), (LOW, 50, 74)):
+        used.clear()
+        for _ in range(20):
+            vary(PHOTO, band, rng, lossy=True)
+        assert low <= min(used) <= max(used) <= high
+
+
+def test_the_photo_itself_stands_in_its_own_band():
+    photo = Photo(PHOTO, Path("a.png"), "", "PNG", None, False)
+    found = list(untouched_variants(photo, 2, 0, 0))
+    assert [band for band, _ in found] == [b for b in QUALITY_BANDS for _ in range(2)]
+    whole = [band for band, pixels in found if pixels is photo.pixels]
+    assert whole == [LOSSLESS]
+
+
+def test_photos_under_the_tested_size_are_left_out():
+    photo = Photo(PHOTO[:100], Path("a.png"), "", "PNG", None, False)
+    assert not list(untouched_variants(photo, 2, 0, 0))
+
+
+class Dimmer(nn.Module):
+    """An "autoencoder" that a mean can give away."""
+
+    stride = 1
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image * 0.2
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(6)
+    for i in range(40):
+        write_png(tmp_path / f"{i}.png", rng.integers(100, 156, (200, 200, 3)).astype(np.uint8))
+    return tmp_path
+
+
+def test_calibrate_from_photos_to_verdict(photos: Path):
+    source = PhotoSource.from_paths([photos], "validation")
+    calibration = calibrate(
+        lambda pixels: float(110 - np.quantile(pixels, 0.01)) / 10,
+        source,
+        {"dimmer": Dimmer()},
+        data="noise",
+        variants=2,
+        rate=0.4,
+    )
+    assert tuple(calibration.bands) == QUALITY_BANDS
+    assert calibration.max_pixels_tested == 200 * 200
+    for band in calibration.bands.values():
+        assert band.num_untouched == band.num_inpainted == 2 * len(source)
+        assert band.score(8.0) > 0.7 > 0.5 > band.score(0.0)
+    assert calibration == calibrate(
+        lambda pixels: float(110 - np.quantile(pixels, 0.01)) / 10,
+        source,
+        {"dimmer": Dimmer()},
+        data="noise",
+        variants=2,
+        rate=0.4,
+    )
+
+
+def test_too_few_photos_are_refused_before_one_is_looked_at(photos: Path):
+    def never(pixels: np.ndarray) -> float:
+        raise AssertionError("looked at")
+
+    source = PhotoSource.from_paths([photos], "validation")
+    with pytest.raises(InputError, match="needs 100"):
+        calibrate(never, source, {"dimmer": Dimmer()}, data="noise")
+
+
+def test_edits_are_counted_at_the_thresholds_of_their_bands(photos: Path):
+    source = PhotoSource.from_paths([photos], "validation")
+    values = np.linspace(0, 1, 100)
+    low, high = fit_band(values, values), fit_band(values + 9, values)
+    bands = {LOSSLESS: low, LOW: high}
+    counted = edit_counts(lambda _: 5.0, source, bands)
+    for name, expected in ((LOSSLESS, 1.0), (LOW, 0.0)):
+        edits = counted[name].edits
+        assert {count.rate for count in edits.values()} == {expected}
+        assert counted[name].model_copy(update={"edits": {}}) == bands[name]
+    both = [sum(c.edits[k].num for c in counted.values() if k in c.edits) for k in ORDINARY_EDITS]
+    assert both == [len(source)] * len(ORDINARY_EDITS)
+    few = edit_counts(lambda _: 5.0, source, bands, num=1)
+    assert {count.num for band in few.values() for count in band.edits.values()} == {1}
+    assert edit_counts(lambda _: 5.0, source, bands, num=0) == bands
+
+
+def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path):
+    from overpaint.data.autoencoder import conv_autoencoder
+    from overpaint.detectors.nixnet import nixnet
+
+    about: dict[str, Any] = {"data": "", "recipe": "", "commit": "", "licence": "Apache-2.0"}
+    torch.manual_seed(0)
+    small: dict[str, Any] = {"widths": [4, 4, 4]}
+    save_weights(
+        tmp_path / "w", nixnet(**small), name="net", kind="detector", architecture="nixnet",
+        config=small, **about,
+    )  # fmt: skip
+    small = {"width": 4, "depth": 1}
+    bank = save_weights(
+        tmp_path / "w", conv_autoencoder(**small), name="ae", kind="autoencoder",
+        architecture="conv-autoencoder", config=small, **about,
+    )  # fmt: skip
+    path = tmp_path / "w" / "net.safetensors"
+    before = json.loads(path.with_suffix(".json").read_text())
+    record, calibration = calibrate_weights(
+        path, [photos], [str(bank.path)], variants=1, rate=0.4, edits=1
+    )
+    assert read_record(path) == record
+    assert json.loads(path.with_suffix(".json").read_text()) == before | {
+        "calibration": "net.calibration.json"
+    }
+    assert Calibration.load(tmp_path / "w" / "net.calibration.json") == calibration
+    assert calibration.window == module.WINDOW > 1
+    for window in (0, 16):  # before any photo is looked at
+        with pytest.raises(InputError, match="odd number of pixels"):
+            calibrate_weights(path, [], [], window=window)
+    _, plain = calibrate_weights(
+        path, [photos], [str(bank.path)], variants=1, rate=0.4, edits=0, window=1
+    )
+    assert plain.window == 1
+    highest = [c.bands[LOSSLESS].untouched_quantiles[-1] for c in (calibration, plain)]
+    assert highest[0] < highest[1]  # averages are less extreme
+    assert str(tmp_path) not in calibration.data
+    assert not plain.bands[LOSSLESS].edits
+    _, more = add_edits(path, [photos], num=1)
+    assert more.bands[LOSSLESS].edits
+    assert more.bands[LOSSLESS].threshold_logit == plain.bands[LOSSLESS].threshold_logit
+    assert Calibration.load(tmp_path / "w" / "net.calibration.json") == more

@@ -1,0 +1,1 @@
+"""Code that several tests share: contracts, pictures and files made by hand."""

@@ -1,0 +1,54 @@
+"""Pictures with marks in them, and the shortest way to edit one."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from overpaint.provenance.encoding import fitted
+from overpaint.provenance.marking import read_source, write_edited
+
+
+def edited(source: Path, out: Path, **changes: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    """Write `source` with a grey square; returns the RGB pixels asked for and the receipt."""
+    photo = read_source(source)
+    samples, notes = fitted(photo.samples, out)
+    hole = np.zeros(samples.values.shape[:2], np.uint8)
+    hole[2:8, 3:12] = 1
+    grey = np.full((*hole.shape, 3), 127, np.uint8)
+    samples = samples.filled(grey, hole, grey=False)
+    how = {
+        "hole": hole,
+        "notes": notes,
+        "mask_sha256": "0" * 64,
+        "model": "telea",
+        "weights_sha256": None,
+        "parameters": {"r": 3},
+    }
+    return samples.pixels, write_edited(out, samples, photo, **(how | changes))
+
+
+def jpeg(pixels: np.ndarray, **how: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", **how)
+    return buffer.getvalue()
+
+
+def packet(properties: str, attributes: str = "") -> bytes:
+    """An XMP packet as Adobe writes it; namespaces declared in between."""
+    return f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="Adobe XMP Core">
+ <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+  <rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"
+    xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:own="urn:own/"
+    xmlns:xmpMM="http://ns.adobe.com/xap/1.0/mm/"
+    xmlns:stEvt="http://ns.adobe.com/xap/1.0/sType/ResourceEvent#"
+    xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" {attributes}>
+   {properties}
+  </rdf:Description>
+ </rdf:RDF>
+</x:xmpmeta>
+{" " * 200}
+<?xpacket end="w"?>""".encode()
