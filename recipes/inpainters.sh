@@ -20,15 +20,15 @@ train safepaint-s safepaint-s --export src/overpaint/pretrained
 for name in glcic deepfill_v1 deepfill_v2 edgeconnect madf ctsdg aotgan lama fcf; do
   train "inpainters/$name-s" "$name-s" --export benchmarks/weights
 done
-python recipes/measure_inpainting.py --data "$DATA"
-python recipes/contact_sheet.py --data "$DATA" --out runs/contact-sheet.png
+python benchmarks/measure_inpainting.py --data "$DATA"
+python benchmarks/contact_sheet.py --data "$DATA" --out runs/contact-sheet.png
 
 # What the extractor and the attention buy (table 5), at one short budget.
 SHORT=(--set loop.steps=400 --set loss.adversarial_from=300 --set loop.validate_every=400)
 train safepaint-s safepaint-400 "${SHORT[@]}" --set name=safepaint-400
 train safepaint-s backbone-400 "${SHORT[@]}" --set name=backbone-400 \
   --set model.rwsa=false --set model.domain_vector=false
-python recipes/measure_inpainting.py --data "$DATA" --checked 0 \
+python benchmarks/measure_inpainting.py --data "$DATA" --checked 0 \
   --inpainter runs/safepaint-400/safepaint-400.safetensors \
   --inpainter runs/backbone-400/backbone-400.safetensors
-python recipes/measure_speed.py --data "$DATA"
+python benchmarks/measure_speed.py --data "$DATA"

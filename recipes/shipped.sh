@@ -61,7 +61,7 @@ ablation single "${PLAIN[@]}" --set "data.bank={ae-nearest: 1}"
 ablation bank "${PLAIN[@]}" --set "data.bank=$OWN"
 ablation taef2 "${PLAIN[@]}" --set "data.bank={'taef2:weights': 1}"
 ablation full
-python recipes/measure.py --data "$DATA" "${ALSO[@]}"
+python benchmarks/measure.py --data "$DATA" "${ALSO[@]}"
 
 # On every inpainter of the zoo, and after JPEG, WebP and resizing; look at the sheets.
 recipes/forged.sh "$DATA"

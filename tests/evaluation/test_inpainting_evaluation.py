@@ -48,7 +48,7 @@ from overpaint.layers.perceptual import Backbone
 from overpaint.metrics import EQUAL_PSNR
 from overpaint.registry import inpainters
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TOY = "test-flat"
 SIZE = 64
 SETTINGS = InpaintingSettings(size=SIZE, bins=("10-20", "40-50"), num=3)
@@ -377,7 +377,9 @@ class TestKnownPixels:
 class TestContactSheet:
     @pytest.fixture
     def recipe(self) -> ModuleType:
-        spec = importlib.util.spec_from_file_location("contact_sheet", RECIPES / "contact_sheet.py")
+        spec = importlib.util.spec_from_file_location(
+            "contact_sheet", BENCHMARKS / "contact_sheet.py"
+        )
         assert spec
         assert spec.loader
         module = importlib.util.module_from_spec(spec)

@@ -70,7 +70,7 @@ def test_results_are_small() -> None:
 def test_rows_are_of_the_weights_and_the_calibration_that_are_here(
     path: Path, here: dict[str, WeightsRecord]
 ) -> None:
-    records = [read_record(p) for p in (EXPERIMENTS / "records").glob("*.json")]
+    records = [read_record(p) for p in (ROOT / "experiments" / "records").glob("*.json")]
     by_sha256 = {r.sha256: r for r in (*records, *here.values())}
     rows = read_rows(path)
     assert rows

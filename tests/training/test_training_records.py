@@ -9,7 +9,8 @@ from overpaint.evaluation.rows import read_rows
 from overpaint.training import runs
 from overpaint.weights import read_record
 
-EXPERIMENTS = Path(__file__).parents[2] / "results" / "experiments"
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = ROOT / "results" / "experiments"
 
 
 @pytest.fixture
@@ -39,7 +40,9 @@ class TestRecordWords:
 
 def test_experiments_were_measured_with_the_weights_of_their_records() -> None:
     measured = {r.weights: r.weights_sha256 for r in read_rows(EXPERIMENTS / "robustness.csv")}
-    records = [read_record(path) for path in sorted((EXPERIMENTS / "records").glob("*.json"))]
+    records = [
+        read_record(path) for path in sorted((ROOT / "experiments" / "records").glob("*.json"))
+    ]
     assert len(records) > 15
     for record in records:
         assert measured[record.name] == record.sha256, record.name

@@ -24,7 +24,7 @@ to 1, so the result is the same for 4 or 16 times fewer operations.
 Beyond the paper, and off by default: `context` compares a region with the rest of its photo
 (`nixnet_context`); `colour` adds the noise of the colour differences to the noise stream, which in
 the paper's residual, a sum over the colours, cancels or drowns in that of the luma; `energies` adds
-there how strong both are in windows, whose ratio sets real fills apart (recipes/fine_detail.py).
+there how strong both are in windows (why: experiments/fine_detail.py).
 
 Size: 29.5 M parameters at the paper's widths, 1.85 M at 32/64/128, 0.46 M at 16/32/64. One photo
 of 256x256 costs 182.8 GFLOP, 11.6 and 3.0; with the upsampling first and the SRM kernels run on

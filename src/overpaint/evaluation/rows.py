@@ -304,7 +304,7 @@ def _read(path: Path) -> list[dict[str, str]]:
             return list(csv.DictReader(file))
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); run recipes/measure.py"
+            f"{path}: cannot be read ({error.strerror}); run benchmarks/measure.py"
         ) from error
 
 

@@ -1,6 +1,6 @@
 """The picture of the README: the photo of `overpaint demo`, its true region, and the overlay.
 
-    python recipes/readme_picture.py
+    python benchmarks/readme_picture.py
 
 Written to docs/img/demo.jpg by the shipped detector. Make it again when the weights or the demo
 change.

@@ -1,6 +1,6 @@
 """What sets real fills apart: fine detail of luma and colours, in the fill and around it.
 
-    python recipes/fine_detail.py --data DATA
+    python experiments/fine_detail.py --data DATA
 
 - Of each group of triplets, on the choice half, on which alone hypotheses are formed: the deviation
   in grey levels of bands of detail (differences of Gaussians), median over pictures of a robust

@@ -1,6 +1,6 @@
 """Photos in rows, inpainters in columns, in one PNG to look at.
 
-    python recipes/contact_sheet.py --data DATA --out contact-sheet.png
+    python benchmarks/contact_sheet.py --data DATA --out contact-sheet.png
 
 - Columns: the photo, the photo with its hole, each inpainter's fill, and the detector's heatmap of
   the last inpainter's fill. `--inpainter` (repeatable) names other columns, in their order.

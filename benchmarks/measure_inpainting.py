@@ -1,6 +1,6 @@
 """The inpainters' rows of results/*.csv and the published tables, by one command.
 
-    python recipes/measure_inpainting.py --data DATA
+    python benchmarks/measure_inpainting.py --data DATA
 
 - Without `--inpainter`: the untouched photo as a control, every method that needs no weights, the
   shipped weights and the inpainters of benchmarks/weights. Rows of one inpainter are written as

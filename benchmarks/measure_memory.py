@@ -1,6 +1,6 @@
 """Resident memory of one detector over photos of many sizes.
 
-    python recipes/measure_memory.py --data DATA
+    python benchmarks/measure_memory.py --data DATA
 
 - Crops of the test photos, of sizes drawn once with a fixed seed: by default 500 crops of 200 sizes
   from 200 to 900 pixels. Larger ones are pieces of photos laid side by side.

@@ -1,10 +1,10 @@
 """The numbers of the shipped weights in results/*.csv and the published tables, by one command.
 
-    python recipes/measure.py --data DATA
+    python benchmarks/measure.py --data DATA
 
 - The shipped detector is measured on everything; `--also NAME=FILE` (ablations, other widths)
   on the triplets only.
-- The inpainters are those of `recipes/measure_inpainting.py`; the main detector looks at them.
+- The inpainters are those of `benchmarks/measure_inpainting.py`; the main detector looks at them.
 - All is measured into a new folder first, and merged into results/*.csv when it is complete. Rows
   of other weights and sets stay: recipes/detectors.sh, and what comes last in shipped.sh.
 - Training and calibration come before: `overpaint train`, `overpaint calibrate`.

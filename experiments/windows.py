@@ -1,6 +1,6 @@
 """Over how large a window should logits be averaged before they are judged?
 
-    python recipes/windows.py DATA runs/forged/train
+    python experiments/windows.py DATA runs/forged/train
 
 For each window: the threshold that 1 % of untouched validation variants reach (lossless, as of
 `overpaint calibrate`), and the mean F1 at it, regions marked whole, of the choice half of the

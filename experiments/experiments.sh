@@ -3,13 +3,13 @@
 # NIX-Net 16/32/64 on 16,000 crops of 128 pixels (recipes/ablation.yaml). About six minutes of one core
 # each, and two to measure it. Then the stages of the shipped detector, by recipes/shipped.sh.
 #
-#   recipes/experiments.sh DATA [NAME ...]      all, or those named
+#   experiments/experiments.sh DATA [NAME ...]      all, or those named
 #
 # DATA is as for recipes/shipped.sh. Every step resumes where it was stopped; rows of the same name are
 # measured anew. With RESULTS=FOLDER they go there instead of to results/experiments, so that several
 # may be measured side by side.
 set -euo pipefail
-DATA=${1:?usage: recipes/experiments.sh DATA [NAME ...]}
+DATA=${1:?usage: experiments/experiments.sh DATA [NAME ...]}
 shift
 WANTED=" $* "
 RESULTS=${RESULTS:-results/experiments}
