@@ -368,7 +368,7 @@ class TestWhenItIsMeasured:
 
     def test_not_unless_it_is_named_or_given_forgeries(self, parts: list[str], tmp_path: Path):
         benchmark.evaluate({"net": "x"}, tmp_path, tmp_path)
-        usual = [part for part in benchmark.PARTS if part not in ("robustness", "forged")]
+        usual = [part for part in benchmark.PARTS if part not in benchmark.NAMED]
         assert parts == usual
         parts.clear()
         given = RobustnessSettings(forged=(tmp_path,))

@@ -2,9 +2,12 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from overpaint.data.real_fills import Pool as PoolName
 
 Data = Annotated[Path, typer.Option("--data", help="Folder with photos, faces and triplets.")]
 Weights = Annotated[
@@ -19,7 +22,8 @@ Only = Annotated[
     str,
     typer.Option(
         "--only",
-        help="Parts, with commas between. Default: all but forged; robustness only with --forged.",
+        help="Parts, with commas between. Default: all but forged and families; robustness only "
+        "with --forged.",
     ),
 ]
 Limit = Annotated[
@@ -44,11 +48,28 @@ Forged = Annotated[
 ]
 Conditions = Annotated[
     str,
-    typer.Option("--conditions", help='For robustness: "as is,JPEG 85". Default: all seven.'),
+    typer.Option(
+        "--conditions",
+        help='For robustness and families: "as is,JPEG 85". Default: all.',
+    ),
 ]
 Sheets = Annotated[
     Path | None,
-    typer.Option("--sheets", help="For robustness: folder of contact sheets, best and worst."),
+    typer.Option(
+        "--sheets", help="For robustness and families: folder of contact sheets, best and worst."
+    ),
+]
+Families = Annotated[
+    str,
+    typer.Option(
+        "--families", help="For families: those to measure, with commas between. Default: all."
+    ),
+]
+Pool = Annotated[
+    str,
+    typer.Option(
+        "--pool", help='For families: "train" or "dev", of the real fills. Default: both.'
+    ),
 ]
 Flips = Annotated[
     bool,
@@ -68,23 +89,35 @@ def evaluate(
     conditions: Conditions = "",
     sheets: Sheets = None,
     flips: Flips = False,
+    families: Families = "",
+    pool: Pool = "",
 ) -> None:
     """Measure detectors and write results/*.csv, one number a row, with where it comes from.
 
-    Parts: universal, triplets, untouched, autoencoders, speed, robustness, forged. Rows of the
-    same weights and part are replaced, others are left; pictures.csv holds the numbers of each
-    picture. A quick look with --limit belongs in a folder of its own.
+    Parts: universal, triplets, untouched, autoencoders, speed, robustness, forged, families. Rows
+    of the same weights and part are replaced, others are left; pictures.csv holds the numbers of
+    each picture. A quick look with --limit belongs in a folder of its own.
 
     Forged looks at forgeries of test photos, and has to be named. Robustness looks at these and
     all other pictures, as is and after JPEG, WebP and resizing. That takes an hour or more: it has
     to be named, or given forgeries.
+
+    Families looks at real fills and triplets by the generator that made them, and has to be named,
+    too. With several weights, each family is also judged by those that were not trained on it.
     """
     from overpaint.evaluation.benchmark import evaluate as measure
     from overpaint.evaluation.parts import RobustnessSettings, Settings
     from overpaint.inference.detect import DEFAULT_MODEL
 
     named = dict(_named(text) for text in weights or [DEFAULT_MODEL])
-    special = RobustnessSettings(tuple(forged or ()), tuple(_listed(conditions)), sheets, flips)
+    special = RobustnessSettings(
+        tuple(forged or ()),
+        tuple(_listed(conditions)),
+        sheets,
+        flips,
+        tuple(_listed(families)),
+        _pools(pool),
+    )
     rows = measure(
         named,
         data,
@@ -105,6 +138,14 @@ def evaluate(
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _pools(text: str) -> tuple["PoolName", ...]:
+    from overpaint.data.real_fills import POOLS
+
+    if text and text not in POOLS:
+        raise typer.BadParameter(f"no pool is called {text!r}; there are {' and '.join(POOLS)}")
+    return tuple(pool for pool in POOLS if pool == text)
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -86,6 +86,13 @@ def detector(
         Path | None,
         typer.Option("--cache", help="Folder of cached reconstructions. Default: OUT/cache."),
     ] = None,
+    export_only: Annotated[
+        bool,
+        typer.Option(
+            "--export-only",
+            help="Weights of an unfinished run as it was last validated; nothing is trained.",
+        ),
+    ] = False,
 ) -> None:
     """Train a detector, by the loss of its paper, on universal data made from PHOTOS.
 
@@ -109,6 +116,7 @@ def detector(
             device=device,
             assets=assets,
             cache=cache or folder / "cache",
+            export_only=export_only,
         )
     _say_what_came_of_it(record)
 

@@ -36,7 +36,7 @@ FILTERS: tuple[Mapping[str, Any], ...] = (
 
 
 class KerasGraph(nn.Module):
-    """A layers model as a module: image (b, 3, h, w) in [0, 1] -> (b, 3, s * h, s * w), not clamped.
+    """A layers model: image (b, 3, h, w) in [0, 1] -> (b, 3, s * h, s * w), not clamped.
 
     Raises WeightsError naming the file that is missing, damaged, or holds an unknown layer.
     """

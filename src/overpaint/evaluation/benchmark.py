@@ -21,6 +21,7 @@ from overpaint.data.bank import load_bank
 from overpaint.data.degrade import jpeg
 from overpaint.data.sources import PhotoSource
 from overpaint.errors import ConfigError
+from overpaint.evaluation.families import left_out, measure_families
 from overpaint.evaluation.metrics import psnr, squared_error
 from overpaint.evaluation.parts import (
     Report,
@@ -204,9 +205,12 @@ PARTS: dict[str, Callable[[Task], Result]] = {
     "speed": measure_speed_rows,
     "robustness": measure_robustness,
     "forged": measure_forged,
+    "families": measure_families,
 }
 OF_FORGERIES = ("robustness", "forged")
 """Parts that are told of folders."""
+NAMED = (*OF_FORGERIES, "families")
+"""Parts that are measured only when they are named."""
 
 
 def evaluate(
@@ -223,13 +227,13 @@ def evaluate(
     """Measure weights (name in the tables -> name or path) and merge the rows into `out`/*.csv.
 
     data: folder with photos/, faces/ and triplets/. only: names in `PARTS`; when empty all but
-    those `OF_FORGERIES`, and if forged folders are given "robustness", which takes long. bank:
+    those `NAMED`, and if forged folders are given "robustness", which takes long. bank:
     folder of the autoencoders, None for those that ship. Each part is written once it is done.
     Raises ConfigError for an unknown part and for settings of a part that is not measured,
     WeightsError, ImageError.
     """
     special = robustness or RobustnessSettings()
-    usual = [p for p in PARTS if p not in OF_FORGERIES]
+    usual = [p for p in PARTS if p not in NAMED]
     parts = list(only) or [*usual, *(["robustness"] if special.forged else [])]
     unknown = [name for name in parts if name not in PARTS]
     if unknown:
@@ -238,12 +242,16 @@ def evaluate(
         raise ConfigError(
             f"forged folders are for the parts {' and '.join(OF_FORGERIES)}; name one of them"
         )
-    of_robustness = special.conditions or special.sheets or special.flips
-    if of_robustness and "robustness" not in parts:
+    if special.flips and "robustness" not in parts:
+        raise ConfigError("flips are for the part robustness; name it as well")
+    if (special.families or special.pools) and "families" not in parts:
+        raise ConfigError("families and pools are for the part families; name it as well")
+    if (special.conditions or special.sheets) and not {"robustness", "families"} & set(parts):
         raise ConfigError(
-            "conditions, sheets and flips are for the part robustness; name it as well"
+            "conditions and sheets are for the parts robustness and families; name one of them"
         )
     rows: list[Row] = []
+    of_families: list[Picture] = []
     for number, (name, path) in enumerate(weights.items()):
         folder = None if bank is None else Path(bank)
         task = Task(Path(data), folder, path, name, settings or Settings(), report, special)
@@ -253,4 +261,9 @@ def evaluate(
             found, pictures = PARTS[part](task)
             write_results(Path(out), found, pictures)
             rows += found
+            of_families += pictures if part == "families" else []
+    if len(weights) > 1 and of_families:
+        together = left_out(rows, of_families, Path(data), weights)
+        write_results(Path(out), together, [])
+        rows += together
     return rows

@@ -13,14 +13,21 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import Progress
+from torch import nn
 
+from overpaint.data.real_fills import describe_fills, trained_families
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import Pairs
 from overpaint.origin import current_commit
 from overpaint.training.autoencoder import ARCHITECTURE, AutoencoderRun, AutoencoderTask
 from overpaint.training.checkpoint import load_checkpoint
 from overpaint.training.config import config_hash
-from overpaint.training.detection.base import DetectorRun, fresh_parts, make_pairs
+from overpaint.training.detection.base import (
+    DetectorRun,
+    fresh_parts,
+    make_model,
+    make_pairs,
+)
 from overpaint.training.detection.forged import describe_forgeries
 from overpaint.training.detection.tasks import check, detection_task
 from overpaint.training.distributed import Processes
@@ -68,11 +75,13 @@ def train_detector(
     device: str = "cpu",
     assets: Path = Path(),
     cache: Path | None = None,
+    export_only: bool = False,
 ) -> WeightsRecord | None:
     """Reconstruct (cached), train, then write NAME.safetensors and NAME.json into `export`.
 
     Arguments and result as for `train_autoencoder`; assets: folder of what the recipe names by
-    "taef2:" and "objects:"; cache: folder of the reconstructions, None to make them on the fly.
+    "taef2:" and "objects:"; cache: folder of the reconstructions, None to make them on the fly;
+    export_only: train nothing, and write the state of `out` that was validated last or best.
     """
     about = _about(run, "detector", run.detector, recipe, overrides)
     if run.start_from is not None:
@@ -84,6 +93,12 @@ def train_detector(
     check(run, assets, exclude)  # the reconstructions may take hours
     if run.forged.share:
         about["recipe"] += f" with {describe_forgeries(run.forged, assets, exclude)}"
+    if run.fills.share:
+        about["recipe"] += f" with {describe_fills(run.fills, assets)}"
+        about["families"] = trained_families(run.fills, assets)
+    if export_only:
+        model = make_model(run)
+        return _export(run, model, out / "best.pt", export, train, about)
     with Processes(device) as processes:
         pairs = _cached_pairs(run, train, assets, cache, processes)
         held_out = make_pairs(run, validation, assets)
@@ -177,8 +192,18 @@ def _fit_and_export(
     best = fit(task, run.loop, out, config_hash(run), processes)
     if not processes.is_main:
         return None
+    return _export(run, task.modules["model"], best, folder, photos, about)
+
+
+def _export(
+    run: AnyRun,
+    module: nn.Module,
+    best: Path,
+    folder: Path,
+    photos: PhotoSource,
+    about: dict[str, Any],
+) -> WeightsRecord:
     state = load_checkpoint(best, config_hash(run))
-    module = task.modules["model"]
     module.load_state_dict(state["model"])
     figures = {k: float(v) for k, v in state["figures"].items() if k != "figure"}
     # A record holds numbers; "not a number" would come back as null.

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from overpaint.data.bank import load_bank
 from overpaint.data.cache import CachedPairs, build_cache
 from overpaint.data.masks import MaskFn
+from overpaint.data.real_fills import RealFillDataset, RealFills
 from overpaint.data.sources import Part, PhotoSource
 from overpaint.data.universal import (
     LivePairs,
@@ -34,7 +35,7 @@ from overpaint.evaluation.metrics import image_scores, pixel_auc
 from overpaint.registry import detectors
 from overpaint.remap import check_fits
 from overpaint.training.config import LoopConfig, Section, create_model, load_section
-from overpaint.training.detection.forged import ForgedConfig, ForgedDataset, PartlyForged
+from overpaint.training.detection.forged import ForgedConfig, ForgedDataset, Mixed
 from overpaint.training.loop import Batch
 from overpaint.weights import WeightsRecord, load_weights
 
@@ -75,6 +76,7 @@ class DetectorRun(Section):
     data: UniversalConfig
     # Keys with a default that are younger than the shipped recipes do not change their hash.
     forged: ForgedConfig = Field(default=ForgedConfig(), exclude_if=lambda forged: not forged.share)
+    fills: RealFills = Field(default=RealFills(), exclude_if=lambda fills: not fills.share)
     cache: CacheConfig = CacheConfig()
     loss: dict[str, Any] = Field(
         default={},
@@ -88,6 +90,8 @@ class DetectorRun(Section):
 
     @model_validator(mode="after")
     def _said_once(self) -> Self:
+        if self.forged.share + self.fills.share > 1:
+            raise ValueError("forged.share + fills.share is above 1; lower one of them")
         if twice := sorted({*OUTSIDE} & self.model_fields_set & self.loss.keys()):
             raise ValueError(f"{twice[0]}: it stands in loss as well; keep one of the two")
         return self
@@ -230,12 +234,20 @@ def _samples(
     assets: Path,
     exclude: Collection[str],
 ) -> Dataset[dict[str, Tensor]]:
-    """Universal samples, partly replaced by forgeries where the recipe asks for them."""
+    """Universal samples, and forgeries and real fills where the recipe asks for them.
+
+    Real fills of the pool "dev" validate.
+    """
     universal = UniversalDataset(run.data, pairs, mask_fn, seed)
-    if not run.forged.share:
-        return universal
-    forged = ForgedDataset(run.data, run.forged, part, seed, assets, exclude)
-    return PartlyForged(universal, forged, run.forged.share)
+    others: list[tuple[Dataset[dict[str, Tensor]], float]] = []
+    if run.forged.share:
+        forged = ForgedDataset(run.data, run.forged, part, seed, assets, exclude)
+        others.append((forged, run.forged.share))
+    if run.fills.share:
+        pool = "train" if part == "train" else "dev"
+        fills = RealFillDataset(run.data, run.fills, pool, pairs, seed, assets)
+        others.append((fills, run.fills.share))
+    return Mixed(universal, others, seed) if others else universal
 
 
 def make_model(run: DetectorRun) -> nn.Module:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from overpaint.data.real_fills import describe_fills
 from overpaint.data.sources import Part
 from overpaint.data.universal import Pairs, mask_mixture
 from overpaint.errors import ConfigError
@@ -57,6 +58,8 @@ def check(run: DetectorRun, assets: Path, exclude: Collection[str] = ()) -> None
     task_of(run).load_terms(run)
     make_model(run)
     mask_mixture(run.data.masks, assets)
+    if run.fills.share:
+        describe_fills(run.fills, assets)
     if run.forged.share:
         parts: tuple[Part, ...] = ("train", "validation")
         for part in parts:
