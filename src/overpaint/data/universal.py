@@ -37,7 +37,8 @@ from overpaint.data.crops import random_crop, random_flip
 from overpaint.data.degrade import Degrade, History, Step, replay
 from overpaint.data.masks import MaskFn
 from overpaint.data.moved import move_content
-from overpaint.data.negatives import NEGATIVES
+from overpaint.data.negatives import NEGATIVES, Negative
+from overpaint.data.ordinary_edits import KEEP_SIZE, as_negative
 from overpaint.data.sources import PhotoSource
 from overpaint.data.traces import TRACES
 from overpaint.images import to_tensor
@@ -49,6 +50,10 @@ NEGATIVE, APART, ALIKE = 3, 4, 6
 `training.detection.forged` and `data.real_fills`."""
 
 
+KINDS: Mapping[str, Negative] = {name: as_negative(name) for name in KEEP_SIZE} | NEGATIVES
+"""Of negatives, by name; "frame" is that of `negatives`."""
+
+
 class Negatives(BaseModel):
     """How many of the untouched samples are hard negatives, and of which kinds."""
 
@@ -57,7 +62,7 @@ class Negatives(BaseModel):
     share: float = Field(default=0.0, ge=0, le=1, description="of the untouched samples")
     kinds: Weights = Field(
         default=dict.fromkeys(NEGATIVES, 1.0),
-        description="names in `negatives.NEGATIVES` and their weights",
+        description="names in `negatives.NEGATIVES` or `ordinary_edits.KEEP_SIZE`; their weights",
     )
     whole: float = Field(
         default=0.3, ge=0, le=1, description="how often a regional kind edits the whole photo"
@@ -65,8 +70,8 @@ class Negatives(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
-        if unknown := sorted(set(self.kinds) - set(NEGATIVES)):
-            raise ValueError(f"kinds: no {', '.join(unknown)}; there are {', '.join(NEGATIVES)}")
+        if unknown := sorted(set(self.kinds) - set(KINDS)):
+            raise ValueError(f"kinds: no {', '.join(unknown)}; there are {', '.join(KINDS)}")
         if self.share and not any(self.kinds.values()):
             raise ValueError("kinds: give at least one a weight above 0, or share 0")
         return self
@@ -80,7 +85,7 @@ class Negatives(BaseModel):
             return "", photo
         kind = draw_weighted(self.kinds, rng)
         region = np.ones_like(mask) if rng.random() < self.whole else mask
-        return f"not inpainted: {kind}", NEGATIVES[kind](photo, region, rng)
+        return f"not inpainted: {kind}", KINDS[kind](photo, region, rng)
 
 
 class UniversalConfig(BaseModel):
