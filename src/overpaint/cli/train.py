@@ -90,7 +90,7 @@ def detector(
         bool,
         typer.Option(
             "--export-only",
-            help="Weights of an unfinished run as it was last validated; nothing is trained.",
+            help="Weights of an unfinished run, of its last checkpoint; nothing is trained.",
         ),
     ] = False,
 ) -> None:

@@ -6,14 +6,14 @@ and calibrate, 10 % are kept for the published figures.
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import nn
+from torch import Tensor, nn
 
 from overpaint.data.real_fills import describe_fills, trained_families
 from overpaint.data.sources import PhotoSource
@@ -81,7 +81,7 @@ def train_detector(
 
     Arguments and result as for `train_autoencoder`; assets: folder of what the recipe names by
     "taef2:" and "objects:"; cache: folder of the reconstructions, None to make them on the fly;
-    export_only: train nothing, and write the state of `out` that was validated last or best.
+    export_only: train nothing, and write the (averaged) weights of the last checkpoint in `out`.
     """
     about = _about(run, "detector", run.detector, recipe, overrides)
     if run.start_from is not None:
@@ -97,8 +97,9 @@ def train_detector(
         about["recipe"] += f" with {describe_fills(run.fills, assets)}"
         about["families"] = trained_families(run.fills, assets)
     if export_only:
-        model = make_model(run)
-        return _export(run, model, out / "best.pt", export, train, about)
+        state = load_checkpoint(out / "last.pt", config_hash(run))
+        values = state["average"] if run.loop.ema_decay else state["modules"]["model"]
+        return _export(run, make_model(run), values, state["step"], {}, export, train, about)
     with Processes(device) as processes:
         pairs = _cached_pairs(run, train, assets, cache, processes)
         held_out = make_pairs(run, validation, assets)
@@ -192,23 +193,27 @@ def _fit_and_export(
     best = fit(task, run.loop, out, config_hash(run), processes)
     if not processes.is_main:
         return None
-    return _export(run, task.modules["model"], best, folder, photos, about)
+    state = load_checkpoint(best, config_hash(run))
+    module, step, figures = task.modules["model"], state["step"], state["figures"]
+    return _export(run, module, state["model"], step, figures, folder, photos, about)
 
 
 def _export(
     run: AnyRun,
     module: nn.Module,
-    best: Path,
+    values: Mapping[str, Tensor],
+    step: int,
+    measured: Mapping[str, float],
     folder: Path,
     photos: PhotoSource,
     about: dict[str, Any],
 ) -> WeightsRecord:
-    state = load_checkpoint(best, config_hash(run))
-    module.load_state_dict(state["model"])
-    figures = {k: float(v) for k, v in state["figures"].items() if k != "figure"}
+    """Write `values` as the weights of a module; measured: on the validation data, if at all."""
+    module.load_state_dict(values)
+    figures = {k: float(v) for k, v in measured.items() if k != "figure"}
     # A record holds numbers; "not a number" would come back as null.
     about["validation"] = {k: round(v, 4) for k, v in figures.items() if math.isfinite(v)}
-    about["recipe"] += f" (config {config_hash(run)}, step {state['step']})"
+    about["recipe"] += f" (config {config_hash(run)}, step {step})"
     return save_weights(folder, module, data=describe(photos), **about)
 
 

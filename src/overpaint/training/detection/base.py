@@ -30,8 +30,10 @@ from overpaint.data.universal import (
     mask_mixture,
 )
 from overpaint.detectors.base import Detector, Findings
+from overpaint.detectors.nixnet_context import Content
 from overpaint.errors import ConfigError
 from overpaint.evaluation.metrics import image_scores, pixel_auc
+from overpaint.layers.efficientnet import read_lite_features
 from overpaint.registry import detectors
 from overpaint.remap import check_fits
 from overpaint.training.config import LoopConfig, Section, create_model, load_section
@@ -71,6 +73,12 @@ class DetectorRun(Section):
     model: dict[str, Any] = Field(default={}, description="the detector's configuration")
     start_from: str | None = Field(
         default=None, description="weights to go on from: a shipped name, or a path"
+    )
+    content_from: str | None = Field(
+        default=None,
+        description="file of EfficientNet-Lite0 for `model.content`, unless the weights to go on "
+        "from have it",
+        exclude_if=lambda path: path is None,
     )
     loop: LoopConfig
     data: UniversalConfig
@@ -253,6 +261,11 @@ def _samples(
 def make_model(run: DetectorRun) -> nn.Module:
     """The detector of a run, with the weights that it starts from; errors as of `DetectorTask`."""
     model = create_model(detectors, run.detector, run.model)
+    if run.content_from is not None:
+        content = getattr(model, "content", None)
+        if not isinstance(content, Content):
+            raise ConfigError("content_from: the model has no content; set model.content: true")
+        content.features.load_state_dict(read_lite_features(run.content_from))
     if run.start_from is not None:
         record, state = load_weights(run.start_from, kind="detector")
         fresh = tuple(f"{part}." for part in fresh_parts(run, record))
