@@ -17,9 +17,8 @@ And beside the noise stream's first block:
 And beside the joint maps:
 
 - `Content`: features of a network trained on ImageNet. The grain that sets a fill apart is gone
-  after a JPEG file; that its content is odd is not. In linear probes, leave one family out over
-  twenty families of real fills, these features have 0.61 before and 0.63 after JPEG 85, the strength
-  of the noise 0.79 and 0.56 (recipes/probe.py). They are fixed: few photos would bend them.
+  after a JPEG file; that its content is odd is not (linear probes on twenty families of real fills,
+  recipes/probe.py). They are fixed: few photos would bend them.
 
 Written from the papers, no code taken. Licence of this file: Apache-2.0, as the project.
 
