@@ -195,6 +195,25 @@ def bootstrap(
     return float(low), float(high)
 
 
+def bootstrap_levels(
+    groups: Sequence[Iterable[float]], *, seed: int = 0, num: int = 2000, level: float = 0.95
+) -> tuple[float, float]:
+    """As `bootstrap`, but the groups are drawn anew as well, each then by its pictures.
+
+    For groups that stand for others of their kind. (NaN, NaN) for fewer than two with a number.
+    """
+    rng = np.random.default_rng(seed)
+    found = [numbers for numbers in map(_numbers, groups) if numbers.size]
+    if len(found) < 2:
+        return float("nan"), float("nan")
+    draws = np.zeros(num)
+    for i, chosen in enumerate(rng.integers(len(found), size=(num, len(found)))):
+        drawn = (found[k] for k in chosen)
+        draws[i] = np.mean([g[rng.integers(g.size, size=g.size)].mean() for g in drawn])
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def _numbers(values: Iterable[float]) -> np.ndarray:
     array = np.array(list(values), dtype=np.float64)
     return array[~np.isnan(array)]

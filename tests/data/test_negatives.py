@@ -286,7 +286,7 @@ def test_without_a_share_a_recipe_keeps_its_hash() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"share": 0.5, "kinds": {"texts": 1}}, "no texts; there are brightened, .*text, frame"),
+        ({"share": 0.5, "kinds": {"texts": 1}}, "no texts; there are median, .*brightened, .*text"),
         ({"share": 0.5, "kinds": {"text": 0}}, "give at least one a weight above 0"),
         ({"share": 1.5}, "less than or equal to 1"),
         ({"part": 0.5}, "part"),

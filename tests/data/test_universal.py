@@ -384,3 +384,17 @@ def test_test_set_equals_the_photo_outside_the_mask(
     assert np.array_equal(sample.pixels[known], photo[known])
     redrawn = reconstruct(bank[sample.redrawn_by], photo)
     assert np.array_equal(sample.pixels[~known], redrawn[~known])
+
+
+def test_alike_colours_are_those_of_the_whole_sample() -> None:
+    def made(share: float) -> UniversalDataset:
+        config = settings(**NOTHING, alike=share, untouched=0)
+        return UniversalDataset(config, Constant(SIZE), masks.boxes, seed=0)
+
+    plain, alike = made(0.0), made(1.0)
+    for i in range(4):
+        one, other = plain.sample(i), alike.sample(i)
+        np.testing.assert_array_equal(one.mask, other.mask)
+        assert [step.name for step in other.degradations] == ["halved_colours"]
+        fine = [np.diff(s.pixels[..., 0].astype(float) - s.pixels[..., 1]) for s in (one, other)]
+        assert np.abs(fine[1]).mean() < 0.9 * np.abs(fine[0]).mean()

@@ -372,7 +372,7 @@ class TestWhenItIsMeasured:
 
     def test_not_unless_it_is_named_or_given_forgeries(self, parts: list[str], tmp_path: Path):
         benchmark.evaluate({"net": "x"}, tmp_path, tmp_path)
-        usual = [part for part in benchmark.PARTS if part not in ("robustness", "forged", "edits")]
+        usual = [part for part in benchmark.PARTS if part not in benchmark.NAMED]
         assert parts == usual
         parts.clear()
         given = RobustnessSettings(forged=(tmp_path,))
@@ -381,7 +381,7 @@ class TestWhenItIsMeasured:
         with pytest.raises(ConfigError, match="for the parts robustness and forged; name one"):
             benchmark.evaluate({"net": "x"}, tmp_path, tmp_path, ["triplets"], robustness=given)
         for special in (RobustnessSettings(sheets=tmp_path), RobustnessSettings(flips=True)):
-            with pytest.raises(ConfigError, match="are for the part robustness"):
+            with pytest.raises(ConfigError, match=r"are for the parts? robustness"):
                 benchmark.evaluate({"net": "x"}, tmp_path, tmp_path, ["forged"], robustness=special)
 
     def test_by_the_command(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -73,7 +73,12 @@ def calibration(
 
 
 def save(
-    folder: Path, name: str, architecture: str = "bright", fitted: Any = None, gain: float = 20
+    folder: Path,
+    name: str,
+    architecture: str = "bright",
+    fitted: Any = None,
+    gain: float = 20,
+    families: tuple[str, ...] = (),
 ) -> WeightsRecord:
     """Weights of a registered one, with a calibration where one is given."""
     if fitted is not None:
@@ -90,6 +95,7 @@ def save(
         recipe="-",
         commit="-",
         licence="Apache-2.0",
+        families=families,
         calibration=f"{name}.calibration.json" if fitted is not None else None,
     )
 

@@ -23,7 +23,7 @@ from overpaint.training.detection.base import check, detection_task, start
 from overpaint.training.detection.forged import (
     ForgedConfig,
     ForgedDataset,
-    PartlyForged,
+    Mixed,
     crop_at_hole,
     describe_forgeries,
 )
@@ -177,9 +177,9 @@ def test_folders_are_drawn_by_their_weights(here: Path) -> None:
     assert describe_forgeries(config, here) == "a share of 0.5 forged by a, b"
 
 
-def mixed(assets: Path, share: float, seed: int = 0) -> PartlyForged:
+def mixed(assets: Path, share: float, seed: int = 0) -> Mixed:
     universal = UniversalDataset(settings(untouched=0.2), Redrawn(), boxes, seed)
-    return PartlyForged(universal, forged(assets, seed), share)
+    return Mixed(universal, [(forged(assets, seed), share)], seed)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -190,8 +190,8 @@ def test_same_seed_same_samples_whatever_the_number_of_workers(workers: int, her
     for i in reversed(range(8)):
         for name, value in dataset[i].items():
             assert torch.equal(value, batches[i // 2][name][i % 2])
-    other = forged(here, seed=1)
-    assert not all(torch.equal(other[i]["image"], dataset.forged[i]["image"]) for i in range(4))
+    (one, _), other = dataset.others[0], forged(here, seed=1)
+    assert not all(torch.equal(other[i]["image"], one[i]["image"]) for i in range(4))
 
 
 def test_the_rest_are_the_universal_samples_of_the_same_numbers(here: Path) -> None:
@@ -200,7 +200,7 @@ def test_the_rest_are_the_universal_samples_of_the_same_numbers(here: Path) -> N
     for i in range(num):
         sources = [
             torch.equal(dataset[i]["image"], part[i]["image"])
-            for part in (dataset.forged, dataset.universal)
+            for part in (dataset.others[0][0], dataset.rest)
         ]
         assert sum(sources) == 1
         chosen += sources[0]
@@ -211,7 +211,7 @@ def test_which_forgery_does_not_depend_on_that_it_is_one(here: Path) -> None:
     forgeries(here / "other", photo_of("train"), inpainter="b")
     config = ForgedConfig(folders={"set": 1, "other": 1}, share=0.5)
     other = ForgedDataset(settings(), config, "train", 0, here)
-    dataset = PartlyForged(mixed(here, 0.5).universal, other, 0.5)
+    dataset = Mixed(mixed(here, 0.5).rest, [(other, 0.5)], 0)
     chosen = [i for i in range(40) if torch.equal(dataset[i]["image"], other[i]["image"])]
     names = [other.sample(i).redrawn_by for i in chosen]
     assert min(names.count("a"), names.count("b")) > len(names) / 4

@@ -205,6 +205,21 @@ class TestDetector:
         (losses, validation) = map(json.loads, (out / "log.jsonl").read_text().splitlines())
         assert losses["step"] == validation["step"] == 2
 
+    def test_weights_of_an_unfinished_run(self, train: Train, here: Path, bank: str) -> None:
+        settings = ["--set", bank, "--set", "loop.checkpoint_every=1"]
+        finished, model = trained(train("detector", *settings), here / f"{EXPORTED}.json")
+        (here / "runs" / "nixnet-tiny" / "best.pt").unlink()  # as before the first validation
+        export = ["--export-only", "--export", "as-it-is"]
+        record, same = trained(
+            train("detector", *settings, *export), here / "as-it-is" / "nixnet-tiny.json"
+        )
+        assert record.validation == {}
+        assert record.recipe == finished.recipe
+        for key, value in model.state_dict().items():
+            assert torch.equal(value, same.state_dict()[key])
+        text = one_line(train("detector", *settings, *export, "--out", "elsewhere"), 1)
+        assert "last.pt: missing" in text
+
     def test_a_cache_serves_another_run(self, train: Train, here: Path, bank: str) -> None:
         shared = ["--set", bank, "--cache", "cache"]
         assert train("detector", *shared).exit_code == 0

@@ -2,11 +2,14 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from overpaint.terminal import say
+
+if TYPE_CHECKING:
+    from overpaint.data.real_fills import Pool as PoolName
 
 Data = Annotated[Path, typer.Option("--data", help="Folder with photos, faces and triplets.")]
 Weights = Annotated[
@@ -21,8 +24,8 @@ Only = Annotated[
     str,
     typer.Option(
         "--only",
-        help="Parts, with commas between. Default: all but edits and forged; robustness only "
-        "with --forged.",
+        help="Parts, with commas between. Default: all but edits, forged and families; robustness "
+        "only with --forged.",
     ),
 ]
 Limit = Annotated[
@@ -47,11 +50,28 @@ Forged = Annotated[
 ]
 Conditions = Annotated[
     str,
-    typer.Option("--conditions", help='For robustness: "as is,JPEG 85". Default: all seven.'),
+    typer.Option(
+        "--conditions",
+        help='For robustness and families: "as is,JPEG 85". Default: all.',
+    ),
 ]
 Sheets = Annotated[
     Path | None,
-    typer.Option("--sheets", help="For robustness: folder of contact sheets, best and worst."),
+    typer.Option(
+        "--sheets", help="For robustness and families: folder of contact sheets, best and worst."
+    ),
+]
+Families = Annotated[
+    str,
+    typer.Option(
+        "--families", help="For families: those to measure, with commas between. Default: all."
+    ),
+]
+Pool = Annotated[
+    str,
+    typer.Option(
+        "--pool", help='For families: "train" or "dev", of the real fills. Default: both.'
+    ),
 ]
 Flips = Annotated[
     bool,
@@ -71,25 +91,38 @@ def evaluate(
     conditions: Conditions = "",
     sheets: Sheets = None,
     flips: Flips = False,
+    families: Families = "",
+    pool: Pool = "",
 ) -> None:
     """Measure detectors and write results/*.csv, and where each number comes from.
 
-    Parts: universal, triplets, untouched, edits, autoencoders, speed, robustness, forged. Rows of
-    the same weights and part are replaced, others are left; sources.csv holds commit, weights and
-    calibration of each row, pictures/*.parquet the numbers of each picture (which needs pyarrow:
-    pip install "overpaint[results]"). A quick look with --limit belongs in a folder of its own.
+    Parts: universal, triplets, untouched, edits, autoencoders, speed, robustness, forged, families.
+    Rows of the same weights and part are replaced, others are left; sources.csv holds commit,
+    weights and calibration of each row, pictures/*.parquet the numbers of each picture (which needs
+    pyarrow: pip install "overpaint[results]"). A quick look with --limit belongs in a folder of its
+    own.
 
     Edits looks at photos that were edited and not inpainted (blur, rotation, montage and others),
     and has to be named. Forged looks at forgeries of test photos, and has to be named. Robustness
     looks at these and all other pictures, as is and after JPEG, WebP and resizing. That takes an
     hour or more: it has to be named, or given forgeries.
+
+    Families looks at real fills and triplets by the generator that made them, and has to be named,
+    too. With several weights, each family is also judged by those that were not trained on it.
     """
     from overpaint.detection.runner import DEFAULT_MODEL
     from overpaint.evaluation.benchmark import evaluate as measure
     from overpaint.evaluation.measurement import RobustnessSettings, Settings
 
     named = dict(_named(text) for text in weights or [DEFAULT_MODEL])
-    special = RobustnessSettings(tuple(forged or ()), tuple(_listed(conditions)), sheets, flips)
+    special = RobustnessSettings(
+        tuple(forged or ()),
+        tuple(_listed(conditions)),
+        sheets,
+        flips,
+        tuple(_listed(families)),
+        _pools(pool),
+    )
     rows = measure(
         named,
         data,
@@ -110,6 +143,14 @@ def evaluate(
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _pools(text: str) -> tuple["PoolName", ...]:
+    from overpaint.data.real_fills import POOLS
+
+    if text and text not in POOLS:
+        raise typer.BadParameter(f"no pool is called {text!r}; there are {' and '.join(POOLS)}")
+    return tuple(pool for pool in POOLS if pool == text)
 
 
 def _named(text: str) -> tuple[str, str]:

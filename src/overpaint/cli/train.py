@@ -87,6 +87,13 @@ def detector(
         Path | None,
         typer.Option("--cache", help="Folder of cached reconstructions. Default: OUT/cache."),
     ] = None,
+    export_only: Annotated[
+        bool,
+        typer.Option(
+            "--export-only",
+            help="Weights of an unfinished run, of its last checkpoint; nothing is trained.",
+        ),
+    ] = False,
 ) -> None:
     """Train a detector, by the loss of its paper, on universal data made from PHOTOS.
 
@@ -110,6 +117,7 @@ def detector(
             device=device,
             assets=assets,
             cache=cache or folder / "cache",
+            export_only=export_only,
         )
     _say_what_came_of_it(record)
 

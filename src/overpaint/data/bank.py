@@ -1,17 +1,20 @@
 """The bank: every autoencoder that universal data may draw from, by name.
 
-A name is a record in `overpaint/pretrained` (the bank that ships), a path to a record, or
-`taef2:FOLDER` for the two official files of TAEF2. Importing this module registers all kinds.
+A name is a record in `overpaint/pretrained` (the bank that ships), a path to a record,
+`taef2:FOLDER` for the two official files of TAEF2, or `esrgan:FOLDER` for a super-resolution GAN
+(`data.superresolution`). Folders lie below the assets, or are as named. Importing this module
+registers all kinds.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from overpaint.data import autoencoder as _autoencoder  # noqa: F401  (registers)
+from overpaint.data.superresolution import esrgan_files, load_esrgan
 from overpaint.data.taef2 import load_taef2, taef2_files
 from overpaint.errors import WeightsError
 from overpaint.weights import build, list_records, read_record
@@ -19,7 +22,11 @@ from overpaint.weights import build, list_records, read_record
 HELD_OUT = "ae-heldout"
 """Ships with the others, and no detector is trained on it: the first unseen method."""
 
-_TAEF2 = "taef2:"
+_FOLDERS: Mapping[str, tuple[Callable[[Path], nn.Module], Callable[[Path], Iterable[Path]]]] = {
+    "taef2": (load_taef2, taef2_files),
+    "esrgan": (load_esrgan, esrgan_files),
+}
+"""What reads a folder, and its files, by what stands before the colon."""
 
 
 def shipped_bank() -> list[str]:
@@ -46,7 +53,7 @@ def load_bank(names: Iterable[str], assets: Path = Path()) -> dict[str, nn.Modul
 
 
 def bank_sha256(names: Iterable[str], assets: Path = Path()) -> dict[str, str]:
-    """Which weights the names stand for: the sha256 of each file, of TAEF2's two files joined.
+    """Which weights the names stand for: the sha256 of each file, of a folder's files joined.
 
     Raises WeightsError naming what is missing.
     """
@@ -54,15 +61,26 @@ def bank_sha256(names: Iterable[str], assets: Path = Path()) -> dict[str, str]:
 
 
 def _sha256(name: str, assets: Path) -> str:
-    if not name.startswith(_TAEF2):
+    kind, folder = _in_folder(name, assets)
+    if folder is None:
         return read_record(name, kind="autoencoder").sha256
-    files = taef2_files(assets / name.removeprefix(_TAEF2))
+    files = _FOLDERS[kind][1](folder)
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _load(name: str, assets: Path) -> nn.Module:
-    if name.startswith(_TAEF2):
-        module: nn.Module = load_taef2(assets / name.removeprefix(_TAEF2))
-    else:
+    kind, folder = _in_folder(name, assets)
+    if folder is None:
         module = build(read_record(name, kind="autoencoder"))
+    else:
+        module = _FOLDERS[kind][0](folder)
     return module.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _in_folder(name: str, assets: Path) -> tuple[str, Path | None]:
+    """(kind, its folder), which is None for a record."""
+    kind, colon, folder = name.partition(":")
+    if not colon or kind not in _FOLDERS:
+        return "", None
+    below = assets / folder
+    return kind, below if below.is_dir() else Path(folder)

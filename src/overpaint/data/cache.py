@@ -47,6 +47,7 @@ class CachedPairs:
             raise TrainingError(f"{folder}: the cache lacks {', '.join(missing)}; choose another")
         self.members: list[str] = about["members"]
         self.sources: list[str] = about["sources"]
+        self.num: int = about["num"]
         self.weights = weights
         self.photos = np.load(folder / "photos.npy", mmap_mode="r")
         self.reconstructions = np.load(folder / "reconstructions.npy", mmap_mode="r")
@@ -56,7 +57,16 @@ class CachedPairs:
         member = draw_weighted(self.weights, rng)
         photo = np.asarray(self.photos[index])
         redrawn = np.asarray(self.reconstructions[index, self.members.index(member)])
-        return Pair(photo, redrawn, self.sources[index % len(self.sources)], member)
+        source = self.sources[photo_of(index, self.num, len(self.sources))]
+        return Pair(photo, redrawn, source, member)
+
+
+def photo_of(entry: int, num: int, num_photos: int) -> int:
+    """The photo that entry `entry` of `num` shows: all in turn, or evenly many of each folder.
+
+    Photos are in the order of their folders, so the first few would be those of one folder.
+    """
+    return entry % num_photos if num >= num_photos else entry * num_photos // num
 
 
 def build_cache(
@@ -83,7 +93,7 @@ def build_cache(
     while about["done"] < num:
         chunk = range(about["done"], min(about["done"] + CHUNK, num))
         for i in chunk:
-            index = i % len(live.photos)
+            index = photo_of(i, num, len(live.photos))
             photos[i], _ = live.photo(index, np.random.default_rng([seed, i]))
         for number, name in enumerate(about["members"]):
             batch = photos[chunk.start : chunk.stop]

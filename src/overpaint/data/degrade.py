@@ -92,6 +92,25 @@ def webp(pixels: Pixels, quality: int) -> Pixels:
     return _recoded(pixels, format="WEBP", quality=quality)
 
 
+def halved_colours(pixels: Pixels, phase: Sequence[int] = (0, 0)) -> Pixels:
+    """The photo with its colours at half of the resolution, as in a JPEG file with 4:2:0 chroma.
+
+    Nothing else of such a file: Cb and Cr are means of 2 x 2 pixels, enlarged linearly.
+
+    phase: (dy, dx), each 0 or 1: the rows and columns that the first of these squares lacks.
+    """
+    _check(pixels)
+    height, width = pixels.shape[:2]
+    before = [
+        (shift, (shift + side) % 2) for shift, side in zip(phase, (height, width), strict=True)
+    ]
+    padded = np.pad(pixels, [*before, (0, 0)], mode="edge")
+    luma, *colours = Image.fromarray(padded).convert("YCbCr").split()
+    colours = [c.reduce(2).resize(luma.size, Image.Resampling.BILINEAR) for c in colours]
+    whole = np.array(Image.merge("YCbCr", [luma, *colours]).convert("RGB"))
+    return np.ascontiguousarray(whole[phase[0] :, phase[1] :][:height, :width])
+
+
 def blur(pixels: Pixels, sigma: float) -> Pixels:
     """Gaussian blur, sigma in pixels (Pillow's, which approximates it by three box filters)."""
     _check(pixels)
@@ -156,6 +175,7 @@ def crop(
 _PHOTO_STEPS: dict[str, Callable[..., Pixels]] = {
     "jpeg": jpeg,
     "webp": webp,
+    "halved_colours": halved_colours,
     "blur": blur,
     "noise": _seeded_noise,
 }
@@ -315,6 +335,9 @@ class Degrade(_Chain):
     """The way of an edited photo: resize, crop, blur, noise, and one lossy file.
 
     Fields beside those of the base:
+        saved: probability of a JPEG file before all else, that in which the edit was saved. With
+            what comes later it is a photo that was sent through a chat application, which resizes
+            and saves it once more.
         crop, keep: probability of a crop, and the share of each side that it keeps. It never
             happens by default: a training window is a random crop already.
         blur, blur_sigma: of a Gaussian blur, sigma in pixels.
@@ -325,6 +348,8 @@ class Degrade(_Chain):
 
     probability: Probability = 0.7
     resize: Probability = 0.3
+    # A key younger than the shipped recipes does not change their hash.
+    saved: Probability = Field(default=0.0, exclude_if=lambda value: not value)
     crop: Probability = 0.0
     keep: ShareRange = (0.8, 1.0)
     blur: Probability = 0.1
@@ -348,7 +373,9 @@ class Degrade(_Chain):
     def _geometry(
         self, height: int, width: int, rng: np.random.Generator
     ) -> tuple[list[Step], int, int]:
+        first = [self._jpeg(rng)] if self.saved and rng.random() < self.saved else []
         steps, height, width = super()._geometry(height, width, rng)
+        steps = first + steps
         if rng.random() >= self.crop:
             return steps, height, width
         low, high = rng.uniform(*self.keep, size=2).tolist()

@@ -8,6 +8,8 @@ inpainted (the paper's M is 1 - m). Beyond the paper, each an option of `Univers
   in the wild carry such traces, and what an inpainter draws does not;
 - *degradations* after the blend, because the picture is saved and shared afterwards;
 - *moved* content: an inpainter invents what an autoencoder repeats (`data.moved_content`);
+- *alike* colours: a JPEG file has them at half of the resolution, and a fill in it does not; where
+  both have, this cannot be what is read;
 - *untouched* photos, which went through the same history and degradations;
 - *negatives* among these, edited by something else than inpainting (`data.negatives`).
 
@@ -17,7 +19,7 @@ function of (seed, i). Negatives are drawn by a generator of their own, so that 
 them all else of a sample is the same.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Protocol, Self
@@ -32,18 +34,24 @@ from overpaint.data import masks
 from overpaint.data.autoencoder import reconstruct
 from overpaint.data.classical_redraws import TRACES
 from overpaint.data.crops import random_crop, random_flip
-from overpaint.data.degrade import Degrade, History, Step
+from overpaint.data.degrade import Degrade, History, Step, replay
 from overpaint.data.masks import MaskFn
 from overpaint.data.moved_content import move_content
-from overpaint.data.negatives import NEGATIVES
+from overpaint.data.negatives import NEGATIVES, Negative
+from overpaint.data.ordinary_edits import KEEP_SIZE, as_negative
 from overpaint.data.photo_fill_gap import Apart
 from overpaint.data.sources import PhotoSource
 from overpaint.images import to_tensor
 
 Weights = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
-NEGATIVE, APART = 3, 4
-"""Third entries of the seeds of negatives and of `Apart`; see `training.detection.forged`."""
+NEGATIVE, APART, ALIKE = 3, 4, 6
+"""Third entries of the seeds of negatives, of `Apart` and of like colours; others are in
+`training.detection.forged` and `data.real_fills`."""
+
+
+KINDS: Mapping[str, Negative] = {name: as_negative(name) for name in KEEP_SIZE} | NEGATIVES
+"""Of negatives, by name; "frame" is that of `negatives`."""
 
 
 class Negatives(BaseModel):
@@ -54,7 +62,7 @@ class Negatives(BaseModel):
     share: float = Field(default=0.0, ge=0, le=1, description="of the untouched samples")
     kinds: Weights = Field(
         default=dict.fromkeys(NEGATIVES, 1.0),
-        description="names in `negatives.NEGATIVES` and their weights",
+        description="names in `negatives.NEGATIVES` or `ordinary_edits.KEEP_SIZE`; their weights",
     )
     whole: float = Field(
         default=0.3, ge=0, le=1, description="how often a regional kind edits the whole photo"
@@ -62,8 +70,8 @@ class Negatives(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
-        if unknown := sorted(set(self.kinds) - set(NEGATIVES)):
-            raise ValueError(f"kinds: no {', '.join(unknown)}; there are {', '.join(NEGATIVES)}")
+        if unknown := sorted(set(self.kinds) - set(KINDS)):
+            raise ValueError(f"kinds: no {', '.join(unknown)}; there are {', '.join(KINDS)}")
         if self.share and not any(self.kinds.values()):
             raise ValueError("kinds: give at least one a weight above 0, or share 0")
         return self
@@ -77,7 +85,7 @@ class Negatives(BaseModel):
             return "", photo
         kind = draw_weighted(self.kinds, rng)
         region = np.ones_like(mask) if rng.random() < self.whole else mask
-        return f"not inpainted: {kind}", NEGATIVES[kind](photo, region, rng)
+        return f"not inpainted: {kind}", KINDS[kind](photo, region, rng)
 
 
 class UniversalConfig(BaseModel):
@@ -101,6 +109,13 @@ class UniversalConfig(BaseModel):
     # A key younger than the shipped recipes does not change their hash.
     negatives: Negatives = Field(default=Negatives(), exclude_if=lambda value: not value.share)
     apart: Apart = Field(default=Apart(), exclude_if=lambda value: value == Apart())
+    alike: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share in which photo and fill alike have colours at half of the resolution",
+        exclude_if=lambda value: not value,
+    )
     history: History = History()
     degrade: Degrade = Degrade()
 
@@ -139,6 +154,26 @@ def blend(photo: np.ndarray, reconstruction: np.ndarray, mask: np.ndarray) -> np
     equal to `photo` bit for bit wherever the mask is 0.
     """
     return np.where(mask[..., None] != 0, reconstruction, photo)
+
+
+def finished(
+    config: UniversalConfig,
+    blended: np.ndarray,
+    mask: np.ndarray,
+    rng: np.random.Generator,
+    seed: Sequence[int],
+) -> tuple[np.ndarray, np.ndarray, list[Step]]:
+    """What happens to every sample after the blend: -> pixels and mask of its size, and the steps.
+
+    seed: (seed, index) of the sample, for what is drawn by a generator of its own.
+    """
+    own, first = np.random.default_rng([*seed, ALIKE]), []
+    if own.random() < config.alike:
+        first = [Step("halved_colours", {"phase": own.integers(2, size=2).tolist()})]
+        blended, _ = replay(blended, None, first)
+    pixels, mask, steps = config.degrade(blended, mask, rng, config.size)
+    pixels, mask = random_flip(rng, pixels, mask)
+    return pixels, mask, first + steps
 
 
 class Pairs(Protocol):
@@ -227,8 +262,7 @@ class UniversalDataset(Dataset[dict[str, Tensor]]):
             instead, photo = config.negatives(photo, mask, own)
             mask = np.zeros_like(mask)
         blended = blend(photo, redrawn, mask)
-        pixels, mask, steps = config.degrade(blended, mask, rng, config.size)
-        pixels, mask = random_flip(rng, pixels, mask)
+        pixels, mask, steps = finished(config, blended, mask, rng, [self.seed, index])
         name = name if mask.any() else instead  # the cut to size may have missed the hole
         return Sample(pixels, mask, pair.source, name, pair.history, tuple(steps))
 

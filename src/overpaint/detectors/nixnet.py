@@ -24,7 +24,8 @@ to 1, so the result is the same for 4 or 16 times fewer operations.
 Beyond the paper, and off by default: `context` compares a region with the rest of its photo
 (`nixnet_context`); `colour` adds the noise of the colour differences to the noise stream, which in
 the paper's residual, a sum over the colours, cancels or drowns in that of the luma; `energies` adds
-there how strong both are in windows (why: experiments/fine_detail.py).
+there how strong both are in windows (why: experiments/fine_detail.py);
+`content` adds a third stream to the coarsest joint map.
 
 Size: 29.5 M parameters at the paper's widths, 1.85 M at 32/64/128, 0.46 M at 16/32/64. One photo
 of 256x256 costs 182.8 GFLOP, 11.6 and 3.0; with the upsampling first and the SRM kernels run on
@@ -42,6 +43,7 @@ from torch.nn import functional as F
 from overpaint.detectors.base import Detector
 from overpaint.detectors.nixnet_context import (
     CONTEXTS,
+    Content,
     Context,
     Energies,
     context_blocks,
@@ -73,6 +75,8 @@ class NIXNetConfig:
     """Look at how strong the noise of luma and colours is in windows; not in the paper."""
     context: Context = "none"
     """What a region is compared with beyond its neighbourhood; see `nixnet_context`."""
+    content: bool = False
+    """Look at the features of a network trained on ImageNet as well; see `nixnet_context`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))  # JSON and YAML give lists
@@ -210,7 +214,7 @@ class NIXNet(Detector):
     """Noise-image cross-fusion network: (b, 3, h, w) in [0, 1] to logits (b, 1, h, w)."""
 
     stride: ClassVar[int] = 8
-    residual_parts: ClassVar[tuple[str, ...]] = ("colour", "energies", "context")
+    residual_parts: ClassVar[tuple[str, ...]] = ("colour", "energies", "context", "content")
 
     def __init__(self, config: NIXNetConfig | None = None) -> None:
         super().__init__()
@@ -237,6 +241,7 @@ class NIXNet(Detector):
         self.colour = ColourNoise(widths[0]) if config.colour else None
         self.energies = Energies(9, widths[0]) if config.energies else None
         self.context = context_blocks(config.context, widths)
+        self.content = Content(widths[2]) if config.content else None
 
     def _logits(self, image: Tensor) -> Tensor:
         streams = []  # each: (b, c1, h/2, w/2), (b, c2, h/4, w/4), (b, c3, h/8, w/8)
@@ -249,6 +254,8 @@ class NIXNet(Detector):
             block(*maps)  # two of (b, c, ...) -> (b, c, ...)
             for block, maps in zip(self.cross, zip(*streams, strict=True), strict=True)
         ]
+        if self.content is not None:
+            joint[2] = joint[2] + self.content(image)
         joint = self.fusion_3(joint)
         if self.context is not None:
             joint = [block(x) for block, x in zip(self.context, joint, strict=True)]

@@ -24,6 +24,7 @@ from overpaint.detection.calibration import LOSSLESS, QUALITY_BANDS, quality_ban
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError
 from overpaint.evaluation.edits import measure_edits
+from overpaint.evaluation.families import left_out, measure_families
 from overpaint.evaluation.measurement import (
     Report,
     Result,
@@ -216,11 +217,12 @@ PARTS: dict[str, Callable[[Task], Result]] = {
     "speed": measure_speed_rows,
     "robustness": measure_robustness,
     "forged": measure_forged,
+    "families": measure_families,
 }
 OF_FORGERIES = ("robustness", "forged")
 """Parts that are told of folders."""
-NAMED = (*OF_FORGERIES, "edits")
-"""Parts that take long and have to be named."""
+NAMED = (*OF_FORGERIES, "edits", "families")
+"""Parts that are measured only when they are named."""
 
 
 def evaluate(
@@ -252,13 +254,17 @@ def evaluate(
         raise ConfigError(
             f"forged folders are for the parts {' and '.join(OF_FORGERIES)}; name one of them"
         )
-    of_robustness = special.conditions or special.sheets or special.flips
-    if of_robustness and "robustness" not in parts:
+    if special.flips and "robustness" not in parts:
+        raise ConfigError("flips are for the part robustness; name it as well")
+    if (special.families or special.pools) and "families" not in parts:
+        raise ConfigError("families and pools are for the part families; name it as well")
+    if (special.conditions or special.sheets) and not {"robustness", "families"} & set(parts):
         raise ConfigError(
-            "conditions, sheets and flips are for the part robustness; name it as well"
+            "conditions and sheets are for the parts robustness and families; name one of them"
         )
     require_parquet()  # before anything is measured
     rows: list[Row] = []
+    of_families: list[Picture] = []
     for number, (name, path) in enumerate(weights.items()):
         folder = None if bank is None else Path(bank)
         task = Task(Path(data), folder, path, name, settings or Settings(), report, special)
@@ -268,4 +274,9 @@ def evaluate(
             found, pictures = PARTS[part](task)
             write_results(Path(out), found, pictures)
             rows += found
+            of_families += pictures if part == "families" else []
+    if len(weights) > 1 and of_families:
+        together = left_out(rows, of_families, Path(data), weights)
+        write_results(Path(out), together, [])
+        rows += together
     return rows

@@ -16,6 +16,7 @@ import numpy as np
 from torch import nn
 
 from overpaint.data.bank import HELD_OUT, load_bank
+from overpaint.data.real_fills import Pool
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import Sample, universal_test_set
 from overpaint.detection.calibration import AREA, Judged
@@ -49,16 +50,21 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class RobustnessSettings:
-    """What only the part "robustness" is told; `Settings` would change the hash of all parts."""
+    """What only the parts "robustness" and "families" are told; `Settings` would change the hash of
+    all parts."""
 
     forged: tuple[Path, ...] = ()
     """Folders that `overpaint forge` wrote, or folders of such folders."""
     conditions: tuple[str, ...] = ()
-    """Names in `robustness.CONDITIONS`; all when empty."""
+    """Names in `robustness.CONDITIONS` or `families.FAMILY_CONDITIONS`; all when empty."""
     sheets: Path | None = None
     """Folder of the contact sheets; None for none."""
     flips: bool = False
     """Look at each picture four times, as `overpaint detect --flips` does."""
+    families: tuple[str, ...] = ()
+    """Generator families to measure; all when empty."""
+    pools: tuple[Pool, ...] = ()
+    """Of the real fills to measure; all when empty."""
 
 
 @dataclass(frozen=True, slots=True)

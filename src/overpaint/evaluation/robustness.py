@@ -98,7 +98,8 @@ def under(exhibit: Exhibit, condition: Condition) -> Exhibit:
     return replace(exhibit, pixels=pixels, mask=mask, quality=condition.quality or exhibit.quality)
 
 
-def _quality(photo: Photo) -> str:
+def quality_of(photo: Photo) -> str:
+    """The band that the photo's file shows."""
     return quality_band(photo.jpeg_quality, photo.lossy)
 
 
@@ -134,7 +135,7 @@ def forged(rows: Iterable[tuple[Path, ForgedRow]]) -> Iterator[Exhibit]:
         photo = read_image(folder / forgery.inpainted)
         mask = read_mask(folder / forgery.mask, size=(photo.height, photo.width))
         name = f"{folder.name}/{forgery.index:06d}"
-        yield Exhibit(f"forged:{forgery.inpainter}", name, photo.pixels, mask, _quality(photo))
+        yield Exhibit(f"forged:{forgery.inpainter}", name, photo.pixels, mask, quality_of(photo))
 
 
 def composited(inpainted: np.ndarray, original: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
@@ -154,7 +155,7 @@ def of_triplets(triplets: Iterable[Triplet]) -> Iterator[Exhibit]:
         photo = read_image(triplet.inpainted)
         mask = read_mask(triplet.mask, size=(photo.height, photo.width))
         published = Exhibit(
-            f"triplets:{triplet.group}", triplet.id, photo.pixels, mask, _quality(photo)
+            f"triplets:{triplet.group}", triplet.id, photo.pixels, mask, quality_of(photo)
         )
         yield published
         if triplet.original is None:
@@ -164,7 +165,7 @@ def of_triplets(triplets: Iterable[Triplet]) -> Iterator[Exhibit]:
         if whole is not None:
             name = f"composited:{triplet.group}"
             yield replace(published, set=name, pixels=whole, quality=LOSSLESS)
-        name, quality = f"untouched:{ORIGINALS}", _quality(original)
+        name, quality = f"untouched:{ORIGINALS}", quality_of(original)
         yield Exhibit(name, triplet.id, original.pixels, None, quality)
 
 
@@ -173,7 +174,7 @@ def untouched(task: Task) -> Iterator[Exhibit]:
     photos = task.photos()
     for index, path in enumerate(map(Path, photos.names)):
         photo = photos.photo(index)
-        name, quality = f"{path.parent.name}/{path.name}", _quality(photo)
+        name, quality = f"{path.parent.name}/{path.name}", quality_of(photo)
         yield Exhibit(f"untouched:{quality}", name, photo.pixels, None, quality)
 
 

@@ -57,8 +57,8 @@ def read_triplets(data_dir: str | Path, groups: Collection[str] = GROUPS) -> lis
     try:
         with index.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        half_of = halves((_group(row), _source(row)) for row in rows)
-        found = [_triplet(root, row, half_of[_source(row)]) for row in rows]
+        half_of = halves((_group(row), source_of(row["id"])) for row in rows)
+        found = [_triplet(root, row, half_of[source_of(row["id"])]) for row in rows]
     except OSError as error:
         raise ImageError(
             f"{index}: cannot be read ({error.strerror}); name the data folder that holds triplets/"
@@ -86,8 +86,9 @@ def halves(pictures: Iterable[tuple[str, str]]) -> dict[str, Half]:
     return decided
 
 
-def _source(row: dict[str, str]) -> str:
-    return SOURCES.get(row["id"], row["id"])
+def source_of(name: str) -> str:
+    """Source picture of a triplet, by its id."""
+    return SOURCES.get(name, name)
 
 
 def _triplet(root: Path, row: dict[str, str], half: Half) -> Triplet:

@@ -6,13 +6,15 @@ and calibrate, 10 % are kept for the published figures.
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.progress import Progress
+from torch import Tensor, nn
 
+from overpaint.data.real_fills import describe_fills, trained_families
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import Pairs
 from overpaint.run_identity import current_commit
@@ -72,11 +74,13 @@ def train_detector(
     device: str = "cpu",
     assets: Path = Path(),
     cache: Path | None = None,
+    export_only: bool = False,
 ) -> WeightsRecord | None:
     """Reconstruct (cached), train, then write NAME.safetensors and NAME.json into `export`.
 
     Arguments and result as for `train_autoencoder`; assets: folder of what the recipe names by
-    "taef2:" and "objects:"; cache: folder of the reconstructions, None to make them on the fly.
+    "taef2:" and "objects:"; cache: folder of the reconstructions, None to make them on the fly;
+    export_only: train nothing, and write the (averaged) weights of the last checkpoint in `out`.
     """
     about = _about(run, "detector", run.detector, recipe, overrides)
     torch.manual_seed(run.loop.seed)
@@ -89,6 +93,13 @@ def train_detector(
     check(run, begun.model, assets, exclude)  # the reconstructions may take hours
     if run.forged.share:
         about["recipe"] += f" with {describe_forgeries(run.forged, assets, exclude)}"
+    if run.fills.share:
+        about["recipe"] += f" with {describe_fills(run.fills, assets)}"
+        about["families"] = trained_families(run.fills, assets)
+    if export_only:
+        state = load_checkpoint(out / "last.pt", config_hash(run))
+        values = state["average"] if run.loop.ema_decay else state["modules"]["model"]
+        return _export(run, begun.model, values, state["step"], {}, export, train, about)
     with Processes(device) as processes:
         pairs = _cached_pairs(run, train, assets, cache, processes)
         held_out = make_pairs(run, validation, assets)
@@ -185,12 +196,26 @@ def _fit_and_export(
     if not processes.is_main:
         return None
     state = load_checkpoint(best, config_hash(run))
-    module = task.modules["model"]
-    module.load_state_dict(state["model"])
-    figures = {k: float(v) for k, v in state["figures"].items() if k != "figure"}
+    module, step, figures = task.modules["model"], state["step"], state["figures"]
+    return _export(run, module, state["model"], step, figures, folder, photos, about)
+
+
+def _export(
+    run: AnyRun,
+    module: nn.Module,
+    values: Mapping[str, Tensor],
+    step: int,
+    measured: Mapping[str, float],
+    folder: Path,
+    photos: PhotoSource,
+    about: dict[str, Any],
+) -> WeightsRecord:
+    """Write `values` as the weights of a module; measured: on the validation data, if at all."""
+    module.load_state_dict(values)
+    figures = {k: float(v) for k, v in measured.items() if k != "figure"}
     # A record holds numbers; "not a number" would come back as null.
     about["validation"] = {k: round(v, 4) for k, v in figures.items() if math.isfinite(v)}
-    about["recipe"] += f" (config {config_hash(run)}, step {state['step']})"
+    about["recipe"] += f" (config {config_hash(run)}, step {step})"
     return save_weights(folder, module, data=describe(photos), **about)
 
 

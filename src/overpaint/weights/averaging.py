@@ -50,6 +50,7 @@ def average_weights(shares: Mapping[str, float], name: str, folder: str | Path) 
         recipe=" + ".join(f"{s:g} {r.name} (sha256 {r.sha256[:12]}; {r.recipe})" for s, r in parts),
         commit=current_commit(),
         licence=first.licence,
+        families=tuple(sorted({family for r in records for family in r.families})),
     )
 
 

@@ -78,6 +78,8 @@ class WeightsRecord(BaseModel):
     """Commit of this project that trained it, or imported it."""
     licence: str
     """Licence of the weights."""
+    families: tuple[str, ...] = ()
+    """Generator families whose real fills it was trained on."""
     validation: dict[str, float] = {}
     """Measured numbers by metric name, on validation data."""
     calibration: str | None = Field(default=None, pattern=_FILE_NAME)
@@ -110,6 +112,7 @@ def save_weights(
     recipe: str,
     commit: str,
     licence: str,
+    families: tuple[str, ...] = (),
     validation: dict[str, float] | None = None,
     calibration: str | None = None,
     published: Published | None = None,
@@ -137,6 +140,7 @@ def save_weights(
             recipe=recipe,
             commit=commit,
             licence=licence,
+            families=families,
             validation=validation or {},
             calibration=calibration,
             published=published,

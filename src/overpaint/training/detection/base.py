@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from overpaint.data.bank import load_bank
 from overpaint.data.cache import CachedPairs, build_cache
 from overpaint.data.masks import MaskFn
+from overpaint.data.real_fills import RealFillDataset, RealFills, describe_fills
 from overpaint.data.sources import Part, PhotoSource
 from overpaint.data.universal import (
     LivePairs,
@@ -29,11 +30,13 @@ from overpaint.data.universal import (
     mask_mixture,
 )
 from overpaint.detectors.base import Detector, Findings
+from overpaint.detectors.nixnet_context import Content
 from overpaint.errors import ConfigError
+from overpaint.layers.efficientnet import read_lite_features
 from overpaint.metrics import image_scores, pixel_auc
 from overpaint.registry import detectors
 from overpaint.training.config import LoopConfig, Section, create_model, load_section
-from overpaint.training.detection.forged import ForgedConfig, ForgedDataset, PartlyForged
+from overpaint.training.detection.forged import ForgedConfig, ForgedDataset, Mixed
 from overpaint.training.discovery import task_of
 from overpaint.training.loop import Batch
 from overpaint.weights import WeightsRecord, load_weights
@@ -72,10 +75,17 @@ class DetectorRun(Section):
     start_from: str | None = Field(
         default=None, description="weights to go on from: a shipped name, or a path"
     )
+    content_from: str | None = Field(
+        default=None,
+        description="file of EfficientNet-Lite0 for `model.content`, unless the weights to go on "
+        "from have it",
+        exclude_if=lambda path: path is None,
+    )
     loop: LoopConfig
     data: UniversalConfig
     # Keys with a default that are younger than the shipped recipes do not change their hash.
     forged: ForgedConfig = Field(default=ForgedConfig(), exclude_if=lambda forged: not forged.share)
+    fills: RealFills = Field(default=RealFills(), exclude_if=lambda fills: not fills.share)
     cache: CacheConfig = CacheConfig()
     loss: dict[str, Any] = Field(
         default={},
@@ -89,6 +99,8 @@ class DetectorRun(Section):
 
     @model_validator(mode="after")
     def _said_once(self) -> Self:
+        if self.forged.share + self.fills.share > 1:
+            raise ValueError("forged.share + fills.share is above 1; lower one of them")
         if twice := sorted({*OUTSIDE} & self.model_fields_set & self.loss.keys()):
             raise ValueError(f"{twice[0]}: it stands in loss as well; keep one of the two")
         return self
@@ -230,12 +242,20 @@ def _samples(
     assets: Path,
     exclude: Collection[str],
 ) -> Dataset[dict[str, Tensor]]:
-    """Universal samples, partly replaced by forgeries where the recipe asks for them."""
+    """Universal samples, and forgeries and real fills where the recipe asks for them.
+
+    Real fills of the pool "dev" validate.
+    """
     universal = UniversalDataset(run.data, pairs, mask_fn, seed)
-    if not run.forged.share:
-        return universal
-    forged = ForgedDataset(run.data, run.forged, part, seed, assets, exclude)
-    return PartlyForged(universal, forged, run.forged.share)
+    others: list[tuple[Dataset[dict[str, Tensor]], float]] = []
+    if run.forged.share:
+        forged = ForgedDataset(run.data, run.forged, part, seed, assets, exclude)
+        others.append((forged, run.forged.share))
+    if run.fills.share:
+        pool = "train" if part == "train" else "dev"
+        fills = RealFillDataset(run.data, run.fills, pool, pairs, seed, assets)
+        others.append((fills, run.fills.share))
+    return Mixed(universal, others, seed) if others else universal
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +276,11 @@ def start(run: DetectorRun) -> Start:
     or do not fit.
     """
     model = create_model(detectors, run.detector, run.model)
+    if run.content_from is not None:
+        content = getattr(model, "content", None)
+        if not isinstance(content, Content):
+            raise ConfigError("content_from: the model has no content; set model.content: true")
+        content.features.load_state_dict(read_lite_features(run.content_from))
     if run.start_from is None:
         return Start(model)
     record, state = load_weights(run.start_from, kind="detector")
@@ -296,6 +321,8 @@ def check(run: DetectorRun, model: nn.Module, assets: Path, exclude: Collection[
     """Raise what `detection_task` would, as far as it can be told without reconstructions."""
     task_of(model, DetectorTask).load_terms(run)
     mask_mixture(run.data.masks, assets)
+    if run.fills.share:
+        describe_fills(run.fills, assets)
     if run.forged.share:
         parts: tuple[Part, ...] = ("train", "validation")
         for part in parts:

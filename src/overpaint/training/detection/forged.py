@@ -6,7 +6,7 @@
 - Sample i is a function of (seed, i); so is the choice between a forgery and a universal sample.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -16,15 +16,15 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from overpaint.data.crops import random_crop, random_flip
+from overpaint.data.crops import random_crop
 from overpaint.data.forgeries import read_forgeries
 from overpaint.data.sources import Part
 from overpaint.data.universal import (
     Sample,
     UniversalConfig,
-    UniversalDataset,
     Weights,
     draw_weighted,
+    finished,
 )
 from overpaint.images import read_image, read_mask, to_tensor
 from overpaint.training.config import Section
@@ -89,8 +89,7 @@ class ForgedDataset(Dataset[dict[str, Tensor]]):
         picture, mask = piece[..., :3], piece[..., 3]
         if untouched:
             mask = np.zeros_like(mask)
-        picture, mask, steps = config.degrade(picture, mask, rng, config.size)
-        picture, mask = random_flip(rng, picture, mask)
+        picture, mask, steps = finished(config, picture, mask, rng, [self.seed, index])
         # As there, the cut to size may have missed the hole.
         inpainter = row.inpainter if mask.any() else ""
         return Sample(picture, mask, row.photo, inpainter, (), tuple(steps))
@@ -101,15 +100,24 @@ class ForgedDataset(Dataset[dict[str, Tensor]]):
         return {"image": to_tensor(sample.pixels)[0], "mask": mask}
 
 
-class PartlyForged(Dataset[dict[str, Tensor]]):
-    """Sample i is a forgery with the probability `share`, or else universal sample i."""
+class Mixed(Dataset[dict[str, Tensor]]):
+    """Sample i is one of `others` with the probability of its share, or else sample i of `rest`."""
 
-    def __init__(self, universal: UniversalDataset, forged: ForgedDataset, share: float) -> None:
-        self.universal, self.forged, self.share = universal, forged, share
+    def __init__(
+        self,
+        rest: Dataset[dict[str, Tensor]],
+        others: Sequence[tuple[Dataset[dict[str, Tensor]], float]],
+        seed: int,
+    ) -> None:
+        self.rest, self.others, self.seed = rest, others, seed
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        chosen = np.random.default_rng([self.universal.seed, index, CHOICE]).random() < self.share
-        return (self.forged if chosen else self.universal)[index]
+        drawn = np.random.default_rng([self.seed, index, CHOICE]).random()
+        for other, share in self.others:
+            if drawn < share:
+                return other[index]
+            drawn -= share
+        return self.rest[index]
 
 
 def crop_at_hole(

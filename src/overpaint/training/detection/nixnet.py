@@ -4,7 +4,7 @@ Source: NIX-Net (IJCAI 2021), eq. 4: focal loss with gamma 2 and no class weight
 """
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from overpaint.detectors.nixnet import NIXNet
 from overpaint.training import losses
@@ -32,6 +32,9 @@ class NIXNetTask(DetectorTask[NIXNet, NIXNetLoss]):
 
     architecture = NIXNet
     loss_config = NIXNetLoss
+
+    def frozen(self) -> list[nn.Module]:
+        return [] if self.model.content is None else [self.model.content.features]
 
     def loss(self, image: Tensor, mask: Tensor) -> Tensor:
         logits, terms = self.model(image), self.terms

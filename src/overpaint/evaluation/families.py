@@ -1,0 +1,233 @@
+"""The part "families": is real inpainting found, whichever generator made it?
+
+- Pictures: the real fills of both pools (`data.real_fills`) and the triplets, by *family*, the
+  generator, whatever tool ran it. Every family counts alike, and in it every photo (source).
+- A detector knows the generators that it was trained on. The headline is the mean over the families
+  that the weights have not seen, which their record tells; "trained on" is shown beside it.
+- Several weights, each trained without some families, give leave-one-family-out figures: a family
+  is judged by those that have not seen it.
+- The interval resamples families, then photos: it says how the figure would differ with other
+  generators, not with other photos by the same ones.
+- "4:2:0": photo and fill alike have colours at half of the resolution, so that nothing can be read
+  from the fill's being finer; otherwise as they are, and without loss.
+- Source of the protocol: this project; leave-one-out over generators is usual for detectors of
+  generated pictures (Wang et al., CVPR 2020, "CNN-generated images are surprisingly easy to spot").
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from overpaint.data.degrade import Step
+from overpaint.data.real_fills import POOLS, RealFill, read_fills
+from overpaint.detection.calibration import LOSSLESS, quality_band
+from overpaint.detection.runner import DetectorRunner
+from overpaint.errors import ConfigError
+from overpaint.evaluation.measurement import Result, Task, rows_by_method
+from overpaint.evaluation.robustness import (
+    AS_IS,
+    CONDITIONS,
+    Condition,
+    Exhibit,
+    look,
+    quality_of,
+    write_sheets,
+)
+from overpaint.evaluation.rows import Picture, Row, Source
+from overpaint.evaluation.sheets import Album
+from overpaint.evaluation.triplets import HEADLINE, Triplet, read_triplets, source_of
+from overpaint.images import read_image, read_mask
+from overpaint.metrics import bootstrap_levels, mean
+from overpaint.run_identity import config_hash
+from overpaint.weights import read_record
+
+SET = "families"
+UNSEEN, SEEN = "families not trained on", "families trained on"
+
+OF_TRIPLETS = {"madf": "madf", "crfill256": "crfill", "deepfillv1": "deepfillv1", "sd2_fill": "sd2"}
+"""Families of the groups of triplets; those left out are classical, or photos seen already."""
+
+FAMILY_CONDITIONS: Mapping[str, Condition] = {
+    AS_IS: CONDITIONS[AS_IS],
+    "4:2:0": Condition((Step("halved_colours"),)),
+    "JPEG 85": CONDITIONS["JPEG 85"],
+    "resize 0.75 and JPEG 80": Condition(
+        (Step("resize", {"scale": 0.75}), Step("jpeg", {"quality": 80})), quality_band(80, True)
+    ),
+}
+METRICS = ("auc", "f1@default")
+
+
+def of_fills(fills: Iterable[RealFill]) -> Iterator[tuple[Exhibit, str]]:
+    """Each picture with its family for a set, and its source."""
+    for fill in fills:
+        pixels, mask = fill.read()
+        yield Exhibit(fill.family, fill.id, pixels, mask, LOSSLESS), fill.source
+
+
+def of_triplets(triplets: Iterable[Triplet]) -> Iterator[tuple[Exhibit, str]]:
+    """As `of_fills`, of the triplets."""
+    for triplet in triplets:
+        photo = read_image(triplet.inpainted)
+        mask = read_mask(triplet.mask, size=(photo.height, photo.width))
+        family, quality = OF_TRIPLETS[triplet.group], quality_of(photo)
+        yield Exhibit(family, triplet.id, photo.pixels, mask, quality), source_of(triplet.id)
+
+
+def measure_families(task: Task) -> Result:
+    """Every picture under every condition: rows by family and condition, and the headlines."""
+    conditions = chosen_conditions(task.robustness.conditions)
+    fills = read_fills(task.data / "fills", task.robustness.pools or POOLS)
+    triplets = read_triplets(task.data, HEADLINE)
+    families = sorted({f.family for f in fills} | {OF_TRIPLETS[t.group] for t in triplets})
+    only = task.robustness.families or tuple(families)
+    if unknown := sorted(set(only) - set(families)):
+        raise ConfigError(f"no family is called {unknown[0]!r}; there are {', '.join(families)}")
+    kinds = {
+        "real fills": of_fills(f for f in fills if f.family in only),
+        "triplets": of_triplets(t for t in triplets if OF_TRIPLETS[t.group] in only),
+    }
+    runner, pictures, sources = DetectorRunner(task.weights), [], {}
+    album = Album() if task.robustness.sheets else None
+    num: dict[str, int] = defaultdict(int)
+    for kind, exhibits in kinds.items():
+        task.report(f"families: {kind}")
+        for exhibit, source in exhibits:
+            num[exhibit.set] += 1
+            if task.settings.limit is not None and num[exhibit.set] > task.settings.limit:
+                continue
+            sources[exhibit.id] = source
+            seen = look(runner, exhibit, conditions, task.name, album)
+            pictures += [replace(picture, set=SET) for picture in seen]
+    if task.robustness.sheets and album:
+        write_sheets(task.robustness.sheets / task.name, album)
+    trained = set(read_record(task.weights, kind="detector").families)
+    source = _source(task, runner, conditions, only)
+    rows = [
+        *rows_by_method(source, pictures),
+        *headlines(source, pictures, sources, conditions, [f for f in only if f not in trained]),
+        *headlines(
+            source, pictures, sources, conditions, [f for f in only if f in trained], name=SEEN
+        ),
+    ]
+    return rows, pictures
+
+
+def chosen_conditions(names: Sequence[str]) -> dict[str, Condition]:
+    """Those named, or all; raises ConfigError for an unknown one."""
+    for name in names:
+        if name not in FAMILY_CONDITIONS:
+            known = ", ".join(map(repr, FAMILY_CONDITIONS))
+            raise ConfigError(f"families have no condition {name!r}; there are {known}")
+    return {name: FAMILY_CONDITIONS[name] for name in names or FAMILY_CONDITIONS}
+
+
+def headlines(
+    source: Source,
+    pictures: Sequence[Picture],
+    sources: Mapping[str, str],
+    conditions: Iterable[str],
+    families: Sequence[str],
+    name: str = UNSEEN,
+) -> list[Row]:
+    """Means over families of means over photos, and the worst family, for each condition.
+
+    sources: of the pictures, by their ids. No family gives no row.
+    """
+    rows = []
+    for condition in conditions:
+        for metric in METRICS:
+            groups = [
+                by_source(pictures, sources, f"{family}, {condition}", metric)
+                for family in families
+            ]
+            groups = [group for group in groups if group]
+            if groups:
+                rows += _mean_and_worst(source, f"{name}, {condition}", metric, groups)
+    return rows
+
+
+def by_source(
+    pictures: Iterable[Picture], sources: Mapping[str, str], method: str, metric: str
+) -> list[float]:
+    """Mean over the pictures of each photo."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for picture in pictures:
+        if picture.method == method and metric in picture.numbers:
+            values[sources[picture.picture]].append(picture.numbers[metric])
+    return [mean(group) for _, group in sorted(values.items())]
+
+
+def _mean_and_worst(
+    source: Source, method: str, metric: str, groups: Sequence[Sequence[float]]
+) -> list[Row]:
+    means = [mean(group) for group in groups]
+    low, high = bootstrap_levels(groups)
+    n, nan = len(groups), float("nan")
+    found = {
+        metric: (float(np.mean(means)), low, high),
+        f"worst {metric}": (min(means), nan, nan),
+    }
+    return [
+        Row(method=method, metric=m, value=v, n=n, ci_low=a, ci_high=b, **asdict(source))
+        for m, (v, a, b) in found.items()
+    ]
+
+
+def _source(
+    task: Task, runner: DetectorRunner, conditions: Mapping[str, Condition], families: Sequence[str]
+) -> Source:
+    about: dict[str, object] = {
+        "settings": asdict(task.settings),
+        "conditions": {name: asdict(condition) for name, condition in conditions.items()},
+        "families": list(families),
+        "pools": list(task.robustness.pools),
+    }
+    protocol = (
+        "real fills and triplets, whole pictures; headline: mean over families of means over "
+        "photos, n families; interval: families, then photos"
+    )
+    return replace(task.source(SET, protocol, runner), config_hash=config_hash(about))
+
+
+def sources_of(data: Path) -> dict[str, str]:
+    """The source of every picture, by its id."""
+    fills = {f.id: f.source for f in read_fills(data / "fills")}
+    return fills | {t.id: source_of(t.id) for t in read_triplets(data, HEADLINE)}
+
+
+def left_out(
+    rows: Sequence[Row],
+    pictures: Sequence[Picture],
+    data: Path,
+    weights: Mapping[str, str | Path],
+) -> list[Row]:
+    """Headlines of several weights together: each family by those that were not trained on it.
+
+    rows, pictures: of the part, of all of `weights`, whose names are joined with "+" in the result.
+    """
+    trained = {
+        name: set(read_record(path, kind="detector").families) for name, path in weights.items()
+    }
+    mine = [
+        replace(p, weights="+".join(weights))
+        for p in pictures
+        if p.set == SET and p.method.partition(", ")[0] not in trained[p.weights]
+    ]
+    names = [p.method.partition(", ") for p in mine]
+    conditions = list(dict.fromkeys(condition for _, _, condition in names))
+    families = sorted({family for family, _, _ in names})
+    first = next(r for r in rows if r.set == SET)
+    source = Source(
+        SET,
+        "+".join(weights),
+        first.commit,
+        first.config_hash,
+        "+".join(dict.fromkeys(r.weights_sha256[:12] for r in rows if r.set == SET)),
+        f"{first.protocol}; each family by weights that were not trained on it",
+        "+".join(dict.fromkeys(r.calibration_sha256[:12] for r in rows if r.set == SET)),
+    )
+    return headlines(source, mine, sources_of(data), conditions, families)
