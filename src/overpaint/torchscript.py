@@ -162,7 +162,7 @@ def named(data: bytes) -> set[str]:
         opcodes = list(pickletools.genops(archive.read(member)))
     if any(opcode.name in ("STACK_GLOBAL", "INST", "EXT1") for opcode, _, _ in opcodes):
         return {"an unusual opcode"}  # torch.save writes none of these
-    return {argument for opcode, argument, _ in opcodes if opcode.name == "GLOBAL"}
+    return {str(argument) for opcode, argument, _ in opcodes if opcode.name == "GLOBAL"}
 
 
 def described(data: bytes) -> Any:

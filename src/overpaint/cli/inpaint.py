@@ -41,7 +41,7 @@ Masks = Annotated[
 ]
 Model = Annotated[
     str,
-    typer.Option("--model", help="Shipped name, weights file, or method without weights."),
+    typer.Option("--model", help="Shipped name, weights file, method without weights, or auto."),
 ]
 Size = Annotated[
     int | None,
@@ -63,7 +63,7 @@ def inpaint(
     out: Out,
     mask: Mask = None,
     masks: Masks = None,
-    model: Model = "safepaint-s",
+    model: Model = "auto",
     size: Size = None,
     invert_mask: InvertMask = False,
     overwrite: Overwrite = False,
@@ -83,14 +83,14 @@ def inpaint(
     Exit code 0: all filled. 1: some failed, the rest is done. 2: wrong use.
     """
     from overpaint.errors import OverpaintError
-    from overpaint.inference.fill import ready
+    from overpaint.inference.choice import choose
     from overpaint.inference.provenance import signer_from
 
     _check_use(photo, mask, masks, out)
     try:
         how = {"model": model, "size": size, "invert_mask": invert_mask, "overwrite": overwrite}
         how["signer"] = signer_from(c2pa_cert, c2pa_key)
-        ready(model, size)
+        choose(model, size, share=0)
         jobs = _jobs(photo, mask, masks, out)
     except OverpaintError as error:
         typer.echo(f"overpaint inpaint: {error}", err=True)

@@ -87,7 +87,8 @@ def draw_cases(
         photo = middle(photos.read(index), SIDE)
         for name, (low, high) in BINS.items():
             draw = in_ratio(kinds[i % 2], low, high, tries=5000)
-            hole = draw(*photo.shape[:2], np.random.default_rng([seed, i]))
+            height, width = photo.shape[:2]
+            hole = draw(height, width, np.random.default_rng([seed, i]))
             yield name, photo, hole.astype(np.uint8)
 
 

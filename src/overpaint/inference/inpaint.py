@@ -17,9 +17,9 @@ from torch import nn
 
 from overpaint.errors import ImageError, InputError
 from overpaint.images import Photo
+from overpaint.inference.choice import AUTO, Choice, choose
 from overpaint.inference.detect import as_photo
 from overpaint.inference.detection import percent
-from overpaint.inference.fill import DEFAULT_MODEL, InpainterRunner, ready
 from overpaint.inference.holes import Mask, take_mask
 from overpaint.inference.marking import MANIFESTS, RECEIPT, read_source, write_edited
 from overpaint.inference.regions import find_regions
@@ -76,7 +76,7 @@ def inpaint(
     photo: "str | Path | np.ndarray | Image.Image",
     mask: str | Path | np.ndarray,
     *,
-    model: str | Path | nn.Module = DEFAULT_MODEL,
+    model: str | Path | nn.Module = AUTO,
     size: int | None = None,
     invert_mask: bool = False,
     out: str | Path | None = None,
@@ -87,7 +87,7 @@ def inpaint(
 
     photo: path, uint8 array (h, w, 3) in RGB, or PIL image. mask: path or array (h, w) of the size
     of the upright photo, white or 1 = hole; `overpaint.inference.holes` has the rules. model, size:
-    see `fill.InpainterRunner`; the last few models stay in memory. out: a file to write, .png or
+    see `choice.choose`; the last few models stay in memory. out: a file to write, .png or
     .jpg, marked as edited and with a receipt beside it; needs the path of a photo. Without it
     nothing is written, and the arrays of the result are not marked: that is meant for research.
     overwrite: replace an earlier result, known by its receipt; no other file is written over.
@@ -96,15 +96,17 @@ def inpaint(
     Raises `ImageError` (files), `InputError` (arrays, arguments) and `WeightsError`.
     """
     if out is None:
-        taken, runner = as_photo(photo), ready(model, size)
-        return _run(runner, taken, take_mask(mask, taken.pixels.shape[:2], invert=invert_mask))
+        taken = as_photo(photo)
+        checked = take_mask(mask, taken.pixels.shape[:2], invert=invert_mask)
+        return _run(choose(model, size, checked.share), taken, checked)
     if not isinstance(photo, str | Path):
         raise InputError("out needs the path of a photo, whose metadata the file keeps")
     out, kept = Path(out), [Path(p) for p in (photo, mask) if not isinstance(p, np.ndarray)]
     _check_out(out, kept, overwrite)
-    source, runner = read_source(photo), ready(model, size)
+    source = read_source(photo)
     checked = take_mask(mask, source.photo.pixels.shape[:2], invert=invert_mask)
-    done = _run(runner, source.photo, checked, out)
+    choice = choose(model, size, checked.share)
+    done = _run(choice, source.photo, checked, out)
     receipt = write_edited(
         out,
         done.pixels,
@@ -112,15 +114,15 @@ def inpaint(
         mask_sha256=checked.sha256,
         model=done.model,
         weights_sha256=done.weights_sha256,
-        parameters={"working_size": runner.working_size, "invert_mask": invert_mask},
+        parameters={"working_size": choice.runner.working_size, "invert_mask": invert_mask},
         signer=signer,
         keep=kept,
     )
-    return replace(done, notes=(*checked.notes, *receipt["notes"]))
+    return replace(done, notes=(*choice.notes, *checked.notes, *receipt["notes"]))
 
 
-def _run(runner: InpainterRunner, photo: Photo, mask: Mask, out: Path | None = None) -> Inpainted:
-    started = time.perf_counter()
+def _run(choice: Choice, photo: Photo, mask: Mask, out: Path | None = None) -> Inpainted:
+    runner, started = choice.runner, time.perf_counter()
     pixels, num_windows = runner.run(photo.pixels, mask.pixels)
     seconds = time.perf_counter() - started
     # Notes on arrays are about their JPEG quality, which does not matter here.
@@ -132,7 +134,7 @@ def _run(runner: InpainterRunner, photo: Photo, mask: Mask, out: Path | None = N
         weights_sha256=runner.weights_sha256,
         num_holes=find_regions(mask.pixels == 1, mask.pixels, min_area=1, max_regions=0)[1],
         num_windows=num_windows,
-        notes=(*notes, *mask.notes),
+        notes=(*choice.notes, *notes, *mask.notes),
         seconds=seconds,
         path=out,
     )

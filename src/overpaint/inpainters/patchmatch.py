@@ -111,11 +111,11 @@ class Patches:
 
     def components(self, picture: Colours, rng: np.random.Generator) -> Colours:
         """Principal components (k, 3, side, side) of the sources' patches, of length 1."""
-        touches = np.zeros(self.shape, bool)
-        touches[self.targets[0], self.targets[1]] = True
-        sources = np.stack(np.nonzero(~touches))
-        chosen = rng.choice(sources.shape[1], min(NUM_EXAMPLES, sources.shape[1]), replace=False)
-        pixels = self._pixels(sources[:, chosen])
+        known = np.ones(self.shape, bool)
+        known[self.targets[0], self.targets[1]] = False
+        rows, columns = np.nonzero(known)
+        chosen = rng.choice(len(rows), min(NUM_EXAMPLES, len(rows)), replace=False)
+        pixels = self._pixels(np.stack([rows[chosen], columns[chosen]]))
         colours = picture.reshape(-1, 3)
         patches = np.stack([colours.take(pixels + offset, axis=0) for offset in self.offsets], 2)
         flat = patches.reshape(len(pixels), -1).astype(np.float64)  # (n, 3 side side)
@@ -132,8 +132,8 @@ class Patches:
 
     def costs(self, descriptors: Colours, matches: Positions) -> Colours:
         """Squared distance of each target to its match (2, num_targets): (num_targets,)."""
-        columns = self.shape[1]
-        here, there = (rows * columns + cols for rows, cols in (self.targets, matches))
+        width = self.hole.shape[1] - self.side + 1  # patches in a row
+        here, there = (p[0] * width + p[1] for p in (self.targets, matches))
         difference = descriptors.take(here, axis=0)
         difference -= descriptors.take(there, axis=0)
         return np.einsum("nk,nk->n", difference, difference)
@@ -146,7 +146,7 @@ class Patches:
         variance = np.percentile(costs, 75) + 1e-6
         weights = self.trust * np.maximum(np.exp(-costs / (2 * variance)), 1e-6)
         here, there = self._pixels(self.targets), self._pixels(self.of_targets(field))
-        colours = np.ones((picture[..., 0].size, 4), np.float32)  # the fourth counts the weights
+        colours = np.ones((picture.size // 3, 4), np.float32)  # the fourth counts the weights
         colours[:, :3] = picture.reshape(-1, 3)
         sums = np.zeros(colours.shape, np.float32)
         for offset in self.offsets:  # for one offset, no pixel occurs twice in `here`
