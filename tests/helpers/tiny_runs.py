@@ -107,6 +107,7 @@ class Tiny:
     """A linear layer with dropout; notes what it sees, and follows a script of figures."""
 
     rates: Mapping[str, float] = {}
+    parts: Mapping[str, Tensor] = {}
 
     def __init__(self, figures: list[float] | None = None) -> None:
         self.modules: dict[str, nn.Module] = {

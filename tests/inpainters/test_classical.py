@@ -254,11 +254,29 @@ class TestPatches:
         assert patches.targets.shape == (2, 9 * 10)
         field = patchmatch.first_field(patches)
         costs = np.ones(1)
+        found = patches.descriptors(picture, patches.components(picture, rng))
         for _ in range(20):
-            costs = patchmatch.search(patches, picture, field, rng)
+            costs = patchmatch.search(patches, found, field, rng)
         assert not costs.any()
         shift = np.array([[13], [19]])
         assert np.array_equal(patches.of_targets(field), patches.targets + shift)
+
+    def test_descriptors_keep_the_distances_of_patches_that_have_few_components(self) -> None:
+        """Patches of two waves in three colours span four directions."""
+        rows, columns = np.mgrid[:40, :50]
+        waves = [np.sin(rows / 3), np.cos(columns / 4)]
+        picture = np.einsum("khw,kc->hwc", waves, [[0.2, 0.1, 0], [0, 0.1, 0.3]]).astype(np.float32)
+        hole = np.zeros((40, 50), bool)
+        hole[10:20, 12:25] = True
+        patches, rng = patchmatch.Patches(hole, 5), np.random.default_rng(0)
+        found = patches.descriptors(picture, patches.components(picture, rng))
+        assert found.shape == (36 * 46, patchmatch.NUM_COMPONENTS)
+        whole = np.lib.stride_tricks.sliding_window_view(picture, (5, 5), axis=(0, 1))
+        flat = whole.reshape(36 * 46, -1)
+        first, second = rng.integers(len(flat), size=(2, 100))
+        exact = np.square(flat[first] - flat[second]).sum(axis=1)
+        near = np.square(found[first] - found[second]).sum(axis=1)
+        np.testing.assert_allclose(near, exact, rtol=1e-3, atol=1e-5)
 
     def test_a_coarser_level_is_the_mean_of_known_pixels_only(self) -> None:
         picture = np.arange(15, dtype=np.float32).reshape(3, 5, 1).repeat(3, 2)

@@ -231,9 +231,9 @@ class TestModels:
     def nothing_shipped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(weights.store, "PRETRAINED", tmp_path / "pretrained")
 
-    def test_without_the_default_weights_the_error_names_what_can_be_used(self, flat: str) -> None:
+    def test_without_the_shipped_weights_the_error_names_what_can_be_used(self, flat: str) -> None:
         with pytest.raises(WeightsError, match="safepaint-s: there are no such weights") as got:
-            overpaint.inpaint(noise(9, 9), holes((9, 9), (1, 1, 2, 2)))
+            overpaint.inpaint(noise(9, 9), holes((9, 9), (1, 1, 2, 2)), model="safepaint-s")
         methods = str(got.value).split("needs none (")[1].split(")")[0].split(", ")
         assert flat in methods
         assert "safepaint" not in methods

@@ -156,6 +156,29 @@ def test_distilled_features_of_photos_are_on_the_scale_of_one(
         assert 0.4 < feature.mean() < 2.5, name
 
 
+def test_what_was_distilled_has_channels_with_a_mean_of_one(
+    distilled: DistilledVGG19, photos: list[np.ndarray], shared_data: Path
+) -> None:
+    """Gatys et al.'s VGG-19: the `_aux` layers predict its features from the small network's."""
+    state = torch.load(shared_data / DISTILLED, map_location="cpu", weights_only=True)["model"]
+    image = torch.cat([to_tensor(p) for p in photos])
+    for name, feature in distilled(image, DistilledVGG19.perceptual_layers).items():
+        aux = f"conv{name[4]}1_aux"
+        weight, bias = (state[f"{aux}.{part}"] for part in ("weight", "bias"))
+        theirs = torch.conv2d(feature * distilled.scales[name], weight, bias).relu()
+        assert 0.75 < theirs.mean() < 1.25, name
+
+
+def test_distilled_losses_of_a_grey_picture_are_as_large_as_published_ones(
+    distilled: DistilledVGG19, photos: list[np.ndarray]
+) -> None:
+    """With torchvision's VGG-19, AOT-GAN starts at 3.3 and, times 250, at 1.1 to 1.6."""
+    image = torch.cat([to_tensor(p) for p in photos])
+    perceptual_, style = feature_losses(distilled, [torch.full_like(image, 0.5)], image)
+    assert 2.5 < perceptual_ * distilled.perceptual_factor < 4.5
+    assert 0.7 < 250 * style * distilled.style_factor < 2.4
+
+
 def relative(distilled: DistilledVGG19, one: Tensor, other: Tensor) -> dict[str, float]:
     """Size of the change of each layer's features, relative to the features."""
     layers = DistilledVGG19.perceptual_layers

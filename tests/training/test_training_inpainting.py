@@ -69,9 +69,24 @@ def test_holes_have_the_share_that_the_recipe_asks_for(photos: PhotoSource) -> N
         assert 0.2 <= train[i]["mask"].mean() < 0.3
 
 
+def test_the_first_samples_are_smaller_and_show_as_much(photos: PhotoSource) -> None:
+    data = {"size": 96, "early_size": 64, "early_samples": 4}
+    run = task(photos, data=data)
+    assert [run.train[i]["image"].shape[1] for i in (0, 3, 4, 9)] == [64, 64, 96, 96]
+    assert [run.train[i]["mask"].shape[1] for i in (0, 3, 4, 9)] == [64, 64, 96, 96]
+    assert run.validation[0]["image"].shape == (3, 96, 96)
+    # The whole view of a photo without shrinking is the same one, brought to another size.
+    one = PhotosAndHoles(photos, InpaintingData(**data), masks.brush, 0)
+    largest = one.crops[0]["image"]
+    assert largest.shape == (3, 96, 96)
+    assert abs(one[0]["image"].mean() - largest.mean()) < 0.1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"data": {"size": 64, "early_samples": 3}}, "multiple of loop.batch_size 2"),
+        ({"data": {"size": 64, "early_samples": 4}}, "early_size 128: .* at most 64"),
         ({"loss": {}}, "or name a backbone"),
         ({"loss": {"l1_wieght": 1}}, "did you mean 'l1_weight'"),
         ({"model": {"widht": 4}}, "widht.*did you mean 'model.width'"),

@@ -234,6 +234,18 @@ def test_pictures_show_hole_both_phases_and_photo(photos: PhotoSource) -> None:
 # Configuration and whole runs
 
 
+def test_the_recipe_from_the_white_hole_is_the_papers() -> None:
+    run = load_config(InpainterRun, RECIPE.with_name("safepaint-white.yaml"))
+    config = inpainters.get(run.inpainter).factory(**{**run.model, "num_blocks": 1}).config
+    assert (config.start, config.norm, config.vector_region) == ("white", "batch", "all")
+    terms, paper = load_section(SafePaintLoss, run.loss, "loss"), SafePaintLoss()
+    for name in ("l1", "perceptual", "style", "adversarial", "domain"):
+        assert getattr(terms, f"{name}_weight") == getattr(paper, f"{name}_weight")
+    assert (terms.adversarial, terms.adversarial_from) == ("hinge", 0)
+    optimizer = run.loop.optimizer
+    assert (optimizer.learning_rate, optimizer.betas) == (2e-4, (0.5, 0.999))
+
+
 def test_the_shipped_recipe_is_valid() -> None:
     run = load_config(InpainterRun, RECIPE)
     small = inpainters.get(run.inpainter).factory(**{**run.model, "num_blocks": 1})
@@ -268,7 +280,10 @@ def test_command_line_trains_exports_and_resumes(photo_folder: Path, tmp_path: P
         out = model(image, mask)
     assert torch.equal(out * (1 - mask), image * (1 - mask))
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert any("discriminator" in line for line in lines)
+    last = next(line for line in reversed(lines) if "discriminator" in line)
+    parts = {k.removeprefix("part/"): v for k, v in last.items() if k.startswith("part/")}
+    assert parts.keys() == {"l1", "domain", "adversarial"}
+    assert sum(parts.values()) == pytest.approx(last["model"], rel=1e-4)
     assert any("validation/relative_spread" in line for line in lines)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import pickle
 import sys
 import tarfile
+import types
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,6 +65,37 @@ class TestPyTorch:
         with pytest.raises(WeightsError, match=r"x\.pth: refused: .* load (posix|nt)\.system"):
             read_checkpoint(path)
         assert not trace.exists()
+
+    def test_classes_of_a_trainer_are_left_out_and_not_imported(
+        self, tmp_path: Path, legacy: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The layout of PyTorch Lightning, of which LaMa's best.ckpt is."""
+        name = "pytorch_lightning.callbacks.model_checkpoint"
+        callback = type("ModelCheckpoint", (), {"__module__": name})
+        module = types.ModuleType(name)
+        module.ModelCheckpoint = callback  # type: ignore[attr-defined]
+        parents = {part: types.ModuleType(part) for part in (name[:17], name[:27])}
+        for part, value in {**parents, name: module}.items():
+            monkeypatch.setitem(sys.modules, part, value)
+        state = nn.BatchNorm2d(3).state_dict()
+        content = {
+            "epoch": 3,
+            "state_dict": collections.OrderedDict((f"generator.{k}", v) for k, v in state.items()),
+            "callbacks": {callback: {"best": torch.tensor(0.5), "path": "x.ckpt"}},
+            "hparams": callback(),
+            "optimizer_states": [{"state": {0: {"exp_avg": nn.Parameter(torch.ones(2))}}}],
+        }
+        content["state_dict"]._metadata = {"": {"version": 1}}
+        path = save(tmp_path / "best.ckpt", content, legacy=legacy)
+        for part in (*parents, name):
+            monkeypatch.delitem(sys.modules, part)
+        if legacy:  # no archive: nothing can be taken out of it without unpickling
+            with pytest.raises(WeightsError, match=r"load pytorch_lightning"):
+                read_checkpoint(path)
+            return
+        found = {k: v for k, v in read_checkpoint(path).tensors.items() if k.startswith("state_")}
+        assert same(found, {f"state_dict.generator.{k}": v for k, v in state.items()})
+        assert name not in sys.modules
 
     def test_a_whole_module_is_refused_by_its_class(self, tmp_path: Path, legacy: bool) -> None:
         path = save(tmp_path / "x.pth", nn.Linear(2, 2), legacy=legacy)

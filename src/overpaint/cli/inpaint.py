@@ -56,7 +56,7 @@ Masks = Annotated[
 ]
 Model = Annotated[
     str,
-    typer.Option("--model", help="Shipped name, weights file, or method without weights."),
+    typer.Option("--model", help="Shipped name, weights file, method without weights, or auto."),
 ]
 Size = Annotated[
     int | None,
@@ -91,7 +91,7 @@ def inpaint(
     out: Out,
     mask: Mask = None,
     masks: Masks = None,
-    model: Model = "safepaint-s",
+    model: Model = "auto",
     size: Size = None,
     invert_mask: InvertMask = False,
     dilate: Dilate = None,
@@ -115,7 +115,7 @@ def inpaint(
     Exit code 0: all filled. 1: some failed, the rest is done. 2: wrong use.
     """
     from overpaint.errors import OverpaintError
-    from overpaint.inpainting.inpainter_runner import ready
+    from overpaint.inpainting.choice import choose
     from overpaint.provenance.checking import signer_from
     from overpaint.provenance.encoding import colour_of
 
@@ -125,7 +125,7 @@ def inpaint(
         how |= {"dilate": dilate, "flatten": flatten}
         colour_of(flatten or "black")
         how["signer"] = signer_from(c2pa_cert, c2pa_key)
-        ready(model, size)
+        choose(model, size, share=0)
         jobs, problems = _jobs(photo, mask, masks, out)
         its_masks = masks and _Masks(photo, masks)
     except OverpaintError as error:

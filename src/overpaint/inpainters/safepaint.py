@@ -7,25 +7,33 @@ official checkpoint to remap. Licence of this file: Apache-2.0, as the project.
 Phase 1, content completion: G1 fills the hole. Phase 2, region-wise optimisation: G2 sees that
 picture, the mask and the domain vector of the known region (from P), and redraws the hole.
 
-What this implementation settles, or does another way than the paper or the authors' code:
-- spectral norm stands on every convolution of the generators but the last one (paper; the
-  authors' code has it in the discriminator only: `spectral_norm=False`);
+The paper's: the two phases, RWSA and where it stands, P and what its vectors are compared with,
+spectral norm in both generators. The authors' code: EdgeConnect's variant of Johnson's network
+without the edges, the layers of P, the softened mask of RWSA. Ours, where these leave it open or
+disagree:
+
+- **Norm.** The paper names none, and calls its generators similar to those of Johnson et al. 2016,
+  which have batch norm; that is the default. The authors' code has instance norm. Under it **V
+  cannot reach the picture**: V is constant over the picture, so it adds a constant to each channel
+  of G2's first convolution, and the norm behind it takes every constant away. At the start of a
+  training at width 24, V moved by its standard deviation over photos changes the hole by 31 grey
+  levels under batch norm, 21 without any norm, and 0.001 under instance norm; the gradient that
+  L1 sends to P is 0.58, 0.26 and 6e-7 of that to G2. Instance norm also takes the photo's colours
+  away. `norm="none"` leaves spectral norm alone;
+- `vector_region="hole"` lays the vector into the hole only, where it survives instance norm;
+- spectral norm stands on every convolution of the generators, RWSA's included, but the last one
+  (the authors' code has it in the discriminator only: `spectral_norm=False`);
 - P averages over valid positions, so that its vector does not depend on the hole's area (the
   authors' code averages over the empty ones too: `pooling="all"`). A place of the last map is
   valid if any of 63 x 63 pixels is, so the two differ for small regions only;
 - convolutions before a norm have no bias, which that norm would cancel;
-- **V as in the paper cannot reach the picture**: it is constant over the picture, so it adds a
-  constant to each channel of G2's first convolution, and the instance norm behind it takes every
-  constant away. `vector_region="hole"` lays the vector into the hole only, where it survives;
-- **`start="smooth"`, not in the paper, is for short trainings**: instance norms take the colours of
-  a photo away, and thousands of steps pass before the generators put them back. G1 then sees the
-  hole filled by ever coarser averages of what is known, and each generator adds to what it sees,
-  in units of the known pixels' contrast, instead of drawing anew;
+- **`start="smooth"`, not in the paper, is for short trainings** under instance norm. G1 then sees
+  the hole filled by ever coarser averages of what is known, and each generator adds to what it
+  sees, in units of the known pixels' contrast, instead of drawing anew;
 - where table 5 leaves the domain distance loss out, P and V are left out as well, for nothing
   else would train them.
 
-Size at the paper's width, in parameters: G1 10.8 M, P 3.9 M, G2 14.1 M (the fact sheet's 14.2 M
-within half a percent). At width 24: 4.1 M in all.
+Size at the paper's width, in parameters: G1 10.8 M, P 3.9 M, G2 14.2 M. At width 24: 4.1 M in all.
 """
 
 from dataclasses import dataclass
@@ -43,6 +51,7 @@ from overpaint.layers.partial import PartialConv2d, masked_mean
 from overpaint.layers.rwsa import RWSA
 from overpaint.registry import inpainters
 
+Norm = Literal["batch", "instance", "none"]
 Pooling = Literal["valid", "all"]
 VectorRegion = Literal["all", "hole"]
 Start = Literal["white", "smooth"]
@@ -70,8 +79,12 @@ class SafePaintConfig:
     """Region-wise separated attention in G2's upsampling path."""
     domain_vector: bool = True
     """The extractor P, its vector as input of G2, and with it the domain distance loss."""
+    norm: Norm = "batch"
+    """Behind each convolution of the generators but the last; see the module's header."""
     spectral_norm: bool = True
     """Spectral norm in both generators."""
+    rwsa_spectral_norm: bool = True
+    """Spectral norm in RWSA's convolutions as well, where the generators have it."""
     pooling: Pooling = "valid"
     """Positions that P averages over."""
     vector_region: VectorRegion = "all"
@@ -83,6 +96,7 @@ class SafePaintConfig:
         if min(self.width, self.vector_size, self.num_blocks) < 1:
             raise ConfigError("safepaint: width, vector_size and num_blocks must be at least 1")
         for name, kind in (
+            ("norm", Norm),
             ("pooling", Pooling),
             ("vector_region", VectorRegion),
             ("start", Start),
@@ -95,13 +109,13 @@ class SafePaintConfig:
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, the first one dilated; no activation after the sum."""
 
-    def __init__(self, channels: int, normalised: bool) -> None:
+    def __init__(self, channels: int, config: SafePaintConfig) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.ReflectionPad2d(2),
-            *_conv(nn.Conv2d(channels, channels, 3, dilation=2, bias=False), normalised),
+            *_conv(nn.Conv2d(channels, channels, 3, dilation=2), config),
             nn.ReflectionPad2d(1),
-            *_conv(nn.Conv2d(channels, channels, 3, bias=False), normalised, relu=False),
+            *_conv(nn.Conv2d(channels, channels, 3), config, relu=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,17 +130,21 @@ class Generator(nn.Module):
 
     def __init__(self, in_channels: int, config: SafePaintConfig, rwsa: bool) -> None:
         super().__init__()
-        c, sn = config.width, config.spectral_norm
+        c = config.width
         self.encoder = nn.Sequential(
             nn.ReflectionPad2d(3),
-            *_conv(nn.Conv2d(in_channels, c, 7, bias=False), sn),
-            *_conv(nn.Conv2d(c, 2 * c, 4, stride=2, padding=1, bias=False), sn),
-            *_conv(nn.Conv2d(2 * c, 4 * c, 4, stride=2, padding=1, bias=False), sn),
+            *_conv(nn.Conv2d(in_channels, c, 7), config),
+            *_conv(nn.Conv2d(c, 2 * c, 4, stride=2, padding=1), config),
+            *_conv(nn.Conv2d(2 * c, 4 * c, 4, stride=2, padding=1), config),
         )
-        self.blocks = nn.Sequential(*(ResidualBlock(4 * c, sn) for _ in range(config.num_blocks)))
-        self.attention = nn.ModuleList(RWSA(n) for n in (4 * c, 2 * c, c)) if rwsa else None
+        self.blocks = nn.Sequential(
+            *(ResidualBlock(4 * c, config) for _ in range(config.num_blocks))
+        )
+        bounded = config.spectral_norm and config.rwsa_spectral_norm
+        attention = (RWSA(n, spectral_norm=bounded) for n in (4 * c, 2 * c, c))
+        self.attention = nn.ModuleList(attention) if rwsa else None
         self.upsample = nn.ModuleList(
-            nn.Sequential(*_conv(nn.ConvTranspose2d(n, n // 2, 4, 2, padding=1, bias=False), sn))
+            nn.Sequential(*_conv(nn.ConvTranspose2d(n, n // 2, 4, 2, padding=1), config))
             for n in (4 * c, 2 * c)
         )
         self.last = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(c, 3, 7))
@@ -243,11 +261,18 @@ def smooth_fill(image: Tensor, mask: Tensor) -> Tensor:
     return compose(image, pushed, mask)
 
 
-def _conv(conv: nn.Module, normalised: bool, *, relu: bool = True) -> list[nn.Module]:
-    """A convolution (spectrally normalised or not), instance norm and ReLU."""
-    nn.init.normal_(conv.weight, std=0.02)  # type: ignore[arg-type]
-    layers: list[nn.Module] = [spectral_norm(conv) if normalised else conv]
-    layers.append(nn.InstanceNorm2d(conv.out_channels))  # type: ignore[arg-type]
+def _conv(
+    conv: nn.Conv2d | nn.ConvTranspose2d, config: SafePaintConfig, *, relu: bool = True
+) -> list[nn.Module]:
+    """A convolution (spectrally normalised or not), its norm and ReLU."""
+    nn.init.normal_(conv.weight, std=0.02)
+    if config.norm != "none":
+        conv.bias = None  # the norm would cancel it
+    layers: list[nn.Module] = [spectral_norm(conv) if config.spectral_norm else conv]
+    if config.norm == "batch":
+        layers.append(nn.BatchNorm2d(conv.out_channels))
+    elif config.norm == "instance":
+        layers.append(nn.InstanceNorm2d(conv.out_channels))
     return [*layers, nn.ReLU(inplace=True)] if relu else layers
 
 
@@ -257,8 +282,8 @@ def safepaint(**config: Any) -> SafePaint:
 
 
 def safepaint_small(**config: Any) -> SafePaint:
-    """SafePaint at width 24, with the domain vector where it can be seen."""
-    return safepaint(**{"width": 24, "vector_region": "hole", **config})
+    """SafePaint at width 24."""
+    return safepaint(**{"width": 24, **config})
 
 
 for _name, _factory, _summary in (

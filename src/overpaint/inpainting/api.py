@@ -24,8 +24,9 @@ from overpaint.errors import ImageError, InputError
 from overpaint.images import File, decode_image, file_bytes, is_file
 from overpaint.images.regions import find_regions
 from overpaint.images.samples import Samples, decode_samples, from_pixels
+from overpaint.inpainting.choice import AUTO, Choice, choose
 from overpaint.inpainting.holes import Mask, take_mask
-from overpaint.inpainting.inpainter_runner import DEFAULT_MODEL, InpainterRunner, check_known, ready
+from overpaint.inpainting.inpainter_runner import check_known
 from overpaint.provenance.encoding import colour_of, fitted, format_of
 from overpaint.provenance.marking import MANIFESTS, RECEIPT, read_source, write_edited
 
@@ -84,7 +85,7 @@ def inpaint(
     photo: Picture,
     mask: "File | np.ndarray | Image.Image",
     *,
-    model: str | Path | nn.Module = DEFAULT_MODEL,
+    model: str | Path | nn.Module = AUTO,
     size: int | None = None,
     invert_mask: bool = False,
     dilate: int | None = None,
@@ -97,7 +98,7 @@ def inpaint(
 
     photo: path, bytes, binary stream, uint8 array (h, w, 3) in RGB, or PIL image. mask: the same
     kinds, an array being (h, w), of the size of the upright photo, white or 1 = hole;
-    `overpaint.inpainting.holes` has the rules. model, size: see `InpainterRunner`; the last few
+    `overpaint.inpainting.holes` has the rules. model, size: see `choice.choose`; the last few
     models stay in memory. dilate: pixels, 0..64, by which the hole is grown, and in whose outer
     half the fill fades out; None takes one for each 256 of the longer side, at most 16. flatten:
     colour, as in CSS, on which transparent parts are laid. out: a file to write, named as one of
@@ -111,18 +112,19 @@ def inpaint(
     """
     colour = flatten and colour_of(flatten)
     if out is None:
-        samples, runner = _samples_of(photo), ready(model, size)
+        samples = _samples_of(photo)
         samples = samples.flattened(colour) if colour else samples
         checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
-        return _run(runner, samples, checked)
+        return _run(choose(model, size, checked.share), samples, checked)
     if not isinstance(photo, str | Path):
         raise InputError("out needs the path of a photo, whose metadata the file keeps")
     out, kept = Path(out), [Path(p) for p in (photo, mask) if isinstance(p, str | Path)]
     _check_out(out, kept, overwrite)
-    source, runner = read_source(photo), ready(model, size)
+    source = read_source(photo)
     samples, notes = fitted(source.samples, out, flatten)
     checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
-    done = _run(runner, samples, checked, out)
+    choice = choose(model, size, checked.share)
+    done = _run(choice, samples, checked, out)
     receipt = write_edited(
         out,
         replace(samples, values=done.samples),
@@ -132,7 +134,7 @@ def inpaint(
         model=done.model,
         weights_sha256=done.weights_sha256,
         parameters={
-            "working_size": runner.working_size,
+            "working_size": choice.runner.working_size,
             "invert_mask": invert_mask,
             "dilate": checked.radius,
             "flatten": flatten,
@@ -141,7 +143,7 @@ def inpaint(
         signer=signer,
         keep=kept,
     )
-    return replace(done, notes=(*checked.notes, *receipt["notes"]))
+    return replace(done, notes=(*choice.notes, *checked.notes, *receipt["notes"]))
 
 
 def _samples_of(photo: Picture) -> Samples:
@@ -151,10 +153,8 @@ def _samples_of(photo: Picture) -> Samples:
     return decode_samples(data, decode_image(data, name))
 
 
-def _run(
-    runner: InpainterRunner, samples: Samples, mask: Mask, out: Path | None = None
-) -> Inpainted:
-    hole, hidden = mask.pixels, samples.hidden
+def _run(choice: Choice, samples: Samples, mask: Mask, out: Path | None = None) -> Inpainted:
+    runner, hole, hidden = choice.runner, mask.pixels, samples.hidden
     seen = (hole == 0) if hidden is None else (hole == 0) & ~hidden
     if not seen.any():
         raise InputError("outside the hole the photo is transparent, so there is nothing to go by")
@@ -172,7 +172,7 @@ def _run(
         weights_sha256=runner.weights_sha256,
         num_holes=find_regions(hole == 1, hole, min_area=1, max_regions=0)[1],
         num_windows=num_windows,
-        notes=(*samples.notes, *mask.notes),
+        notes=(*choice.notes, *samples.notes, *mask.notes),
         seconds=seconds,
         path=out,
     )

@@ -16,12 +16,15 @@ any generator, keeps the shape, and brings the mask to the feature map's size it
 Readings, not in the paper: the mask is pooled, rounded and softened as in the authors' code; the
 softening repeats the border, so that a hole at the border keeps its weight; the squeeze has at
 least four channels, as at the paper's narrowest place (of fewer, all may die in the ReLU at the
-start); convolutions before a batch norm have no bias.
+start); convolutions before a batch norm have no bias. SafePaint has spectral norm "in the
+generators", and says nothing of RWSA: with `spectral_norm` its three convolutions have it, while
+the linear layers of the channel attentions, whose sigmoid bounds them already, never do.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 SOFTENING_SIZE, SOFTENING_SIGMA = 5, 1.0  # pixels of the feature map
 
@@ -47,10 +50,10 @@ class ChannelAttention(nn.Module):
 class LearnableBlock(nn.Sequential):
     """LB: two CONV-BN-ELU blocks, c -> 2c -> c."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, spectral_norm: bool = False) -> None:
         layers: list[nn.Module] = []
         for c_in, c_out in ((channels, 2 * channels), (2 * channels, channels)):
-            conv = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
+            conv = _bounded(nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), spectral_norm)
             layers += [conv, nn.BatchNorm2d(c_out), nn.ELU(inplace=True)]
         super().__init__(*layers)
 
@@ -60,13 +63,15 @@ class RWSA(nn.Module):
 
     kernel: Tensor
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int, reduction: int = 16, *, spectral_norm: bool = False) -> None:
+        """spectral_norm: on the convolutions, for a generator that has it on its own."""
         super().__init__()
         self.background = ChannelAttention(channels, reduction)  # G_b
         self.changing = ChannelAttention(channels, reduction)  # G_f1
         self.lasting = ChannelAttention(channels, reduction)  # G_f2
-        self.adapt = LearnableBlock(channels)  # LB
-        self.fuse = nn.Conv2d(2 * channels, channels, kernel_size=1)  # FFB
+        self.adapt = LearnableBlock(channels, spectral_norm=spectral_norm)  # LB
+        fuse = nn.Conv2d(2 * channels, channels, kernel_size=1)
+        self.fuse = _bounded(fuse, spectral_norm)  # FFB
         self.register_buffer("kernel", softening_kernel(), persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -82,6 +87,10 @@ class RWSA(nn.Module):
         padded = F.pad(small, (reach,) * 4, mode="replicate")
         with torch.autocast(mask.device.type, enabled=False):
             return F.conv2d(padded, self.kernel.to(padded.dtype))
+
+
+def _bounded(conv: nn.Conv2d, spectral_norm: bool) -> nn.Module:
+    return parametrizations.spectral_norm(conv) if spectral_norm else conv
 
 
 def softening_kernel() -> Tensor:

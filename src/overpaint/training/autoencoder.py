@@ -58,6 +58,7 @@ class AutoencoderTask:
     """
 
     rates: Mapping[str, float] = {}
+    parts: Mapping[str, Tensor] = {}
 
     def __init__(self, run: AutoencoderRun, photos: PhotoSource, validation: PhotoSource) -> None:
         self.run, self.photos = run, photos

@@ -3,7 +3,9 @@
 - The content decides how a file is read, and not its suffix. What is hashed is what is decoded.
 - PyTorch's files, zip or older, go through `torch.load(weights_only=True)`, which refuses a pickle
   that would import anything but tensors; NumPy's numbers, which trainings leave beside the weights,
-  are admitted. TorchScript is read without being loaded (`overpaint.weights.torchscript`).
+  are admitted. TorchScript is read without being loaded (`weights.torchscript`), and so is a
+  checkpoint that also names classes of the programs that trained it, as those of PyTorch Lightning
+  do (LaMa's best.ckpt): what such a class would build is left out.
 - Keras files (HDF5) need the extra `keras`, and are refused when they name other files for their
   numbers. TensorFlow checkpoints need TensorFlow's own reader, which is no extra.
 - Nested names are joined by dots, as are the slashes of Keras and TensorFlow. What is no tensor is
@@ -28,11 +30,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from overpaint.errors import WeightsError
-from overpaint.weights.torchscript import is_torchscript, read_torchscript
+from overpaint.weights.torchscript import is_torchscript, named, read_torchscript
 
 _TENSORFLOW = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
 _ZIP, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 _SHOWN = 4  # names in one note
+_OF_TRAININGS = ("pytorch_lightning", "lightning", "omegaconf")
+_OF_TENSORS = ("torch", "collections", "numpy", "_codecs", "typing")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,6 +137,8 @@ def _torch(path: Path, data: bytes) -> Any:
         with torch.serialization.safe_globals(_numbers()):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if _is_of_a_training(data):
+            return read_torchscript(data)
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
             raise WeightsError(f"{path}: not a checkpoint that torch can read safely") from error
@@ -145,6 +151,15 @@ def _torch(path: Path, data: bytes) -> Any:
         raise WeightsError(
             f"{path}: not a checkpoint, or damaged ({type(error).__name__}: {error})"
         ) from error
+
+
+def _is_of_a_training(data: bytes) -> bool:
+    """Whether all that a zip checkpoint's pickle names is of tensors and of known trainers."""
+    try:
+        roots = {name.split()[0].split(".")[0] for name in named(data)}
+    except Exception:  # what damaged files lead to is of every kind
+        return False
+    return roots <= {*_OF_TRAININGS, *_OF_TENSORS} and not roots.isdisjoint(_OF_TRAININGS)
 
 
 def _numbers() -> list[Any]:

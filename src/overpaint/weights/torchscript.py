@@ -1,5 +1,8 @@
 """The tensors of a TorchScript archive, read without running anything that it holds.
 
+A zip that `torch.save` wrote is of the same build, and is read the same way where its pickle names
+classes that are not here (`checkpoints`).
+
 - An archive is a zip of code, raw storages and `data.pkl`, a pickle of the module's attributes.
   `torch.jit.load` would compile the code. Here only the pickle and the storages are looked at.
 - The pickle is not unpickled. Its opcodes are taken one by one (`pickletools`), and what they would
@@ -37,6 +40,8 @@ _DTYPES = {
     "torch BoolStorage": torch.bool,
 }
 _REBUILD = "torch._utils _rebuild_tensor_v2"
+_PARAMETER = "torch._utils _rebuild_parameter"
+_ORDERED = "collections OrderedDict"
 _TAGGED = "torch.jit._pickle restore_type_tag"
 _MAX_VALUES = 1_000_000
 """Values in one archive; a pickle of a few bytes can stand for any number of them."""
@@ -118,7 +123,7 @@ class _Reader:
                 return self._value(found.state)
             case _Call(function=_Name(text=name)) if name == _REBUILD:
                 return self._tensor(*found.arguments[:4])
-            case _Call(function=_Name(text=name)) if name == _TAGGED:
+            case _Call(function=_Name(text=name)) if name in (_TAGGED, _PARAMETER):
                 return self._value(found.arguments[0])
             case dict():
                 return {key: self._value(value) for key, value in found.items()}
@@ -147,10 +152,23 @@ class _Reader:
         return self.storages[path]
 
 
+def named(data: bytes) -> set[str]:
+    """What the pickle of a zip checkpoint would import, each "module name".
+
+    Raises what damaged files lead to: any kind of exception.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        (member,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+        opcodes = list(pickletools.genops(archive.read(member)))
+    if any(opcode.name in ("STACK_GLOBAL", "INST", "EXT1") for opcode, _, _ in opcodes):
+        return {"an unusual opcode"}  # torch.save writes none of these
+    return {str(argument) for opcode, argument, _ in opcodes if opcode.name == "GLOBAL"}
+
+
 def described(data: bytes) -> Any:
     """What a pickle describes, with nothing imported, called or built.
 
-    Knows the opcodes that TorchScript writes; raises WeightsError for any other.
+    Knows the opcodes that TorchScript and torch.save write; raises WeightsError for any other.
     """
     machine = _Machine()
     for opcode, argument, _ in pickletools.genops(data):
@@ -212,7 +230,9 @@ class _Machine:
 
     def call(self, _: Any) -> None:
         arguments = self.stack.pop()
-        self.stack.append(_Call(self.stack.pop(), arguments))
+        function = self.stack.pop()
+        ordered = function == _Name(_ORDERED) and not arguments  # a state dict; filled afterwards
+        self.stack.append({} if ordered else _Call(function, arguments))
 
     def new(self, _: Any) -> None:
         del self.stack[-2:]
@@ -220,7 +240,8 @@ class _Machine:
 
     def build(self, _: Any) -> None:
         state = self.stack.pop()
-        self.stack[-1].state = state
+        if not isinstance(self.stack[-1], dict):  # of a state dict it is its modules' versions
+            self.stack[-1].state = state
 
     def storage(self, _: Any) -> None:
         self.stack.append(_Storage(self.stack.pop()))

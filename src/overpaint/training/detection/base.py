@@ -122,6 +122,7 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
     side_multiple: ClassVar[int] = 1
     """Of which a sample's side has to be a multiple."""
     rates: Mapping[str, float] = {}
+    parts: Mapping[str, Tensor] = {}
 
     def __init__(
         self,

@@ -69,6 +69,7 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
     architecture: ClassVar[type[Inpainter]]
     loss_config: ClassVar[type[Section]]
     rates: Mapping[str, float] = {}
+    parts: Mapping[str, Tensor] = {}
 
     def __init__(
         self,
@@ -92,9 +93,15 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
             )
         low, high = run.data.ratio
         mask_fn = in_ratio(mask_mixture(run.data.masks, assets), low, high, tries=1000)
+        if run.data.early_samples % run.loop.batch_size:
+            raise ConfigError(
+                f"data.early_samples {run.data.early_samples}: make it a multiple of "
+                f"loop.batch_size {run.loop.batch_size}, so that no batch has two sizes"
+            )
         self.train = PhotosAndHoles(photos, run.data, mask_fn, run.loop.seed)
         # The largest seed of 32 bit belongs to validation, so that it never follows a run's own.
-        held_out = PhotosAndHoles(validation, run.data, mask_fn, 2**32 - 1)
+        at_full_size = run.data.model_copy(update={"early_samples": 0})
+        held_out = PhotosAndHoles(validation, at_full_size, mask_fn, 2**32 - 1)
         self.validation = [held_out[i] for i in range(run.validation_photos)]
         self.modules |= self.judges()
 

@@ -11,6 +11,7 @@ from overpaint.data.crops import PhotoCrops
 from overpaint.data.masks import MaskFn
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import Weights
+from overpaint.errors import ConfigError
 from overpaint.training.config import Section
 
 
@@ -21,6 +22,20 @@ class InpaintingData(Section):
     shrink: float = Field(
         default=1.0, ge=1, le=8, description="largest factor by which a photo is made smaller"
     )
+    # Recipes from before there was a choice keep their hash.
+    early_size: int = Field(
+        default=128,
+        ge=64,
+        multiple_of=4,
+        description="side of the first samples, pixels",
+        exclude_if=lambda size: size == 128,
+    )
+    early_samples: int = Field(
+        default=0,
+        ge=0,
+        description="how many samples have that side",
+        exclude_if=lambda num: num == 0,
+    )
     masks: Weights = Field(
         default={"brush": 1.0}, description="kinds of masks, see UniversalConfig"
     )
@@ -30,19 +45,30 @@ class InpaintingData(Section):
 
 
 class PhotosAndHoles(Dataset[dict[str, Tensor]]):
-    """Sample i: {"image": (3, size, size), "mask": (1, size, size)}, a function of (seed, i)."""
+    """Sample i: {"image": (3, size, size), "mask": (1, size, size)}, a function of (seed, i).
+
+    size: `data.early_size` for the first `data.early_samples`, then `data.size`. The largest part
+    of a photo that a sample shows is the same for both.
+    """
 
     def __init__(
         self, photos: PhotoSource, data: InpaintingData, mask_fn: MaskFn, seed: int
     ) -> None:
+        """Raises ConfigError when the first samples are to be larger than the others."""
+        if data.early_samples and data.early_size > data.size:
+            raise ConfigError(
+                f"data.early_size {data.early_size}: the first samples are smaller than the "
+                f"others, at most {data.size}"
+            )
         self.data, self.mask_fn, self.seed = data, mask_fn, seed
         self.crops = PhotoCrops(photos, round(data.size * data.shrink), seed)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        size = self.data.size
+        data = self.data
+        size = data.early_size if index < data.early_samples else data.size
         rng = np.random.default_rng([self.seed, index, 1])  # 1: apart from the crop's numbers
         image = self.crops[index]["image"]
-        side = round(size * rng.uniform(1, self.data.shrink))
+        side = round(size * rng.uniform(1, data.shrink * (data.size / size)))
         if side > size:
             smaller = F.interpolate(
                 image[None, :, :side, :side], (size, size), mode="bilinear", antialias=True

@@ -10,6 +10,8 @@ the paper's; where the authors' code (facts only) does otherwise, that is an opt
   zero by giving every region the same vector. `validate` therefore reports the spread of the
   vectors over photos, and `repel_weight` (not in the paper) pushes different photos apart.
 - The Euclidean distance of eq. 13 has no gradient where it is zero; torch gives 0 there.
+- The weights of the perceptual and the style loss are for features of torchvision's VGG-19; those
+  of another backbone are brought to its scale (`Backbone.perceptual_factor`, `style_factor`).
 - Known pixels come back by `inpainters.base.compose`, so every loss reaches the generators
   through the hole alone.
 """
@@ -75,13 +77,16 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, image, mask = self.terms, batch["image"], batch["mask"]
         stages = self.model.stages(image, mask)
-        loss = self._reconstruction(stages, image, mask) + self._domain(stages, image, mask)
+        parts = self._reconstruction(stages, image, mask) | self._domain(stages, image, mask)
         adversarial = "discriminator" in self.modules and step >= terms.adversarial_from
         if adversarial:
             discriminator = self.modules["discriminator"].requires_grad_(False)
             fake = discriminator(stages.output).float()
-            loss = loss + terms.adversarial_weight * generator_loss(fake, terms.adversarial)
-        yield "model", loss
+            parts["adversarial"] = terms.adversarial_weight * generator_loss(
+                fake, terms.adversarial
+            )
+        self.parts = {name: part.detach() for name, part in parts.items()}
+        yield "model", torch.stack(list(parts.values())).sum()
         if adversarial:
             discriminator = self.modules["discriminator"].requires_grad_(True)
             real, fake = discriminator(image), discriminator(stages.output.detach())
@@ -90,48 +95,61 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
                 discriminator_loss(real.float(), fake.float(), terms.adversarial),  # eq. 11
             )
 
-    def _reconstruction(self, stages: Stages, image: Tensor, mask: Tensor) -> Tensor:
+    def _reconstruction(self, stages: Stages, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """L1, perceptual and style loss of both stages (eq. 8 to 10), weighted."""
         terms, both = self.terms, (stages.coarse, stages.output)
         l1 = torch.stack([(picture - image).abs().mean() for picture in both]).sum()  # eq. 8
         if terms.l1_by_hole:
             l1 = l1 / mask.mean()
+        parts = {"l1": terms.l1_weight * l1}
         if self.backbone is None:
-            return terms.l1_weight * l1
+            return parts
         backbone = self.backbone.to(image.device)
         region = mask if terms.style_region == "hole" else None
         perceptual, style = feature_losses(backbone, both, image, region)
-        return (
-            terms.l1_weight * l1 + terms.perceptual_weight * perceptual + terms.style_weight * style
-        )
+        return parts | {
+            "perceptual": terms.perceptual_weight * backbone.perceptual_factor * perceptual,
+            "style": terms.style_weight * backbone.style_factor * style,
+        }
 
-    def _domain(self, stages: Stages, image: Tensor, mask: Tensor) -> Tensor:
-        """Domain distance (eq. 12 and 13) and the repelling term, weighted; 0 without P."""
+    def _domain(self, stages: Stages, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Domain distance (eq. 12 and 13) and the repelling term, weighted; none without P."""
         terms, extractor = self.terms, self.model.extractor
         if extractor is None or stages.vector is None:
-            return image.new_zeros(())
+            return {}
         z_b = stages.vector.float()
         z_gt = extractor(image, mask).float()
         z_out = extractor(stages.output, mask).float()
         distance = domain_distance(z_out, z_b, z_gt) + 2 * terms.domain_constant
-        loss = terms.domain_weight * distance
+        parts = {"domain": terms.domain_weight * distance}
         if terms.repel_weight:
-            loss = loss + terms.repel_weight * repulsion(z_b, terms.repel_distance)
-        return loss
+            parts["repel"] = terms.repel_weight * repulsion(z_b, terms.repel_distance)
+        return parts
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """PSNR of the whole picture at 8 bit, and how the domain vectors lie.
+        """PSNR of the whole picture at 8 bit, its distance by the backbone, and the domain vectors.
 
+        perceptual, coarse_perceptual: `perceptual_loss` of the backbone's features, unweighted.
         spread: see `spread`, of the known regions' vectors over the photos; relative_spread is
         divided by the vectors' length. Near 0: P has collapsed. domain_distance: eq. 13.
         """
         assert isinstance(model, SafePaint)
         figures: dict[str, list[float]] = {"psnr": [], "coarse_psnr": []}
         vectors: list[list[Tensor]] = []
+        if self.backbone is not None:
+            figures |= {"perceptual": [], "coarse_perceptual": []}
         for sample in self.validation:
             image, mask, stages = self._stages(model, sample)
             for name, picture in (("psnr", stages.output), ("coarse_psnr", stages.coarse)):
                 figures[name].append(psnr(squared_error(levels(picture), levels(image))))
+            if self.backbone is not None:
+                backbone = self.backbone.to(image.device)
+                for name, picture in (
+                    ("perceptual", stages.output),
+                    ("coarse_perceptual", stages.coarse),
+                ):
+                    loss, _ = feature_losses(backbone, [picture], image)
+                    figures[name].append(float(loss))
             if model.extractor is not None and stages.vector is not None:
                 with torch.inference_mode():
                     inside = [model.extractor(x, mask) for x in (stages.output, image)]
