@@ -4,13 +4,13 @@ A name is a record in `overpaint/pretrained` (the bank that ships), a path to a 
 `taef2:FOLDER` for the two official files of TAEF2. Importing this module registers all kinds.
 """
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from overpaint import hashes
 from overpaint.data import autoencoder as _autoencoder  # noqa: F401  (registers)
 from overpaint.data.taef2 import load_taef2, taef2_files
 from overpaint.errors import WeightsError
@@ -57,7 +57,7 @@ def _sha256(name: str, assets: Path) -> str:
     if not name.startswith(_TAEF2):
         return read_record(name, kind="autoencoder").sha256
     files = taef2_files(assets / name.removeprefix(_TAEF2))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    return hashes.sha256(b"".join(path.read_bytes() for path in files))
 
 
 def _load(name: str, assets: Path) -> nn.Module:

@@ -21,7 +21,6 @@
 """
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -34,7 +33,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from overpaint import __version__
+from overpaint import __version__, hashes
 from overpaint.data.finding import MARK, read_head, result_mark
 from overpaint.detection.fusion import Failure, FusedDetection, FusedRunner, reason_of
 from overpaint.detection.result import FAILURES, Detection
@@ -166,7 +165,7 @@ def _fits(name: str) -> bool:
 
 
 def _path_hash(path: str | Path) -> str:
-    return hashlib.sha256(os.fsencode(_real(path))).hexdigest()[:8]
+    return hashes.sha256(os.fsencode(_real(path)))[:8]
 
 
 def _real(path: str | Path) -> str:
