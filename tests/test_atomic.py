@@ -68,9 +68,14 @@ def test_weights_of_a_long_name_and_where_a_folder_is_in_their_way(tmp_path: Pat
 def test_the_older_file_stays_where_writing_fails(tmp_path: Path) -> None:
     path = tmp_path / "kept"
     path.write_bytes(b"older")
-    with pytest.raises(ZeroDivisionError), atomic.replacing(path) as temporary:
-        temporary.write_bytes(b"half")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with atomic.replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert path.read_bytes() == b"older"
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
 
