@@ -42,6 +42,7 @@ LOW, HIGH = 64, 160  # sides, pixels
 MAX_PIXELS = 4_000_000
 """A flipped bit in a header can ask for a picture of millions of pixels, which is then examined."""
 SECONDS_A_FILE, SECONDS_TO_START = 5, 120
+SHOWN = 40  # faults
 FAR = 24  # pixels from the hole, beyond its growth and the fading
 _OURS = re.compile(r"\d+ of \d+ could not be (examined|filled)")
 
@@ -400,8 +401,10 @@ def main(
         cells = (f"{out.done[suffix]} + {out.refused[suffix]}" for suffix in FORMATS)
         typer.echo(f"{name:<18}" + "".join(f"{c:>9}" for c in cells) + f"{len(out.faults):>9}")
     faults = [f"{name}: {fault}" for name, out in outcomes.items() for fault in out.faults]
-    for fault in faults:
+    for fault in faults[:SHOWN]:
         typer.echo(fault, err=True)
+    if len(faults) > SHOWN:
+        typer.echo(f"and {len(faults) - SHOWN} more", err=True)
     raise typer.Exit(int(bool(faults)))
 
 

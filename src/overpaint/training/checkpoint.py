@@ -27,7 +27,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             torch.save(state, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise TrainingError(
-            f"{path}: cannot be written ({reason_of(error)}); make room, and run the same command to resume"
+            f"{path}: cannot be written ({reason_of(error)}); make room, and run the same command "
+            "to resume"
         ) from error
 
 
