@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from overpaint.cli import build
+from overpaint.data.finding import find_photos
 from overpaint.detection.calibration import (
     QUALITY_BANDS,
     Calibration,
@@ -24,7 +25,8 @@ from overpaint.detection.calibration import (
 from overpaint.detection.report import _RAMP, CAVEAT, Writer, names, overlay
 from overpaint.images import Photo, read_image, read_mask, write_jpeg, write_png
 from overpaint.registry import autoencoders, detectors
-from overpaint.weights import PRETRAINED, save_weights
+from overpaint.weights import save_weights
+from overpaint.weights.store import PRETRAINED
 
 KEYS = {
     *("file", "sha256", "width", "height", "score", "band", "fraction", "regions", "threshold"),
@@ -363,6 +365,22 @@ def test_demo_prints_what_the_files_say(weights: Path, here: Path) -> None:
     for name in ("filled", "redrawn", "untouched"):
         assert json.loads((out / f"{name}.json").read_text())["words"] in result.stdout
     assert run("demo", *models, "--inpainter", "mean").exit_code == 0  # again, over its own files
+
+
+@pytest.mark.parametrize("name", ["truth.png", "filled.png", "redrawn.png", "untouched.png"])
+def test_the_demo_replaces_no_file_of_the_users(name: str, weights: Path, here: Path) -> None:
+    Path("mine").mkdir()
+    write_png(f"mine/{name}", pixels())
+    before = Path("mine", name).read_bytes()
+    models = ("--model", weights / "net.json", "--autoencoder", weights / "ae.json")
+    result = run("demo", *models, "--inpainter", "mean", "--out", "mine")
+    assert result.exit_code == 1
+    assert f"{name}: " in str(result.exception)
+    assert Path("mine", name).read_bytes() == before
+    Path("mine", name).unlink()
+    assert run("demo", *models, "--inpainter", "mean", "--out", "mine").exit_code == 0
+    search = find_photos(["mine"])  # what the demo made is there to be looked at
+    assert {p.stem for p in search.photos} == {"truth", "filled", "redrawn", "untouched"}
 
 
 @pytest.mark.slow
