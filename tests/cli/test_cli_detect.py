@@ -423,6 +423,63 @@ def test_a_failure_takes_the_place_of_what_was_said_before(weights: Path, here: 
     assert "not a photo" in failed["error"]
 
 
+def test_a_photo_that_is_gone_takes_what_was_said_of_it_with_it(weights: Path, here: Path) -> None:
+    write_png("x.png", pixels())
+    detect(weights, "x.png", "--out", "r")
+    Path("x.png").unlink()
+    result = detect(weights, "x.png", "y*.png", "x", "--out", "r", "--json")
+    assert result.exit_code == 1
+    failed = next(r for r in records(result) if r["file"] == "x.png")
+    assert [p.name for p in Path("r").iterdir()] == ["x.json"]  # and none of a glob or a folder
+    assert json.loads(Path("r/x.json").read_text()) == failed
+    assert "no such file" in failed["error"]
+
+
+def test_a_record_that_cannot_be_replaced_is_told(
+    weights: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_png("x.png", pixels())
+    write_png("y.png", pixels(1))
+    detect(weights, "x.png", "--out", "r")
+    Path("x.png").write_bytes(b"no photo")
+    before = {p: p.read_bytes() for p in Path("r").iterdir()}
+
+    def refuse(*_: object, **__: object) -> None:  # a folder without write permission; not for root
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        for name in ("unlink", "replace"):
+            patch.setattr(Path, name, refuse)
+        result = detect(weights, "x.png", "y.png", "--out", "r", "--json")
+    assert result.exit_code == 1
+    first, second = records(result)
+    assert "x.png: not a photo" in first["error"]
+    assert "what an earlier run said stays in r/x.json" in first["error"]
+    assert "cannot be written (Permission denied)" in second["error"]
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_a_photo_that_disappears_after_it_was_found(
+    weights: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("p").mkdir()
+    for seed, name in enumerate("xy"):
+        write_png(f"p/{name}.png", pixels(seed))
+
+    def found_and_lost(*arguments: Any, **options: Any) -> Any:
+        search = find_photos(*arguments, **options)
+        Path("p/x.png").unlink()
+        return search
+
+    monkeypatch.setattr("overpaint.data.finding.find_photos", found_and_lost)
+    result = detect(weights, "p", "--json")
+    assert result.exit_code == 1
+    lost, there = records(result)
+    assert lost["error"] == "p/x.png: there is no such file; check the spelling"
+    assert "error" not in there
+    assert result.stderr == "1 of 2 could not be examined\n"
+
+
 def test_long_names_are_shortened_by_bytes(weights: Path, here: Path) -> None:
     long = ["ż" * 125 + ".png", "n" * 250 + ".png"]
     for seed, name in enumerate(long):

@@ -212,6 +212,12 @@ class Writer:
             return failed | {"error": "; ".join([failed["error"], str(error), *left])}
         return failed
 
+    def fail_earlier(self, path: Path, failed: Record) -> Record:
+        """As `fail`, but only where an earlier run said something of this path: it may never have
+        been a photo (a folder, a glob)."""
+        known = any(self._is_of(path, f"{name}.json") for name in self._all_names(path))
+        return self.fail(path, failed) if known else failed
+
     def _choices(self, path: Path) -> list[str]:
         """The names that a photo may get in this run, the best first."""
         usual = self._names.get(_real(path)) or names([path])[0]
