@@ -435,6 +435,17 @@ def test_a_photo_that_is_gone_takes_what_was_said_of_it_with_it(weights: Path, h
     assert "no such file" in failed["error"]
 
 
+def test_a_bad_line_of_a_list_costs_that_line(weights: Path, here: Path) -> None:
+    write_png("x.png", pixels())
+    Path("l.txt").write_bytes(b"x.png\nnul\0.png\n\xff\xfe.png\n" + b"n" * 300 + b".png\n")
+    result = detect(weights, "l.txt", "--json")
+    assert result.exit_code == 1, result.exception
+    assert [("error" in r, len(r["file"])) for r in records(result)] == [
+        *((True, 8), (True, 6), (True, 304), (False, 5))
+    ]
+    assert [p.name for p in Path("overpaint-results").glob("*.json")] == ["x.json"]
+
+
 def test_a_record_that_cannot_be_replaced_is_told(
     weights: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

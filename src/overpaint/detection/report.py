@@ -170,7 +170,10 @@ def _path_hash(path: str | Path) -> str:
 
 def _real(path: str | Path) -> str:
     """What a photo is known by: its path without links, on this machine."""
-    return os.path.realpath(path)
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a NUL, in a line of a list: there is no such file
+        return str(path)
 
 
 class Writer:
