@@ -1,17 +1,18 @@
 """Where a number or a file of weights comes from: the configuration's hash and the commit."""
 
-import hashlib
 import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from overpaint import hashes
+
 
 def config_hash(values: Mapping[str, Any]) -> str:
     """First 12 hexadecimal digits of the SHA-256 of a configuration's canonical JSON."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashes.sha256(text.encode())[:12]
 
 
 def current_commit(module: Path = Path(__file__)) -> str:

@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from overpaint.cli import build
+from overpaint.data.finding import find_photos
 from overpaint.detection.calibration import (
     QUALITY_BANDS,
     Calibration,
@@ -24,7 +25,8 @@ from overpaint.detection.calibration import (
 from overpaint.detection.report import _RAMP, CAVEAT, Writer, names, overlay
 from overpaint.images import Photo, read_image, read_mask, write_jpeg, write_png
 from overpaint.registry import autoencoders, detectors
-from overpaint.weights import PRETRAINED, save_weights
+from overpaint.weights import save_weights
+from overpaint.weights.store import PRETRAINED
 
 KEYS = {
     *("file", "sha256", "width", "height", "score", "band", "fraction", "regions", "threshold"),
@@ -365,6 +367,22 @@ def test_demo_prints_what_the_files_say(weights: Path, here: Path) -> None:
     assert run("demo", *models, "--inpainter", "mean").exit_code == 0  # again, over its own files
 
 
+@pytest.mark.parametrize("name", ["truth.png", "filled.png", "redrawn.png", "untouched.png"])
+def test_the_demo_replaces_no_file_of_the_users(name: str, weights: Path, here: Path) -> None:
+    Path("mine").mkdir()
+    write_png(f"mine/{name}", pixels())
+    before = Path("mine", name).read_bytes()
+    models = ("--model", weights / "net.json", "--autoencoder", weights / "ae.json")
+    result = run("demo", *models, "--inpainter", "mean", "--out", "mine")
+    assert result.exit_code == 1
+    assert f"{name}: " in str(result.exception)
+    assert Path("mine", name).read_bytes() == before
+    Path("mine", name).unlink()
+    assert run("demo", *models, "--inpainter", "mean", "--out", "mine").exit_code == 0
+    search = find_photos(["mine"])  # what the demo made is there to be looked at
+    assert {p.stem for p in search.photos} == {"truth", "filled", "redrawn", "untouched"}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not ((PRETRAINED / "nixnet-s.json").exists() and (PRETRAINED / "ae-heldout.json").exists()),
@@ -403,6 +421,74 @@ def test_a_failure_takes_the_place_of_what_was_said_before(weights: Path, here: 
     assert [p.name for p in Path("r").iterdir()] == ["x.json"]
     assert json.loads(Path("r/x.json").read_text()) == failed
     assert "not a photo" in failed["error"]
+
+
+def test_a_photo_that_is_gone_takes_what_was_said_of_it_with_it(weights: Path, here: Path) -> None:
+    write_png("x.png", pixels())
+    detect(weights, "x.png", "--out", "r")
+    Path("x.png").unlink()
+    result = detect(weights, "x.png", "y*.png", "x", "--out", "r", "--json")
+    assert result.exit_code == 1
+    failed = next(r for r in records(result) if r["file"] == "x.png")
+    assert [p.name for p in Path("r").iterdir()] == ["x.json"]  # and none of a glob or a folder
+    assert json.loads(Path("r/x.json").read_text()) == failed
+    assert "no such file" in failed["error"]
+
+
+def test_a_bad_line_of_a_list_costs_that_line(weights: Path, here: Path) -> None:
+    write_png("x.png", pixels())
+    Path("l.txt").write_bytes(b"x.png\nnul\0.png\n\xff\xfe.png\n" + b"n" * 300 + b".png\n")
+    result = detect(weights, "l.txt", "--json")
+    assert result.exit_code == 1, result.exception
+    assert [("error" in r, len(r["file"])) for r in records(result)] == [
+        *((True, 8), (True, 6), (True, 304), (False, 5))
+    ]
+    assert [p.name for p in Path("overpaint-results").glob("*.json")] == ["x.json"]
+
+
+def test_a_record_that_cannot_be_replaced_is_told(
+    weights: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_png("x.png", pixels())
+    write_png("y.png", pixels(1))
+    detect(weights, "x.png", "--out", "r")
+    Path("x.png").write_bytes(b"no photo")
+    before = {p: p.read_bytes() for p in Path("r").iterdir()}
+
+    def refuse(*_: object, **__: object) -> None:  # a folder without write permission; not for root
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        for name in ("unlink", "replace"):
+            patch.setattr(Path, name, refuse)
+        result = detect(weights, "x.png", "y.png", "--out", "r", "--json")
+    assert result.exit_code == 1
+    first, second = records(result)
+    assert "x.png: not a photo" in first["error"]
+    assert "what an earlier run said stays in r/x.json" in first["error"]
+    assert "cannot be written (Permission denied)" in second["error"]
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_a_photo_that_disappears_after_it_was_found(
+    weights: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("p").mkdir()
+    for seed, name in enumerate("xy"):
+        write_png(f"p/{name}.png", pixels(seed))
+
+    def found_and_lost(*arguments: Any, **options: Any) -> Any:
+        search = find_photos(*arguments, **options)
+        Path("p/x.png").unlink()
+        return search
+
+    monkeypatch.setattr("overpaint.data.finding.find_photos", found_and_lost)
+    result = detect(weights, "p", "--json")
+    assert result.exit_code == 1
+    lost, there = records(result)
+    assert lost["error"] == "p/x.png: there is no such file; check the spelling"
+    assert "error" not in there
+    assert result.stderr == "1 of 2 could not be examined\n"
 
 
 def test_long_names_are_shortened_by_bytes(weights: Path, here: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner, Result
 from conftest import textured
 from overpaint import weights
 from overpaint.cli import build
+from overpaint.data.finding import find_photos
 from overpaint.images import read_image, write_jpeg, write_png
 
 HOLE = (slice(20, 40), slice(30, 60))
@@ -268,6 +270,28 @@ class TestFolders:
         assert "its photo 80 x 61" in result.stderr
         assert "2 of 4 could not be filled" in result.stderr
         assert result.stdout.count("marked as edited") == 2
+
+    @pytest.mark.parametrize("gone", ["p/x.png", "m/x.png"])
+    def test_a_file_that_disappears_after_it_was_found_does_not_stop_the_rest(
+        self, gone: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in "xy":
+            put_photo(f"p/{name}.png")
+            put_mask(f"m/{name}.png")
+
+        def found_and_lost(*arguments: Any, **options: Any) -> Any:
+            search = find_photos(*arguments, **options)
+            if str(search.photos[0]) == gone:
+                Path(gone).unlink()
+            return search
+
+        monkeypatch.setattr("overpaint.data.finding.find_photos", found_and_lost)
+        result = inpaint("p", "--masks", "m", "-o", "out", "--json")
+        assert result.exit_code == 1
+        lost, there = records(result)
+        assert lost["error"] == f"{gone}: there is no such file; check the spelling"
+        assert "error" not in there
+        assert sorted(p.name for p in Path("out").iterdir()) == ["y.png", "y.png.receipt.json"]
 
     def test_a_second_run_takes_no_result_for_a_photo(self) -> None:
         put_photo("photos/a.png")

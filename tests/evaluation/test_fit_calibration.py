@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from overpaint.cli import build
 from overpaint.data.ordinary_edits import ORDINARY_EDITS
 from overpaint.data.sources import PhotoSource
 from overpaint.detection.calibration import HIGH, LOSSLESS, LOW, MEDIUM, QUALITY_BANDS, Calibration
@@ -260,3 +262,11 @@ def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path):
     assert more.bands[LOSSLESS].edits
     assert more.bands[LOSSLESS].threshold_logit == plain.bands[LOSSLESS].threshold_logit
     assert Calibration.load(tmp_path / "w" / "net.calibration.json") == more
+
+    for how in (["--only-edits"], ["--autoencoder", bank.path, "--variants", 1, "--rate", 0.4]):
+        arguments = ["calibrate", path, "--photos", photos, "--photos", tmp_path / "gone", *how]
+        result = CliRunner().invoke(build(), [*map(str, arguments), "--edits", "1"])
+        assert result.exit_code == 1, result.output
+        assert result.stderr.count("gone: no such file, folder or match") == 1
+        assert result.stderr.endswith("1 could not be used; the rest is done\n")
+        assert "net.calibration.json" in result.stdout

@@ -367,7 +367,11 @@ class TestFiles:
     ) -> None:
         photo, mask, out = files
         spy = Spy()
-        for name, reason in ((out.with_suffix(".gif"), r"\.png, "), (out / "x.png", "folder")):
+        no_names = [out.with_name("ü" * n + ".png") for n in (122, 200)]  # without the receipt, too
+        no_names.append(out.parent / ("x" * 300) / "x.png")
+        reasons = {out.with_suffix(".gif"): r"\.png, ", out / "x.png": "folder"}
+        reasons |= dict.fromkeys(no_names, r"too long\); choose a shorter one")
+        for name, reason in reasons.items():
             with pytest.raises(ImageError, match=reason):
                 overpaint.inpaint(photo, mask, model=spy, out=name)
         with pytest.raises(InputError, match="path of a photo"):

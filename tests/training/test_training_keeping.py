@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -123,8 +123,8 @@ class TestCheckpoint:
         path = tmp_path / "last.pt"
         save_checkpoint(path, {"config_hash": HASH, "step": 1})
 
-        def half(state: Any, to: Path) -> None:
-            Path(to).write_bytes(b"half")
+        def half(state: Any, to: BinaryIO) -> None:
+            to.write(b"half")
             raise error
 
         monkeypatch.setattr(checkpoint.torch, "save", half)

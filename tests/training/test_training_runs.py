@@ -130,6 +130,18 @@ class TestAutoencoder:
         assert "ae-tiny.safetensors" in result.stdout
         assert {p.name for p in out.iterdir()} >= {"last.pt", "best.pt", "log.jsonl"}
 
+    def test_photos_that_are_missing_cost_the_exit_code_and_not_the_run(
+        self, train: Train, here: Path, photos: Path
+    ) -> None:
+        listing = photos.parent / "list.txt"
+        names = [f"{photos.name}/{path.name}" for path in photos.iterdir()]
+        listing.write_text("\n".join([*names, "gone.png"]))
+        result = train("autoencoder", photos=listing)
+        assert result.exit_code == 1, result.output
+        assert result.stderr.count("gone.png: no such file, folder or match") == 1
+        assert result.stderr.endswith("1 could not be used; the rest is done\n")
+        assert (here / "runs" / "ae-tiny" / "ae-tiny.safetensors").exists()
+
     def test_folders_of_run_and_export(self, train: Train, here: Path) -> None:
         trained(
             train("autoencoder", "--out", "here/run", "--export", "there"),

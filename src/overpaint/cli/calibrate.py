@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from overpaint.cli.problems import Problems
 from overpaint.terminal import say
 
 
@@ -67,14 +68,18 @@ def calibrate(
     For each quality band: the threshold that 1 % of untouched validation photos reach, with the
     bound that their number allows, a lower one for 10 %, the score, and how often each kind of
     ordinary edit (blur, rotation, montage and others) reaches the threshold.
+
+    Exit code 0: all photos were used. 1: some could not be found or searched, the rest is done; or
+    the detector could not be calibrated.
     """
     from overpaint.detection.calibration import sigmoid
     from overpaint.evaluation.fit_calibration import WINDOW, add_edits, calibrate_weights
     from overpaint.evaluation.measurement import HELD_OUT, autoencoder_records
 
+    problems = Problems()
     if only_edits:
         record, calibration = add_edits(
-            weights, photos, num=edits, seed=seed, device=device, report=_report
+            weights, photos, num=edits, seed=seed, device=device, report=_report, problem=problems
         )
     else:
         if not bank:
@@ -90,6 +95,7 @@ def calibrate(
             seed=seed,
             device=device,
             report=_report,
+            problem=problems,
         )
     say(record.folder / str(record.calibration))
     for name, band in calibration.bands.items():
@@ -100,6 +106,7 @@ def calibrate(
             f"{band.false_alarm_rate:.2%}, at most {band.false_alarm_bound:.2%} with 95 % "
             f"confidence ({band.num_photos} photos)"
         )
+    problems.exit()
 
 
 def _report(line: str) -> None:

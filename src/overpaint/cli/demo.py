@@ -2,6 +2,8 @@
 
 The region is filled by `overpaint inpaint`, and redrawn by an autoencoder that was held out from
 the detector's training. What is printed is what was measured on this one photo, good or bad.
+
+Every picture that is written carries a mark; a file of the same name without it is never replaced.
 """
 
 from pathlib import Path
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from overpaint.detection.report import Record
+
+MARK = "overpaint demo"
+"""Keyword of the PNG text chunk in what only the demo writes. These are photos, and no findings."""
 
 PHOTO = Path(__file__).parents[1] / "demo" / "astronaut.png"
 
@@ -78,25 +83,55 @@ def _make(out: Path, inpainter: str, autoencoder: str) -> tuple[dict[Path, str],
     """Write truth.png and three photos; returns these, how each was made, and the mask."""
     from overpaint.data.autoencoder import reconstruct
     from overpaint.data.universal import blend
-    from overpaint.images import read_image, write_png
+    from overpaint.images import read_image
     from overpaint.inpainting.api import inpaint
     from overpaint.weights import build, load_weights
 
     photo = read_image(PHOTO).pixels
     mask = region(*photo.shape[:2])
-    write_png(out / "truth.png", mask * 255)
+    truth = out / "truth.png"
     filled, redrawn, untouched = (out / f"{n}.png" for n in ("filled", "redrawn", "untouched"))
+    _check_free(truth, redrawn, untouched)
+    _write(truth, mask * 255)
     # Not grown, so that truth.png is what was filled.
-    inpaint(PHOTO, out / "truth.png", out=filled, model=inpainter, dilate=0, overwrite=True)
+    inpaint(PHOTO, truth, out=filled, model=inpainter, dilate=0, overwrite=True)
     module = build(*load_weights(autoencoder, kind="autoencoder"))
-    write_png(redrawn, blend(photo, reconstruct(module, photo), mask))
-    write_png(untouched, photo)
+    _write(redrawn, blend(photo, reconstruct(module, photo), mask))
+    _write(untouched, photo)
     made = {
         filled: f"Filled by overpaint inpaint --model {inpainter}",
         redrawn: f"Redrawn by the autoencoder {autoencoder}",
         untouched: "Untouched",
     }
     return made, mask
+
+
+def _check_free(*paths: Path) -> None:
+    """Raise `ImageError` where one of them is there and is not of an earlier demo."""
+    from overpaint.data.finding import read_head
+    from overpaint.errors import ImageError
+
+    mark = f"tEXt{MARK}\0".encode()
+    for path in paths:
+        if path.is_symlink() or (path.exists() and mark not in read_head(path)):
+            raise ImageError(
+                f"{path}: is not of an earlier demo and would be written over; use another --out"
+            )
+
+
+def _write(path: Path, array: "np.ndarray") -> None:
+    """Write uint8 (h, w) or (h, w, 3) as PNG with the mark."""
+    import io
+
+    from PIL import Image, PngImagePlugin
+
+    from overpaint import __version__
+    from overpaint.images import write_bytes
+
+    text, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
+    text.add_text(MARK, f"written by overpaint {__version__}")
+    Image.fromarray(array).save(buffer, "PNG", pnginfo=text)
+    write_bytes(path, buffer.getvalue())
 
 
 def _agreement(found: "np.ndarray", true: "np.ndarray") -> str:

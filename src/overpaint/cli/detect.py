@@ -103,7 +103,10 @@ def detect(
         raise typer.Exit(2) from error
     if search.words:
         say(search.words, err=True)
-    records = [failure(path, runner, str(error)) for path, error in search.problems]
+    records = [
+        writer.fail_earlier(Path(path), failure(path, runner, str(error)))
+        for path, error in search.problems
+    ]
     if as_json:
         for record in records:
             say_json(record)

@@ -12,7 +12,6 @@ model could not be loaded.
 """
 # ruff: noqa: PTH112 (pathlib raises for names that are too long)
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from overpaint import hashes
 from overpaint.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -228,8 +228,7 @@ def _is_of(result: Path, photo: Path) -> bool:
     """Whether the receipt beside a result is of this very photo."""
     try:
         receipt = json.loads(Path(f"{result}{RECEIPT}").read_bytes())
-        with photo.open("rb") as file:
-            return receipt["input"]["sha256"] == hashlib.file_digest(file, "sha256").hexdigest()
+        return receipt["input"]["sha256"] == hashes.file_sha256(photo)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 

@@ -1,7 +1,8 @@
 """`overpaint train autoencoder|detector|inpainter`: photos and a recipe to weights and a record.
 
 The same command resumes a run that was stopped. Exit codes: 0 trained and exported; 1 the run
-could not go on, or was stopped (all is saved then); 2 the command or the recipe is wrong.
+could not go on, or was stopped (all is saved then), or some photos could not be found or searched;
+2 the command or the recipe is wrong.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from overpaint.cli.problems import Problems
 from overpaint.errors import OverpaintError, TrainingError
 from overpaint.terminal import say
 
@@ -57,6 +59,7 @@ def autoencoder(
     from overpaint.training.config import load_config
     from overpaint.training.runs import train_autoencoder
 
+    problems = Problems()
     with _errors_in_a_line():
         run = load_config(AutoencoderRun, config, overrides or ())
         folder = out or Path("runs") / run.name
@@ -69,8 +72,10 @@ def autoencoder(
             overrides=overrides or (),
             exclude=exclude or (),
             device=device,
+            problem=problems,
         )
     _say_what_came_of_it(record)
+    problems.exit()
 
 
 @app.command()
@@ -103,6 +108,7 @@ def detector(
     from overpaint.training.detection.base import DetectorRun
     from overpaint.training.runs import train_detector
 
+    problems = Problems()
     with _errors_in_a_line():
         run = load_config(DetectorRun, config, overrides or ())
         folder = out or Path("runs") / run.name
@@ -115,11 +121,13 @@ def detector(
             overrides=overrides or (),
             exclude=exclude or (),
             device=device,
+            problem=problems,
             assets=assets,
             cache=cache or folder / "cache",
             export_only=export_only,
         )
     _say_what_came_of_it(record)
+    problems.exit()
 
 
 @app.command()
@@ -138,6 +146,7 @@ def inpainter(
     from overpaint.training.inpainting.base import InpainterRun
     from overpaint.training.runs import train_inpainter
 
+    problems = Problems()
     with _errors_in_a_line():
         run = load_config(InpainterRun, config, overrides or ())
         folder = out or Path("runs") / run.name
@@ -150,9 +159,11 @@ def inpainter(
             overrides=overrides or (),
             exclude=exclude or (),
             device=device,
+            problem=problems,
             assets=assets,
         )
     _say_what_came_of_it(record)
+    problems.exit()
 
 
 @contextmanager

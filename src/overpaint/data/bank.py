@@ -6,13 +6,13 @@ A name is a record in `overpaint/pretrained` (the bank that ships), a path to a 
 registers all kinds.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from overpaint import hashes
 from overpaint.data import autoencoder as _autoencoder  # noqa: F401  (registers)
 from overpaint.data.superresolution import esrgan_files, load_esrgan
 from overpaint.data.taef2 import load_taef2, taef2_files
@@ -65,7 +65,7 @@ def _sha256(name: str, assets: Path) -> str:
     if folder is None:
         return read_record(name, kind="autoencoder").sha256
     files = _FOLDERS[kind][1](folder)
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    return hashes.sha256(b"".join(path.read_bytes() for path in files))
 
 
 def _load(name: str, assets: Path) -> nn.Module:

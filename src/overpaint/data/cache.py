@@ -23,6 +23,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from torch import nn
 
+from overpaint import atomic
 from overpaint.data.autoencoder import reconstruct_batch
 from overpaint.data.universal import LivePairs, Pair, draw_weighted
 from overpaint.errors import TrainingError
@@ -149,6 +150,4 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value))
-    temporary.replace(path)
+    atomic.write(path, json.dumps(value).encode(), TrainingError)

@@ -16,6 +16,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from overpaint import hashes
 from overpaint.errors import ConfigError
 
 MANIFEST = Path(__file__).with_name("datasets.yaml")
@@ -95,9 +96,8 @@ def list_sha256(folder: Path) -> str:
     """The SHA-256 of the lines "SHA256  PATH\\n" of `files_of`, PATH relative to the folder."""
     total = hashlib.sha256()
     for path in files_of(folder):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{digest}  {path.relative_to(folder).as_posix()}\n".encode())
+        name = path.relative_to(folder).as_posix()
+        total.update(f"{hashes.file_sha256(path)}  {name}\n".encode())
     return total.hexdigest()
 
 

@@ -11,13 +11,12 @@
 - A photo that cannot be read is passed over for another one; its row says so.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from overpaint import __version__
+from overpaint import __version__, hashes
 from overpaint.data.bank import bank_sha256, load_bank
 from overpaint.data.degrade import Step
 from overpaint.data.masks import hole_ratio
@@ -137,12 +136,12 @@ class _Files:
         paths = [self.folder / name for name in names]
         for path, pixels in zip(paths, (sample.pixels, sample.mask * 255), strict=True):
             write_png(path, pixels)
-        hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+        digests = [hashes.file_sha256(path) for path in paths]
         return Row(
             image=names[0],
             mask=names[1],
-            image_sha256=hashes[0],
-            mask_sha256=hashes[1],
+            image_sha256=digests[0],
+            mask_sha256=digests[1],
             source=printable(sample.source),
             redrawn_by=sample.redrawn_by,
             history=sample.history,
@@ -180,4 +179,4 @@ def _about(photos: PhotoSource, config: UniversalConfig, seed: int, assets: Path
 
 def _sha256(values: Any) -> str:
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashes.sha256(text.encode())

@@ -19,7 +19,6 @@
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +29,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from torch.nn import functional as F
 
+from overpaint import atomic
 from overpaint.data.ordinary_edits import WORDS
 from overpaint.errors import WeightsError
 from overpaint.images.regions import seeded
@@ -350,11 +350,9 @@ class Calibration(_Record):
         return (f"{size:.1f} megapixels, calibrated on photos of up to {tested:.1f}",)
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON: first to a temporary name beside it, then moved into place."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        temporary.write_text(json.dumps(self.model_dump(), indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        """Write as JSON, whole or not at all; raises `WeightsError` where that cannot be done."""
+        text = json.dumps(self.model_dump(), indent=1) + "\n"
+        atomic.write(path, text.encode(), WeightsError)
 
     @classmethod
     def load(cls, path: str | Path) -> "Calibration":

@@ -21,7 +21,6 @@
 """
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -34,7 +33,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from overpaint import __version__
+from overpaint import __version__, hashes
 from overpaint.data.finding import MARK, read_head, result_mark
 from overpaint.detection.fusion import Failure, FusedDetection, FusedRunner, reason_of
 from overpaint.detection.result import FAILURES, Detection
@@ -166,12 +165,15 @@ def _fits(name: str) -> bool:
 
 
 def _path_hash(path: str | Path) -> str:
-    return hashlib.sha256(os.fsencode(_real(path))).hexdigest()[:8]
+    return hashes.sha256(os.fsencode(_real(path)))[:8]
 
 
 def _real(path: str | Path) -> str:
     """What a photo is known by: its path without links, on this machine."""
-    return os.path.realpath(path)
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a NUL, in a line of a list: there is no such file
+        return str(path)
 
 
 class Writer:
@@ -212,6 +214,12 @@ class Writer:
             left = [f"what an earlier run said stays in {self.out / name}.json" for name in stale]
             return failed | {"error": "; ".join([failed["error"], str(error), *left])}
         return failed
+
+    def fail_earlier(self, path: Path, failed: Record) -> Record:
+        """As `fail`, but only where an earlier run said something of this path: it may never have
+        been a photo (a folder, a glob)."""
+        known = any(self._is_of(path, f"{name}.json") for name in self._all_names(path))
+        return self.fail(path, failed) if known else failed
 
     def _choices(self, path: Path) -> list[str]:
         """The names that a photo may get in this run, the best first."""

@@ -16,7 +16,6 @@
   heatmap. No calibration was fitted to such a mean, so there is no verdict.
 """
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from overpaint import __version__
+from overpaint import __version__, hashes
 from overpaint.detection.calibration import (
     Band,
     Calibration,
@@ -119,7 +118,7 @@ class DetectorRunner:
             if record.calibration is not None and not flips:
                 path = record.folder / record.calibration
                 self.calibration = Calibration.load(path)
-                self.calibration_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+                self.calibration_sha256 = hashes.file_sha256(path)
         self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.threshold = threshold
         self.device = device

@@ -330,12 +330,14 @@ def calibrate_weights(
     seed: int = 0,
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
+    problem: Callable[[str], None] | None = None,
 ) -> tuple[WeightsRecord, Calibration]:
     """Calibrate a detector's weights and write NAME.calibration.json beside them.
 
     paths: folders of photos, of which the validation split is used. bank: the autoencoders that
     redraw, as `load_bank` names them. The record is rewritten to name the calibration; both are
-    returned. rate: of false alarms, in (0, 1). edits: as of `calibrate`. Raises InputError for a
+    returned. rate: of false alarms, in (0, 1). edits: as of `calibrate`. problem: called with each
+    path, line or member that could not be searched; `report` where None. Raises InputError for a
     window without a middle and for too few photos, WeightsError, ImageError.
     """
     if window < 1 or window % 2 == 0:
@@ -345,9 +347,7 @@ def calibrate_weights(
     # Short names, because the record travels and the folders of this machine do not.
     modules = {_short(name): module for name, module in load_bank(bank).items()}
     photos = PhotoSource.from_paths(paths, "validation", seed=0)
-    for line in (*photos.problems, photos.passed_over):
-        if line:
-            report(line)
+    _tell_of(photos, report, problem)
     folders = ", ".join(sorted({Path(name).parent.name for name in photos.names}))
     data = (
         f"{len(photos)} photos, the validation split (seed 0) of {folders}; {variants} variants "
@@ -382,6 +382,7 @@ def add_edits(
     seed: int = 0,
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
+    problem: Callable[[str], None] | None = None,
 ) -> tuple[WeightsRecord, Calibration]:
     """Measure ordinary edits at the thresholds that the weights have, and write their calibration.
 
@@ -394,6 +395,7 @@ def add_edits(
     old = Calibration.load(path)
     runner = DetectorRunner(build(record, state), device=device)
     photos = PhotoSource.from_paths(paths, "validation", seed=0)
+    _tell_of(photos, report, problem)
     bands = edit_counts(
         lambda pixels: q99(smoothed(runner.logits(pixels), old.window)),
         photos,
@@ -405,6 +407,15 @@ def add_edits(
     calibration = old.model_copy(update={"bands": bands})
     calibration.save(path)
     return record, calibration
+
+
+def _tell_of(
+    photos: PhotoSource, report: Callable[[str], None], problem: Callable[[str], None] | None
+) -> None:
+    for line in photos.problems:
+        (problem or report)(line)
+    if photos.passed_over:
+        report(photos.passed_over)
 
 
 def _short(name: str) -> str:

@@ -15,7 +15,6 @@
 - A photo that cannot be read, or that is smaller than the piece, is left out and reported.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from overpaint import __version__
+from overpaint import __version__, hashes
 from overpaint.data.forgeries import ForgedRow
 from overpaint.data.masks import MaskFn, hole_ratio, in_ratio
 from overpaint.data.samples import MANIFEST, SampleRow, claim, fill, printable
@@ -153,16 +152,16 @@ class _Forger:
         write_png(self.folder / paths[0], pixels)
         write_png(self.folder / paths[1], mask * np.uint8(255))
         write_bytes(self.folder / paths[2], _marked(filled, self.runner.name))
-        hashes = [hashlib.sha256((self.folder / path).read_bytes()).hexdigest() for path in paths]
+        digests = [hashes.file_sha256(self.folder / path) for path in paths]
         return Forgery(
             index=index,
             seed=self.seed,
             original=paths[0],
             mask=paths[1],
             inpainted=paths[2],
-            original_sha256=hashes[0],
-            mask_sha256=hashes[1],
-            inpainted_sha256=hashes[2],
+            original_sha256=digests[0],
+            mask_sha256=digests[1],
+            inpainted_sha256=digests[2],
             photo=name,
             photo_sha256=photo.sha256,
             top=top,
@@ -224,7 +223,7 @@ def _about(
         "size": size,
         "photos": {
             "number": len(names),
-            "names_sha256": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
+            "names_sha256": hashes.sha256(json.dumps(names).encode()),
         },
         "seed": seed,
     }

@@ -10,7 +10,6 @@
 - Sources: this project; the conditions are those that robustness tables of the field have.
 """
 
-import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from overpaint import hashes
 from overpaint.data.degrade import Step, replay
 from overpaint.data.forgeries import ForgedRow, read_forgeries
 from overpaint.data.samples import MANIFEST
@@ -292,7 +292,7 @@ def _source(
     about: dict[str, object] = {
         "settings": asdict(task.settings),
         "conditions": {name: asdict(condition) for name, condition in conditions.items()},
-        "forged": [hashlib.sha256((f / MANIFEST).read_bytes()).hexdigest() for f in folders],
+        "forged": [hashes.file_sha256(f / MANIFEST) for f in folders],
     }
     protocol = (
         "test split and triplets, whole or as cut out by forge, thresholds by quality; "

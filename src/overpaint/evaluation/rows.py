@@ -11,7 +11,6 @@
 """
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
+from overpaint import hashes
 from overpaint.errors import ConfigError
 from overpaint.images import write_bytes
 from overpaint.metrics import bootstrap, mean
@@ -65,7 +65,7 @@ class Source:
     def key(self) -> str:
         """The first 12 hexadecimal digits of the SHA-256 of all but the remark `historical`."""
         values = {k: v for k, v in asdict(self).items() if k != "historical"}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+        return hashes.sha256(json.dumps(values, sort_keys=True).encode())[:12]
 
 
 @dataclass(frozen=True, slots=True)

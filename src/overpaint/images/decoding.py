@@ -25,7 +25,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 import re
@@ -42,6 +41,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from overpaint import hashes
 from overpaint.errors import ConfigError, ImageError, InputError
 
 MAX_PIXELS = 200_000_000
@@ -180,7 +180,7 @@ def _decode(data: bytes, path: Path, formats: list[str]) -> Photo:
     return Photo(
         pixels=np.require(upright(rgb, turn), requirements=["C", "W"]),
         path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=hashes.sha256(data),
         format=kind,
         jpeg_quality=_jpeg_quality(image) if kind == "JPEG" else None,
         lossy=_is_lossy(image, kind, data),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import secrets
 import stat
 from collections.abc import Collection
 from dataclasses import replace
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 import numpy as np
 from PIL import Image
 
+from overpaint import atomic
 from overpaint.errors import ImageError, InputError
 from overpaint.images.decoding import MAX_PIXELS, Photo, check_num_bytes, decode_image, pixel_limit
 
@@ -185,17 +185,7 @@ def write_bytes(path: str | Path, data: bytes, *, keep: Collection[Path] = ()) -
     path = Path(path)
     if any(_same_file(path, kept) for kept in keep):
         raise ImageError(f"{path}: this is an input and is never written over; name another file")
-    temporary = path.with_name(f".{secrets.token_hex(6)}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-        temporary.replace(path)
-    except OSError as error:
-        remedy = "the folder must exist, be writable and have room"
-        raise ImageError(f"{path}: cannot be written ({error.strerror}); {remedy}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    atomic.write(path, data, ImageError)
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:

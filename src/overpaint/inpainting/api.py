@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from torch import nn
 
+from overpaint.data.finding import reason_of
 from overpaint.detection.result import percent
 from overpaint.detection.runner import Picture, as_photo
 from overpaint.errors import ImageError, InputError
@@ -181,10 +182,15 @@ def _run(choice: Choice, samples: Samples, mask: Mask, out: Path | None = None) 
 def _check_out(out: Path, kept: list[Path], overwrite: bool) -> None:
     """Fail before the work is done and not after it."""
     format_of(out)
-    if not out.parent.is_dir():
-        raise ImageError(f"{out}: its folder does not exist; make it first")
     beside = [out.with_name(out.name + suffix) for suffix in (RECEIPT, MANIFESTS)]
-    there = [path for path in (out, *beside) if path.exists()]
+    try:
+        has_folder = out.parent.is_dir()
+        there = [path for path in (out, *beside) if path.exists()]
+    except (OSError, ValueError) as error:  # of a name that is too long, also with ".receipt.json"
+        reason = f"no name for a file and its receipt ({reason_of(error)})"
+        raise ImageError(f"{out}: {reason}; choose a shorter one") from error
+    if not has_folder:
+        raise ImageError(f"{out}: its folder does not exist; make it first")
     for path in there:
         if any(other.exists() and path.samefile(other) for other in kept):
             raise ImageError(f"{path}: this is an input and is never written over; name another")

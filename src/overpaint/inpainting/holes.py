@@ -26,7 +26,6 @@ A window is the part of the photo that an inpainter sees at once.
   is square where the photo allows; at a border of the photo it is moved inwards.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from overpaint import hashes
 from overpaint.errors import ImageError, InputError
 from overpaint.images import File, is_file, read_mask_levels
 from overpaint.images.decoding import from_pillow
@@ -158,7 +158,7 @@ def take_mask(
             f"{name}: grown by {radius} pixels, the hole leaves nothing of the photo; use "
             "--dilate 0 (dilate=0), or paint less"
         )
-    digest = sha256 or _sha256(hole.astype(np.uint8))
+    digest = sha256 or hashes.sha256(hole.astype(np.uint8).tobytes())
     return Mask(weight, radius, digest, path, _notes(grey, invert, radius))
 
 
@@ -289,7 +289,3 @@ def _notes(grey: np.ndarray, invert: bool, radius: int) -> tuple[str, ...]:
         mixed = f"; the fill fades out over the outer {radius // 2}" if radius > 1 else ""
         notes.append(f"hole grown by {radius} pixel{'s'[: radius > 1]}{mixed}")
     return tuple(notes)
-
-
-def _sha256(hole: np.ndarray) -> str:
-    return hashlib.sha256(hole.tobytes()).hexdigest()

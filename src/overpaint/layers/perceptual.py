@@ -14,7 +14,6 @@ Collaborative-Distillation at 4a269dc (MIT); LPIPS, Zhang et al. 2018 (arXiv 180
 richzhang/PerceptualSimilarity (BSD-2-Clause). Written from papers and lists of layers.
 """
 
-import hashlib
 import io
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from overpaint import hashes
 from overpaint.errors import InputError, WeightsError
 
 OFFICIAL = "https://download.pytorch.org/models/"
@@ -380,7 +380,7 @@ def _read(path: Path, sha256: str, address: str) -> dict[str, Any]:
         content = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read; fetch it from {address}") from error
-    found = hashlib.sha256(content).hexdigest()
+    found = hashes.sha256(content)
     if found != sha256:
         raise WeightsError(
             f"{path}: its sha256 is {found}, not {sha256}; fetch it again from {address}"

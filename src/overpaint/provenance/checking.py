@@ -7,11 +7,11 @@
   nothing, and its state says so.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from overpaint import hashes
 from overpaint.errors import OverpaintError
 from overpaint.images import read_bytes
 from overpaint.images.decoding import pixel_limit
@@ -41,7 +41,7 @@ def examine(path: str | Path, anchors: str | None = None) -> Record:
     path = Path(path)
     data = read_bytes(path, pixel_limit(None))
     kind, packet = read_xmp(data, path)
-    digest = hashlib.sha256(data).hexdigest()
+    digest = hashes.sha256(data)
     receipt, c2pa = _receipt(path, digest), _c2pa(data, kind, anchors)
     failed = []
     if receipt and receipt["state"] != "matches":
@@ -117,7 +117,7 @@ def _problem_beside(path: Path, said: object) -> str | None:
     beside = path.with_name(path.name + MANIFESTS)
     if not isinstance(said, dict) or not beside.is_file():
         return None
-    same = hashlib.sha256(beside.read_bytes()).hexdigest() == said.get("sha256")
+    same = hashes.sha256(beside.read_bytes()) == said.get("sha256")
     return None if same else f"{beside.name} is not the file that was kept from the source"
 
 

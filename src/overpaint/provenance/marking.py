@@ -14,7 +14,6 @@
   OUT.source.c2pa.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from overpaint import __version__
+from overpaint import __version__, hashes
 from overpaint.errors import ImageError, InputError, OverpaintError
 from overpaint.images import Photo, decode_image, pixel_limit, read_bytes, write_bytes
 from overpaint.images.decoding import upright
@@ -115,16 +114,12 @@ def write_edited(
         about = {"title": out.name, "photo": source.photo, "source": source.data, "edit": edit}
         encoded = sign(signer, encoded, MIME[form.name], **about)
     _verify(encoded, samples, form, out)
-    receipt |= {"sha256": _sha256(encoded), "notes": [*found, *notes, *replaced, *changed]}
+    receipt |= {"sha256": hashes.sha256(encoded), "notes": [*found, *notes, *replaced, *changed]}
     beside = kept.manifests if signer is None else None
     if beside is not None:
-        receipt["source_c2pa"] = {"file": out.name + MANIFESTS, "sha256": _sha256(beside)}
+        receipt["source_c2pa"] = {"file": out.name + MANIFESTS, "sha256": hashes.sha256(beside)}
     _write(out, encoded, beside, receipt, {source.path, *keep})
     return receipt
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _kept(source: Source, form: Format, signer: Signer | None) -> tuple[Metadata, list[str]]:

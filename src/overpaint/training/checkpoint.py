@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from overpaint.atomic import replacing
+from overpaint.data.finding import reason_of
 from overpaint.errors import TrainingError
 
 
@@ -18,15 +20,15 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
     Raises TrainingError when it cannot be written; an older file of that name is then untouched.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, temporary)
-        temporary.replace(path)
+        # An open file, and not its name, which torch would store in it.
+        with replacing(path) as temporary, temporary.open("xb") as file:
+            torch.save(state, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
         raise TrainingError(
-            f"{path}: cannot be written ({error}); make room, and run the same command to resume"
+            f"{path}: cannot be written ({reason_of(error)}); make room, and run the same command "
+            "to resume"
         ) from error
 
 

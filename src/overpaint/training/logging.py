@@ -15,6 +15,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from overpaint import atomic
 from overpaint.errors import TrainingError
 from overpaint.terminal import console, say
 
@@ -101,9 +102,7 @@ def _trim(path: Path, step: int) -> None:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
     if kept != lines:
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(path)
+        atomic.write(path, "".join(kept).encode(), TrainingError)
 
 
 def _tensorboard(out: Path, step: int) -> Any:

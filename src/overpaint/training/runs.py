@@ -6,7 +6,7 @@ and calibrate, 10 % are kept for the published figures.
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,16 @@ def train_autoencoder(
     overrides: Sequence[str] = (),
     exclude: Collection[str] = (),
     device: str = "cpu",
+    problem: Callable[[str], None] = lambda _: None,
 ) -> WeightsRecord | None:
     """Train, then write NAME.safetensors and NAME.json into `export`.
 
-    recipe, overrides: what `run` was read from, for the record. -> the record, or None in all but
-    the first of several processes.
+    recipe, overrides: what `run` was read from, for the record. problem: called with each path,
+    line or member of `photos` that could not be found or searched. -> the record, or None in all
+    but the first of several processes.
     """
     about = _about(run, "autoencoder", ARCHITECTURE, recipe, overrides)
-    train, validation = _split(photos, exclude)
+    train, validation = _split(photos, exclude, problem)
     with Processes(device) as processes:
         torch.manual_seed(run.loop.seed)
         task = AutoencoderTask(run, train, validation)
@@ -72,6 +74,7 @@ def train_detector(
     overrides: Sequence[str] = (),
     exclude: Collection[str] = (),
     device: str = "cpu",
+    problem: Callable[[str], None] = lambda _: None,
     assets: Path = Path(),
     cache: Path | None = None,
     export_only: bool = False,
@@ -89,7 +92,7 @@ def train_detector(
         about["recipe"] += f" from {first.name} (sha256 {first.sha256[:12]}; {first.recipe})"
         if begun.fresh:
             about["recipe"] += f" with new {', '.join(begun.fresh)}"
-    train, validation = _split(photos, exclude)
+    train, validation = _split(photos, exclude, problem)
     check(run, begun.model, assets, exclude)  # the reconstructions may take hours
     if run.forged.share:
         about["recipe"] += f" with {describe_forgeries(run.forged, assets, exclude)}"
@@ -117,6 +120,7 @@ def train_inpainter(
     overrides: Sequence[str] = (),
     exclude: Collection[str] = (),
     device: str = "cpu",
+    problem: Callable[[str], None] = lambda _: None,
     assets: Path = Path(),
 ) -> WeightsRecord | None:
     """Train, then write NAME.safetensors and NAME.json into `export`.
@@ -125,7 +129,7 @@ def train_inpainter(
     names.
     """
     about = _about(run, "inpainter", run.inpainter, recipe, overrides)
-    train, validation = _split(photos, exclude)
+    train, validation = _split(photos, exclude, problem)
     with Processes(device) as processes:
         torch.manual_seed(run.loop.seed)
         task = inpainting_task(run, train, validation, assets)
@@ -139,11 +143,14 @@ def describe(photos: PhotoSource) -> str:
     return f"{len(photos)} photos: " + ", ".join(f"{k} {n}" for k, n in sorted(folders.items()))
 
 
-def _split(photos: Sequence[str], exclude: Collection[str]) -> tuple[PhotoSource, PhotoSource]:
+def _split(
+    photos: Sequence[str], exclude: Collection[str], problem: Callable[[str], None]
+) -> tuple[PhotoSource, PhotoSource]:
     train = PhotoSource.from_paths(photos, part="train", exclude=exclude)
-    for line in (*train.problems, train.passed_over):
-        if line:
-            say(line, err=True)
+    if train.passed_over:
+        say(train.passed_over, err=True)
+    for line in train.problems:
+        problem(line)
     return train, PhotoSource.from_paths(photos, part="validation", exclude=exclude)
 
 

@@ -12,7 +12,6 @@
   left out, and a note says so.
 """
 
-import hashlib
 import io
 import pickle
 import re
@@ -29,6 +28,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from overpaint import hashes
 from overpaint.errors import WeightsError
 from overpaint.weights.torchscript import is_torchscript, named, read_torchscript
 
@@ -66,11 +66,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     prefix = without_part(path)
     if prefix != path or path.with_name(f"{path.name}.index").is_file():
         beside = sorted(p for p in path.parent.glob("*") if without_part(p) == prefix != p)
-        parts = {part.name: _sha256(_bytes(part)) for part in beside}
+        parts = {part.name: hashes.sha256(_bytes(part)) for part in beside}
         nested = _tensorflow(prefix)
     else:
         data = _bytes(path)
-        parts, nested = {path.name: _sha256(data)}, _decoded(path, data)
+        parts, nested = {path.name: hashes.sha256(data)}, _decoded(path, data)
     try:
         tensors, others = flattened(nested)
     except RecursionError as error:
@@ -251,7 +251,3 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); check the name") from error
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -11,7 +11,6 @@
 - A name stands for shipped weights, and where there are none for those that the user imported.
 """
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from overpaint import registry
+from overpaint import atomic, hashes, registry
 from overpaint.errors import WeightsError
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
@@ -121,7 +120,8 @@ def save_weights(
     """Write NAME.safetensors and NAME.json to `folder`, replacing older ones.
 
     dtype: storage type of floating tensors; float32 makes save and load bit-equal.
-    Raises WeightsError when a weight is not finite or the record is invalid.
+    Raises WeightsError when a weight is not finite, the record is invalid, or a file cannot be
+    written.
     """
     folder = Path(folder)
     state = {key: _stored(key, value, dtype) for key, value in module.state_dict().items()}
@@ -133,7 +133,7 @@ def save_weights(
             architecture=architecture,
             config=config,
             file=f"{name}.safetensors",
-            sha256=hashlib.sha256(content).hexdigest(),
+            sha256=hashes.sha256(content),
             bytes=len(content),
             parameters=sum(p.numel() for p in module.parameters()),
             data=data,
@@ -149,8 +149,9 @@ def save_weights(
         raise WeightsError(f"{folder / name}: the record is invalid: {error}") from error
     record._folder = folder
     folder.mkdir(parents=True, exist_ok=True)
-    _write(record.path, content)
-    _write(folder / f"{name}.json", (record.model_dump_json(indent=2) + "\n").encode())
+    atomic.write(record.path, content, WeightsError)
+    text = record.model_dump_json(indent=2) + "\n"
+    atomic.write(folder / f"{name}.json", text.encode(), WeightsError)
     return record
 
 
@@ -267,7 +268,7 @@ def _read_state(record: WeightsRecord) -> dict[str, Tensor]:
         content = record.path.read_bytes()
     except OSError as error:
         raise WeightsError(_missing(record.name, record.path)) from error
-    found = hashlib.sha256(content).hexdigest()
+    found = hashes.sha256(content)
     if found != record.sha256:
         raise WeightsError(
             f"{record.path} is damaged or was replaced: its sha256 is {found} "
@@ -305,12 +306,3 @@ def _missing(name_or_path: str | Path, path: Path) -> str:
         f".json record beside it, or one of the shipped names: {shipped or 'none'}"
         f"{f', or of the imported ones: {imported}' if imported else ''}"
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,0 +1,86 @@
+"""Files that appear whole or not at all, and their hashes."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from overpaint import atomic, hashes
+from overpaint.data.cache import _write_json
+from overpaint.detection.calibration import Calibration
+from overpaint.errors import ImageError, OverpaintError, TrainingError, WeightsError
+from overpaint.images import write_bytes
+from overpaint.training.checkpoint import save_checkpoint
+from overpaint.weights import save_weights
+
+LONG = "ü" * 127 + "x"  # 255 bytes, which is what file systems take
+
+WRITERS: dict[str, tuple[Callable[[Path], None], type[OverpaintError]]] = {
+    "bytes": (lambda path: write_bytes(path, b"x"), ImageError),
+    "calibration": (
+        lambda path: Calibration(bands={}, max_pixels_tested=1, data="none").save(path),
+        WeightsError,
+    ),
+    "checkpoint": (lambda path: save_checkpoint(path, {"step": 1}), TrainingError),
+    "cache": (lambda path: _write_json(path, {"done": 1}), TrainingError),
+}
+
+
+def save_tiny_weights(folder: Path, name: str = "net") -> None:
+    save_weights(
+        folder, torch.nn.Linear(1, 1), name=name, kind="detector", architecture="none", config={},
+        data="none", recipe="none", commit="none", licence="none",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_name_as_long_as_the_file_system_takes(kind: str, tmp_path: Path) -> None:
+    write, _ = WRITERS[kind]
+    for _ in range(2):  # new, and in the place of an older one
+        write(tmp_path / LONG)
+        assert [p.name for p in tmp_path.iterdir()] == [LONG]
+        assert (tmp_path / LONG).stat().st_size
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_what_cannot_be_written_is_named(kind: str, tmp_path: Path) -> None:
+    write, error = WRITERS[kind]
+    with pytest.raises(error, match=r"x: cannot be written \(File name too long\)"):
+        write(tmp_path / f"{LONG}x")
+    (tmp_path / "taken" / "inside").mkdir(parents=True)
+    with pytest.raises(error, match=r"taken: cannot be written \(.*director.*\)"):
+        write(tmp_path / "taken")
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
+def test_weights_of_a_long_name_and_where_a_folder_is_in_their_way(tmp_path: Path) -> None:
+    name = "x" * (255 - len(".safetensors"))
+    save_tiny_weights(tmp_path, name)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{name}.json", f"{name}.safetensors"]
+    (tmp_path / "net.safetensors").mkdir()
+    with pytest.raises(WeightsError, match=r"net.safetensors: cannot be written"):
+        save_tiny_weights(tmp_path)
+    assert not (tmp_path / "net.json").exists()
+
+
+def test_the_older_file_stays_where_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    path.write_bytes(b"older")
+
+    def fail() -> None:
+        with atomic.replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert path.read_bytes() == b"older"
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+def test_hashes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert hashes.sha256(b"abc") == hashlib.sha256(b"abc").hexdigest()
+    assert hashes.file_sha256(tmp_path / "a") == hashes.sha256(b"abc")
