@@ -24,7 +24,8 @@ from overpaint.detection.calibration import (
 from overpaint.detection.report import _RAMP, CAVEAT, Writer, names, overlay
 from overpaint.images import Photo, read_image, read_mask, write_jpeg, write_png
 from overpaint.registry import autoencoders, detectors
-from overpaint.weights import PRETRAINED, save_weights
+from overpaint.weights import save_weights
+from overpaint.weights.store import PRETRAINED
 
 KEYS = {
     *("file", "sha256", "width", "height", "score", "band", "fraction", "regions", "threshold"),

@@ -28,7 +28,8 @@ from overpaint.errors import ImageError, InputError, WeightsError
 from overpaint.images import Photo, read_image, write_jpeg, write_png
 from overpaint.images.regions import Region
 from overpaint.registry import detectors
-from overpaint.weights import PRETRAINED, save_weights
+from overpaint.weights import save_weights
+from overpaint.weights.store import PRETRAINED
 
 
 class Brightness(nn.Module):

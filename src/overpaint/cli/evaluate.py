@@ -53,10 +53,6 @@ Sheets = Annotated[
     Path | None,
     typer.Option("--sheets", help="For robustness: folder of contact sheets, best and worst."),
 ]
-Flips = Annotated[
-    bool,
-    typer.Option("--flips", help="For robustness: the mean over four looks at each picture."),
-]
 
 
 def evaluate(
@@ -70,7 +66,6 @@ def evaluate(
     forged: Forged = None,
     conditions: Conditions = "",
     sheets: Sheets = None,
-    flips: Flips = False,
 ) -> None:
     """Measure detectors and write results/*.csv, and where each number comes from.
 
@@ -89,7 +84,7 @@ def evaluate(
     from overpaint.evaluation.measurement import RobustnessSettings, Settings
 
     named = dict(_named(text) for text in weights or [DEFAULT_MODEL])
-    special = RobustnessSettings(tuple(forged or ()), tuple(_listed(conditions)), sheets, flips)
+    special = RobustnessSettings(tuple(forged or ()), tuple(_listed(conditions)), sheets)
     rows = measure(
         named,
         data,

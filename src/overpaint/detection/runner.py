@@ -11,9 +11,6 @@
 - Transparent parts of a photo are filled before the detector looks, and belong neither to the
   statistic nor to the mask (`overpaint.detection.transparency`); shares are of what is left. A
   photo that is mostly transparent has no verdict.
-- With `flips`, logits are the mean over the photo, its mirror images and both at once: four times
-  the work. The whole photo is flipped, and not each tile, so that a flipped photo gets the flipped
-  heatmap. No calibration was fitted to such a mean, so there is no verdict.
 """
 
 import hashlib
@@ -65,10 +62,6 @@ MAX_HIDDEN = 0.5
 """Share of a photo that may be transparent where there is to be a verdict."""
 
 NO_CALIBRATION = "these weights have no calibration; `overpaint calibrate` makes one"
-NO_FLIPPED_CALIBRATION = "calibrations are of one look, and not of the mean over flips"
-
-FLIPS = ((), (0,), (1,), (0, 1))
-"""Axes of a photo, rows and columns, that are turned round in each look with `flips`."""
 
 Picture = File | np.ndarray | Image.Image
 """A photo: its file (path, bytes, binary stream), uint8 (h, w, 3) in RGB, or a PIL image."""
@@ -97,12 +90,11 @@ class DetectorRunner:
         tile: int | None = None,
         overlap: int | None = None,
         device: str = "cpu",
-        flips: bool = False,
     ) -> None:
         """model: shipped or imported name, path of weights, or a detector module (which is
         uncalibrated, and put into eval mode). threshold: on the heatmap, 0..1; None takes the
         calibrated one, with a false-alarm rate of 1 %, or 0.5 without calibration. tile, overlap:
-        see `tiles.tiled`; None takes the detector's. flips: mean over four looks, uncalibrated.
+        see `tiles.tiled`; None takes the detector's.
 
         Raises `WeightsError`, `UnknownNameError`, `InputError`.
         """
@@ -116,14 +108,13 @@ class DetectorRunner:
             record, state = load_weights(find(model).path, kind="detector")
             module = build(record, state)
             self.name, self.weights_sha256 = record.name, record.sha256
-            if record.calibration is not None and not flips:
+            if record.calibration is not None:
                 path = record.folder / record.calibration
                 self.calibration = Calibration.load(path)
                 self.calibration_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.threshold = threshold
         self.device = device
-        self.flips = flips
         self.stride = int(getattr(module, "stride", 1))
         self.tile: int = getattr(module, "tile", TILE) if tile is None else tile
         quarter = self.tile // 4 // self.stride * self.stride
@@ -135,21 +126,10 @@ class DetectorRunner:
 
     def look(self, pixels: np.ndarray) -> Seen:
         """All that the detector says of uint8 (h, w, 3); errors as of `logits`."""
-        maps, scores = self._flipped(pixels) if self.flips else self._look(pixels)
+        maps, scores = self._look(pixels)
         if not np.isfinite([maps.min(), maps.max(), *scores]).all():
             raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")
         return Seen(maps[0], maps[1] if len(maps) > 1 else None, tuple(scores))
-
-    def _flipped(self, pixels: np.ndarray) -> tuple[np.ndarray, list[float]]:
-        """As `_look`: the mean over `FLIPS`."""
-        looks = [self._look(np.flip(pixels, axes)) for axes in FLIPS]
-        back = [
-            np.flip(m, tuple(1 + a for a in axes))
-            for (m, _), axes in zip(looks, FLIPS, strict=True)
-        ]
-        # The tiles of a flipped photo are others: the highest go together, then the second.
-        scores = np.mean([sorted(s, reverse=True) for _, s in looks], axis=0)
-        return np.mean(back, axis=0), scores.tolist()
 
     def _look(self, pixels: np.ndarray) -> tuple[np.ndarray, list[float]]:
         """Maps float32 (c, h, w) of a photo, and the tiles' scores."""
@@ -227,8 +207,6 @@ class DetectorRunner:
             caveats = (left_out(hidden), *caveats)
         if len(seen.scores) > 1:
             caveats = (*caveats, f"the image score is the highest of {len(seen.scores)} tiles")
-        if self.flips:
-            caveats = (*caveats, "mean over the photo, its mirror images and both at once")
         found = Detection(
             path=photo.path if photo.path.name else None,
             sha256=photo.sha256 or None,
@@ -267,7 +245,7 @@ class DetectorRunner:
     ) -> tuple[Band | None, str | None]:
         """(band, reason) where nothing can be said, otherwise (None, None)."""
         if self.calibration is None:
-            return "uncalibrated", NO_FLIPPED_CALIBRATION if self.flips else NO_CALIBRATION
+            return "uncalibrated", NO_CALIBRATION
         reasons = self.calibration.outside(
             photo.height, photo.width, photo.jpeg_quality, photo.lossy
         )
@@ -297,7 +275,6 @@ def detect(
     image: Picture,
     model: Literal["all"],
     threshold: float | None = None,
-    flips: bool = False,
 ) -> FusedDetection: ...
 
 
@@ -306,7 +283,6 @@ def detect(
     image: Picture,
     model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     threshold: float | None = None,
-    flips: bool = False,
 ) -> Detection: ...
 
 
@@ -314,7 +290,6 @@ def detect(
     image: Picture,
     model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     threshold: float | None = None,
-    flips: bool = False,
 ) -> Detection:
     """Find inpainted regions in one photo of any size; nothing is scaled.
 
@@ -323,8 +298,6 @@ def detect(
     weights; the last few stay in memory. Several, or "all" that are here, give a `FusedDetection`.
     threshold: on the heatmap, of several models on the fused one, 0..1; None takes the calibrated
     one.
-    flips: the mean over four looks, at the photo and its mirror images; four times slower, and
-    uncalibrated, so without a verdict.
     Raises `ImageError` (unreadable file), `InputError` (wrong kind, array, mode or threshold),
     `WeightsError` and `UnknownNameError`.
     """
@@ -332,7 +305,7 @@ def detect(
     models = [model] if isinstance(model, str | Path) else list(model)
     records = select(models)
     weights = tuple((str(record.path), record.sha256) for record in records)
-    return _runner(weights, _is_fusion(models, records), threshold, flips).run(photo)
+    return _runner(weights, _is_fusion(models, records), threshold).run(photo)
 
 
 def make_runner(
@@ -340,7 +313,6 @@ def make_runner(
     *,
     threshold: float | None = None,
     folders: Sequence[str | Path] = (),
-    flips: bool = False,
 ) -> DetectorRunner | FusedRunner:
     """The runner of one model, or of several as a fusion; "all" is always one.
 
@@ -348,7 +320,7 @@ def make_runner(
     """
     records = select(models, folders)
     paths = [str(record.path) for record in records]
-    return _built(paths, _is_fusion(models, records), threshold, flips)
+    return _built(paths, _is_fusion(models, records), threshold)
 
 
 def load_detector(name: str | Path = DEFAULT_MODEL) -> nn.Module:
@@ -363,21 +335,19 @@ def _is_fusion(models: Sequence[str | Path], records: Sequence[WeightsRecord]) -
 
 
 def _built(
-    paths: Sequence[str], fusion: bool, threshold: float | None, flips: bool
+    paths: Sequence[str], fusion: bool, threshold: float | None
 ) -> DetectorRunner | FusedRunner:
     if fusion:
-        return FusedRunner(
-            [DetectorRunner(path, flips=flips) for path in paths], threshold=threshold
-        )
-    return DetectorRunner(paths[0], threshold=threshold, flips=flips)
+        return FusedRunner([DetectorRunner(path) for path in paths], threshold=threshold)
+    return DetectorRunner(paths[0], threshold=threshold)
 
 
 @lru_cache(maxsize=4)
 def _runner(
-    weights: tuple[tuple[str, str], ...], fusion: bool, threshold: float | None, flips: bool
+    weights: tuple[tuple[str, str], ...], fusion: bool, threshold: float | None
 ) -> DetectorRunner | FusedRunner:
     """weights: paths and hashes, these so that weights that were replaced are loaded anew."""
-    return _built([path for path, _ in weights], fusion, threshold, flips)
+    return _built([path for path, _ in weights], fusion, threshold)
 
 
 def as_photo(image: Picture) -> Photo:

@@ -252,11 +252,8 @@ def evaluate(
         raise ConfigError(
             f"forged folders are for the parts {' and '.join(OF_FORGERIES)}; name one of them"
         )
-    of_robustness = special.conditions or special.sheets or special.flips
-    if of_robustness and "robustness" not in parts:
-        raise ConfigError(
-            "conditions, sheets and flips are for the part robustness; name it as well"
-        )
+    if (special.conditions or special.sheets) and "robustness" not in parts:
+        raise ConfigError("conditions and sheets are for the part robustness; name it as well")
     require_parquet()  # before anything is measured
     rows: list[Row] = []
     for number, (name, path) in enumerate(weights.items()):

@@ -57,8 +57,6 @@ class RobustnessSettings:
     """Names in `robustness.CONDITIONS`; all when empty."""
     sheets: Path | None = None
     """Folder of the contact sheets; None for none."""
-    flips: bool = False
-    """Look at each picture four times, as `overpaint detect --flips` does."""
 
 
 @dataclass(frozen=True, slots=True)
