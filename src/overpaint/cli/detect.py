@@ -77,8 +77,9 @@ def detect(
     trace is not shown to be authentic.
     """
     from overpaint.data.finding import find_photos
+    from overpaint.detection.api import make_runner
     from overpaint.detection.report import Writer, failure
-    from overpaint.detection.runner import DEFAULT_MODEL, make_runner
+    from overpaint.detection.runner import DEFAULT_MODEL
     from overpaint.errors import OverpaintError
 
     if threshold is not None and not 0 <= threshold <= 1:

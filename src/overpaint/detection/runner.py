@@ -15,15 +15,11 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Literal, overload
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from overpaint import __version__
@@ -37,17 +33,14 @@ from overpaint.detection.calibration import (
     quality_band,
     sigmoid,
 )
-from overpaint.detection.fusion import FusedDetection, FusedRunner
 from overpaint.detection.result import Detection, percent
-from overpaint.detection.tiles import tiled_maps
+from overpaint.detection.tiles import Seen, tiled
 from overpaint.detection.transparency import counted_pixels, filled, hidden_pixels, left_out
-from overpaint.detectors.base import Detector
+from overpaint.detectors.base import Detector, Findings
 from overpaint.errors import InputError, WeightsError
-from overpaint.images import File, Photo, is_file, read_image
-from overpaint.images.decoding import from_pillow
+from overpaint.images import Photo
 from overpaint.images.regions import find_regions
-from overpaint.weights import WeightsRecord, build, load_weights
-from overpaint.weights.find_weights import ALL, find, select
+from overpaint.weights.resolve import load
 
 DEFAULT_MODEL = "nixnet-s"
 TILE = 1024
@@ -63,20 +56,21 @@ MAX_HIDDEN = 0.5
 
 NO_CALIBRATION = "these weights have no calibration; `overpaint calibrate` makes one"
 
-Picture = File | np.ndarray | Image.Image
-"""A photo: its file (path, bytes, binary stream), uint8 (h, w, 3) in RGB, or a PIL image."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """What a detector says of a photo."""
+class Assessed:
+    """What a detector and its calibration make of a photo, before it is put into words."""
 
-    logits: np.ndarray
-    """float32 (h, w)."""
-    confidence: np.ndarray | None
-    """Logits, float32 (h, w), of a detector that says how far to trust each pixel."""
-    scores: tuple[float, ...]
-    """Logit of each tile, of a detector that judges the photo apart from its pixels."""
+    seen: Seen
+    judged: Judged
+    quality: str
+    """The photo's quality band."""
+    hidden: np.ndarray | None
+    """bool (h, w): what is transparent; None where nothing is."""
+    counted: np.ndarray | None
+    """bool (h, w): the pixels that belong to the photo; None where all do."""
+    started: float
+    """Seconds, by `time.perf_counter`."""
 
 
 class DetectorRunner:
@@ -103,16 +97,17 @@ class DetectorRunner:
         self.calibration: Calibration | None = None
         self.calibration_sha256: str | None = None
         if isinstance(model, nn.Module):
-            module, self.name, self.weights_sha256 = model.eval(), type(model).__name__, None
+            module, record, self.name = model.eval(), None, type(model).__name__
         else:
-            record, state = load_weights(find(model).path, kind="detector")
-            module = build(record, state)
-            self.name, self.weights_sha256 = record.name, record.sha256
-            if record.calibration is not None:
-                path = record.folder / record.calibration
-                self.calibration = Calibration.load(path)
-                self.calibration_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            module, record = load(model, "detector")
+            self.name = record.name if record else str(model)
+        self.weights_sha256 = record.sha256 if record else None
+        if record is not None and record.calibration is not None:
+            path = record.folder / record.calibration
+            self.calibration = Calibration.load(path)
+            self.calibration_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._examine = self.module.examine if isinstance(self.module, Detector) else self._plain
         self.threshold = threshold
         self.device = device
         self.stride = int(getattr(module, "stride", 1))
@@ -120,39 +115,29 @@ class DetectorRunner:
         quarter = self.tile // 4 // self.stride * self.stride
         self.overlap = min(OVERLAP, quarter) if overlap is None else overlap
 
+    def _plain(self, image: Tensor) -> Findings:
+        """What a module says that is no `Detector`: logits alone."""
+        return Findings(self.module(image))
+
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (h, w, 3) to float32 (h, w); `WeightsError` when the network gives no numbers."""
         return self.look(pixels).logits
 
     def look(self, pixels: np.ndarray) -> Seen:
         """All that the detector says of uint8 (h, w, 3); errors as of `logits`."""
-        maps, scores = self._look(pixels)
-        if not np.isfinite([maps.min(), maps.max(), *scores]).all():
-            raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")
-        return Seen(maps[0], maps[1] if len(maps) > 1 else None, tuple(scores))
-
-    def _look(self, pixels: np.ndarray) -> tuple[np.ndarray, list[float]]:
-        """Maps float32 (c, h, w) of a photo, and the tiles' scores."""
-        scores: list[float] = []
-
-        def fn(image: Tensor) -> Tensor:
-            if not isinstance(self.module, Detector):
-                return self.module(image)
-            found = self.module.examine(image)
-            if found.score is not None:
-                scores.append(float(found.score))
-            maps = (found.logits, found.confidence)
-            return torch.cat([x for x in maps if x is not None], dim=1)
-
-        maps = tiled_maps(
-            fn,
+        seen = tiled(
+            self._examine,
             pixels,
             tile=self.tile,
             overlap=self.overlap,
             stride=self.stride,
             device=self.device,
         )
-        return maps, scores
+        maps = [x for x in (seen.logits, seen.confidence) if x is not None]
+        ends = [end for x in maps for end in (x.min(), x.max())]
+        if not np.isfinite([*ends, *seen.scores]).all():
+            raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")
+        return seen
 
     def fitted(self, quality: str) -> QualityBand | None:
         """The calibration for photos of a quality band; None without."""
@@ -178,16 +163,22 @@ class DetectorRunner:
 
     def run(self, photo: Photo) -> Detection:
         """Detect in a photo that has been read; the time grows with its pixels."""
-        return self.run_judged(photo)[0]
+        return self.conclude(photo, self.assess(photo))
 
-    def run_judged(self, photo: Photo) -> tuple[Detection, Judged]:
-        """As `run`, with the logits that it rests on."""
+    def assess(self, photo: Photo) -> Assessed:
+        """Look at a photo, without its transparent parts, and judge what was seen."""
         started = time.perf_counter()
         hidden = hidden_pixels(photo.alpha)
         counted = None if hidden is None else counted_pixels(hidden)
         seen = self.look(photo.pixels if hidden is None else filled(photo.pixels, hidden))
         quality = quality_band(photo.jpeg_quality, photo.lossy)
-        fitted, judged = self.fitted(quality), self.judge(seen.logits, quality, counted)
+        judged = self.judge(seen.logits, quality, counted)
+        return Assessed(seen, judged, quality, hidden, counted, started)
+
+    def conclude(self, photo: Photo, assessed: Assessed) -> Detection:
+        """The detection that follows from what `assess` made of the photo."""
+        seen, judged, quality = assessed.seen, assessed.judged, assessed.quality
+        hidden, counted, fitted = assessed.hidden, assessed.counted, self.fitted(quality)
         chosen = judged.threshold if self.threshold is None else logit_of(self.threshold)
         heatmap = _heat(judged.logits)
         mask = judged.mask if self.threshold is None else judged.smoothed >= chosen
@@ -227,7 +218,7 @@ class DetectorRunner:
             model=self.name,
             weights_sha256=self.weights_sha256,
             version=__version__,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - assessed.started,
             calibrated=fitted is not None,
             false_alarm_bound=fitted.bound(rate) if fitted and rate is not None else None,
             num_photos=fitted.num_photos if fitted else None,
@@ -238,7 +229,7 @@ class DetectorRunner:
         )
         if found.edits_words:
             found = replace(found, notes=(*found.notes, found.edits_words))
-        return found, judged
+        return found
 
     def _no_verdict(
         self, photo: Photo, hidden: np.ndarray | None, counted: np.ndarray | None
@@ -268,104 +259,3 @@ def _verdict(fitted: QualityBand, statistic: float, largest_area: int) -> Band:
 
 def _heat(logits: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits).sigmoid().numpy()
-
-
-@overload
-def detect(
-    image: Picture,
-    model: Literal["all"],
-    threshold: float | None = None,
-) -> FusedDetection: ...
-
-
-@overload
-def detect(
-    image: Picture,
-    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
-    threshold: float | None = None,
-) -> Detection: ...
-
-
-def detect(
-    image: Picture,
-    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
-    threshold: float | None = None,
-) -> Detection:
-    """Find inpainted regions in one photo of any size; nothing is scaled.
-
-    image: a photo's file as a path, bytes or a binary stream (best: its JPEG quality is then
-    known), uint8 array (h, w, 3) in RGB, or PIL image. model: shipped or imported name, or path of
-    weights; the last few stay in memory. Several, or "all" that are here, give a `FusedDetection`.
-    threshold: on the heatmap, of several models on the fused one, 0..1; None takes the calibrated
-    one.
-    Raises `ImageError` (unreadable file), `InputError` (wrong kind, array, mode or threshold),
-    `WeightsError` and `UnknownNameError`.
-    """
-    photo = as_photo(image)
-    models = [model] if isinstance(model, str | Path) else list(model)
-    records = select(models)
-    weights = tuple((str(record.path), record.sha256) for record in records)
-    return _runner(weights, _is_fusion(models, records), threshold).run(photo)
-
-
-def make_runner(
-    models: Sequence[str | Path],
-    *,
-    threshold: float | None = None,
-    folders: Sequence[str | Path] = (),
-) -> DetectorRunner | FusedRunner:
-    """The runner of one model, or of several as a fusion; "all" is always one.
-
-    Arguments and errors as of `select` and `DetectorRunner`.
-    """
-    records = select(models, folders)
-    paths = [str(record.path) for record in records]
-    return _built(paths, _is_fusion(models, records), threshold)
-
-
-def load_detector(name: str | Path = DEFAULT_MODEL) -> nn.Module:
-    """The detector with its weights, in eval mode: float (b, 3, h, w) in [0, 1] to logits
-    (b, 1, h, w). Raises `WeightsError`, `UnknownNameError`."""
-    record, state = load_weights(find(name).path, kind="detector")
-    return build(record, state)
-
-
-def _is_fusion(models: Sequence[str | Path], records: Sequence[WeightsRecord]) -> bool:
-    return len(records) > 1 or ALL in models
-
-
-def _built(
-    paths: Sequence[str], fusion: bool, threshold: float | None
-) -> DetectorRunner | FusedRunner:
-    if fusion:
-        return FusedRunner([DetectorRunner(path) for path in paths], threshold=threshold)
-    return DetectorRunner(paths[0], threshold=threshold)
-
-
-@lru_cache(maxsize=4)
-def _runner(
-    weights: tuple[tuple[str, str], ...], fusion: bool, threshold: float | None
-) -> DetectorRunner | FusedRunner:
-    """weights: paths and hashes, these so that weights that were replaced are loaded anew."""
-    return _built([path for path, _ in weights], fusion, threshold)
-
-
-def as_photo(image: Picture) -> Photo:
-    """A photo of any of the kinds as a `Photo`; `ImageError`, `InputError` with the remedy."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            remedy = "give uint8 (h, w, 3), RGB: scale other ranges to 0..255, leave alpha out"
-            raise InputError(f"array {image.dtype} {image.shape}: {remedy}")
-        return Photo(image, Path(), "", "array", None, False, ("array: taken as lossless",))
-    if isinstance(image, Image.Image):
-        try:
-            return from_pillow(image)
-        except OSError as error:  # read when its pixels are asked for
-            raise InputError(f"PIL image: cannot be read ({error}); give its path") from error
-    if isinstance(image, Tensor):
-        remedy = "give its pixels, overpaint.images.to_pixels(tensor)"
-        raise InputError(f"a photo is no tensor; {remedy} for floats (1, 3, h, w) in 0..1")
-    if not is_file(image):
-        kinds = "a path, bytes, a binary stream, a uint8 array (h, w, 3) or a PIL image"
-        raise InputError(f"a photo is no {type(image).__name__}; give {kinds}")
-    return read_image(image)
