@@ -38,7 +38,7 @@ def main(
     from overpaint.evaluation.measurement import photos_of_test_split
     from overpaint.evaluation.rows import Source, write_results
     from overpaint.evaluation.speed import THREADS, Kind, measure_inpaint, measure_network
-    from overpaint.registry import Registry, detectors, inpainters, num_parameters
+    from overpaint.registry import Registry, detectors, inpainters
     from overpaint.run_identity import config_hash, current_commit
     from overpaint.weights import has_weights, read_record
 
@@ -51,7 +51,7 @@ def main(
     kinds: list[tuple[Kind, Registry[Any]]] = [("detector", detectors), ("inpainter", inpainters)]
     for kind, registry in kinds:
         for name in registry.names():
-            wanted = name in network if network else num_parameters(registry.get(name)) > 0
+            wanted = name in network if network else registry.get(name).trainable
             if wanted:
                 typer.echo(f"{kind} {name}")
                 source = Source("speed", name, commit, hashed, "", protocol)

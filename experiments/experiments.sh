@@ -119,7 +119,6 @@ try negatives --set data.negatives.share=0.5
 try width-32 --set "model.widths=[32,64,128]"
 try twice-as-long --set loop.steps=2000
 try no-ema --set loop.ema_decay=0
-measure flips runs/experiments/control/control.safetensors --flips
 
 # History and scale, each with reconstructions of its own.
 SHORT=(--set cache.num=800)
@@ -151,7 +150,6 @@ measure colour-stage runs/nixnet-s-colour/nixnet-s.safetensors
 measure mean-of-stages runs/nixnet-s-average/nixnet-s-average.safetensors
 measure last-stage runs/nixnet-s-last/nixnet-s.safetensors
 measure shipped nixnet-s
-measure shipped-flips nixnet-s --flips
 unseen unseen-one runs/forged-other/forged-other.safetensors \
   navier-stokes deepfill_v1-s deepfill_v2-s lama-s fcf-s ctsdg-s
 unseen unseen-other runs/forged-one/forged-one.safetensors \

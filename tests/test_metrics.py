@@ -8,7 +8,6 @@ import pytest
 from overpaint.errors import InputError
 from overpaint.metrics import (
     Counts,
-    Means,
     bootstrap,
     count,
     image_scores,
@@ -101,14 +100,6 @@ def test_psnr_by_hand():
     assert psnr(squared_error(grey, grey)) == math.inf
     parts = squared_error(grey[:1], black[:1]) + squared_error(grey[1:], black[1:])
     assert parts == squared_error(grey, black)
-
-
-def test_means_leave_out_what_is_undefined():
-    first, second = Means(), Means()
-    first.update({"iou": 0.5, "auc": math.nan})
-    second.update({"iou": 1.0, "auc": 0.8})
-    first.merge(second)
-    assert first.compute() == {"iou": 0.75, "auc": 0.8}
 
 
 def test_bootstrap_holds_the_mean_and_repeats():

@@ -3,11 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from overpaint.errors import UnknownNameError
-from overpaint.registry import Registry, detectors
+from overpaint.errors import OverpaintError, UnknownNameError
+from overpaint.registry import Registry, detectors, inpainters, num_parameters
 
 
 @pytest.fixture
@@ -68,3 +69,13 @@ def test_every_detector_states_its_paper_and_licence() -> None:
         assert entry.paper
         assert entry.licence
         assert entry.summary
+
+
+@pytest.mark.parametrize("registry", [detectors, inpainters], ids=lambda r: r.kind)
+def test_an_entry_is_trainable_if_its_model_has_parameters(registry: Registry[Any]) -> None:
+    for name in registry.names():
+        entry = registry.get(name)
+        try:
+            assert (num_parameters(entry) > 0) is entry.trainable, name
+        except OverpaintError:  # a method's package is not here
+            assert not entry.trainable, name

@@ -20,7 +20,8 @@ from overpaint._version import __version__
 from overpaint.process import bound_caches, one_thread_in_forked_children
 
 if TYPE_CHECKING:
-    from overpaint.detection.runner import Detection, detect, load_detector
+    from overpaint.detection.api import detect, load_detector
+    from overpaint.detection.result import Detection
     from overpaint.inpainting.api import Inpainted, inpaint
     from overpaint.inpainting.inpainter_runner import load_inpainter
 
@@ -40,9 +41,9 @@ one_thread_in_forked_children()
 _HOMES = {
     "Detection": "detection.result",
     "Inpainted": "inpainting.api",
-    "detect": "detection.runner",
+    "detect": "detection.api",
     "inpaint": "inpainting.api",
-    "load_detector": "detection.runner",
+    "load_detector": "detection.api",
     "load_inpainter": "inpainting.inpainter_runner",
 }
 

@@ -1,8 +1,7 @@
 """The numbers of the benchmark, for one picture and over many.
 
 - Each metric is a pure update (what one picture, tile or batch adds) and a pure compute (the
-  number that follows), so that whole, tiled and distributed sums are the same maths. `Means` is
-  the only thing with a state: the pictures' numbers, by name.
+  number that follows), so that whole, tiled and distributed sums are the same maths.
 - Per picture first, then the mean over pictures (mIoU), as in Li et al., IJCAI 2021.
 - A pixel counts as found where its value is at or above the threshold, as everywhere else here.
 - Empty cases. IoU, precision, recall and F1 are 1 when prediction and mask are both empty; where
@@ -13,8 +12,7 @@ Source of SSIM: Wang et al., "Image Quality Assessment: From Error Visibility to
 Similarity", IEEE Transactions on Image Processing 2004.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -147,27 +145,6 @@ def _windowed(x: np.ndarray) -> np.ndarray:
     for axis in (0, 1):
         x = np.lib.stride_tricks.sliding_window_view(x, SSIM_SIDE, axis=axis) @ weights
     return x / weights.sum() ** 2
-
-
-@dataclass
-class Means:
-    """Accumulator: the numbers of each picture, by metric."""
-
-    values: dict[str, list[float]] = field(default_factory=dict)
-
-    def update(self, numbers: Mapping[str, float]) -> None:
-        """Add one picture's numbers."""
-        for name, value in numbers.items():
-            self.values.setdefault(name, []).append(float(value))
-
-    def merge(self, other: "Means") -> None:
-        """Add the pictures of another accumulator."""
-        for name, values in other.values.items():
-            self.values.setdefault(name, []).extend(values)
-
-    def compute(self) -> dict[str, float]:
-        """The mean of each metric over the pictures that have a number."""
-        return {name: mean(values) for name, values in self.values.items()}
 
 
 def mean(values: Iterable[float]) -> float:

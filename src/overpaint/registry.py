@@ -49,6 +49,8 @@ class Entry(Generic[T]):
     """A few words for a list."""
     official: Official | None = None
     """None where no weights were published."""
+    trainable: bool = True
+    """Whether it has weights, without which it is of no use; a classical method has none."""
 
 
 class Registry(Generic[T]):
@@ -69,11 +71,12 @@ class Registry(Generic[T]):
         licence: str,
         summary: str = "",
         official: Official | None = None,
+        trainable: bool = True,
     ) -> None:
         """Add a model. Raises ValueError when the name is taken by another factory."""
         if name in self._entries:
             raise ValueError(f"the {self.kind} name {name!r} is already registered")
-        self._entries[name] = Entry(name, factory, paper, licence, summary, official)
+        self._entries[name] = Entry(name, factory, paper, licence, summary, official, trainable)
 
     def get(self, name: str) -> Entry[T]:
         """Return the entry of `name`. Raises UnknownNameError with the nearest names."""

@@ -137,7 +137,7 @@ class TestImport:
         assert runner.weights_sha256 == sha256(imported / "tiny.safetensors")
         assert [r.name for r in list_records(imported=True)] == ["tiny"]
         assert list_records() == []  # these are the shipped ones
-        with pytest.raises(WeightsError, match=r"imported ones \(tiny\)"):
+        with pytest.raises(WeightsError, match=r"weights that are here \(tiny\)"):
             InpainterRunner("tony")
         with pytest.raises(WeightsError, match="imported ones: tiny"):
             read_record("tony")

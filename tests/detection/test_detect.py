@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import overpaint
+from overpaint.detection.api import load_detector
 from overpaint.detection.calibration import (
     QUALITY_BANDS,
     Calibration,
@@ -23,9 +24,10 @@ from overpaint.detection.calibration import (
     upper_bound,
 )
 from overpaint.detection.result import percent, probability
-from overpaint.detection.runner import DetectorRunner, as_photo, load_detector
+from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError, InputError, WeightsError
 from overpaint.images import Photo, read_image, write_jpeg, write_png
+from overpaint.images.from_arrays import as_photo
 from overpaint.images.regions import Region
 from overpaint.registry import detectors
 from overpaint.weights import save_weights

@@ -8,10 +8,11 @@ import pytest
 
 import overpaint
 from helpers.bright_detectors import Bright, Fails, calibration, registered, save, two_tone
+from overpaint.detection.api import make_runner
 from overpaint.detection.calibration import LOSSLESS, Calibration
 from overpaint.detection.fusion import Failure, FusedDetection, FusedRunner, Moments
 from overpaint.detection.result import Detection
-from overpaint.detection.runner import DetectorRunner, make_runner
+from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import InputError, OverpaintError, WeightsError
 from overpaint.images import Photo, write_png
 

@@ -1,11 +1,15 @@
 """Tiles: weights that sum to one, equality with a whole pass, bounded memory, errors."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from overpaint.detection.tiles import tiled, windows
+from overpaint.detection.tiles import tiled as tiled_findings
+from overpaint.detection.tiles import windows
+from overpaint.detectors.base import Findings
 from overpaint.detectors.nixnet import nixnet
 from overpaint.errors import InputError
 from overpaint.images import to_tensor
@@ -15,6 +19,11 @@ SIZES = [(1, 64, 16, 8), (64, 64, 16, 8), (65, 64, 16, 8), (777, 64, 32, 8), (40
 
 def photo(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def tiled(fn: Callable[[Tensor], Tensor], image: np.ndarray | Tensor, **options: int) -> np.ndarray:
+    """The logits of what gives nothing else."""
+    return tiled_findings(lambda x: Findings(fn(x)), image, **options).logits  # type: ignore[arg-type]
 
 
 @torch.inference_mode()
@@ -114,4 +123,4 @@ def test_wrong_arguments_name_the_remedy(
     image: np.ndarray | Tensor, options: dict[str, int], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        tiled(lambda x: x[:, :1], image, **options)  # type: ignore[arg-type]
+        tiled(lambda x: x[:, :1], image, **options)

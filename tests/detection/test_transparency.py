@@ -12,9 +12,10 @@ from helpers.bright_detectors import calibration
 from overpaint.detection.calibration import judge, q99, smoothed
 from overpaint.detection.fusion import FusedRunner
 from overpaint.detection.result import Detection
-from overpaint.detection.runner import DetectorRunner, as_photo
+from overpaint.detection.runner import DetectorRunner
 from overpaint.detection.transparency import MARGIN, counted_pixels, filled, hidden_pixels
 from overpaint.images import Photo
+from overpaint.images.from_arrays import as_photo
 
 
 class Brightness(nn.Module):

@@ -37,7 +37,6 @@ from overpaint.evaluation.triplets import (
     HEADLINE,
     SOURCES,
     halves,
-    quick_auc,
     read_triplets,
 )
 from overpaint.images import write_jpeg, write_png
@@ -112,18 +111,6 @@ def test_triplets_are_grouped(data: Path):
     assert [t.id for t in read_triplets(data, ["crfill_jpeg"])] == ["d"]
     with pytest.raises(ImageError, match=r"index\.csv"):
         read_triplets(data / "photos")
-
-
-def test_quick_auc_of_a_known_detector(data: Path):
-    module = Bright().train()
-    found = quick_auc(module, data)
-    assert module.training
-    assert found["crfill256"] == 1.0
-    assert found["madf"] == pytest.approx(0.75, abs=0.02)  # one perfect, one by chance
-    assert "crfill_jpeg" not in found
-    assert math.isnan(found["mean"])  # two of the four groups are not there
-    by_half = [quick_auc(module, data, half=half)["madf"] for half in ("choice", "report")]
-    assert sorted(by_half) == pytest.approx([0.5, 1.0], abs=0.04)
 
 
 def test_the_real_triplets_have_the_stated_groups(shared_data: Path):

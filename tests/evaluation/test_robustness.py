@@ -1,6 +1,5 @@
 """The part "robustness": which pictures are looked at, under what, and what is made of it."""
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ from overpaint.evaluation.robustness import (
     read_forged,
     under,
 )
-from overpaint.evaluation.rows import Picture, Source, pictures_file, read_pictures, read_rows
+from overpaint.evaluation.rows import Picture, Source, pictures_file, read_pictures
 from overpaint.evaluation.triplets import HEADLINE, Triplet, read_triplets
 from overpaint.images import read_image, write_jpeg, write_png
 from overpaint.weights import save_weights
@@ -201,23 +200,6 @@ def test_a_quick_look_and_its_sheets(data: Path, net: Path, tmp_path: Path):
     assert read_image(sheets / "net" / "forged-mean-s.png").width > 4 * SHAPE[1]
 
 
-def test_the_mean_over_flips_has_no_calibration(data: Path, net: Path, tmp_path: Path):
-    how = {"forged": (forgeries(tmp_path / "one", photos_of("test", 1), "mean-s"),)}
-    strict = save(net.parent, "net", fitted=calibration(threshold=1000)).path
-    fitted = strict.with_name("net.calibration.json")
-    hashes = set()
-    for flips in (False, True):
-        found = measured(data, strict, tmp_path / "out", 1, conditions=(AS_IS,), flips=flips, **how)
-        assert found["forged:mean-s, as is", "auc"] == 1
-        assert found["forged:mean-s, as is", "flagged@default"] == flips
-        rows = read_rows(tmp_path / "out" / "robustness.csv")
-        assert {"flips" in r.protocol for r in rows} == {flips}
-        used = "" if flips else hashlib.sha256(fitted.read_bytes()).hexdigest()
-        assert {r.calibration_sha256 for r in rows} == {used}
-        hashes |= {r.config_hash for r in rows}
-    assert len(hashes) == 2
-
-
 def test_each_condition_has_the_threshold_of_its_quality():
     runner = DetectorRunner(Bright())
     missing, same = calibration(threshold=1000), calibration(threshold=0)
@@ -380,8 +362,8 @@ class TestWhenItIsMeasured:
         assert parts == [*usual, "robustness"]
         with pytest.raises(ConfigError, match="for the parts robustness and forged; name one"):
             benchmark.evaluate({"net": "x"}, tmp_path, tmp_path, ["triplets"], robustness=given)
-        for special in (RobustnessSettings(sheets=tmp_path), RobustnessSettings(flips=True)):
-            with pytest.raises(ConfigError, match=r"are for the parts? robustness"):
+        for special in (RobustnessSettings(sheets=tmp_path), RobustnessSettings(conditions=("x",))):
+            with pytest.raises(ConfigError, match="are for the parts robustness"):
                 benchmark.evaluate({"net": "x"}, tmp_path, tmp_path, ["forged"], robustness=special)
 
     def test_by_the_command(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -398,7 +380,7 @@ class TestWhenItIsMeasured:
         folders = (Path("a"), Path("b"))
         assert asked["robustness"] == RobustnessSettings(folders, ("as is", "JPEG 85"), Path("s"))
         assert asked["settings"] == Settings()
-        result = CliRunner().invoke(build(), ["evaluate", "--data", "d", "--lossless", "--flips"])
+        result = CliRunner().invoke(build(), ["evaluate", "--data", "d", "--lossless"])
         assert result.exit_code == 0, result.output
         assert asked["settings"] == Settings(qualities=())
-        assert asked["robustness"] == RobustnessSettings(flips=True)
+        assert asked["robustness"] == RobustnessSettings()

@@ -31,7 +31,10 @@ class Bright(Detector):
         super().__init__()
         self.gain = nn.Parameter(torch.tensor(float(gain)))
 
-    def _logits(self, image: Tensor) -> Tensor:
+    def _logits(self, image: Tensor) -> Tensor | Findings:
+        return self.of_brightness(image)
+
+    def of_brightness(self, image: Tensor) -> Tensor:
         return self.gain * (image.mean(dim=1, keepdim=True) - 0.5)
 
 
@@ -41,8 +44,8 @@ class Judge(Bright):
 
     tile = 64
 
-    def _examine(self, image: Tensor) -> Findings:
-        logits = self._logits(image)
+    def _logits(self, image: Tensor) -> Findings:
+        logits = self.of_brightness(image)
         score = 4 * image[:, 0, 0, 0].floor() - 2
         return Findings(logits, score, logits / 2)
 

@@ -50,14 +50,6 @@ Threshold = Annotated[
         "on the fused heatmap, and without calibration 0.5.",
     ),
 ]
-Flips = Annotated[
-    bool,
-    typer.Option(
-        "--flips",
-        help="Mean over four looks, at the photo and its mirror images: four times slower, and "
-        "uncalibrated, so without a verdict.",
-    ),
-]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object a line instead of a table.")
 ]
@@ -69,7 +61,6 @@ def detect(
     models: Models = None,
     folders: Folders = None,
     threshold: Threshold = None,
-    flips: Flips = False,
     as_json: AsJson = False,
 ) -> None:
     """Find regions that an inpainting network filled in.
@@ -86,16 +77,15 @@ def detect(
     trace is not shown to be authentic.
     """
     from overpaint.data.finding import find_photos
+    from overpaint.detection.api import make_runner
     from overpaint.detection.report import Writer, failure
-    from overpaint.detection.runner import DEFAULT_MODEL, make_runner
+    from overpaint.detection.runner import DEFAULT_MODEL
     from overpaint.errors import OverpaintError
 
     if threshold is not None and not 0 <= threshold <= 1:
         raise typer.BadParameter("give a probability from 0 to 1", param_hint="--threshold")
     try:
-        runner = make_runner(
-            models or [DEFAULT_MODEL], threshold=threshold, folders=folders or (), flips=flips
-        )
+        runner = make_runner(models or [DEFAULT_MODEL], threshold=threshold, folders=folders or ())
         search = find_photos(paths)
         writer = Writer(out, search.photos)
     except OverpaintError as error:

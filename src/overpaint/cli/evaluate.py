@@ -73,10 +73,6 @@ Pool = Annotated[
         "--pool", help='For families: "train" or "dev", of the real fills. Default: both.'
     ),
 ]
-Flips = Annotated[
-    bool,
-    typer.Option("--flips", help="For robustness: the mean over four looks at each picture."),
-]
 
 
 def evaluate(
@@ -90,7 +86,6 @@ def evaluate(
     forged: Forged = None,
     conditions: Conditions = "",
     sheets: Sheets = None,
-    flips: Flips = False,
     families: Families = "",
     pool: Pool = "",
 ) -> None:
@@ -119,7 +114,6 @@ def evaluate(
         tuple(forged or ()),
         tuple(_listed(conditions)),
         sheets,
-        flips,
         tuple(_listed(families)),
         _pools(pool),
     )

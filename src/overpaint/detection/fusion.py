@@ -130,13 +130,14 @@ class FusedRunner:
         moments = Moments()
         for runner in self.runners:
             try:
-                detection, judged = runner.run_judged(photo)
+                assessed = runner.assess(photo)
+                detection = runner.conclude(photo, assessed)
             except FAILURES as error:
                 results.append(Failure(runner.name, runner.weights_sha256, reason_of(error)))
                 continue
             results.append(detection)
             if fitted := runner.fitted(detection.quality):
-                moments.add(fitted.probabilities(judged.smoothed))
+                moments.add(fitted.probabilities(assessed.judged.smoothed))
         found = [d for d in results if isinstance(d, Detection)]
         if not found:
             errors = "; ".join(f"{d.model}: {d.error}" for d in results if isinstance(d, Failure))

@@ -11,21 +11,14 @@
 - Transparent parts of a photo are filled before the detector looks, and belong neither to the
   statistic nor to the mask (`overpaint.detection.transparency`); shares are of what is left. A
   photo that is mostly transparent has no verdict.
-- With `flips`, logits are the mean over the photo, its mirror images and both at once: four times
-  the work. The whole photo is flipped, and not each tile, so that a flipped photo gets the flipped
-  heatmap. No calibration was fitted to such a mean, so there is no verdict.
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Literal, overload
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from overpaint import __version__, hashes
@@ -39,17 +32,14 @@ from overpaint.detection.calibration import (
     quality_band,
     sigmoid,
 )
-from overpaint.detection.fusion import FusedDetection, FusedRunner
 from overpaint.detection.result import Detection, percent
-from overpaint.detection.tiles import tiled_maps
+from overpaint.detection.tiles import Seen, tiled
 from overpaint.detection.transparency import counted_pixels, filled, hidden_pixels, left_out
-from overpaint.detectors.base import Detector
+from overpaint.detectors.base import Detector, Findings
 from overpaint.errors import InputError, WeightsError
-from overpaint.images import File, Photo, is_file, read_image
-from overpaint.images.decoding import from_pillow
+from overpaint.images import Photo
 from overpaint.images.regions import find_regions
-from overpaint.weights import WeightsRecord, build, load_weights
-from overpaint.weights.find_weights import ALL, find, select
+from overpaint.weights.resolve import load
 
 DEFAULT_MODEL = "nixnet-s"
 TILE = 1024
@@ -64,25 +54,22 @@ MAX_HIDDEN = 0.5
 """Share of a photo that may be transparent where there is to be a verdict."""
 
 NO_CALIBRATION = "these weights have no calibration; `overpaint calibrate` makes one"
-NO_FLIPPED_CALIBRATION = "calibrations are of one look, and not of the mean over flips"
-
-FLIPS = ((), (0,), (1,), (0, 1))
-"""Axes of a photo, rows and columns, that are turned round in each look with `flips`."""
-
-Picture = File | np.ndarray | Image.Image
-"""A photo: its file (path, bytes, binary stream), uint8 (h, w, 3) in RGB, or a PIL image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """What a detector says of a photo."""
+class Assessed:
+    """What a detector and its calibration make of a photo, before it is put into words."""
 
-    logits: np.ndarray
-    """float32 (h, w)."""
-    confidence: np.ndarray | None
-    """Logits, float32 (h, w), of a detector that says how far to trust each pixel."""
-    scores: tuple[float, ...]
-    """Logit of each tile, of a detector that judges the photo apart from its pixels."""
+    seen: Seen
+    judged: Judged
+    quality: str
+    """The photo's quality band."""
+    hidden: np.ndarray | None
+    """bool (h, w): what is transparent; None where nothing is."""
+    counted: np.ndarray | None
+    """bool (h, w): the pixels that belong to the photo; None where all do."""
+    started: float
+    """Seconds, by `time.perf_counter`."""
 
 
 class DetectorRunner:
@@ -96,12 +83,11 @@ class DetectorRunner:
         tile: int | None = None,
         overlap: int | None = None,
         device: str = "cpu",
-        flips: bool = False,
     ) -> None:
         """model: shipped or imported name, path of weights, or a detector module (which is
         uncalibrated, and put into eval mode). threshold: on the heatmap, 0..1; None takes the
         calibrated one, with a false-alarm rate of 1 %, or 0.5 without calibration. tile, overlap:
-        see `tiles.tiled`; None takes the detector's. flips: mean over four looks, uncalibrated.
+        see `tiles.tiled`; None takes the detector's.
 
         Raises `WeightsError`, `UnknownNameError`, `InputError`.
         """
@@ -110,23 +96,27 @@ class DetectorRunner:
         self.calibration: Calibration | None = None
         self.calibration_sha256: str | None = None
         if isinstance(model, nn.Module):
-            module, self.name, self.weights_sha256 = model.eval(), type(model).__name__, None
+            module, record, self.name = model.eval(), None, type(model).__name__
         else:
-            record, state = load_weights(find(model).path, kind="detector")
-            module = build(record, state)
-            self.name, self.weights_sha256 = record.name, record.sha256
-            if record.calibration is not None and not flips:
-                path = record.folder / record.calibration
-                self.calibration = Calibration.load(path)
-                self.calibration_sha256 = hashes.file_sha256(path)
+            module, record = load(model, "detector")
+            self.name = record.name if record else str(model)
+        self.weights_sha256 = record.sha256 if record else None
+        if record is not None and record.calibration is not None:
+            path = record.folder / record.calibration
+            self.calibration = Calibration.load(path)
+            self.calibration_sha256 = hashes.file_sha256(path)
         self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._examine = self.module.examine if isinstance(self.module, Detector) else self._plain
         self.threshold = threshold
         self.device = device
-        self.flips = flips
         self.stride = int(getattr(module, "stride", 1))
         self.tile: int = getattr(module, "tile", TILE) if tile is None else tile
         quarter = self.tile // 4 // self.stride * self.stride
         self.overlap = min(OVERLAP, quarter) if overlap is None else overlap
+
+    def _plain(self, image: Tensor) -> Findings:
+        """What a module says that is no `Detector`: logits alone."""
+        return Findings(self.module(image))
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (h, w, 3) to float32 (h, w); `WeightsError` when the network gives no numbers."""
@@ -134,44 +124,19 @@ class DetectorRunner:
 
     def look(self, pixels: np.ndarray) -> Seen:
         """All that the detector says of uint8 (h, w, 3); errors as of `logits`."""
-        maps, scores = self._flipped(pixels) if self.flips else self._look(pixels)
-        if not np.isfinite([maps.min(), maps.max(), *scores]).all():
-            raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")
-        return Seen(maps[0], maps[1] if len(maps) > 1 else None, tuple(scores))
-
-    def _flipped(self, pixels: np.ndarray) -> tuple[np.ndarray, list[float]]:
-        """As `_look`: the mean over `FLIPS`."""
-        looks = [self._look(np.flip(pixels, axes)) for axes in FLIPS]
-        back = [
-            np.flip(m, tuple(1 + a for a in axes))
-            for (m, _), axes in zip(looks, FLIPS, strict=True)
-        ]
-        # The tiles of a flipped photo are others: the highest go together, then the second.
-        scores = np.mean([sorted(s, reverse=True) for _, s in looks], axis=0)
-        return np.mean(back, axis=0), scores.tolist()
-
-    def _look(self, pixels: np.ndarray) -> tuple[np.ndarray, list[float]]:
-        """Maps float32 (c, h, w) of a photo, and the tiles' scores."""
-        scores: list[float] = []
-
-        def fn(image: Tensor) -> Tensor:
-            if not isinstance(self.module, Detector):
-                return self.module(image)
-            found = self.module.examine(image)
-            if found.score is not None:
-                scores.append(float(found.score))
-            maps = (found.logits, found.confidence)
-            return torch.cat([x for x in maps if x is not None], dim=1)
-
-        maps = tiled_maps(
-            fn,
+        seen = tiled(
+            self._examine,
             pixels,
             tile=self.tile,
             overlap=self.overlap,
             stride=self.stride,
             device=self.device,
         )
-        return maps, scores
+        maps = [x for x in (seen.logits, seen.confidence) if x is not None]
+        ends = [end for x in maps for end in (x.min(), x.max())]
+        if not np.isfinite([*ends, *seen.scores]).all():
+            raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")
+        return seen
 
     def fitted(self, quality: str) -> QualityBand | None:
         """The calibration for photos of a quality band; None without."""
@@ -197,16 +162,22 @@ class DetectorRunner:
 
     def run(self, photo: Photo) -> Detection:
         """Detect in a photo that has been read; the time grows with its pixels."""
-        return self.run_judged(photo)[0]
+        return self.conclude(photo, self.assess(photo))
 
-    def run_judged(self, photo: Photo) -> tuple[Detection, Judged]:
-        """As `run`, with the logits that it rests on."""
+    def assess(self, photo: Photo) -> Assessed:
+        """Look at a photo, without its transparent parts, and judge what was seen."""
         started = time.perf_counter()
         hidden = hidden_pixels(photo.alpha)
         counted = None if hidden is None else counted_pixels(hidden)
         seen = self.look(photo.pixels if hidden is None else filled(photo.pixels, hidden))
         quality = quality_band(photo.jpeg_quality, photo.lossy)
-        fitted, judged = self.fitted(quality), self.judge(seen.logits, quality, counted)
+        judged = self.judge(seen.logits, quality, counted)
+        return Assessed(seen, judged, quality, hidden, counted, started)
+
+    def conclude(self, photo: Photo, assessed: Assessed) -> Detection:
+        """The detection that follows from what `assess` made of the photo."""
+        seen, judged, quality = assessed.seen, assessed.judged, assessed.quality
+        hidden, counted, fitted = assessed.hidden, assessed.counted, self.fitted(quality)
         chosen = judged.threshold if self.threshold is None else logit_of(self.threshold)
         heatmap = _heat(judged.logits)
         mask = judged.mask if self.threshold is None else judged.smoothed >= chosen
@@ -226,8 +197,6 @@ class DetectorRunner:
             caveats = (left_out(hidden), *caveats)
         if len(seen.scores) > 1:
             caveats = (*caveats, f"the image score is the highest of {len(seen.scores)} tiles")
-        if self.flips:
-            caveats = (*caveats, "mean over the photo, its mirror images and both at once")
         found = Detection(
             path=photo.path if photo.path.name else None,
             sha256=photo.sha256 or None,
@@ -248,7 +217,7 @@ class DetectorRunner:
             model=self.name,
             weights_sha256=self.weights_sha256,
             version=__version__,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - assessed.started,
             calibrated=fitted is not None,
             false_alarm_bound=fitted.bound(rate) if fitted and rate is not None else None,
             num_photos=fitted.num_photos if fitted else None,
@@ -259,14 +228,14 @@ class DetectorRunner:
         )
         if found.edits_words:
             found = replace(found, notes=(*found.notes, found.edits_words))
-        return found, judged
+        return found
 
     def _no_verdict(
         self, photo: Photo, hidden: np.ndarray | None, counted: np.ndarray | None
     ) -> tuple[Band | None, str | None]:
         """(band, reason) where nothing can be said, otherwise (None, None)."""
         if self.calibration is None:
-            return "uncalibrated", NO_FLIPPED_CALIBRATION if self.flips else NO_CALIBRATION
+            return "uncalibrated", NO_CALIBRATION
         reasons = self.calibration.outside(
             photo.height, photo.width, photo.jpeg_quality, photo.lossy
         )
@@ -289,112 +258,3 @@ def _verdict(fitted: QualityBand, statistic: float, largest_area: int) -> Band:
 
 def _heat(logits: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits).sigmoid().numpy()
-
-
-@overload
-def detect(
-    image: Picture,
-    model: Literal["all"],
-    threshold: float | None = None,
-    flips: bool = False,
-) -> FusedDetection: ...
-
-
-@overload
-def detect(
-    image: Picture,
-    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
-    threshold: float | None = None,
-    flips: bool = False,
-) -> Detection: ...
-
-
-def detect(
-    image: Picture,
-    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
-    threshold: float | None = None,
-    flips: bool = False,
-) -> Detection:
-    """Find inpainted regions in one photo of any size; nothing is scaled.
-
-    image: a photo's file as a path, bytes or a binary stream (best: its JPEG quality is then
-    known), uint8 array (h, w, 3) in RGB, or PIL image. model: shipped or imported name, or path of
-    weights; the last few stay in memory. Several, or "all" that are here, give a `FusedDetection`.
-    threshold: on the heatmap, of several models on the fused one, 0..1; None takes the calibrated
-    one.
-    flips: the mean over four looks, at the photo and its mirror images; four times slower, and
-    uncalibrated, so without a verdict.
-    Raises `ImageError` (unreadable file), `InputError` (wrong kind, array, mode or threshold),
-    `WeightsError` and `UnknownNameError`.
-    """
-    photo = as_photo(image)
-    models = [model] if isinstance(model, str | Path) else list(model)
-    records = select(models)
-    weights = tuple((str(record.path), record.sha256) for record in records)
-    return _runner(weights, _is_fusion(models, records), threshold, flips).run(photo)
-
-
-def make_runner(
-    models: Sequence[str | Path],
-    *,
-    threshold: float | None = None,
-    folders: Sequence[str | Path] = (),
-    flips: bool = False,
-) -> DetectorRunner | FusedRunner:
-    """The runner of one model, or of several as a fusion; "all" is always one.
-
-    Arguments and errors as of `select` and `DetectorRunner`.
-    """
-    records = select(models, folders)
-    paths = [str(record.path) for record in records]
-    return _built(paths, _is_fusion(models, records), threshold, flips)
-
-
-def load_detector(name: str | Path = DEFAULT_MODEL) -> nn.Module:
-    """The detector with its weights, in eval mode: float (b, 3, h, w) in [0, 1] to logits
-    (b, 1, h, w). Raises `WeightsError`, `UnknownNameError`."""
-    record, state = load_weights(find(name).path, kind="detector")
-    return build(record, state)
-
-
-def _is_fusion(models: Sequence[str | Path], records: Sequence[WeightsRecord]) -> bool:
-    return len(records) > 1 or ALL in models
-
-
-def _built(
-    paths: Sequence[str], fusion: bool, threshold: float | None, flips: bool
-) -> DetectorRunner | FusedRunner:
-    if fusion:
-        return FusedRunner(
-            [DetectorRunner(path, flips=flips) for path in paths], threshold=threshold
-        )
-    return DetectorRunner(paths[0], threshold=threshold, flips=flips)
-
-
-@lru_cache(maxsize=4)
-def _runner(
-    weights: tuple[tuple[str, str], ...], fusion: bool, threshold: float | None, flips: bool
-) -> DetectorRunner | FusedRunner:
-    """weights: paths and hashes, these so that weights that were replaced are loaded anew."""
-    return _built([path for path, _ in weights], fusion, threshold, flips)
-
-
-def as_photo(image: Picture) -> Photo:
-    """A photo of any of the kinds as a `Photo`; `ImageError`, `InputError` with the remedy."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            remedy = "give uint8 (h, w, 3), RGB: scale other ranges to 0..255, leave alpha out"
-            raise InputError(f"array {image.dtype} {image.shape}: {remedy}")
-        return Photo(image, Path(), "", "array", None, False, ("array: taken as lossless",))
-    if isinstance(image, Image.Image):
-        try:
-            return from_pillow(image)
-        except OSError as error:  # read when its pixels are asked for
-            raise InputError(f"PIL image: cannot be read ({error}); give its path") from error
-    if isinstance(image, Tensor):
-        remedy = "give its pixels, overpaint.images.to_pixels(tensor)"
-        raise InputError(f"a photo is no tensor; {remedy} for floats (1, 3, h, w) in 0..1")
-    if not is_file(image):
-        kinds = "a path, bytes, a binary stream, a uint8 array (h, w, 3) or a PIL image"
-        raise InputError(f"a photo is no {type(image).__name__}; give {kinds}")
-    return read_image(image)

@@ -16,61 +16,64 @@
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from overpaint.detectors.base import Findings
 from overpaint.errors import InputError
 from overpaint.images import to_tensor
 from overpaint.process import release_memory
 
-TileFn = Callable[[torch.Tensor], torch.Tensor]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What a detector says of a photo."""
+
+    logits: np.ndarray
+    """float32 (h, w)."""
+    confidence: np.ndarray | None = None
+    """Logits, float32 (h, w), of a detector that says how far to trust each pixel."""
+    scores: tuple[float, ...] = ()
+    """Logit of each tile, of a detector that judges the photo apart from its pixels."""
 
 
 def tiled(
-    fn: TileFn,
+    examine: Callable[[torch.Tensor], Findings],
     image: np.ndarray | torch.Tensor,
     *,
     tile: int = 1024,
     overlap: int = 128,
     stride: int = 8,
     device: torch.device | str = "cpu",
-) -> np.ndarray:
-    """Logits of a photo, float32 (h, w): the first of the `tiled_maps`."""
-    return tiled_maps(fn, image, tile=tile, overlap=overlap, stride=stride, device=device)[0]
+) -> Seen:
+    """What a detector says of a whole photo.
 
-
-def tiled_maps(
-    fn: TileFn,
-    image: np.ndarray | torch.Tensor,
-    *,
-    tile: int = 1024,
-    overlap: int = 128,
-    stride: int = 8,
-    device: torch.device | str = "cpu",
-) -> np.ndarray:
-    """Maps of a photo, float32 (c, h, w).
-
-    `fn` maps a float tensor (1, 3, h, w) in [0, 1], channels last, to maps (1, c, h, w). `image`
-    is uint8 (h, w, 3) or such a tensor. `tile` (the largest side) and `overlap` are pixels and
-    multiples of `stride`; `overlap` is at most half a tile. `InputError` otherwise.
+    `examine` takes a float tensor (1, 3, h, w) in [0, 1], channels last, as `Detector.examine`.
+    `image` is uint8 (h, w, 3) or such a tensor. `tile` (the largest side) and `overlap` are pixels
+    and multiples of `stride`; `overlap` is at most half a tile. `InputError` otherwise.
     """
     _check(image, tile, overlap, stride)
-    height, width = image.shape[:2] if isinstance(image, np.ndarray) else image.shape[-2:]
-    rows, columns = (windows(n, tile, overlap, stride) for n in (height, width))
-    out = np.zeros((0, height, width), dtype=np.float32)
+    size = image.shape[:2] if isinstance(image, np.ndarray) else tuple(image.shape[-2:])
+    rows, columns = (windows(n, tile, overlap, stride) for n in size)
+    logits, confidence, scores = np.zeros(size, dtype=np.float32), None, []
     with torch.inference_mode():
         for top, weight_y in rows:
             for left, weight_x in columns:
                 part = (slice(top, top + weight_y.size), slice(left, left + weight_x.size))
-                maps = fn(_cut(image, part).to(device, memory_format=torch.channels_last))[0]
-                if not len(out):
-                    out = np.zeros((len(maps), height, width), dtype=np.float32)
-                for sums, values in zip(out, maps.float().cpu().numpy(), strict=True):
-                    sums[part] += values * np.outer(weight_y, weight_x)
-                del maps
+                found = examine(_cut(image, part).to(device, memory_format=torch.channels_last))
+                weight = np.outer(weight_y, weight_x)
+                logits[part] += found.logits[0, 0].float().cpu().numpy() * weight
+                if found.confidence is not None:
+                    if confidence is None:
+                        confidence = np.zeros(size, dtype=np.float32)
+                    confidence[part] += found.confidence[0, 0].float().cpu().numpy() * weight
+                if found.score is not None:
+                    scores.append(float(found.score))
+                del found
     release_memory()
-    return out
+    return Seen(logits, confidence, tuple(scores))
 
 
 def windows(length: int, tile: int, overlap: int, stride: int) -> list[tuple[int, np.ndarray]]:

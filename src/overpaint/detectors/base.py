@@ -78,7 +78,9 @@ class Detector(nn.Module, ABC):
         else:
             check_image(image)
         height, width = image.shape[-2:]
-        found = self._examine(pad_to(image, self.stride))
+        found = self._logits(pad_to(image, self.stride))
+        if isinstance(found, Tensor):
+            found = Findings(found)
         logits = _exact(found.logits[..., :height, :width])
         score = None if found.score is None else _exact(found.score)
         confidence = found.confidence
@@ -86,13 +88,12 @@ class Detector(nn.Module, ABC):
             confidence = _exact(confidence[..., :height, :width])
         return Findings(logits, score, confidence)
 
-    def _examine(self, image: Tensor) -> Findings:
-        """As `_logits`, for a detector that says more than these."""
-        return Findings(self._logits(image))
-
     @abstractmethod
-    def _logits(self, image: Tensor) -> Tensor:
-        """Map (b, 3, h, w), h and w multiples of `stride`, to logits (b, 1, h, w)."""
+    def _logits(self, image: Tensor) -> Tensor | Findings:
+        """Map (b, 3, h, w), h and w multiples of `stride`, to logits (b, 1, h, w).
+
+        A detector that says more than these returns its `Findings`.
+        """
 
     @property
     def num_parameters(self) -> int:

@@ -197,12 +197,9 @@ class PSCCNet(Detector):
         coarsest, coarse, fine, finest = masks
         return Stages((finest, fine, coarse, coarsest), self.image_head(maps))
 
-    def _examine(self, image: Tensor) -> Findings:
+    def _logits(self, image: Tensor) -> Findings:
         stages = self.stages(image)
         return Findings(_logits_at(image.shape[-2:], stages.masks[0]), stages.score)
-
-    def _logits(self, image: Tensor) -> Tensor:
-        return self._examine(image).logits
 
 
 def _logits_at(size: Sequence[int], mask: Tensor) -> Tensor:

@@ -171,10 +171,10 @@ class TruFor(Detector):
         """As of the base class; with `faithful` the photo is not padded."""
         if self.config.faithful and image.ndim == 4 and min(image.shape[-2:]) >= SMALLEST:
             (check_shape if self.training else check_image)(image)
-            return self._examine(image)
+            return self._logits(image)
         return super().examine(image)
 
-    def _examine(self, image: Tensor) -> Findings:
+    def _logits(self, image: Tensor) -> Findings:
         if self.config.faithful:
             image = image * (255 / 256)
         with torch.autocast(image.device.type, enabled=False):  # bfloat16 would lose the noise
@@ -189,9 +189,6 @@ class TruFor(Detector):
         trusted = statistics(logits, F.logsigmoid(confidence))
         score = self.score(torch.cat([plain, trusted], dim=1)).flatten()  # (b, 8) -> (b,)
         return Findings(logits, score.to(dtype), confidence)
-
-    def _logits(self, image: Tensor) -> Tensor:
-        return self._examine(image).logits
 
 
 def _rules() -> list[tuple[str, str]]:

@@ -254,8 +254,6 @@ def evaluate(
         raise ConfigError(
             f"forged folders are for the parts {' and '.join(OF_FORGERIES)}; name one of them"
         )
-    if special.flips and "robustness" not in parts:
-        raise ConfigError("flips are for the part robustness; name it as well")
     if (special.families or special.pools) and "families" not in parts:
         raise ConfigError("families and pools are for the part families; name it as well")
     if (special.conditions or special.sheets) and not {"robustness", "families"} & set(parts):

@@ -55,7 +55,7 @@ from overpaint.layers.perceptual import (
     perceptual_loss,
 )
 from overpaint.metrics import EQUAL_PSNR, mean, psnr, squared_error, ssim
-from overpaint.registry import inpainters, num_parameters
+from overpaint.registry import inpainters
 from overpaint.run_identity import config_hash, current_commit
 from overpaint.weights import list_records
 
@@ -136,7 +136,9 @@ def default_methods() -> dict[str, str]:
 
     Raises OverpaintError, naming the extra to install, where a method's package is missing.
     """
-    plain = [n for n in inpainters.names() if num_parameters(inpainters.get(n)) == 0]
+    plain = [n for n in inpainters.names() if not inpainters.get(n).trainable]
+    for name in plain:
+        inpainters.create(name)  # so that a missing package is told of before anything is measured
     shipped = [r.name for r in list_records() if r.kind == "inpainter"]
     return {name: name for name in (UNTOUCHED, *plain, *shipped)}
 

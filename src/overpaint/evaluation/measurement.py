@@ -59,8 +59,6 @@ class RobustnessSettings:
     """Names in `robustness.CONDITIONS` or `families.FAMILY_CONDITIONS`; all when empty."""
     sheets: Path | None = None
     """Folder of the contact sheets; None for none."""
-    flips: bool = False
-    """Look at each picture four times, as `overpaint detect --flips` does."""
     families: tuple[str, ...] = ()
     """Generator families to measure; all when empty."""
     pools: tuple[Pool, ...] = ()

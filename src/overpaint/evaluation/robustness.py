@@ -203,7 +203,7 @@ def measure_robustness(task: Task) -> Result:
         f"{len(triplets)} triplets": of_triplets(triplets),
         "untouched photos": untouched(task),
     }
-    runner, pictures = DetectorRunner(task.weights, flips=task.robustness.flips), []
+    runner, pictures = DetectorRunner(task.weights), []
     sheets = task.robustness.sheets
     for kind, exhibits in kinds.items():
         task.report(f"robustness: {kind}")
@@ -298,9 +298,6 @@ def _source(
         "test split and triplets, whole or as cut out by forge, thresholds by quality; "
         "forged: mean over inpainters; triplets: mean of four groups' means"
     )
-    if task.robustness.flips:
-        about["flips"] = True
-        protocol += "; mean over flips, thresholds of 0.5"
     return replace(task.source(SET, protocol, runner), config_hash=config_hash(about))
 
 

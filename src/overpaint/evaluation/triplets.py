@@ -2,7 +2,6 @@
 
 - Read from `triplets/index.csv` in a data folder; its paths are relative to that folder.
 - A development test set: nothing is trained on it.
-- Pictures go in whole, at native resolution; those above 512 px go through in tiles.
 - The headline is the mean of four groups' mean pixel AUC, so that a group counts by itself and
   not by how many pictures it happens to have.
 - Two halves, by source picture, so that no photo is in both: one may be looked at to choose between
@@ -17,17 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from torch import nn
-
-from overpaint.detection.tiles import tiled
 from overpaint.errors import ImageError
-from overpaint.images import read_image, read_mask
-from overpaint.metrics import Means, pixel_auc
 
 HEADLINE = ("madf", "crfill256", "deepfillv1", "sd2_fill")
 GROUPS = (*HEADLINE, "crfill_jpeg", "sd2_replace", "patchmatch_misc")
-WHOLE_SIDE = 512
 
 Half = Literal["choice", "report"]
 HALVES: tuple[Half, ...] = ("choice", "report")
@@ -104,39 +96,3 @@ def _group(row: dict[str, str]) -> str:
     if method == "sd2_inpaint":
         return "sd2_fill" if row["id"].startswith("IA_fill_sample") else "sd2_replace"
     return method
-
-
-def logits_of(module: nn.Module, pixels: np.ndarray, device: str = "cpu") -> np.ndarray:
-    """Logits float32 (h, w) of a photo uint8 (h, w, 3): whole up to 512 px, otherwise in tiles."""
-    stride = int(getattr(module, "stride", 8))
-    return tiled(module, pixels, tile=WHOLE_SIDE, overlap=64, stride=stride, device=device)
-
-
-def quick_auc(
-    module: nn.Module,
-    data_dir: str | Path,
-    device: str = "cpu",
-    groups: Collection[str] = tuple(g for g in GROUPS if g != "crfill_jpeg"),
-    half: Half | None = None,
-) -> dict[str, float]:
-    """Mean pixel AUC of each group, and as "mean" that of the four (NaN unless all are there).
-
-    For a look at a network in training, which must be on `device`; its mode is restored. The seven
-    large photos of crfill_jpeg are as many pixels as all others together: ask for them by `groups`.
-    half: of the pictures; None for all.
-    """
-    aucs = Means()
-    was_training = module.training
-    module.eval()
-    try:
-        for triplet in read_triplets(data_dir, groups):
-            if half not in (None, triplet.half):
-                continue
-            pixels = read_image(triplet.inpainted).pixels
-            mask = read_mask(triplet.mask, size=pixels.shape[:2])
-            auc = pixel_auc(logits_of(module, pixels, device), mask)
-            aucs.update({triplet.group: auc})
-    finally:
-        module.train(was_training)
-    means = aucs.compute()
-    return {**means, "mean": float(np.mean([means.get(g, np.nan) for g in HEADLINE]))}

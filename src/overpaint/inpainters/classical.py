@@ -195,4 +195,6 @@ for _name, _factory, _paper, _licence, _summary in (
         "smooth, continues slopes",
     ),
 ):
-    inpainters.register(_name, _factory, paper=_paper, licence=_licence, summary=_summary)
+    inpainters.register(
+        _name, _factory, paper=_paper, licence=_licence, summary=_summary, trainable=False
+    )

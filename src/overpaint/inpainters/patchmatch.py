@@ -277,4 +277,5 @@ inpainters.register(
     paper="PatchMatch, SIGGRAPH 2009, and Space-Time Completion of Video, PAMI 29(3) 2007",
     licence="Apache-2.0",
     summary="texture, copied from the known part",
+    trainable=False,
 )

@@ -20,9 +20,9 @@ from torch import nn
 
 from overpaint.data.finding import reason_of
 from overpaint.detection.result import percent
-from overpaint.detection.runner import Picture, as_photo
 from overpaint.errors import ImageError, InputError
 from overpaint.images import File, decode_image, file_bytes, is_file
+from overpaint.images.from_arrays import Picture, as_photo
 from overpaint.images.regions import find_regions
 from overpaint.images.samples import Samples, decode_samples, from_pixels
 from overpaint.inpainting.choice import AUTO, Choice, choose

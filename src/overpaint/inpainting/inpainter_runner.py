@@ -13,10 +13,9 @@
 - Known pixels are compared with the photo's before a result is returned.
 - What is wholly transparent in the photo is not seen either: its colour was hidden, and would shine
   through the fill.
-- A network with random weights is never used: a name without trained weights is an error.
 """
 
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +23,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from overpaint.errors import InputError, OverpaintError, WeightsError
 from overpaint.images import to_pixels, to_tensor
 from overpaint.inpainting.holes import find_windows
-from overpaint.registry import inpainters
-from overpaint.weights import (
-    WeightsRecord,
-    build,
-    has_weights,
-    list_records,
-    load_weights,
-    read_record,
-)
+from overpaint.weights.resolve import find, is_method, load
 
 DEFAULT_MODEL = "safepaint-s"
 
@@ -69,12 +59,11 @@ class InpainterRunner:
         if size is not None and size not in SIZES:
             raise InputError(f"size {size}: give {SIZES[0]} to {SIZES[-1]} pixels")
         if isinstance(model, nn.Module):
-            module, self.name, self.weights_sha256 = model.eval(), type(model).__name__, None
+            module, record, self.name = model.eval(), None, type(model).__name__
         else:
-            record = _record(model)
-            module = load_inpainter(model)
+            module, record = load(model, "inpainter")
             self.name = record.name if record else str(model)
-            self.weights_sha256 = record.sha256 if record else None
+        self.weights_sha256 = record.sha256 if record else None
         trained = _has_parameters(module)
         usual = getattr(module, "working_size", WORKING_SIZE if trained else NATIVE_SIZE)
         self.module, self.device = module.to(device), device
@@ -120,8 +109,8 @@ def ready(model: str | Path | nn.Module, size: int | None = None) -> InpainterRu
     """As `InpainterRunner`, but weights and methods stay in memory: the last four."""
     if isinstance(model, nn.Module):
         return InpainterRunner(model, size=size)
-    record = _record(model)
-    return _runner(str(model), record.sha256 if record else None, size)
+    sha256 = None if is_method(model, "inpainter") else find(model, "inpainter").sha256
+    return _runner(str(model), sha256, size)
 
 
 def load_inpainter(name: str | Path = DEFAULT_MODEL) -> nn.Module:
@@ -132,12 +121,7 @@ def load_inpainter(name: str | Path = DEFAULT_MODEL) -> nn.Module:
     none. Raises `WeightsError`, which names what can be used instead, and `UnknownNameError` for
     weights of an architecture that nobody registered.
     """
-    if _record(name) is not None:
-        return build(*load_weights(name, kind="inpainter"))
-    if _is_network(str(name)):
-        remedies = f"{_published(str(name))}{_instead()}"
-        raise WeightsError(f"{name} is a network, of no use without trained weights; {remedies}")
-    return inpainters.create(str(name)).eval()
+    return load(name, "inpainter")[0]
 
 
 def shrink(pixels: np.ndarray, hole: np.ndarray, longest: int) -> tuple[Tensor, Tensor]:
@@ -173,62 +157,6 @@ def check_known(filled: np.ndarray, photo: np.ndarray, mask: np.ndarray) -> None
 def _runner(model: str, sha256: str | None, size: int | None) -> InpainterRunner:
     """The hash is part of the key, so that weights that were replaced are loaded anew."""
     return InpainterRunner(model, size=size)
-
-
-def _record(name: str | Path) -> WeightsRecord | None:
-    """The record of weights, or None for a registered name without; `WeightsError` otherwise."""
-    is_file = Path(name).suffix in (".json", ".safetensors")
-    if is_file or has_weights(str(name)):
-        return read_record(name, kind="inpainter")
-    if str(name) in inpainters:
-        return None
-    raise WeightsError(f"{name}: there are no such weights here; {_instead()}")
-
-
-def _published(name: str) -> str:
-    """How to get the weights of a registered network, for a message; "" if none were published."""
-    official = inpainters.get(name).official
-    if official is None:
-        return ""
-    files = " ".join(official.files) or "FILE"
-    return f"import its authors' (overpaint weights import {name} {files}), "
-
-
-def _instead() -> str:
-    """What can be used, for a message."""
-    here = [record for record in list_records(imported=True) if record.kind == "inpainter"]
-    shipped = [record.name for record in here if record.published is None]
-    imported = [record.name for record in here if record.published is not None]
-    methods = [name for name in inpainters.names() if not _is_network(name)]
-    also = f", imported ones ({', '.join(imported)})" if imported else ""
-    return (
-        f"use shipped weights ({', '.join(shipped) or 'none yet'}){also}, a method that needs "
-        f"none ({', '.join(methods) or 'none'}), or the path of a .safetensors file with its record"
-    )
-
-
-class _FoundError(Exception):
-    """A model that is being built has a parameter."""
-
-
-@cache
-def _is_network(name: str) -> bool:
-    """Whether a registered inpainter has parameters; it is built up to the first one."""
-
-    def look(module: nn.Module, key: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None:
-            raise _FoundError
-
-    handle = register_module_parameter_registration_hook(look)
-    try:
-        inpainters.create(name)
-    except _FoundError:
-        return True
-    except OverpaintError:  # an optional package of a method without weights is missing
-        return False
-    finally:
-        handle.remove()
-    return False
 
 
 def _has_parameters(module: nn.Module) -> bool:

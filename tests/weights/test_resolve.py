@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from helpers.bright_detectors import registered, save
-from overpaint.detection.runner import load_detector
+from overpaint.detection.api import load_detector
 from overpaint.errors import InputError, WeightsError
-from overpaint.weights.find_weights import find, select
+from overpaint.weights.resolve import find, select
 
 
 @pytest.fixture
@@ -38,21 +38,21 @@ def test_a_name_is_looked_up_in_the_callers_folders_last(imported: Path, tmp_pat
         save(tmp_path / folder, "net", gain=gain)
         save(tmp_path / folder, "only", gain=gain)
     folders = (tmp_path / "run", tmp_path / "other")
-    assert find("net", folders).folder == imported
-    assert find("only", folders).folder == tmp_path / "run"
+    assert find("net", "detector", folders).folder == imported
+    assert find("only", "detector", folders).folder == tmp_path / "run"
 
 
 def test_a_network_without_weights_says_how_to_get_some(imported: Path, tmp_path: Path) -> None:
     save(imported, "mine", gain=2)
     with pytest.raises(WeightsError, match=r"weights import judge net\.pth.*train it") as told:
-        find("judge")
-    assert "use mine, or the path" in str(told.value)
+        find("judge", "detector")
+    assert "use weights that are here (mine), or the path" in str(told.value)
     with pytest.raises(WeightsError, match=r"fails is a network without weights here; train it"):
-        find("fails")
+        find("fails", "detector")
     with pytest.raises(WeightsError, match="bright is a network, and mine its weights here"):
         load_detector("bright")
     with pytest.raises(WeightsError, match="nothing-like-it: there are no such weights here"):
-        find("nothing-like-it")
+        find("nothing-like-it", "detector")
 
 
 def test_what_is_wrong_with_a_place_is_said(imported: Path, tmp_path: Path) -> None:
@@ -65,4 +65,4 @@ def test_what_is_wrong_with_a_place_is_said(imported: Path, tmp_path: Path) -> N
     record = save(imported, "mine")
     (imported / "mine.json").write_text(record.model_dump_json().replace("detector", "inpainter"))
     with pytest.raises(WeightsError, match="of kind 'inpainter'"):
-        find("mine")
+        find("mine", "detector")

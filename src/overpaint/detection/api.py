@@ -1,0 +1,97 @@
+"""Detection in one call: photos of any kind and size, one detector or several.
+
+The last few detectors stay in memory.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, overload
+
+from torch import nn
+
+from overpaint.detection.fusion import FusedDetection, FusedRunner
+from overpaint.detection.result import Detection
+from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
+from overpaint.images.from_arrays import Picture, as_photo
+from overpaint.weights import WeightsRecord
+from overpaint.weights.resolve import ALL, load, select
+
+
+@overload
+def detect(
+    image: Picture,
+    model: Literal["all"],
+    threshold: float | None = None,
+) -> FusedDetection: ...
+
+
+@overload
+def detect(
+    image: Picture,
+    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
+    threshold: float | None = None,
+) -> Detection: ...
+
+
+def detect(
+    image: Picture,
+    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
+    threshold: float | None = None,
+) -> Detection:
+    """Find inpainted regions in one photo of any size; nothing is scaled.
+
+    image: a photo's file as a path, bytes or a binary stream (best: its JPEG quality is then
+    known), uint8 array (h, w, 3) in RGB, or PIL image. model: shipped or imported name, or path of
+    weights; the last few stay in memory. Several, or "all" that are here, give a `FusedDetection`.
+    threshold: on the heatmap, of several models on the fused one, 0..1; None takes the calibrated
+    one.
+    Raises `ImageError` (unreadable file), `InputError` (wrong kind, array, mode or threshold),
+    `WeightsError` and `UnknownNameError`.
+    """
+    photo = as_photo(image)
+    models = [model] if isinstance(model, str | Path) else list(model)
+    records = select(models)
+    weights = tuple((str(record.path), record.sha256) for record in records)
+    return _runner(weights, _is_fusion(models, records), threshold).run(photo)
+
+
+def make_runner(
+    models: Sequence[str | Path],
+    *,
+    threshold: float | None = None,
+    folders: Sequence[str | Path] = (),
+) -> DetectorRunner | FusedRunner:
+    """The runner of one model, or of several as a fusion; "all" is always one.
+
+    Arguments and errors as of `select` and `DetectorRunner`.
+    """
+    records = select(models, folders)
+    paths = [str(record.path) for record in records]
+    return _built(paths, _is_fusion(models, records), threshold)
+
+
+def load_detector(name: str | Path = DEFAULT_MODEL) -> nn.Module:
+    """The detector with its weights, in eval mode: float (b, 3, h, w) in [0, 1] to logits
+    (b, 1, h, w). Raises `WeightsError`, `UnknownNameError`."""
+    return load(name, "detector")[0]
+
+
+def _is_fusion(models: Sequence[str | Path], records: Sequence[WeightsRecord]) -> bool:
+    return len(records) > 1 or ALL in models
+
+
+def _built(
+    paths: Sequence[str], fusion: bool, threshold: float | None
+) -> DetectorRunner | FusedRunner:
+    if fusion:
+        return FusedRunner([DetectorRunner(path) for path in paths], threshold=threshold)
+    return DetectorRunner(paths[0], threshold=threshold)
+
+
+@lru_cache(maxsize=4)
+def _runner(
+    weights: tuple[tuple[str, str], ...], fusion: bool, threshold: float | None
+) -> DetectorRunner | FusedRunner:
+    """weights: paths and hashes, these so that weights that were replaced are loaded anew."""
+    return _built([path for path, _ in weights], fusion, threshold)
