@@ -30,6 +30,10 @@ class TrainingError(OverpaintError):
     """A run that cannot go on: non-finite loss, no photos, a checkpoint of another run."""
 
 
+class ScanError(OverpaintError):
+    """Results of a scan that cannot be read or continued, or a scan that cannot go on."""
+
+
 class UnknownNameError(OverpaintError, KeyError):
     """A model name that nobody registered; the message suggests the nearest ones."""
 

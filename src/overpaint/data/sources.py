@@ -10,19 +10,23 @@
   decides where the suffix is not known; at addresses the suffix alone, as looking costs a request.
 - fsspec reads archives, too. A file system is opened once per process and thread, so that
   workers that were forked never share a file position.
+- A `Stamp` tells one state of a photo from another without reading it.
 """
 
 from __future__ import annotations
 
+import email.utils
 import glob
 import hashlib
 import os
 import threading
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import fsspec
 import numpy as np
@@ -35,7 +39,7 @@ from overpaint.data.finding import (
     result_mark,
 )
 from overpaint.errors import ConfigError, ImageError
-from overpaint.images import Photo, decode_image, image_suffixes, read_image
+from overpaint.images import Photo, decode_image, file_bytes, image_suffixes, read_image
 from overpaint.images.decoding import check_num_bytes, pixel_limit
 
 Part = Literal["train", "validation", "test"]
@@ -44,6 +48,89 @@ S = TypeVar("S")
 
 _ARCHIVES = {".zip": "zip", ".tar": "tar"}
 _PARTS: dict[str, range] = {"train": range(8), "validation": range(8, 9), "test": range(9, 10)}
+
+
+# What storages call the marks by which one state of a file differs from the next; the first counts.
+_TAGS = ("ETag", "etag", "md5Hash", "md5", "content_md5")
+_TIMES = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "created")
+
+
+class Place(NamedTuple):
+    """Where one photo is."""
+
+    name: str
+    """Path or address; a member of an archive is "archive::member"."""
+    root: str
+    """Address of the file system; "" for a local file."""
+    path: str
+    """In that file system."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """A state of a photo's file, as its storage tells it."""
+
+    num_bytes: int | None = None
+    tag: str = ""
+    """Another one after every change: nanoseconds of the last one, or an ETag; "" where the storage
+    has neither."""
+    changed: float | None = None
+    """Seconds since 1970; of a member, those of its archive."""
+
+
+def find_places(paths: Iterable[str | Path]) -> tuple[list[Place], Search]:
+    """All photos of files, folders, globs, lists, archives and addresses, each once, in the order
+    given; and the search, with its problems and what was passed over. Raises nothing."""
+    search = Search()
+    places = {
+        place.name: place
+        for path, where in search.named(paths)
+        for place in _places_in(path, where, search)
+    }
+    return list(places.values()), search
+
+
+def read_place(place: Place) -> bytes:
+    """All bytes of a photo's file; raises `ImageError`."""
+    if place.root:
+        return _fetch(*place)
+    return file_bytes(place.path)[0]
+
+
+def stamp(place: Place) -> Stamp:
+    """The state of a photo's file; an empty one where it cannot be told, as reading will say why.
+
+    At an address this costs a request, unless the photo was listed.
+    """
+    try:
+        if not place.root:
+            status = os.stat(place.path)  # noqa: PTH116 (Path raises for some names)
+            return Stamp(status.st_size, str(status.st_mtime_ns), status.st_mtime)
+        info = _file_system(place.root, os.getpid(), threading.get_ident()).info(place.path)
+        archive = place.root.partition("://::file://")[2]
+        if archive:
+            status = os.stat(archive)  # noqa: PTH116
+            return Stamp(info.get("size"), str(status.st_mtime_ns), status.st_mtime)
+    except Exception:  # every kind of storage has its own errors
+        return Stamp()
+    times = [info[key] for key in _TIMES if info.get(key)]
+    tags = [info[key] for key in _TAGS if info.get(key)] + times
+    return Stamp(info.get("size"), str(tags[0]) if tags else "", _seconds(times))
+
+
+def _seconds(times: Sequence[Any]) -> float | None:
+    """Since 1970, of what a storage says first; None where that is no time."""
+    try:
+        time = times[0]
+        if isinstance(time, str):
+            time = datetime.fromisoformat(time) if time[:1].isdigit() else _http_date(time)
+        return time.timestamp() if isinstance(time, datetime) else float(time)
+    except (IndexError, TypeError, ValueError):
+        return None
+
+
+def _http_date(text: str) -> datetime:
+    return email.utils.parsedate_to_datetime(text)
 
 
 def split(paths: Iterable[T], part: Part, seed: int = 0) -> list[T]:
@@ -65,11 +152,10 @@ class PhotoSource:
 
     def __init__(
         self,
-        photos: Sequence[tuple[str, str, str]],
+        photos: Sequence[Place],
         problems: Sequence[str] = (),
         passed_over: str | None = None,
     ) -> None:
-        """photos: (name, address of the file system or "" for a local file, path in it)."""
         self._photos = tuple(photos)
         self.problems = tuple(problems)
         """What was asked for and could not be found or searched, one message each."""
@@ -90,12 +176,8 @@ class PhotoSource:
         last two components of the path; a bare file name is left out in every folder. Raises
         `ImageError` when no photo is found, or none is left.
         """
-        search = Search()
-        photos = {
-            photo[0]: photo
-            for path, where in search.named(paths)
-            for photo in _photos_in(path, where, search)
-        }
+        places, search = find_places(paths)
+        photos = {place.name: place for place in places}
         if search.problems and not photos:
             raise search.problems[0][1]
         kept = split(photos, part, seed) if part else list(photos)
@@ -111,15 +193,15 @@ class PhotoSource:
 
     @property
     def names(self) -> list[str]:
-        return [name for name, _, _ in self._photos]
+        return [place.name for place in self._photos]
 
     def __len__(self) -> int:
         return len(self._photos)
 
     def photo(self, index: int) -> Photo:
         """The photo with its hash and notes; raises `ImageError`."""
-        name, root, path = self._photos[index]
-        return decode_image(_fetch(name, root, path), name) if root else read_image(path)
+        place = self._photos[index]
+        return decode_image(_fetch(*place), place.name) if place.root else read_image(place.path)
 
     def read(self, index: int) -> np.ndarray:
         """The photo's pixels: uint8 (h, w, 3), RGB, upright; raises `ImageError`."""
@@ -152,8 +234,8 @@ def _tenth(name: str, seed: int) -> int:
     return int.from_bytes(digest[:8], "big") % 10
 
 
-def _photos_in(path: str, where: str, search: Search) -> list[tuple[str, str, str]]:
-    """(name, file system, path in it) of every photo that one path, archive or address names."""
+def _places_in(path: str, where: str, search: Search) -> list[Place]:
+    """Every photo that one path, archive or address names."""
     try:
         if "://" in path:
             return _photos_at(path, search)
@@ -167,10 +249,10 @@ def _photos_in(path: str, where: str, search: Search) -> list[tuple[str, str, st
     except ImageError as error:
         search.problems.append((path, ImageError(f"{error}{where}")))
         return []
-    return [(str(found), "", str(found)) for found in search.look(path, where)]
+    return [Place(str(found), "", str(found)) for found in search.look(path, where)]
 
 
-def _members(archive: str, kind: str, search: Search) -> list[tuple[str, str, str]]:
+def _members(archive: str, kind: str, search: Search) -> list[Place]:
     """The photos in an archive; a member that cannot be looked into is a problem of its own."""
     root = f"{kind}://::file://{Path(archive).absolute().as_posix()}"
     photos = []
@@ -187,13 +269,13 @@ def _members(archive: str, kind: str, search: Search) -> list[tuple[str, str, st
         if result_mark(head) is not None:
             search.passed_over["written by overpaint"] += 1
         elif suffix in image_suffixes or is_picture(head):
-            photos.append((name, root, member))
+            photos.append(Place(name, root, member))
         else:
             search.without_picture[suffix] += 1
     return _some(photos, archive)
 
 
-def _photos_at(address: str, search: Search) -> list[tuple[str, str, str]]:
+def _photos_at(address: str, search: Search) -> list[Place]:
     try:
         files, start = fsspec.core.url_to_fs(address)
     except (ImportError, ValueError) as error:
@@ -205,7 +287,7 @@ def _photos_at(address: str, search: Search) -> list[tuple[str, str, str]]:
         found = _some([path for path in listed if _is_photo(path.removeprefix(start))], address)
         if others := len(listed) - len(found):
             search.passed_over["hidden or without a photo's suffix"] += others
-    return [(files.unstrip_protocol(path), address, path) for path in found]
+    return [Place(files.unstrip_protocol(path), address, path) for path in found]
 
 
 def _listed(name: str, root: str, start: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""Many photos into one table: engines that examine them, shards, and what is read from these."""

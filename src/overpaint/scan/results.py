@@ -1,0 +1,341 @@
+"""The folder of a scan's results: shards, a journal of the newest rows, and the settings.
+
+- `part-NNNNNN.parquet`: `SHARD_ROWS` rows, zstd, written to a temporary name, synced and renamed.
+  A shard is never changed.
+- `part-NNNNNN.journal`: the rows that will become that shard, one JSON object a line, written as
+  they come. So a process that is killed loses the photos in work and no others. A line without its
+  end was cut by that, and is dropped; a journal beside its shard is left over, and removed.
+- `scan.json`: what every row was made with. Rows of two models never stand in one folder.
+- One process writes at a time: it holds a lock, which ends with it however it ends. Where Python
+  has no `fcntl` (Windows) nothing guards against two.
+- Of a photo that was examined again, because it changed or failed, the newest row counts.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from overpaint.data.sources import Place, Stamp
+from overpaint.errors import ScanError
+from overpaint.images import write_bytes
+from overpaint.scan.rows import (
+    SCHEMA_VERSION,
+    VERSION_KEY,
+    Row,
+    copied_row,
+    pyarrow,
+    schema,
+)
+
+SHARD_ROWS = 1000
+
+SETTINGS = "scan.json"
+TOOL = "overpaint scan"
+_BINARY = ("heatmap", "path_bytes")
+_CACHED_SHARDS = 4
+
+
+class Results:
+    """A folder of results that is open for writing.
+
+    What is done is kept in memory, about 0.4 KB a photo.
+    """
+
+    def __init__(self, folder: Path, *, by_content: bool = False, retry: bool = False) -> None:
+        """by_content: a photo is done when its path and SHA-256 are known, and not when path, size
+        and time of change are. retry: photos that failed are not done. Makes the folder; raises
+        `ScanError` where it cannot be used."""
+        self.folder = folder
+        self.by_content = by_content
+        self.retry = retry
+        self.num_written = 0
+        """Rows, since the folder was opened."""
+        self._schema = schema()
+        self._done: set[bytes] = set()
+        self._known: dict[bytes, tuple[int, int]] = {}
+        """Shard and row of each content that was examined, by its SHA-256."""
+        self._cached: dict[int, list[Row]] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            others = not (folder / SETTINGS).exists() and any(
+                path.name != ".lock" for path in folder.iterdir()
+            )
+            if others:
+                raise ScanError(f"{folder}: holds other files; give a new folder with --out")
+            self._lock = _locked(folder)
+        except OSError as error:
+            raise ScanError(f"{folder}: cannot be used ({error.strerror})") from error
+        self._recover()
+        shards = sorted(folder.glob("part-*.parquet"))
+        for path in shards:
+            self._learn(path)
+        self._number = 1 + max((_number(path) for path in shards), default=-1)
+        self._journal: IO[bytes] | None = None
+        self._rows: list[Row] = []
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Make a shard of the rows that are left, and give the folder free."""
+        self._flush()
+        self._lock.close()
+
+    def use(self, settings: dict[str, Any]) -> None:
+        """State what the rows are made with; `ScanError` when those there were made otherwise."""
+        path = self.folder / SETTINGS
+        wanted = {"tool": TOOL, "schema": SCHEMA_VERSION, **settings}
+        if not path.exists():
+            write_bytes(path, (json.dumps(wanted, indent=1) + "\n").encode())
+            return
+        there = _settings(self.folder)
+        for name in wanted:
+            if there.get(name) != wanted[name]:
+                raise ScanError(
+                    f"{self.folder}: made with {name} {there.get(name)}, not {wanted[name]}; "
+                    "give another --out"
+                )
+
+    @property
+    def num_done(self) -> int:
+        """States of photos that have their row."""
+        return len(self._done)
+
+    def is_done(self, place: Place, stamp: Stamp) -> bool:
+        """Whether a photo in this state has its row; False where only its content tells."""
+        return not self.by_content and _key(os.fsencode(place.name), stamp) in self._done
+
+    def is_done_content(self, place: Place, sha256: str) -> bool:
+        """Whether a photo with this content has its row; False where size and time decide."""
+        return self.by_content and _content_key(os.fsencode(place.name), sha256) in self._done
+
+    def same(self, place: Place, stamp: Stamp, sha256: str) -> Row | None:
+        """The row of a photo whose content was examined before; None when it was not."""
+        at = self._known.get(bytes.fromhex(sha256))
+        if at is None:
+            return None
+        shard, index = at
+        rows = self._rows if shard == self._number else self._shard(shard)
+        return copied_row(rows[index], place, stamp)
+
+    def add(self, row: Row) -> None:
+        """Keep a row: in the journal at once, in a shard with the others."""
+        row = {name: row.get(name) for name in self._schema.names}
+        row["examined"] = time.time_ns() // 1000
+        self._write(_line(row))
+        self._note(row, (self._number, len(self._rows)))
+        self._rows.append(row)
+        self.num_written += 1
+        if len(self._rows) >= SHARD_ROWS:
+            self._flush()
+
+    def _write(self, line: bytes) -> None:
+        path = self.folder / f"part-{self._number:06}.journal"
+        try:
+            if self._journal is None:
+                self._journal = path.open("ab", buffering=0)
+            if self._journal.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise ScanError(
+                f"{path}: cannot be written ({error.strerror}); make room, and the same command "
+                "goes on from there"
+            ) from error
+
+    def _flush(self) -> None:
+        if not self._rows or self._journal is None:
+            return
+        _write_shard(self.folder / f"part-{self._number:06}.parquet", self._rows, self._schema)
+        self._journal.close()
+        (self.folder / f"part-{self._number:06}.journal").unlink()
+        self._journal, self._rows, self._number = None, [], self._number + 1
+
+    def _recover(self) -> None:
+        """Bring what a process that was killed left behind into order."""
+        for path in self.folder.glob(".*.part"):
+            path.unlink()
+        for path in sorted(self.folder.glob("part-*.journal")):
+            shard = path.with_suffix(".parquet")
+            rows = [] if shard.exists() else list(_journal_rows(path))
+            if rows:
+                _write_shard(shard, rows, self._schema)
+            path.unlink()
+
+    def _learn(self, path: Path) -> None:
+        """Note what is done by a shard."""
+        columns = ["path", "path_bytes", "sha256", "bytes", "modified", "same_as", "error"]
+        rows = _read(path, columns)
+        for index, row in enumerate(rows):
+            self._note(row, (_number(path), index))
+
+    def _note(self, row: Row, at: tuple[int, int]) -> None:
+        if row["error"] is not None and self.retry:
+            return
+        path = row["path_bytes"] or row["path"].encode()
+        if not self.by_content:
+            self._done.add(_key(path, Stamp(row["bytes"], row["modified"] or "")))
+        elif row["sha256"]:
+            self._done.add(_content_key(path, row["sha256"]))
+        if row["error"] is None and row["same_as"] is None:
+            self._known[bytes.fromhex(row["sha256"])] = at
+
+    def _shard(self, number: int) -> list[Row]:
+        if number not in self._cached:
+            while len(self._cached) >= _CACHED_SHARDS:
+                self._cached.pop(next(iter(self._cached)))
+            self._cached[number] = _read(self.folder / f"part-{number:06}.parquet")
+        return self._cached[number]
+
+
+def open_dataset(folder: Path) -> Any:
+    """All rows of a folder, also of one that a scan is writing, as a pyarrow dataset.
+
+    Raises `ScanError` for what is no folder of results, and for a damaged shard.
+    """
+    pa = pyarrow()
+    _settings(folder)
+    # The journal first: meanwhile it may become a shard.
+    journals = {path: list(_journal_rows(path)) for path in sorted(folder.glob("part-*.journal"))}
+    shards = sorted(folder.glob("part-*.parquet"))
+    for shard in shards:
+        _check(shard)
+    rows = [
+        row for path, rows in journals.items() if path.with_suffix(".parquet") not in shards
+        for row in rows
+    ]  # fmt: skip
+    wanted = schema()
+    files = pa.dataset.dataset([str(path) for path in shards], schema=wanted)
+    return pa.dataset.dataset([files, pa.dataset.dataset(_table(rows, wanted))])
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    try:
+        there = json.loads((folder / SETTINGS).read_bytes())
+        if not isinstance(there, dict) or there.get("tool") != TOOL:
+            raise ValueError(f"{SETTINGS} is not of a scan")
+    except (OSError, ValueError) as error:
+        raise ScanError(
+            f"{folder}: no results of `overpaint scan` ({getattr(error, 'strerror', 0) or error})"
+        ) from error
+    if there.get("schema") != SCHEMA_VERSION:
+        raise ScanError(
+            f"{folder}: written with columns of version {there.get('schema')}, and this overpaint "
+            f"has {SCHEMA_VERSION}; use the overpaint that wrote them, or scan anew"
+        )
+    return there
+
+
+def _check(shard: Path) -> None:
+    """Raise `ScanError` for a shard that is damaged, or of another version."""
+    pa = pyarrow()
+    try:
+        found = (pa.parquet.read_schema(shard).metadata or {}).get(VERSION_KEY)
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise ScanError(
+            f"{shard}: damaged ({error}); remove it, and scan again: its photos are examined anew"
+        ) from error
+    if found != str(SCHEMA_VERSION).encode():
+        raise ScanError(f"{shard}: not a shard of version {SCHEMA_VERSION}; move it elsewhere")
+
+
+def _read(shard: Path, columns: list[str] | None = None) -> list[Row]:
+    _check(shard)
+    pa = pyarrow()
+    try:
+        # `read_table` of a path would take it for a folder of partitions where it has a "=".
+        with pa.parquet.ParquetFile(shard) as file:
+            table = file.read(columns=columns)
+    except (OSError, ValueError) as error:
+        raise ScanError(f"{shard}: damaged ({error}); remove it, and scan again") from error
+    return table.to_pylist()
+
+
+def _write_shard(path: Path, rows: list[Row], wanted: Any) -> None:
+    pa = pyarrow()
+    buffer = io.BytesIO()
+    pa.parquet.write_table(_table(rows, wanted), buffer, compression="zstd")
+    temporary = path.with_name(f".{path.stem}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())  # the journal is removed next
+        temporary.replace(path)
+    except OSError as error:
+        raise ScanError(
+            f"{path}: cannot be written ({error.strerror}); the rows are in the journal beside it, "
+            "and the same command goes on from there"
+        ) from error
+
+
+def _table(rows: list[Row], wanted: Any) -> Any:
+    return pyarrow().Table.from_pylist(rows, schema=wanted)
+
+
+def _line(row: Row) -> bytes:
+    plain = dict(row)
+    for name in _BINARY:
+        if plain[name] is not None:
+            plain[name] = base64.b64encode(plain[name]).decode()
+    return json.dumps(plain).encode() + b"\n"
+
+
+def _journal_rows(path: Path) -> Iterator[Row]:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):  # cut when the process was killed
+                return
+            try:
+                row = json.loads(line)
+                for name in _BINARY:
+                    if row[name] is not None:
+                        row[name] = base64.b64decode(row[name])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ScanError(f"{path}: damaged ({error}); remove it, and scan again") from error
+            yield row
+
+
+def _key(path: bytes, stamp: Stamp) -> bytes:
+    return _digest(path, str(stamp.num_bytes), stamp.tag)
+
+
+def _content_key(path: bytes, sha256: str) -> bytes:
+    return _digest(path, sha256)
+
+
+def _digest(path: bytes, *state: str) -> bytes:
+    return hashlib.blake2b("\0".join(state).encode() + b"\0" + path, digest_size=16).digest()
+
+
+def _number(path: Path) -> int:
+    try:
+        return int(path.stem.removeprefix("part-"))
+    except ValueError as error:
+        raise ScanError(f"{path}: not named as a shard is; move it elsewhere") from error
+
+
+def _locked(folder: Path) -> IO[bytes]:
+    """The open lock file; `ScanError` when another process holds it."""
+    file = (folder / ".lock").open("ab")
+    with contextlib.suppress(ImportError):
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise ScanError(f"{folder}: another scan is writing there; wait for its end") from error
+    return file
