@@ -14,6 +14,7 @@ from overpaint.terminal import guard, say
 
 COMMANDS = (
     "detect",
+    "report",
     "inpaint",
     "provenance",
     "demo",
