@@ -21,7 +21,12 @@ from PIL import ExifTags, Image
 
 from overpaint.errors import ImageError, OverpaintError
 from overpaint.images import Photo, decode_image
-from overpaint.images.decoding import read_orientation, upright
+from overpaint.images.decoding import (
+    pillow_limited_to,
+    pixel_limit,
+    read_orientation,
+    upright,
+)
 from overpaint.provenance import checking
 from overpaint.provenance.containers import (
     directory,
@@ -143,7 +148,8 @@ def _exif_fields(data: bytes, name: Path) -> tuple[list[ExifField], list[str]]:
     """The fields of the main directories, and what could not be read or was left out, in words."""
     try:
         block = read_metadata(data, name).exif
-        found = [] if block is None else list(_fields(block))
+        with pillow_limited_to(pixel_limit(None)):  # which keeps Pillow's warnings to itself
+            found = [] if block is None else list(_fields(block))
     except Exception as error:  # a parser fed hostile bytes raises whatever it likes
         return [], [f"EXIF could not be read ({error})"]
     more = len(found) - MAX_FIELDS
