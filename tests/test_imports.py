@@ -23,6 +23,7 @@ RANK = {
     "training": 6,
     "evaluation": 7,
     "scan": 8,
+    "report": 8,
     "cli": 9,
     "app": 9,
 }

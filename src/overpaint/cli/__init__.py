@@ -15,6 +15,7 @@ from overpaint.terminal import guard, say
 COMMANDS = (
     "detect",
     "scan",
+    "report",
     "inpaint",
     "provenance",
     "demo",

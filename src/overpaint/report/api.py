@@ -1,0 +1,226 @@
+"""From photos to a report: detect, look again after changes, say what it supports, write two files.
+
+- A photo that fails has a chapter that says why, and the others go on.
+- Of a photo only what stands in the report is kept, so that memory is that of one photo.
+- Nothing is written over but an earlier report, and that only when asked for.
+"""
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, features
+
+from overpaint import __version__
+from overpaint.detection.fusion import FusedRunner, reason_of
+from overpaint.detection.report import Runner, record
+from overpaint.detection.result import FAILURES
+from overpaint.errors import InputError
+from overpaint.images import decode_image, file_bytes, write_bytes
+from overpaint.images.regions import Region
+from overpaint.report import contents
+from overpaint.report.contents import Box, Examined, Failure, Report
+from overpaint.report.file_facts import file_facts
+from overpaint.report.measured import misses_of
+from overpaint.report.page import render
+from overpaint.report.stability import SHIFT, Tried, in_words, try_changes
+from overpaint.report.views import View, crop_box, jpeg_grid, make_crops, make_views, png
+from overpaint.report.wording import LIMITS, finding_of, opinion
+from overpaint.terminal import printable
+
+MAX_CROPS = 6
+"""Regions that are shown at one pixel for each pixel; the others are listed."""
+
+_OURS = b'<meta name="generator" content="overpaint report'
+_HEAD = 2000  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """What the page shows of one photo."""
+
+    number: int
+    about: Examined | Failure
+    seconds: float | None
+    views: list[View] = field(default_factory=list)
+    crops: dict[int, dict[str, bytes]] = field(default_factory=dict)
+    """By the region's number and the crop's caption, PNG."""
+    thumbnail: tuple[bytes, bytes] | None = None
+    """The thumbnail and what it should show, PNG."""
+
+
+def examine(
+    paths: Sequence[Path], runner: Runner, *, anchors: str | None = None
+) -> Iterator[Chapter]:
+    """One chapter after the other. anchors: certificates in PEM whose C2PA signers are trusted."""
+    for number, path in enumerate(paths, start=1):
+        try:
+            yield _chapter(number, path, runner, anchors)
+        except FAILURES as error:
+            yield failed(number, path, reason_of(error))
+
+
+def failed(number: int, path: str | Path, reason: str) -> Chapter:
+    """The chapter of a photo that could not be examined."""
+    return Chapter(number, Failure(str(path), printable(reason)), None)
+
+
+def _chapter(number: int, path: Path, runner: Runner, anchors: str | None) -> Chapter:
+    data, _ = file_bytes(path)
+    photo = decode_image(data, path)
+    found = runner.run(photo)
+    said = record(found)
+    grid = jpeg_grid(photo.pixels)
+    facts = file_facts(data, photo, grid[0] if grid else None, anchors)
+    views = make_views(photo.pixels, found.heatmap, found.mask, grid)
+    tried = try_changes(photo, found.mask, runner)
+    moved = next(t for t in tried if t.change.name == SHIFT)
+    finding, parts = finding_of(said), said.get("detectors", ())
+    detectors = [finding_of(part) for part in parts if "error" not in part]
+    largest = moved.stays(found.mask, found.regions[0]) if found.regions else None
+    regions = [
+        _region(i, region, found.mask, tried) for i, region in enumerate(found.regions, start=1)
+    ]
+    about = Examined(
+        file=facts.file,
+        opinion=opinion(finding, detectors, tried, largest),
+        finding=finding,
+        detectors=detectors,
+        failed_detectors={p["model"]: printable(p["error"]) for p in parts if "error" in p},
+        regions=regions,
+        changes=[t.change for t in tried],
+        changes_words=in_words(tried, found.mask, found.regions),
+    )
+    return Chapter(
+        number=number,
+        about=about,
+        seconds=round(found.seconds + sum(t.seconds for t in tried), 2),
+        views=views,
+        crops={
+            region.number: make_crops(photo.pixels, found.heatmap, found.mask, region.crop)
+            for region in regions
+            if region.crop
+        },
+        thumbnail=_pair(facts.thumbnail, facts.expected),
+    )
+
+
+def _region(
+    number: int, region: Region, mask: np.ndarray, tried: Sequence[Tried]
+) -> contents.Region:
+    box = Box(region.x, region.y, region.width, region.height)
+    return contents.Region(
+        number=number,
+        box=box,
+        area=region.area,
+        mean=round(region.mean, 4),
+        crop=crop_box(mask, box) if number <= MAX_CROPS else None,
+        stays={t.change.name: t.stays(mask, region) for t in tried},
+    )
+
+
+def _pair(one: np.ndarray | None, other: np.ndarray | None) -> tuple[bytes, bytes] | None:
+    return None if one is None or other is None else (png(one), png(other))
+
+
+def now() -> str:
+    """The time, UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def report_of(
+    chapters: Sequence[Chapter],
+    runner: Runner,
+    parameters: contents.Parameters,
+    *,
+    command: str,
+    started: str,
+) -> Report:
+    """The report that chapters make. started: as of `now`."""
+    runners = runner.runners if isinstance(runner, FusedRunner) else [runner]
+    models = [
+        contents.Model(r.name, r.weights_sha256, r.calibration_sha256, _precision(r.module))
+        for r in runners
+    ]
+    return Report(
+        schema=contents.SCHEMA,
+        version=__version__,
+        command=command,
+        times=contents.Times(started, now(), [chapter.seconds for chapter in chapters]),
+        software=_software(),
+        parameters=parameters,
+        models=models,
+        misses=[misses_of(model.name, model.weights_sha256) for model in models],
+        limits=list(LIMITS),
+        photos=[chapter.about for chapter in chapters],
+    )
+
+
+def _precision(module: torch.nn.Module) -> str:
+    kinds = {str(p.dtype).removeprefix("torch.") for p in module.parameters()}
+    return ", ".join(sorted(kinds)) or "no parameters"
+
+
+def _software() -> dict[str, str]:
+    """What the numbers may depend on, beside the weights."""
+    return {
+        "overpaint": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "pillow": str(getattr(Image, "__version__", "unknown")),
+        "libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg")),
+        "machine": platform.machine(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def twin(out: Path) -> Path:
+    """The JSON file beside a page."""
+    return out.with_suffix(".json")
+
+
+def check_out(out: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise `InputError` where a report must not be written to `out`.
+
+    overwrite: replace an earlier report, and nothing else.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{out}: the report is a page; give a name that ends in .html")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: there is no folder {out.parent}; make it first")
+    taken = {os.path.realpath(path) for path in inputs}
+    for path in (out, twin(out)):
+        if os.path.realpath(path) in taken:
+            raise InputError(f"{path}: this is an input and is never written over; name another")
+        if not os.path.lexists(path):
+            continue
+        if not _is_report(path):
+            raise InputError(f"{path}: exists and is no report of overpaint; name another file")
+        if not overwrite:
+            raise InputError(f"{path}: exists; name another file, or use --overwrite")
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        if path.suffix.lower() != ".json":
+            with path.open("rb") as file:
+                return _OURS in file.read(_HEAD)
+        there = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(there, dict) and str(there.get("schema", "")).startswith("overpaint-report-")
+
+
+def write_report(report: Report, chapters: Sequence[Chapter], out: Path) -> None:
+    """Write the page and its twin, after `check_out`. Raises `ImageError` when that fails."""
+    text = contents.to_json(report)
+    page = render(report, chapters, twin(out).name, text)
+    write_bytes(twin(out), text)
+    write_bytes(out, page)
