@@ -174,7 +174,7 @@ def swap_chunks(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """A damaged PNG whose chunks have the checksums of what they hold now, so that it is read on."""
+    """A damaged PNG with the checksums of what its chunks hold now, so that it is read on."""
     out = bytearray(data)
     for start, end in _lengths(data, 8, lambda at: _int(data, at, ">I") + 12):
         if end - start >= 12:
