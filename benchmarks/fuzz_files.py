@@ -5,6 +5,7 @@
 - Small pictures (64 to 160 pixels) of every format that is read, made here and, with --data, cut
   from photos, are damaged: bits are flipped, the end is cut off, or two of their chunks (JPEG
   segments, PNG and RIFF chunks, TIFF entries, ISO boxes; stretches of GIF and BMP) change places.
+  Half of the PNG files get checksums that hold, or hardly any would be read on.
 - Three runs, each in one process: `detect` on the damaged files, `inpaint` on them, and `inpaint`
   on the sound pictures with the damaged files as masks.
 - A fault is: a traceback, a signal, more time than the limit, a file without exactly one record, an
@@ -23,6 +24,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -171,6 +173,15 @@ def swap_chunks(data: bytes, rng: np.random.Generator) -> bytes:
     return data[:a] + data[c:d] + data[b:c] + data[a:b] + data[d:]
 
 
+def with_checksums(data: bytes) -> bytes:
+    """A damaged PNG with the checksums of what its chunks hold now, so that it is read on."""
+    out = bytearray(data)
+    for start, end in _lengths(data, 8, lambda at: _int(data, at, ">I") + 12):
+        if end - start >= 12:
+            struct.pack_into(">I", out, end - 4, zlib.crc32(data[start + 4 : end - 4]))
+    return bytes(out)
+
+
 DAMAGES = {"bits": flip_bits, "cut": truncate, "swap": swap_chunks}
 
 
@@ -255,7 +266,10 @@ def make(folder: Path, num: int, seed: int, data: Path | None = None) -> Folders
         sound = encode(pixels)
         stem = f"{number:04}-{damage}"
         (made.sound / f"{stem}.{suffix}").write_bytes(sound)
-        (made.damaged / f"{stem}.{suffix}").write_bytes(DAMAGES[damage](sound, rng))
+        damaged = DAMAGES[damage](sound, rng)
+        if suffix == "png" and rng.random() < 0.5:
+            damaged = with_checksums(damaged)
+        (made.damaged / f"{stem}.{suffix}").write_bytes(damaged)
         height, width = read_image(sound).pixels.shape[:2]
         hole = np.zeros((height, width), np.uint8)
         hole[height // 3 : height // 2, width // 3 : width // 2] = 255
