@@ -150,7 +150,9 @@ def test_commands_in_the_guides_exist(name: str) -> None:
                 continue
             words, command = after.partition("#")[0].split(), root
             while hasattr(command, "commands"):
-                command = command.commands[words.pop(0)]  # a KeyError names what is missing
+                is_default = words[0] not in command.commands and hasattr(command, "default")
+                word = command.default if is_default else words.pop(0)
+                command = command.commands[word]  # a KeyError names what is missing
             options = {o for p in command.params for o in p.opts}
             used = {w for w in words if w.startswith("-")}
             assert used <= options, line

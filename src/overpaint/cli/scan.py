@@ -33,9 +33,11 @@ _EVERY = 60  # seconds between lines about the progress where there is no termin
 class _PhotosByDefault(TyperGroup):
     """A group whose first argument, where it is no command, is a source of photos."""
 
+    default = "photos"
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, "--help"):
-            args = ["photos", *args]
+            args = [self.default, *args]
         return super().parse_args(ctx, args)
 
 

@@ -107,39 +107,47 @@ def scan(
     that cannot be examined gets a row that says why.
     """
     with stopping_on_signals() as stop, Results(Path(out), by_content=by_content, retry=retry) as r:
-        places, search = find_places(sources)
+        found, search = find_places(sources)
         if search.words:
             note(search.words)
-        problems = [(Place(path, "", path), str(error)) for path, error in search.problems]
-        del search
+        places = [_absolute(place) for place in found]
+        problems = {_absolute(Place(p, "", p)): str(error) for p, error in search.problems}
+        del found, search
         if sample is not None:
             places = _sampled(places, sample)
         progress = Progress(0, 0)
         todo = list(itertools.islice(_undone(places, r, since, progress), limit))
         del places
-        new = [(p, why) for p, why in problems if not r.is_done(p, Stamp())]
+        new = [(p, why) for p, why in problems.items() if not r.is_done(p, Stamp())]
         progress.total = len(todo) + len(new)
-        if stop() is None and todo:
-            with engine:
-                r.use(_settings(engine))
-                progress.started = time.perf_counter()
-                for row in engine.run(todo, r, lambda: stop() is not None):
-                    if row is not None:
-                        r.add(row)
-                        _count(progress, row)
-                    else:
-                        progress.total -= 1
-                        progress.before += 1
-                    report(progress)
-        elif not (Path(out) / "scan.json").exists():
-            with engine:
-                r.use(_settings(engine))
+        with engine:
+            r.use(_settings(engine))
+            progress.started = time.perf_counter()
+            for row in engine.run(todo, r, lambda: stop() is not None):
+                if row is None:
+                    progress.total -= 1
+                    progress.before += 1
+                else:
+                    r.add(row)
+                    _count(progress, row)
+                report(progress)
         for place, why in new:
             row = error_row(place, Stamp(), why)
             r.add(row)
             _count(progress, row)
         progress.interrupted = stop()
     return progress
+
+
+def _absolute(place: Place) -> Place:
+    """With the name that it has from every folder; addresses have it already."""
+    if not place.root and "://" not in place.name:
+        name = os.path.abspath(place.name)  # noqa: PTH100 (Path raises for some names)
+        return Place(name, "", name)
+    if "://::file://" in place.root:
+        archive, _, member = place.name.partition("::")
+        return place._replace(name=f"{os.path.abspath(archive)}::{member}")  # noqa: PTH100
+    return place
 
 
 def _settings(engine: LocalEngine) -> dict[str, object]:
