@@ -1,7 +1,9 @@
 """What a report says of a file: coding, EXIF, and thumbnails that show something else."""
 
+import contextlib
 import hashlib
 import io
+import random
 import struct
 from pathlib import Path
 from typing import Any
@@ -177,3 +179,21 @@ def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
     Image.fromarray(textured(64, 64, seed=1)).save(path)
     with pytest.raises(ImageError, match="changed while it was read"):
         file_facts.file_facts(data, photo, None)
+
+
+def test_bytes_changed_anywhere_in_the_head_raise_nothing_else(tmp_path: Path) -> None:
+    pixels, path = textured(60, 80, seed=1), tmp_path / "p"
+    exif = exif_with({270: b"a title", 271: b"a maker"}, jpeg(small(pixels, (32, 24))))
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "PNG", exif=exif)
+    rng, examined = random.Random(0), 0
+    for number in range(200):
+        data = bytearray(jpeg(pixels, exif=exif) if number % 2 else png.getvalue())
+        for _ in range(rng.choice((1, 3, 9))):
+            data[rng.randrange(2, 900)] = rng.choice((0, 255, rng.randrange(256)))
+        path.write_bytes(data)
+        with contextlib.suppress(ImageError):
+            photo = decode_image(bytes(data), path)
+            file_facts.file_facts(bytes(data), photo, None)
+            examined += 1
+    assert examined > 20

@@ -113,6 +113,18 @@ def test_a_large_photo_is_shown_smaller_and_its_noise_stays(
     assert made["JPEG grid"].picture
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 3), (2, 66_000), (64, 64), (65, 71)])
+def test_photos_of_any_shape(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    heatmap = np.ones(size, np.float32)
+    made = views.make_views(pixels, heatmap, heatmap > 0.5, views.jpeg_grid(pixels))
+    assert len(made) == (6 if min(size) >= 64 else 5)
+    assert all(0 < max(decoded(v.picture).shape) <= views.MAX_SIDE for v in made)
+    box = views.crop_box(heatmap > 0.5, Box(0, 0, size[1], size[0]))
+    crops = views.make_crops(pixels, heatmap, heatmap > 0.5, box)
+    assert decoded(crops["photo"]).shape == (min(size[0], 320), min(size[1], 320), 3)
+
+
 def test_a_crop_is_exact_and_holds_a_marked_pixel() -> None:
     pixels = textured(700, 900, seed=4)
     heatmap = np.full((700, 900), 0.1, np.float32)

@@ -164,7 +164,6 @@ def _quoted(word: str) -> str:
     parts = {"'": "\\'", "\\": "\\\\"}
     for char in set(word):
         if printable(char) != char:
-            parts[char] = "".join(
-                f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape")
-            )
+            stored = char.encode("utf-8", "surrogateescape")
+            parts[char] = "".join(f"\\x{byte:02x}" for byte in stored)
     return f"$'{''.join(parts.get(char, char) for char in word)}'"

@@ -24,7 +24,6 @@ from overpaint.images import Photo, decode_image
 from overpaint.images.decoding import (
     pillow_limited_to,
     pixel_limit,
-    read_orientation,
     upright,
 )
 from overpaint.provenance import checking
@@ -35,7 +34,7 @@ from overpaint.provenance.containers import (
     number_in,
     png_chunks,
 )
-from overpaint.provenance.metadata import read_metadata
+from overpaint.provenance.metadata import orientation_of, read_metadata
 from overpaint.report.contents import ExifField, File, Grid, Jpeg, Marks, Thumbnail
 from overpaint.terminal import printable
 
@@ -201,7 +200,7 @@ def _thumbnail(
             return None, None, None
         shown = decode_image(found, "the EXIF thumbnail", max_pixels=2**22).pixels
         # Stored as the photo is stored: turned with it.
-        shown = np.ascontiguousarray(upright(shown, _orientation(data)))
+        shown = np.ascontiguousarray(upright(shown, orientation_of(data)))
     except (OverpaintError, ValueError) as error:
         notes.append(f"the EXIF thumbnail could not be read ({error})")
         return None, None, None
@@ -239,12 +238,6 @@ def _exif_block(data: bytes) -> bytes | None:
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return next((content for name, content in png_chunks(data) if name == b"eXIf"), None)
     return None
-
-
-def _orientation(data: bytes) -> int:
-    block = Image.new("L", (1, 1))
-    block.info["exif"] = _PREFIX + (_exif_block(data) or b"")
-    return read_orientation(block)
 
 
 def compare(thumbnail: np.ndarray, pixels: np.ndarray) -> tuple[Thumbnail, np.ndarray]:
