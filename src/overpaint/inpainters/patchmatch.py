@@ -10,7 +10,7 @@ what the patches over it propose. Written from the papers, no code taken; licenc
   picture's edge needs no rule. A *source* has no hole in it; every other patch is a *target*.
 - Patches are compared by descriptors: their 16 principal components, found anew on each level
   from its sources. All of a level's descriptors are one convolution, and a comparison reads 16
-  numbers in a row instead of 147 from seven places.
+  numbers in a row instead of 75 from five places.
 - A match is always a source: a proposed position is moved to the nearest source.
 - All targets are improved at once from the matches of the step before, where Barnes et al. go
   through the picture row by row. Propagation then reaches one pixel a round, which is enough
@@ -44,7 +44,9 @@ Positions = NDArray[np.intp]
 NUM_COMPONENTS = 16  # one cache line of float32
 NUM_EXAMPLES = 4000  # sources from which a level's components are found
 SIDES = ((0, -1), (0, 1), (-1, 0), (1, 0))
-GAMMA = 1.3  # Wexler et al.: a patch's weight falls by this factor for each pixel into the hole
+# A patch's weight falls by this factor for each pixel into the hole: 1.3 in Wexler et al., where
+# flat grounds were painted over by grey clouds from farther inside.
+GAMMA = 1.6
 EXTRA_ROUNDS = 2  # for each coarser level, where a round costs a quarter
 
 
@@ -52,7 +54,7 @@ EXTRA_ROUNDS = 2  # for each coarser level, where a round costs a quarter
 class PatchMatchConfig:
     """What builds a PatchMatch."""
 
-    patch: int = 7
+    patch: int = 5
     """Side of a patch, pixels; smaller where the photo has too few known patches of it."""
     num_rounds: int = 2
     """Rounds of search and vote at full resolution."""
