@@ -297,7 +297,7 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in RECIPES if "\ndetector:" in p.read_text()], ids=lambda p: p.stem
+    "path", [p for p in RECIPES if "bank: " in p.read_text()], ids=lambda p: p.stem
 )
 def test_recipes_of_detectors_are_valid(path: Path) -> None:
     run = load_config(DetectorRun, path)

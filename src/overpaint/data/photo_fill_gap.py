@@ -7,9 +7,9 @@ the photo's own traces, weakened. An inpainter was shown other photos when it le
   such a file comes after the reconstruction was made.
 - Networks draw colours at full resolution. In the fills of four networks (the choice half of the
   triplets, experiments/fine_detail.py) the colours have more fine detail, against the luma's, than
-  in the photo around them; in three of them in grey levels, too: 0.4 to 0.6 in the finest band, where
-  the photo has 0.2 to 0.4. Noise of 0.15 to 2 grey levels is nearer to that than the default, but
-  taught less: much of it cannot be seen.
+  in the photo around them; in three of them in grey levels, too: 0.4 to 0.6 in the finest band,
+  where the photo has 0.2 to 0.4. Noise of 0.15 to 2 grey levels is nearer to that than the default,
+  but taught less: much of it cannot be seen.
 """
 
 from typing import Annotated
