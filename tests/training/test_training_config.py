@@ -7,6 +7,7 @@ import pytest
 import yaml
 from torch import nn
 
+from helpers.recipes import recipes
 from overpaint.errors import ConfigError, UnknownNameError
 from overpaint.registry import Registry, autoencoders, detectors, inpainters
 from overpaint.training.autoencoder import AutoencoderRun
@@ -20,7 +21,6 @@ from overpaint.training.config import (
 from overpaint.training.detection.base import DetectorRun
 from overpaint.training.inpainting.base import InpainterRun
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 MINIMAL = {"name": "x", "loop": {"steps": 10, "batch_size": 2}}
 
 
@@ -228,7 +228,7 @@ class TestModelSection:
             create_model(registry, "plain", {"width": 3})
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", recipes(), ids=lambda p: p.stem)
 def test_every_recipe_in_the_repository_is_valid(path: Path) -> None:
     keys = read_recipe(path)
     if "detector" in keys:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from helpers.detection_task_contract import Redrawn, recipe
+from helpers.recipes import recipes
 from overpaint.errors import ConfigError
 from overpaint.registry import Entry, detectors
 from overpaint.training.config import config_hash, load_config
@@ -22,7 +23,7 @@ from overpaint.training.detection.nixnet import NIXNetTask
 from overpaint.training.discovery import task_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-COMPARED = sorted((RECIPES / "detectors").glob("*.yaml"))
+COMPARED = recipes("detectors")
 TINY = {"model": {"widths": [4, 4, 4]}}
 
 

@@ -4,19 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from helpers.recipes import recipes
 from overpaint.data.sources import PhotoSource
 from overpaint.evaluation.rows import read_rows
 from overpaint.training import runs
 from overpaint.training.autoencoder import AutoencoderRun
-from overpaint.training.config import config_hash, load_config
+from overpaint.training.config import config_hash, load_config, read_recipe
 from overpaint.training.detection.base import DetectorRun
 from overpaint.training.inpainting.base import InpainterRun
 from overpaint.weights import read_record
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 RUNS: dict[str, Any] = {
     "autoencoder": AutoencoderRun,
     "detector": DetectorRun,
@@ -81,7 +80,7 @@ def test_recipe_and_overrides_of_a_record_give_the_recorded_configuration(path: 
         assert config_hash(run) == entry.config_hash, entry.name
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", recipes(), ids=lambda path: path.stem)
 def test_a_recipe_exports_its_own_name(path: Path) -> None:
-    name = yaml.safe_load(path.read_text()).get("name")
+    name = read_recipe(path)["name"]
     assert name == path.stem or (path.stem, name) == ("ablation", "ablation-full")
