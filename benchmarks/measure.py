@@ -6,7 +6,7 @@
   on the triplets only.
 - The inpainters are those of `benchmarks/measure_inpainting.py`; the main detector looks at them.
 - All is measured into a new folder first, and merged into results/*.csv when it is complete. Rows
-  of other weights and sets stay: recipes/detectors.sh, and what comes last in shipped.sh.
+  of other weights and sets stay: see the step "measure" of recipes/run.sh.
 - Training and calibration come before: `overpaint train`, `overpaint calibrate`.
 """
 

@@ -80,6 +80,8 @@ def records() -> list["WeightsRecord"]:
 
 def card(record: "WeightsRecord") -> str:
     """A model card, from the record alone."""
+    from overpaint.weights import lineage_tree
+
     shipped = record.folder.resolve() != BENCHMARKED
     place = "shipped with the package" if shipped else "`benchmarks/weights/`, not in the package"
     rows = {
@@ -90,13 +92,15 @@ def card(record: "WeightsRecord") -> str:
         "SHA-256": f"`{record.sha256}`",
         "Licence": record.licence,
         "Trained on": record.data,
+        "List of photos": f"SHA-256 `{record.data_sha256}`" if record.data_sha256 else "not known",
         "Commit": f"`{record.commit}`",
         "Calibration": f"`{record.calibration}`" if record.calibration else "none",
     }
     lines = [f"# {record.name}", "", "| | |", "| --- | --- |"]
     lines += [f"| {key} | {_cell(str(value))} |" for key, value in rows.items()]
     lines += ["", "## Configuration", "", *_fenced(json.dumps(record.config, indent=2), "json")]
-    lines += ["", "## Recipe", "", *_fenced(record.recipe, "text")]
+    tree = "\n".join(lineage_tree(record.lineage, record.ancestors))
+    lines += ["", "## Lineage", "", *_fenced(tree, "text")]
     if record.validation:
         lines += ["", "## Validation", "", "| measure | value |", "| --- | ---: |"]
         lines += [f"| {_cell(name)} | {value:.4g} |" for name, value in record.validation.items()]

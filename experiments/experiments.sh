@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The experiments of docs/experiments.md, one factor changed at a time, at one budget: from nothing,
 # NIX-Net 16/32/64 on 16,000 crops of 128 pixels (recipes/ablation.yaml). About six minutes of one core
-# each, and two to measure it. Then the stages of the shipped detector, by recipes/shipped.sh.
+# each, and two to measure it. Then the stages of the shipped detector, by recipes/run.sh.
 #
 #   experiments/experiments.sh DATA [NAME ...]      all, or those named
 #
-# DATA is as for recipes/shipped.sh. Every step resumes where it was stopped; rows of the same name are
+# DATA is as for recipes/run.sh. Every step resumes where it was stopped; rows of the same name are
 # measured anew. With RESULTS=FOLDER they go there instead of to results/experiments, so that several
 # may be measured side by side.
 set -euo pipefail
@@ -68,14 +68,14 @@ try_forged() {
 # NAME, WEIGHTS that were trained with some inpainters, then these: the last stages of the shipped
 # detector with no others, measured on the others.
 unseen() {
-  local name=$1 weights=$2 colour=runs/nixnet-s-colour/nixnet-s.safetensors
+  local name=$1 weights=$2 colour=runs/nixnet-s-2-colour/nixnet-s-2-colour.safetensors
   local out=runs/experiments/$1 set
   shift 2
   wanted "$name" || return 0
-  python recipes/average.py "$out/start.safetensors" "0.2=$colour" "0.8=$weights"
-  train nixnet-s-last "$name-last" --set "start_from=$out/start.safetensors" \
+  overpaint weights average "$out/start.safetensors" "0.2=$colour" "0.8=$weights"
+  train nixnet-s-5-last "$name-last" --set "start_from=$out/start.safetensors" \
     --set "$(folders "$@")"
-  python recipes/average.py "$out/$name.safetensors" "0.5=$colour" \
+  overpaint weights average "$out/$name.safetensors" "0.5=$colour" \
     "0.5=runs/experiments/$name-last/$name-last.safetensors"
   FORGED_TEST=$FORGED/$name
   mkdir -p "$FORGED_TEST"
@@ -128,7 +128,7 @@ CACHE=cache/native-scale try native-scale "${SHORT[@]}" --set data.history.resiz
 CACHE=cache/downsized try downsized "${SHORT[@]}" --set "data.history.scale=[0.25,0.7]" \
   --set data.history.resize=1
 
-# What sets photo and fill apart, and the eyes for it: each alone, and together.
+# Differences between photo and fill, and the features that show them: each alone, and together.
 FILE=(--set data.apart.file=0.6)
 COLOURED=(--set data.apart.coloured=0.5)
 APART=("${FILE[@]}" "${COLOURED[@]}")
@@ -143,16 +143,16 @@ try colour-and-apart "${COLOUR[@]}" "${APART[@]}"
 try energies-and-apart "${ENERGIES[@]}" "${APART[@]}"
 try all-together "${COLOUR[@]}" "${ENERGIES[@]}" "${APART[@]}" --set model.context=statistics
 
-# The stages of the shipped detector, by recipes/shipped.sh; the last ones without half of the zoo,
+# The stages of the shipped detector, by recipes/run.sh; the last ones without half of the zoo,
 # so that each inpainter is measured by a network that has not seen it; and one that is not shipped.
-measure first-stage runs/nixnet-s/nixnet-s.safetensors
-measure colour-stage runs/nixnet-s-colour/nixnet-s.safetensors
-measure mean-of-stages runs/nixnet-s-average/nixnet-s-average.safetensors
-measure last-stage runs/nixnet-s-last/nixnet-s.safetensors
+measure first-stage runs/nixnet-s-1-base/nixnet-s-1-base.safetensors
+measure colour-stage runs/nixnet-s-2-colour/nixnet-s-2-colour.safetensors
+measure mean-of-stages runs/nixnet-s-4-mean/nixnet-s-4-mean.safetensors
+measure last-stage runs/nixnet-s-5-last/nixnet-s-5-last.safetensors
 measure shipped nixnet-s
-unseen unseen-one runs/forged-other/forged-other.safetensors \
+unseen unseen-one runs/nixnet-s-3-forged-other/nixnet-s-3-forged-other.safetensors \
   navier-stokes deepfill_v1-s deepfill_v2-s lama-s fcf-s ctsdg-s
-unseen unseen-other runs/forged-one/forged-one.safetensors \
+unseen unseen-other runs/nixnet-s-3-forged-one/nixnet-s-3-forged-one.safetensors \
   telea glcic-s edgeconnect-s aotgan-s madf-s safepaint-s
 CACHE=cache/nixnet-s-lossless
 experiment nixnet-s-lossless lossless-stage

@@ -4,8 +4,8 @@
 #   recipes/forged.sh DATA                                    20 test photos by each, to measure on
 #   recipes/forged.sh DATA FOLDER NUM SEED PART NAME ...      others; PART may be all
 #
-# They are written to runs/forged/FOLDER/NAME. DATA is as for recipes/shipped.sh; the inpainters'
-# weights are those of recipes/inpainters.sh.
+# They are written to runs/forged/FOLDER/NAME. DATA is as for recipes/run.sh; the inpainters'
+# weights are those of its step "inpainters".
 set -euo pipefail
 DATA=${1:?usage: recipes/forged.sh DATA [FOLDER NUM SEED PART NAME ...]}
 shift

@@ -16,7 +16,7 @@ from overpaint.training.config import config_hash, load_config
 from overpaint.training.detection.base import DetectorRun
 
 SIZE = 48
-RECIPE = Path(__file__).parents[2] / "recipes" / "nixnet-s.yaml"
+RECIPE = Path(__file__).parents[2] / "recipes" / "nixnet-s-1-base.yaml"
 each_kind = pytest.mark.parametrize("name", sorted(NEGATIVES))
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from overpaint.data import sources
-from overpaint.data.sources import PhotoSource, split
+from overpaint.data.sources import PhotoSource, data_list_hash, split
 from overpaint.errors import ConfigError, ImageError
 
 
@@ -268,3 +268,10 @@ def test_one_bad_member_costs_itself_alone(tmp_path):
     assert "a.zip::bad: cannot be read" in source.problems[0]
     assert "gone.zip: cannot be listed" in source.problems[1]
     assert source.passed_over == "1 file passed over: 1 no picture (1 .md)"
+
+
+def test_the_hash_of_a_list_of_photos_is_that_of_its_names_on_every_machine() -> None:
+    wanted = hashlib.sha256(b"a/1.png\na/2.png\nb.zip/3.png").hexdigest()
+    assert data_list_hash(["/x/a/2.png", "/y/b.zip::3.png", "/x/a/1.png"]) == wanted
+    assert data_list_hash(["C:/z/a/1.png", "b.zip::3.png", "q/a/2.png"]) == wanted
+    assert data_list_hash(["/x/a/2.png", "/x/a/1.png"]) != wanted

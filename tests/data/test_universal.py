@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
+from helpers.recipes import recipes
 from overpaint.data import masks
 from overpaint.data.autoencoder import conv_autoencoder, reconstruct
 from overpaint.data.classical_redraws import TRACES
@@ -30,7 +31,7 @@ from overpaint.data.universal import (
     universal_test_set,
 )
 from overpaint.errors import ConfigError, ImageError, UnknownNameError
-from overpaint.training.config import load_config
+from overpaint.training.config import load_config, read_recipe
 from overpaint.training.detection.base import DetectorRun
 
 SIZE = 48
@@ -293,11 +294,8 @@ def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) 
         settings(**changes)
 
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
-
-
 @pytest.mark.parametrize(
-    "path", [p for p in RECIPES if "\ndetector:" in p.read_text()], ids=lambda p: p.stem
+    "path", [p for p in recipes() if "detector" in read_recipe(p)], ids=lambda p: p.stem
 )
 def test_recipes_of_detectors_are_valid(path: Path) -> None:
     run = load_config(DetectorRun, path)

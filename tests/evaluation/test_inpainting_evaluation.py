@@ -22,8 +22,8 @@ from overpaint.evaluation.inpainting import (
     BINS,
     UNTOUCHED,
     Case,
+    FillScorers,
     InpaintingSettings,
-    Judges,
     Method,
     default_methods,
     draw_cases,
@@ -185,8 +185,8 @@ class TestMethods:
 class TestNumbers:
     def test_by_hand(self, toy: str) -> None:
         """A quarter of the values is off by 28 levels."""
-        judges = Judges(Pixels(), None, {"grey": DetectorRunner(Grey())})
-        quality, traces = measure_method(load_method(toy), [square(100)], judges)
+        scorers = FillScorers(Pixels(), None, {"grey": DetectorRunner(Grey())})
+        quality, traces = measure_method(load_method(toy), [square(100)], scorers)
         assert quality.method == "20-30"
         assert quality.numbers["psnr"] == pytest.approx(20 * math.log10(255 / 14))
         assert quality.numbers["l1"] == pytest.approx(7 / 255)
@@ -198,7 +198,7 @@ class TestNumbers:
         assert traces.numbers["f1@0.5"] == 1.0
 
     def test_an_equal_picture_has_a_finite_psnr(self, toy: str) -> None:
-        (picture,) = measure_method(load_method(toy), [square(128)], Judges())
+        (picture,) = measure_method(load_method(toy), [square(128)], FillScorers())
         assert picture.numbers["psnr"] == EQUAL_PSNR
         assert picture.numbers["l1"] == 0
         assert picture.numbers["ssim"] == pytest.approx(1)
@@ -207,11 +207,11 @@ class TestNumbers:
         photo = np.zeros((256, 256, 3), np.uint8)
         other = photo.copy()
         other[0, 0, 0] = 1
-        assert Judges().quality(other, photo)["psnr"] <= EQUAL_PSNR
+        assert FillScorers().quality(other, photo)["psnr"] <= EQUAL_PSNR
 
     def test_the_untouched_photo_shows_what_no_trace_is(self) -> None:
-        judges = Judges(detectors={"grey": DetectorRunner(Grey())})
-        _, traces = measure_method(load_method(UNTOUCHED), [square(100)], judges)
+        scorers = FillScorers(detectors={"grey": DetectorRunner(Grey())})
+        _, traces = measure_method(load_method(UNTOUCHED), [square(100)], scorers)
         assert traces.numbers["auc"] == 0.5
 
 
@@ -248,9 +248,9 @@ class TestWholeBenchmark:
         seen: dict[str, list[Case]] = {}
         measure = inpainting.measure_method
 
-        def spy(method: Method, cases: list[Case], judges: Judges) -> list[Picture]:
+        def spy(method: Method, cases: list[Case], scorers: FillScorers) -> list[Picture]:
             seen[method.name] = list(cases)
-            return measure(method, cases, judges)
+            return measure(method, cases, scorers)
 
         monkeypatch.setattr(inpainting, "measure_method", spy)
         monkeypatch.setattr(inpainting, "photos_of_test_split", lambda folder, seed: source(folder))

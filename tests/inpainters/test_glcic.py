@@ -163,23 +163,23 @@ class TestDiscriminator:
     )
     def test_sizes_are_the_published_ones(self, config: dict[str, Any], size: int) -> None:
         with torch.device("meta"):
-            judges = ContextDiscriminator(**config)
-        assert sum(p.numel() for p in judges.parameters()) == size
+            discriminator = ContextDiscriminator(**config)
+        assert sum(p.numel() for p in discriminator.parameters()) == size
 
     def test_both_inputs_and_all_parameters_count(self) -> None:
-        judges = ContextDiscriminator(width=2, local_size=32, global_size=64)
+        discriminator = ContextDiscriminator(width=2, local_size=32, global_size=64)
         window = torch.rand(3, 3, 32, 32, requires_grad=True)
         picture = torch.rand(3, 3, 64, 64, requires_grad=True)
-        logit = judges(window, picture)
+        logit = discriminator(window, picture)
         assert logit.shape == (3, 1)
         logit.square().sum().backward()
-        gradients = [window.grad, picture.grad, *(p.grad for p in judges.parameters())]
+        gradients = [window.grad, picture.grad, *(p.grad for p in discriminator.parameters())]
         assert all(map(has_gradient, gradients))
 
     def test_another_size_is_refused_with_the_remedy(self) -> None:
-        judges = ContextDiscriminator(width=2, local_size=32, global_size=64).eval()
+        discriminator = ContextDiscriminator(width=2, local_size=32, global_size=64).eval()
         with pytest.raises(InputError, match="takes 64x64 pixels and not 64x96: train on crops"):
-            judges(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 64, 96))
+            discriminator(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 64, 96))
         with pytest.raises(ConfigError, match="multiple of 64"):
             ContextDiscriminator(width=2, local_size=32, global_size=160)
 

@@ -7,14 +7,20 @@ import pytest
 import yaml
 from torch import nn
 
+from helpers.recipes import recipes
 from overpaint.errors import ConfigError, UnknownNameError
 from overpaint.registry import Registry, autoencoders, detectors, inpainters
 from overpaint.training.autoencoder import AutoencoderRun
-from overpaint.training.config import LoopConfig, config_hash, create_model, load_config
+from overpaint.training.config import (
+    LoopConfig,
+    config_hash,
+    create_model,
+    load_config,
+    read_recipe,
+)
 from overpaint.training.detection.base import DetectorRun
 from overpaint.training.inpainting.base import InpainterRun
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 MINIMAL = {"name": "x", "loop": {"steps": 10, "batch_size": 2}}
 
 
@@ -222,9 +228,9 @@ class TestModelSection:
             create_model(registry, "plain", {"width": 3})
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", recipes(), ids=lambda p: p.stem)
 def test_every_recipe_in_the_repository_is_valid(path: Path) -> None:
-    keys = yaml.safe_load(path.read_text())
+    keys = read_recipe(path)
     if "detector" in keys:
         detector = load_config(DetectorRun, path)
         create_model(detectors, detector.detector, detector.model)
@@ -233,3 +239,49 @@ def test_every_recipe_in_the_repository_is_valid(path: Path) -> None:
         create_model(inpainters, inpainter.inpainter, inpainter.model)
     else:
         create_model(autoencoders, "conv-autoencoder", load_config(AutoencoderRun, path).model)
+
+
+class TestExtends:
+    def test_sections_merge_lists_are_replaced_and_null_takes_away(self, tmp_path: Path) -> None:
+        parent, child = tmp_path / "parent.yaml", tmp_path / "below" / "child.yaml"
+        child.parent.mkdir()
+        parent.write_text(
+            "name: parent\nloop: {steps: 9, batch_size: 2, optimizer: {betas: [0.1, 0.2]}}\n"
+            "loss: {reconstruction: l1}\n"
+        )
+        child.write_text(
+            "extends: ../parent.yaml\nname: child\n"
+            "loop: {steps: 3, optimizer: {betas: [0.5, 0.6]}}\nloss: {reconstruction: null}\n"
+        )
+        run = load_config(AutoencoderRun, child, ["loop.seed=4"])
+        assert (run.name, run.loop.steps, run.loop.batch_size, run.loop.seed) == ("child", 3, 2, 4)
+        assert run.loop.optimizer.betas == (0.5, 0.6)
+        assert run.loss == AutoencoderRun.model_validate(MINIMAL).loss
+
+    def test_over_two_recipes(self, tmp_path: Path) -> None:
+        for name, text in {
+            "a": "loop: {steps: 1, batch_size: 1}\nname: a",
+            "b": "extends: a.yaml\nloop: {steps: 2}",
+            "c": "extends: b.yaml\nname: c",
+        }.items():
+            (tmp_path / f"{name}.yaml").write_text(text)
+        run = load_config(AutoencoderRun, tmp_path / "c.yaml")
+        assert (run.name, run.loop.steps, run.loop.batch_size) == ("c", 2, 1)
+
+    def test_recipes_in_a_circle(self, tmp_path: Path) -> None:
+        for name, other in (("a", "b"), ("b", "a")):
+            (tmp_path / f"{name}.yaml").write_text(f"extends: {other}.yaml")
+        text = refusal(tmp_path / "a.yaml")
+        assert "in a circle" in text
+        a, b = tmp_path / "a.yaml", tmp_path / "b.yaml"
+        assert f"{a} extends {b} extends {a}" in text
+
+    def test_a_parent_that_is_missing_names_both_files(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text("extends: gone.yaml")
+        text = refusal(tmp_path / "a.yaml")
+        assert f"{tmp_path / 'a.yaml'}: extends {tmp_path / 'gone.yaml'}: cannot read" in text
+
+    @pytest.mark.parametrize("value", ["[a.yaml, b.yaml]", "3", "{a: b}"])
+    def test_one_parent_at_most(self, tmp_path: Path, value: str) -> None:
+        (tmp_path / "a.yaml").write_text(f"extends: {value}")
+        assert "give the path of one recipe" in refusal(tmp_path / "a.yaml")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.recipes import recipes
 from overpaint.data import masks
 from overpaint.data.sources import PhotoSource
 from overpaint.errors import ConfigError
@@ -16,7 +17,7 @@ from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, inp
 from overpaint.training.inpainting.data import InpaintingData, PhotosAndHoles
 from overpaint.training.inpainting.safepaint import SafePaintTask
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "inpainters").glob("*.yaml"))
+RECIPES = recipes("inpainters")
 
 
 @pytest.fixture

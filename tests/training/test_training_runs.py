@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from overpaint.cli.train import app
-from overpaint.data.sources import PhotoSource
+from overpaint.data.sources import PhotoSource, data_list_hash
 from overpaint.errors import ConfigError
 from overpaint.evaluation.forge import forge
 from overpaint.training.autoencoder import AutoencoderRun, AutoencoderTask
@@ -119,10 +119,12 @@ class TestAutoencoder:
         assert record.config == AUTOENCODER["model"]
         values = {**AUTOENCODER, "loop": {**AUTOENCODER["loop"], "steps": 3}}
         wanted = config_hash(AutoencoderRun.model_validate(values))
-        assert record.recipe == f"autoencoder.yaml --set loop.steps=3 (config {wanted}, step 3)"
-        assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", record.commit)
-        num = len(PhotoSource.from_paths([photos], part="train", exclude=["0.png"]))
-        assert record.data == f"{num} photos: waves {num}"
+        assert (record.recipe, record.overrides) == ("autoencoder.yaml", ("loop.steps=3",))
+        assert (record.config_hash, record.step, record.parents) == (wanted, 3, ())
+        assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", str(record.commit))
+        source = PhotoSource.from_paths([photos], part="train", exclude=["0.png"])
+        assert record.data == f"{len(source)} photos: waves {len(source)}"
+        assert record.data_sha256 == data_list_hash(source.names)
         assert set(record.validation) == {"psnr"}
         best = torch.load(out / "best.pt", weights_only=True)["model"]
         for key, value in model.state_dict().items():
@@ -253,12 +255,14 @@ class TestDetector:
         slow = ["--set", START, "--set", "loop.optimizer.learning_rate=1e-12"]
         result = train("detector", *shared, *slow, "--out", "second")
         record, going_on = trained(result, here / "second" / "nixnet-tiny.json")
-        assert f"from nixnet-tiny (sha256 {first.sha256[:12]}; " in record.recipe
+        assert record.parents == (first.as_parent(),)
+        assert record.ancestors == (first.lineage,)
+        assert record.new_parts == ()
         for one, other in zip(model.parameters(), going_on.parameters(), strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
         new = ["--set", START, "--set", "model.context=wide", "--out", "third"]
         record, _ = trained(train("detector", *shared, *new), here / "third" / "nixnet-tiny.json")
-        assert " with new context (config " in record.recipe
+        assert record.new_parts == ("context",)
 
     def test_weights_to_go_on_from_that_do_not_fit(self, train: Train, bank: str) -> None:
         assert train("detector", "--set", bank).exit_code == 0
@@ -274,7 +278,7 @@ class TestDetector:
         forged = "forged={folders: {set: 1}, share: 0.5}"
         settings = ["--set", bank, "--set", forged, "--set", "cache.num=0"]
         record, _ = trained(train("detector", *settings), here / f"{EXPORTED}.json")
-        assert " with a share of 0.5 forged by mean (config " in record.recipe
+        assert record.data.endswith("; 0.5 of the samples from forgeries by mean")
 
     def test_the_untouched_have_a_figure_of_their_own(self, train: Train, bank: str) -> None:
         settings = ["--set", bank, "--set", "data.untouched=0.5", "--set", "validation_samples=8"]

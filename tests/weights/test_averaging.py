@@ -26,7 +26,8 @@ def saved(folder: Path, name: str, seed: int, **config: Any) -> WeightsRecord:
         kind="detector",
         architecture="nixnet",
         config=config,
-        data="none",
+        data=f"photos of {name}",
+        data_sha256=name * 64,
         recipe=f"{name}.yaml",
         commit="none",
         licence="Apache-2.0",
@@ -41,8 +42,10 @@ def test_values_are_averaged_by_their_shares(tmp_path: Path) -> None:
         if value.is_floating_point():
             expected = 0.25 * states[1][key].float() + 0.75 * states[2][key].float()
             torch.testing.assert_close(value.float(), expected, rtol=2e-3, atol=1e-4)  # float16
-    assert "0.25 a (" in record.recipe
-    assert "b.yaml" in record.recipe
+    assert record.parents == (first.as_parent(0.25), second.as_parent(0.75))
+    assert record.ancestors == (first.lineage, second.lineage)
+    assert (record.recipe, record.config_hash, record.step) == (None, None, None)
+    assert (record.data, record.data_sha256) == ("photos of a + photos of b", None)
     assert build(record).training is False
 
 

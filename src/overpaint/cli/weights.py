@@ -1,6 +1,6 @@
-"""`overpaint weights`: weights that others published, made ready for use here.
+"""`overpaint weights`: published weights to import, lineage to show, means to make.
 
-Exit codes: 0 imported; 1 refused, with the reason; 2 the command was used wrongly.
+Exit codes: 0 done; 1 refused, with the reason; 2 the command was used wrongly.
 """
 
 from pathlib import Path
@@ -8,16 +8,9 @@ from typing import Annotated
 
 import typer
 
-from overpaint.terminal import say
+from overpaint.terminal import say, say_json
 
-app = typer.Typer(
-    help="Import weights that the authors of a model published.", no_args_is_help=True
-)
-
-
-@app.callback()
-def _weights() -> None:
-    pass
+app = typer.Typer(help="Files of weights: import, lineage, mean.", no_args_is_help=True)
 
 
 @app.command("import")
@@ -61,3 +54,76 @@ def import_weights(
         say(f"  {key:<9} {value}")
     for note in done.notes:
         say(f"  note: {note}")
+
+
+@app.command()
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Weights by name, or the path of their file.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="The whole record, as JSON.")] = False,
+) -> None:
+    """Show how weights were made: the weights, recipes, photos and commits that led to them.
+
+    Below the weights stand their parents, which the training started from or which the mean was
+    taken of, with share, first digits of the SHA-256, recipe, configuration hash and steps; below
+    these, theirs. A parent without a known history is shown with its SHA-256 alone.
+    """
+    from overpaint.weights import lineage_tree, read_record
+
+    record = read_record(name)
+    if as_json:
+        say_json(record.model_dump(mode="json"))
+        return
+    facts = {
+        "kind": f"{record.kind}, {record.architecture}, {record.parameters:,} parameters",
+        "sha256": record.sha256,
+        "photos": record.data,
+        "list": record.data_sha256 and f"sha256 {record.data_sha256}",
+        "commit": record.commit,
+        "from": record.published and record.published.repository,
+        "licence": record.licence,
+        "where": str(record.path),
+    }
+    say(record.name)
+    for key, value in facts.items():
+        if value:
+            say(f"  {key:<9} {value}")
+    say("lineage")
+    for line in lineage_tree(record.lineage, record.ancestors):
+        say(f"  {line}")
+
+
+@app.command()
+def average(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="NAME.safetensors to write.")],
+    parts: Annotated[
+        list[str],
+        typer.Argument(metavar="SHARE=FILE...", help="Weights and their shares, which make 1."),
+    ],
+) -> None:
+    """Write the mean of several files of weights of one network, and its record.
+
+    Means of trainings that started from the same weights keep part of what each has learned.
+    """
+    from overpaint.errors import WeightsError
+    from overpaint.weights.averaging import average_weights
+
+    shares: dict[str, float] = {}
+    for text in parts:
+        share, _, path = text.partition("=")
+        try:
+            number = float(share)
+        except ValueError:
+            number = 0.0
+        if not path or not number > 0:
+            raise typer.BadParameter(f"{text}: give SHARE=FILE, with a share above 0")
+        if path in shares:
+            raise typer.BadParameter(f"{path}: named twice; add up its shares")
+        shares[path] = number
+    if out.suffix != ".safetensors":
+        raise typer.BadParameter(f"{out}: the name must end in .safetensors")
+    if any(Path(path).absolute() == out.absolute() for path in shares):
+        raise WeightsError(f"{out}: is one of the files to average; write to another name")
+    record = average_weights(shares, out.stem, out.parent)
+    say(f"{record.path}: sha256 {record.sha256}")

@@ -144,6 +144,15 @@ def split(paths: Iterable[T], part: Part, seed: int = 0) -> list[T]:
     return [path for path in paths if _tenth(str(path), seed) in _PARTS[part]]
 
 
+def data_list_hash(names: Iterable[str]) -> str:
+    """SHA-256 (hex) of the sorted list of photos, one a line, each as FOLDER/FILE.
+
+    Two machines with the same photos get the same hash, wherever the folders lie.
+    """
+    lines = "\n".join(sorted(_key(name) for name in names))
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+
+
 class PhotoSource:
     """Photos to train on, decoded when asked for; small enough to send to worker processes.
 

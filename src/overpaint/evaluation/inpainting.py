@@ -183,15 +183,15 @@ def draw_cases(photos: PhotoSource, settings: InpaintingSettings) -> list[Case]:
 
 
 @dataclass(frozen=True, slots=True)
-class Judges:
-    """What looks at a fill beside the plain metrics; each may be missing."""
+class FillScorers:
+    """Networks that measure a fill, beside the metrics without a network; each may be missing."""
 
     backbone: Backbone | None = None
     lpips: LPIPS | None = None
     detectors: Mapping[str, DetectorRunner] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, assets: Path, detectors: Mapping[str, str | Path]) -> "Judges":
+    def load(cls, assets: Path, detectors: Mapping[str, str | Path]) -> "FillScorers":
         """The distilled VGG and LPIPS where their files lie in `assets`, and the detectors."""
         distilled = assets / DISTILLED_FILE
         return cls(
@@ -201,7 +201,7 @@ class Judges:
         )
 
     def quality(self, filled: np.ndarray, photo: np.ndarray) -> dict[str, float]:
-        """The numbers of `QUALITY` for two pictures uint8 (h, w, 3), as far as there are judges."""
+        """`QUALITY` of two pictures uint8 (h, w, 3), without metrics whose network is missing."""
         difference = filled.astype(np.float64) - photo
         numbers = {
             "psnr": min(psnr(squared_error(filled, photo)), EQUAL_PSNR),
@@ -219,14 +219,14 @@ class Judges:
         return numbers
 
 
-def measure_method(method: Method, cases: Iterable[Case], judges: Judges) -> list[Picture]:
+def measure_method(method: Method, cases: Iterable[Case], scorers: FillScorers) -> list[Picture]:
     """One picture per case for the quality, one per case and detector ("BIN, DETECTOR")."""
     pictures = []
     for case in cases:
         filled = method(case.photo, case.mask)
-        numbers = judges.quality(filled, case.photo)
+        numbers = scorers.quality(filled, case.photo)
         pictures.append(Picture(SET, case.bin, method.name, case.name, numbers))
-        for name, runner in judges.detectors.items():
+        for name, runner in scorers.detectors.items():
             seen = score_picture(runner, filled, LOSSLESS, case.mask)
             pictures.append(Picture(SET, f"{case.bin}, {name}", method.name, case.name, seen))
     return pictures
@@ -273,13 +273,13 @@ def measure_inpainters(
     settings = settings or InpaintingSettings()
     seen_by = {DEFAULT_MODEL: DEFAULT_MODEL} if detectors is None else detectors
     loaded = [load_method(name, what) for name, what in methods.items()]
-    judges = Judges.load(Path(data) / "weights", seen_by)
+    scorers = FillScorers.load(Path(data) / "weights", seen_by)
     cases = draw_cases(photos_of_test_split(Path(data), settings.split_seed), settings)
     rows: list[Row] = []
     for method in loaded:
         report(f"{SET}: {method.name}, {len(cases)} pictures")
         started = time.perf_counter()
-        found, pictures = _measured(method, cases, judges, settings)
+        found, pictures = _measured(method, cases, scorers, settings)
         report(f"{SET}: {method.name}, {time.perf_counter() - started:.0f} s")
         write_results(Path(out), found, pictures)
         rows += found
@@ -287,11 +287,11 @@ def measure_inpainters(
 
 
 def _measured(
-    method: Method, cases: Sequence[Case], judges: Judges, settings: InpaintingSettings
+    method: Method, cases: Sequence[Case], scorers: FillScorers, settings: InpaintingSettings
 ) -> Result:
     seen_by = [
         f"{name} {(r.weights_sha256 or '-')[:12]} {(r.calibration_sha256 or '-')[:12]}"
-        for name, r in judges.detectors.items()
+        for name, r in scorers.detectors.items()
     ]
     source = Source(
         set=SET,
@@ -303,5 +303,5 @@ def _measured(
         "each inpainter and bin; composed, 8 bit",
         seen_by="; ".join(seen_by),
     )
-    pictures = measure_method(method, cases, judges)
+    pictures = measure_method(method, cases, scorers)
     return rows_of(source, pictures), pictures

@@ -195,8 +195,9 @@ class Results:
             self._done.add(_key(path, Stamp(row["bytes"], row["modified"] or "")))
         else:
             self._done.add(_content_key(path, row["sha256"]))
-        if row["error"] is None and row["same_as"] is None:
-            self._known[bytes.fromhex(row["sha256"])] = at
+        digest = row["sha256"]
+        if row["error"] is None and row["same_as"] is None and digest is not None:
+            self._known[bytes.fromhex(digest)] = at
 
     def _shard(self, number: int) -> list[Row]:
         if number not in self._cached:

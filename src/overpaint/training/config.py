@@ -1,7 +1,10 @@
 """A run's configuration: YAML, overridden by `--set a.b=c`, checked before anything starts.
 
-Every section is a frozen pydantic model that refuses unknown keys; the error names the nearest
-known key. `config_hash` goes into every checkpoint, record and results row.
+- A recipe may state only what differs from another one: `extends: FILE`, relative to itself. The
+  two are merged as JSON Merge Patch has it (RFC 7396): section into section; null takes a key away;
+  every other value, lists too, replaces the one before.
+- Every section is a frozen pydantic model that refuses unknown keys; the error names the nearest
+  known key. `config_hash` goes into every checkpoint, record and results row.
 """
 
 import dataclasses
@@ -67,24 +70,43 @@ ModelT = TypeVar("ModelT")
 
 
 def load_config(kind: type[ConfigT], path: Path, overrides: Sequence[str] = ()) -> ConfigT:
-    """Read `path` as YAML, apply `overrides` ("a.b=c", value in YAML), and check the whole.
+    """Read `path` and what it extends, apply `overrides` ("a.b=c", value in YAML), check the whole.
 
     Raises ConfigError naming the file, the key and, for an unknown key, the nearest known one.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: the top level must be a mapping of keys to values")
+    values = read_recipe(Path(path))
     for override in overrides:
         _apply(values, override)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error, _sections(kind))}") from error
+
+
+def read_recipe(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The values of a recipe, merged into those of the recipe that it extends; not yet checked.
+
+    extended_by: recipes that led here. Raises ConfigError for a file that cannot be read, and for
+    recipes that extend each other.
+    """
+    whence = f"{extended_by[-1]}: extends " if extended_by else ""
+    if path.resolve() in {other.resolve() for other in extended_by}:
+        circle = " extends ".join(map(str, (*extended_by, path)))
+        raise ConfigError(f"recipes extend each other in a circle: {circle}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        reason = f"cannot read the configuration: {error.strerror}"
+        raise ConfigError(f"{whence}{path}: {reason}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{whence}{path}: not valid YAML: {_one_line(error)}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{whence}{path}: the top level must be a mapping of keys to values")
+    if (parent := values.pop("extends", None)) is None:
+        return values
+    if not isinstance(parent, str):
+        raise ConfigError(f"{whence}{path}: extends: give the path of one recipe, not {parent!r}")
+    return _merge(read_recipe(path.parent / parent, (*extended_by, path)), values)
 
 
 def load_section(kind: type[ConfigT], values: Mapping[str, Any], key: str) -> ConfigT:
@@ -121,6 +143,19 @@ def create_model(registry: Registry[ModelT], name: str, config: Mapping[str, Any
 def config_hash(config: BaseModel) -> str:
     """`origin.config_hash` of a section's values."""
     return origin.config_hash(config.model_dump(mode="json"))
+
+
+def _merge(values: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            old = merged.get(key)
+            merged[key] = _merge(old if isinstance(old, dict) else {}, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from overpaint.data.real_fills import describe_fills, trained_families
-from overpaint.data.sources import PhotoSource
+from overpaint.data.sources import PhotoSource, data_list_hash
 from overpaint.data.universal import Pairs
 from overpaint.run_identity import current_commit
 from overpaint.terminal import console, say
@@ -88,16 +88,15 @@ def train_detector(
     about = _about(run, "detector", run.detector, recipe, overrides)
     torch.manual_seed(run.loop.seed)
     begun = start(run)
-    if (first := begun.record) is not None:
-        about["recipe"] += f" from {first.name} (sha256 {first.sha256[:12]}; {first.recipe})"
-        if begun.fresh:
-            about["recipe"] += f" with new {', '.join(begun.fresh)}"
+    if begun.record is not None:
+        about |= {"parents": [(begun.record, 1)], "new_parts": begun.fresh}
     train, validation = _split(photos, exclude, problem)
     check(run, begun.model, assets, exclude)  # the reconstructions may take hours
+    about["data"] = describe(train)
     if run.forged.share:
-        about["recipe"] += f" with {describe_forgeries(run.forged, assets, exclude)}"
+        about["data"] += f"; {describe_forgeries(run.forged, assets, exclude)}"
     if run.fills.share:
-        about["recipe"] += f" with {describe_fills(run.fills, assets)}"
+        about["data"] += f"; {describe_fills(run.fills, assets)}"
         about["families"] = trained_families(run.fills, assets)
     if export_only:
         state = load_checkpoint(out / "last.pt", config_hash(run))
@@ -184,7 +183,9 @@ def _about(
         "architecture": architecture,
         "config": run.model,
         "commit": current_commit(),
-        "recipe": _in_words(recipe, overrides),
+        "recipe": _recipe_path(recipe),
+        "overrides": overrides,
+        "config_hash": config_hash(run),
         "licence": "Apache-2.0; trained on pictures licensed for research, see the model card",
     }
 
@@ -222,12 +223,12 @@ def _export(
     figures = {k: float(v) for k, v in measured.items() if k != "figure"}
     # A record holds numbers; "not a number" would come back as null.
     about["validation"] = {k: round(v, 4) for k, v in figures.items() if math.isfinite(v)}
-    about["recipe"] += f" (config {config_hash(run)}, step {step})"
-    return save_weights(folder, module, data=describe(photos), **about)
+    about |= {"step": step, "data_sha256": data_list_hash(photos.names)}
+    about.setdefault("data", describe(photos))
+    return save_weights(folder, module, **about)
 
 
-def _in_words(recipe: Path, overrides: Sequence[str]) -> str:
-    """The recipe as one types it, without the folders of this machine."""
+def _recipe_path(recipe: Path) -> str:
+    """The path as one types it, without the folders of this machine."""
     here, place = Path.cwd(), recipe.absolute()
-    name = place.relative_to(here).as_posix() if place.is_relative_to(here) else recipe.name
-    return " --set ".join([name, *overrides])
+    return place.relative_to(here).as_posix() if place.is_relative_to(here) else recipe.name

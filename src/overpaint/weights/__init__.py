@@ -1,5 +1,6 @@
 """Weights: files with a record to networks, and published checkpoints to such files."""
 
+from overpaint.weights.lineage import Lineage, Parent, lineage_tree
 from overpaint.weights.store import (
     FOLDER_VARIABLE,
     Kind,
@@ -18,12 +19,15 @@ from overpaint.weights.store import (
 __all__ = [
     "FOLDER_VARIABLE",
     "Kind",
+    "Lineage",
+    "Parent",
     "Published",
     "WeightsRecord",
     "build",
     "has_weights",
     "imported_folder",
     "is_shipped",
+    "lineage_tree",
     "list_records",
     "load_weights",
     "read_record",

@@ -38,7 +38,7 @@ def average_weights(shares: Mapping[str, float], name: str, folder: str | Path) 
             raise ConfigError(f"{record.path} is of another network than {first.path}")
     state = {key: _mean(key, states, list(shares.values())) for key in states[0]}
     module = build(first, state)
-    parts = zip(shares.values(), records, strict=True)
+    photos = {record.data_sha256 for record in records}
     return save_weights(
         folder,
         module,
@@ -46,12 +46,19 @@ def average_weights(shares: Mapping[str, float], name: str, folder: str | Path) 
         kind=first.kind,
         architecture=first.architecture,
         config=first.config,
-        data=first.data,
-        recipe=" + ".join(f"{s:g} {r.name} (sha256 {r.sha256[:12]}; {r.recipe})" for s, r in parts),
+        data=_described([record.data for record in records]),
+        data_sha256=photos.pop() if len(photos) == 1 else None,
+        recipe=None,
+        parents=list(zip(records, shares.values(), strict=True)),
         commit=current_commit(),
         licence=first.licence,
         families=tuple(sorted({family for r in records for family in r.families})),
     )
+
+
+def _described(data: list[str]) -> str:
+    """What any of the parents was trained on."""
+    return " + ".join(dict.fromkeys(data))
 
 
 def _mean(key: str, states: tuple[dict[str, Tensor], ...], shares: list[float]) -> Tensor:

@@ -72,7 +72,7 @@ def import_weights(
         architecture=name,
         config=dict(official.config),
         data="that of the authors, see their repository",
-        recipe=f"overpaint weights import {name}",
+        recipe=None,
         commit=current_commit(),
         licence=official.licence,
         dtype=torch.float32,

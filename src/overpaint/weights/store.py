@@ -1,7 +1,7 @@
 """Trained weights on disk: one `.safetensors` file and one JSON record beside it.
 
 - The record holds all that rebuilds the model (registry name and configuration) and where the
-  weights come from (data, recipe, commit, licence, validation numbers).
+  weights come from (`lineage`: parents, recipe, photos, commit; licence, validation numbers).
 - The full sha256 is checked at every load, on the very bytes that are then parsed.
 - Loading is strict: a missing, surplus or misshapen tensor is an error.
 - Floating tensors are stored as float16 by default, which halves the file. Batch-norm variances
@@ -12,6 +12,7 @@
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from overpaint import atomic, hashes, registry
 from overpaint.errors import WeightsError
+from overpaint.weights.lineage import Lineage, merge_ancestors
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
@@ -52,10 +54,8 @@ class Published(BaseModel):
     """sha256 by name of each file that was imported."""
 
 
-class WeightsRecord(BaseModel):
+class WeightsRecord(Lineage):
     """What is known about one file of weights; the JSON beside it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=_FILE_NAME)
     kind: Kind
@@ -71,20 +71,18 @@ class WeightsRecord(BaseModel):
     """Number of parameters of the model, buffers not counted."""
     data: str
     """Photos and masks it was trained on."""
-    recipe: str
-    """File that trains it."""
-    commit: str
-    """Commit of this project that trained it, or imported it."""
     licence: str
     """Licence of the weights."""
     families: tuple[str, ...] = ()
     """Generator families whose real fills it was trained on."""
-    validation: dict[str, float] = {}
+    validation: dict[str, float] = Field(default={})
     """Measured numbers by metric name, on validation data."""
     calibration: str | None = Field(default=None, pattern=_FILE_NAME)
     """Calibration JSON, in the folder of the record."""
     published: Published | None = None
     """None for weights that were trained here."""
+    ancestors: tuple[Lineage, ...] = ()
+    """Parents, their parents and so on, as their records describe them; the oldest first."""
 
     _folder: Path = PrivateAttr(default=PRETRAINED)
 
@@ -98,6 +96,11 @@ class WeightsRecord(BaseModel):
         """The file of weights."""
         return self._folder / self.file
 
+    @property
+    def lineage(self) -> Lineage:
+        """The part of the record that says how the weights were made."""
+        return Lineage(**{name: getattr(self, name) for name in Lineage.model_fields})
+
 
 def save_weights(
     folder: str | Path,
@@ -108,10 +111,16 @@ def save_weights(
     architecture: str,
     config: dict[str, Any],
     data: str,
-    recipe: str,
+    recipe: str | None,
     commit: str,
     licence: str,
     families: tuple[str, ...] = (),
+    overrides: Sequence[str] = (),
+    config_hash: str | None = None,
+    step: int | None = None,
+    data_sha256: str | None = None,
+    parents: Sequence[tuple[WeightsRecord, float]] = (),
+    new_parts: Sequence[str] = (),
     validation: dict[str, float] | None = None,
     calibration: str | None = None,
     published: Published | None = None,
@@ -119,7 +128,9 @@ def save_weights(
 ) -> WeightsRecord:
     """Write NAME.safetensors and NAME.json to `folder`, replacing older ones.
 
-    dtype: storage type of floating tensors; float32 makes save and load bit-equal.
+    parents: records of the weights that these were made from, with their shares; other arguments
+    as the fields of `WeightsRecord`. dtype: storage type of floating tensors; float32 makes save
+    and load bit-equal.
     Raises WeightsError when a weight is not finite, the record is invalid, or a file cannot be
     written.
     """
@@ -138,6 +149,13 @@ def save_weights(
             parameters=sum(p.numel() for p in module.parameters()),
             data=data,
             recipe=recipe,
+            overrides=tuple(overrides),
+            config_hash=config_hash,
+            step=step,
+            data_sha256=data_sha256,
+            parents=tuple(record.as_parent(share) for record, share in parents),
+            new_parts=tuple(new_parts),
+            ancestors=merge_ancestors((*r.ancestors, r.lineage) for r, _ in parents),
             commit=commit,
             licence=licence,
             families=families,

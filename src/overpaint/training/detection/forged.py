@@ -50,10 +50,11 @@ class ForgedConfig(Section):
 
 
 def describe_forgeries(config: ForgedConfig, assets: Path, exclude: Collection[str] = ()) -> str:
-    """For a record: "a share of 0.5 forged by aotgan-s, lama-s"."""
+    """For a record: "0.5 of the samples from forgeries by aotgan-s, lama-s"."""
     folders = (_folder(assets, name) for name in _drawn(config))
     rows = (r for f in folders for r in read_forgeries(f, "train", exclude))
-    return f"a share of {config.share:g} forged by {', '.join(sorted({r.inpainter for r in rows}))}"
+    inpainters = ", ".join(sorted({row.inpainter for row in rows}))
+    return f"{config.share:g} of the samples from forgeries by {inpainters}"
 
 
 class ForgedDataset(Dataset[dict[str, Tensor]]):

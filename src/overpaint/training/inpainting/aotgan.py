@@ -40,7 +40,7 @@ class AOTGANTask(InpaintingTask[AOTGAN, AOTGANLoss]):
     architecture = AOTGAN
     loss_config = AOTGANLoss
 
-    def judges(self) -> dict[str, nn.Module]:
+    def discriminators(self) -> dict[str, nn.Module]:
         if not self.terms.adversarial_weight:
             return {}
         return {"discriminator": SoftMaskDiscriminator(self.terms.discriminator_width)}

@@ -57,9 +57,9 @@ class InpainterRun(Section):
 class InpaintingTask(ABC, Generic[ModelT, LossT]):
     """What the loop needs; see `training.loop.Task`.
 
-    A subclass names its network and its section of losses, says in `judges` what is trained beside
-    it, and implements `losses`. Samples of a batch: "image" (b, 3, h, w) in [0, 1] and "mask"
-    (b, 1, h, w), 1 = hole.
+    A subclass names its network and its section of losses, gives the `discriminators` that are
+    trained beside it, and implements `losses`. Samples of a batch: "image" (b, 3, h, w) in [0, 1]
+    and "mask" (b, 1, h, w), 1 = hole.
 
     model: the network that is trained. Raises ConfigError for another network than these losses
     are for, for a wrong key of the losses, and for terms that need a backbone without one;
@@ -103,10 +103,10 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
         at_full_size = run.data.model_copy(update={"early_samples": 0})
         held_out = PhotosAndHoles(validation, at_full_size, mask_fn, 2**32 - 1)
         self.validation = [held_out[i] for i in range(run.validation_photos)]
-        self.modules |= self.judges()
+        self.modules |= self.discriminators()
 
-    def judges(self) -> dict[str, nn.Module]:
-        """What is trained beside the model, by name: discriminators."""
+    def discriminators(self) -> dict[str, nn.Module]:
+        """The networks that are trained beside the model, by name."""
         return {}
 
     @property

@@ -53,7 +53,7 @@ class CTSDGTask(InpaintingTask[CTSDG, CTSDGLoss]):
     loss_config = CTSDGLoss
     rates: Mapping[str, float] = {"discriminator": 0.1}
 
-    def judges(self) -> dict[str, nn.Module]:
+    def discriminators(self) -> dict[str, nn.Module]:
         size = self.run.data.size
         if size % self.architecture.stride:
             raise ConfigError(

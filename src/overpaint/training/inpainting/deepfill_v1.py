@@ -52,7 +52,7 @@ class DeepFillV1Task(InpaintingTask[DeepFillV1, DeepFillV1Loss]):
     architecture = DeepFillV1
     loss_config = DeepFillV1Loss
 
-    def judges(self) -> dict[str, nn.Module]:
+    def discriminators(self) -> dict[str, nn.Module]:
         if not self.terms.adversarial_weight:
             return {}
         width = self.terms.discriminator_width

@@ -38,7 +38,7 @@ class DeepFillV2Task(InpaintingTask[DeepFillV2, DeepFillV2Loss]):
     architecture = DeepFillV2
     loss_config = DeepFillV2Loss
 
-    def judges(self) -> dict[str, nn.Module]:
+    def discriminators(self) -> dict[str, nn.Module]:
         if not self.terms.adversarial_weight:
             return {}
         return {"discriminator": SNPatchDiscriminator(width=self.terms.discriminator_width)}

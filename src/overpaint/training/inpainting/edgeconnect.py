@@ -53,7 +53,7 @@ class EdgeConnectTask(InpaintingTask[EdgeConnect, EdgeConnectLoss]):
     loss_config = EdgeConnectLoss
     rates: Mapping[str, float] = {"edge_discriminator": 0.1, "discriminator": 0.1}
 
-    def judges(self) -> dict[str, nn.Module]:
+    def discriminators(self) -> dict[str, nn.Module]:
         width = self.terms.discriminator_width
         return {
             "edge_discriminator": PatchDiscriminator(2, width),  # D1

@@ -49,7 +49,7 @@ class FcFTask(InpaintingTask[FcF, FcFLoss]):
     architecture = FcF
     loss_config = FcFLoss
 
-    def judges(self) -> dict[str, nn.Module]:
+    def discriminators(self) -> dict[str, nn.Module]:
         terms = self.terms
         if not terms.adversarial_weight:
             return {}

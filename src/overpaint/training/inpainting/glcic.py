@@ -47,7 +47,7 @@ class GLCICTask(InpaintingTask[GLCIC, GLCICLoss]):
     architecture = GLCIC
     loss_config = GLCICLoss
 
-    def judges(self) -> dict[str, nn.Module]:
+    def discriminators(self) -> dict[str, nn.Module]:
         if not self.terms.adversarial_weight:
             return {}
         discriminator = ContextDiscriminator(

@@ -50,7 +50,7 @@ class LaMaTask(InpaintingTask[LaMa, LaMaLoss]):
     loss_config = LaMaLoss
     rates: Mapping[str, float] = {"discriminator": 0.1}
 
-    def judges(self) -> dict[str, nn.Module]:
+    def discriminators(self) -> dict[str, nn.Module]:
         if not self.terms.adversarial_weight:
             return {}
         return {"discriminator": Discriminator(self.terms.discriminator_width)}

@@ -69,7 +69,7 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
     architecture = SafePaint
     loss_config = SafePaintLoss
 
-    def judges(self) -> dict[str, nn.Module]:
+    def discriminators(self) -> dict[str, nn.Module]:
         if not self.terms.adversarial_weight:
             return {}
         return {"discriminator": PatchDiscriminator(width=self.terms.discriminator_width)}
