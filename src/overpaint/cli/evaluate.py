@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from overpaint.devices import DEVICE_HELP
 from overpaint.terminal import say
 
 Data = Annotated[Path, typer.Option("--data", help="Folder with photos, faces and triplets.")]
@@ -66,6 +67,7 @@ def evaluate(
     forged: Forged = None,
     conditions: Conditions = "",
     sheets: Sheets = None,
+    device: Annotated[str, typer.Option("--device", help=DEVICE_HELP)] = "cpu",
 ) -> None:
     """Measure detectors and write results/*.csv, and where each number comes from.
 
@@ -93,6 +95,7 @@ def evaluate(
         settings=Settings(limit=limit, qualities=() if lossless else Settings().qualities),
         bank=bank,
         robustness=special,
+        device=device,
         report=lambda line: say(line, err=True),
     )
     width = max((len(row.method) for row in rows), default=0)

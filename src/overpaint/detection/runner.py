@@ -44,6 +44,7 @@ from overpaint.detection.result import (
 from overpaint.detection.tiles import Seen, tiled
 from overpaint.detection.transparency import counted_pixels, filled, hidden_pixels, left_out
 from overpaint.detectors.base import Detector, Findings
+from overpaint.devices import find_device
 from overpaint.errors import InputError, WeightsError
 from overpaint.images import Photo
 from overpaint.images.regions import find_regions
@@ -95,12 +96,13 @@ class DetectorRunner:
         """model: shipped or imported name, path of weights, or a detector module (which is
         uncalibrated, and put into eval mode). threshold: on the heatmap, 0..1; None takes the
         calibrated one, with a false-alarm rate of 1 %, or 0.5 without calibration. tile, overlap:
-        see `tiles.tiled`; None takes the detector's.
+        see `tiles.tiled`; None takes the detector's. device: cpu or cuda.
 
         Raises `WeightsError`, `UnknownNameError`, `InputError`.
         """
         if threshold is not None and not 0 <= threshold <= 1:
             raise InputError(f"threshold {threshold}: give a probability from 0 to 1")
+        self.device = find_device(device)
         self.calibration: Calibration | None = None
         self.calibration_sha256: str | None = None
         if isinstance(model, nn.Module):
@@ -113,10 +115,9 @@ class DetectorRunner:
             path = record.folder / record.calibration
             self.calibration = Calibration.load(path)
             self.calibration_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._examine = self.module.examine if isinstance(self.module, Detector) else self._plain
         self.threshold = threshold
-        self.device = device
         self.stride = int(getattr(module, "stride", 1))
         self.tile: int = getattr(module, "tile", TILE) if tile is None else tile
         quarter = self.tile // 4 // self.stride * self.stride
