@@ -64,10 +64,10 @@ def evaluate(
     limit: Limit = None,
     lossless: Lossless = False,
     bank: Bank = None,
+    device: Annotated[str, typer.Option("--device", help=DEVICE_HELP)] = "cpu",
     forged: Forged = None,
     conditions: Conditions = "",
     sheets: Sheets = None,
-    device: Annotated[str, typer.Option("--device", help=DEVICE_HELP)] = "cpu",
 ) -> None:
     """Measure detectors and write results/*.csv, and where each number comes from.
 

@@ -115,7 +115,7 @@ class DetectorRunner:
             path = record.folder / record.calibration
             self.calibration = Calibration.load(path)
             self.calibration_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        self.module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._examine = self.module.examine if isinstance(self.module, Detector) else self._plain
         self.threshold = threshold
         self.stride = int(getattr(module, "stride", 1))
