@@ -109,7 +109,6 @@ try_forged forged-networks glcic-s deepfill_v1-s lama-s
 
 # Context.
 try context-statistics --set model.context=statistics
-try context-wide --set model.context=wide
 try crops-of-144 --set data.size=144 --set loop.batch_size=12  # the largest that the cache allows
 
 # Negatives.

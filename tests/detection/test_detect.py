@@ -112,8 +112,8 @@ def test_bands_follow_q99(value: int, band: str) -> None:
     assert found.reason is None
     assert found.threshold == pytest.approx(1 / (1 + np.exp(-4)))
     assert found.false_alarm_rate == 0.01
-    assert found.statistic == pytest.approx(20 * (value / 255 - 0.5), abs=1e-4)
-    assert found.score == pytest.approx(1 / (1 + np.exp(-found.statistic + 3)), abs=1e-6)
+    assert found.verdict.statistic == pytest.approx(20 * (value / 255 - 0.5), abs=1e-4)
+    assert found.score == pytest.approx(1 / (1 + np.exp(-found.verdict.statistic + 3)), abs=1e-6)
     assert found.heatmap.shape == found.mask.shape == (160, 200)
     assert found.fraction == (1.0 if band == "strong trace" else 0.0)
 
@@ -141,9 +141,9 @@ def test_the_bound_stands_beside_the_rate() -> None:
     assert "rate 1 % (at most 3.1 % with 95 % confidence, 201 photos; " in found.threshold_words
     own = runner(0.3).run(photo(with_square(200)))
     assert own.false_alarm_rate is not None
-    assert own.false_alarm_bound is not None
-    assert own.false_alarm_bound > own.false_alarm_rate
-    assert runner(1).run(photo(grey(0))).false_alarm_bound is None
+    assert own.mask_threshold.bound is not None
+    assert own.mask_threshold.bound > own.false_alarm_rate
+    assert runner(1).run(photo(grey(0))).mask_threshold.bound is None
 
 
 def edited_runner(**counts: tuple[int, int]) -> DetectorRunner:
@@ -195,7 +195,7 @@ def test_outside_the_tested_range(
     assert found.band == "outside the tested range"
     assert why in str(found.reason)
     assert why in found.words
-    assert (found.false_alarm_rate, found.false_alarm_note) == (None, found.reason)
+    assert (found.false_alarm_rate, found.mask_threshold.note) == (None, found.reason)
 
 
 def test_a_large_photo_keeps_its_verdict_and_gets_a_note() -> None:
@@ -216,7 +216,7 @@ def test_a_threshold_of_ones_own_changes_the_mask_and_not_the_verdict() -> None:
     assert runner(threshold=0.0).run(photo(pixels)).fraction == 1
     extreme = runner(threshold=0.9999).run(photo(pixels))
     assert extreme.false_alarm_rate is None
-    assert "none of the 201 untouched photos" in str(extreme.false_alarm_note)
+    assert "none of the 201 untouched photos" in str(extreme.mask_threshold.note)
 
 
 def test_a_found_region_is_marked_as_a_whole() -> None:
@@ -243,7 +243,8 @@ def test_a_calibration_with_a_window_judges_averages_and_leaves_the_heatmap() ->
     calm = runner(window=17).run(photo(specks[500:800, 500:900]))
     assert (calm.band, calm.fraction) == ("no trace found", 0.0)
     assert "on averages over 17 pixels square: false-alarm rate 1 %" in calm.threshold_words
-    assert (calm.window, runner().run(photo(pixels)).window) == (17, 1)
+    plainly = runner().run(photo(pixels))
+    assert (calm.mask_threshold.window, plainly.mask_threshold.window) == (17, 1)
     own = runner(window=17, threshold=0.9).run(photo(pixels))
     assert not own.mask[600:700, 600:720].any()
     assert own.mask[108:292, 208:392].all()
@@ -286,9 +287,9 @@ def test_detect_takes_path_array_and_pil_image(weights: Path, tmp_path: Path) ->
     of_pil = overpaint.detect(Image.open(path), model=str(weights))
     np.testing.assert_array_equal(of_path.heatmap, of_array.heatmap)
     np.testing.assert_array_equal(of_path.heatmap, of_pil.heatmap)
-    assert of_path.sha256 == read_image(path).sha256
+    assert of_path.source.sha256 == read_image(path).sha256
     assert of_path.model == "random"
-    assert (of_array.path, of_array.sha256) == (None, None)
+    assert (of_array.path, of_array.source.sha256) == (None, None)
     assert of_path.weights_sha256 == of_array.weights_sha256
     assert (of_path.width, of_path.height) == (90, 70)
 
@@ -333,7 +334,7 @@ def test_a_file_in_memory_is_a_file_and_has_no_path(weights: Path, tmp_path: Pat
     on_disk = overpaint.detect(path, model=weights)
     for image in (path.read_bytes(), io.BytesIO(path.read_bytes())):
         found = overpaint.detect(image, model=weights)
-        assert (found.path, found.sha256) == (None, on_disk.sha256)
+        assert (found.path, found.source.sha256) == (None, on_disk.source.sha256)
         assert found.quality == "jpeg>=90"
         np.testing.assert_array_equal(found.heatmap, on_disk.heatmap)
 

@@ -140,4 +140,4 @@ def test_a_fusion_counts_the_same_pixels() -> None:
     assert (found.fraction, found.num_regions) == (0.0, 0)
     assert found.disagreement.max() == 0
     assert "transparent: 33.3 %" in found.notes[-1]
-    assert found.statistic < 0
+    assert found.verdict.statistic < 0

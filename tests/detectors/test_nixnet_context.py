@@ -12,20 +12,19 @@ from helpers.detection_task_contract import recipe
 from helpers.detector_contract import DetectorContract, warmed
 from overpaint.detectors import Detector
 from overpaint.detectors.nixnet import NIXNet, NIXNetConfig
-from overpaint.detectors.nixnet_context import EPS, Statistics, Wide, context_blocks, z_scores
+from overpaint.detectors.nixnet_context import EPS, Statistics, context_blocks, z_scores
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.registry import detectors
 from overpaint.training.detection.base import start
 from overpaint.weights import WeightsRecord, load_weights, save_weights
 
 SMALL = (8, 12, 16)
-both = pytest.mark.parametrize("context", ["statistics", "wide"])
 
 
 def trained(model: nn.Module) -> None:
     """As if after training: the last convolutions of the blocks are no longer zero."""
     for module in model.modules():
-        if isinstance(module, Statistics | Wide):
+        if isinstance(module, Statistics):
             nn.init.normal_(module.back.weight, std=0.3)
 
 
@@ -51,13 +50,6 @@ class TestStatistics(ContextContract):
     # Per map: reduce c * f, mix 3 f * f and a batch norm of 2 f, back f * c; f = c / 4.
     added = sum(2 * c * f + 3 * f * f + 2 * f for c, f in ((8, 2), (12, 3), (16, 4)))
     config: ClassVar[dict[str, Any]] = {"widths": SMALL, "context": "statistics"}
-
-
-class TestWide(ContextContract):
-    kind = "wide"
-    # Reduce 16 * 4 and a norm of 8, five times 9 * 4 * 4, a norm of 2 * 20, back 20 * 16.
-    added = 64 + 8 + 5 * 144 + 40 + 320
-    config: ClassVar[dict[str, Any]] = {"widths": SMALL, "context": "wide"}
 
 
 # z-scores
@@ -136,11 +128,10 @@ def test_statistics_are_exact_under_autocast() -> None:
 # The start
 
 
-@both
-def test_a_network_with_context_starts_as_the_one_without(context: Any) -> None:
+def test_a_network_with_context_starts_as_the_one_without() -> None:
     torch.manual_seed(0)
     plain = warmed(NIXNet(NIXNetConfig(SMALL)))
-    model = NIXNet(NIXNetConfig(SMALL, context=context)).eval()
+    model = NIXNet(NIXNetConfig(SMALL, context="statistics")).eval()
     own = {k: v for k, v in model.state_dict().items() if k.startswith("context.")}
     assert own
     model.load_state_dict(plain.state_dict() | own)
@@ -151,12 +142,11 @@ def test_a_network_with_context_starts_as_the_one_without(context: Any) -> None:
         assert not torch.equal(model(image), plain(image))
 
 
-@both
-def test_the_other_parts_start_as_without_context(context: Any) -> None:
+def test_the_other_parts_start_as_without_context() -> None:
     states = []
-    for kind in ("none", context):
+    for kind in ("none", "statistics"):
         torch.manual_seed(3)
-        states.append(NIXNet(NIXNetConfig(SMALL, context=kind)).state_dict())
+        states.append(NIXNet(NIXNetConfig(SMALL, context=kind)).state_dict())  # type: ignore[arg-type]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
@@ -166,7 +156,7 @@ def test_by_default_there_is_no_context() -> None:
 
 
 def test_an_unknown_context_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no context 'local'; there are none, statistics, wide"):
+    with pytest.raises(ConfigError, match="no context 'local'; there are none, statistics"):
         NIXNetConfig(SMALL, context="local")  # type: ignore[arg-type]
 
 
@@ -185,7 +175,7 @@ def changed_at(model: Detector, column: int, side: int) -> float:
 
 @pytest.mark.parametrize(
     ("context", "near", "far"),
-    [("none", False, False), ("wide", True, False), ("statistics", True, True)],
+    [("none", False, False), ("statistics", True, True)],
 )
 def test_what_is_far_away_reaches_a_logit_with_context_alone(
     context: Any, near: bool, far: bool
@@ -231,11 +221,8 @@ def started(first: WeightsRecord, detector: str = "nixnet", **model: Any) -> Any
     return recipe(detector=detector, model=values, start_from=str(first.path))
 
 
-@both
-def test_weights_without_context_are_gone_on_from_with_it(
-    context: str, first: WeightsRecord
-) -> None:
-    run = started(first, "nixnet-tiny", context=context)
+def test_weights_without_context_are_gone_on_from_with_it(first: WeightsRecord) -> None:
+    run = started(first, "nixnet-tiny", context="statistics")
     begun = start(run)
     assert begun.fresh == ("context",)
     model, image = begun.model.eval(), torch.rand(1, 3, 40, 56)
@@ -250,8 +237,8 @@ def test_nothing_is_fresh_where_the_networks_are_the_same(
     tmp_path: Path, first: WeightsRecord
 ) -> None:
     assert start(started(first)).fresh == ()
-    other = saved(tmp_path, "other", context="wide")
-    run = started(other, context="wide")
+    other = saved(tmp_path, "other", context="statistics")
+    run = started(other, context="statistics")
     begun = start(run)
     assert begun.fresh == ()
     own = begun.model.state_dict()
@@ -261,10 +248,9 @@ def test_nothing_is_fresh_where_the_networks_are_the_same(
 @pytest.mark.parametrize(
     ("had", "wanted", "message"),
     [
-        ({}, {"context": "wide", "fusion_3": False}, "the network has no fusion_3"),
+        ({}, {"context": "statistics", "fusion_3": False}, "the network has no fusion_3"),
         ({"fusion_12": False}, {"context": "statistics"}, "it lacks fusion_1.coarse"),
-        ({"context": "wide"}, {"context": "statistics"}, "context"),
-        ({"context": "wide"}, {}, "the network has no context"),
+        ({"context": "statistics"}, {}, "the network has no context"),
     ],
 )
 def test_networks_that_differ_in_more_are_refused(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from overpaint.devices import DEVICE_HELP
 from overpaint.terminal import printable, progress, say, say_json, show
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ Threshold = Annotated[
         "on the fused heatmap, and without calibration 0.5.",
     ),
 ]
+Device = Annotated[str, typer.Option("--device", help=DEVICE_HELP)]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object a line instead of a table.")
 ]
@@ -61,6 +63,7 @@ def detect(
     models: Models = None,
     folders: Folders = None,
     threshold: Threshold = None,
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Find regions that an inpainting network filled in.
@@ -85,7 +88,9 @@ def detect(
     if threshold is not None and not 0 <= threshold <= 1:
         raise typer.BadParameter("give a probability from 0 to 1", param_hint="--threshold")
     try:
-        runner = make_runner(models or [DEFAULT_MODEL], threshold=threshold, folders=folders or ())
+        runner = make_runner(
+            models or [DEFAULT_MODEL], threshold=threshold, folders=folders or (), device=device
+        )
         search = find_photos(paths)
         writer = Writer(out, search.photos)
     except OverpaintError as error:

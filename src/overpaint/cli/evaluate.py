@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from overpaint.devices import DEVICE_HELP
 from overpaint.terminal import say
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def evaluate(
     limit: Limit = None,
     lossless: Lossless = False,
     bank: Bank = None,
+    device: Annotated[str, typer.Option("--device", help=DEVICE_HELP)] = "cpu",
     forged: Forged = None,
     conditions: Conditions = "",
     sheets: Sheets = None,
@@ -125,6 +127,7 @@ def evaluate(
         settings=Settings(limit=limit, qualities=() if lossless else Settings().qualities),
         bank=bank,
         robustness=special,
+        device=device,
         report=lambda line: say(line, err=True),
     )
     width = max((len(row.method) for row in rows), default=0)

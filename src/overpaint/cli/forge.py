@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from overpaint.devices import DEVICE_HELP
 from overpaint.terminal import progress, say
 
 Photos = Annotated[
@@ -56,6 +57,7 @@ def forge(
     size: Size = 256,
     assets: Assets = Path(),
     workers: Workers = 0,
+    device: Annotated[str, typer.Option("--device", help=DEVICE_HELP)] = "cpu",
 ) -> None:
     """Make a test set: photos, masks, and the photos filled in where the masks are white.
 
@@ -85,6 +87,7 @@ def forge(
             size=size,
             assets=assets,
             workers=workers,
+            device=device,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     say(f"{len(done.rows)} samples in {out}, filled in by {inpainter}, marked as edited")

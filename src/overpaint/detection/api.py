@@ -23,6 +23,7 @@ def detect(
     image: Picture,
     model: Literal["all"],
     threshold: float | None = None,
+    device: str = "cpu",
 ) -> FusedDetection: ...
 
 
@@ -31,6 +32,7 @@ def detect(
     image: Picture,
     model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     threshold: float | None = None,
+    device: str = "cpu",
 ) -> Detection: ...
 
 
@@ -38,6 +40,7 @@ def detect(
     image: Picture,
     model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     threshold: float | None = None,
+    device: str = "cpu",
 ) -> Detection:
     """Find inpainted regions in one photo of any size; nothing is scaled.
 
@@ -45,15 +48,15 @@ def detect(
     known), uint8 array (h, w, 3) in RGB, or PIL image. model: shipped or imported name, or path of
     weights; the last few stay in memory. Several, or "all" that are here, give a `FusedDetection`.
     threshold: on the heatmap, of several models on the fused one, 0..1; None takes the calibrated
-    one.
-    Raises `ImageError` (unreadable file), `InputError` (wrong kind, array, mode or threshold),
-    `WeightsError` and `UnknownNameError`.
+    one. device: cpu or cuda.
+    Raises `ImageError` (unreadable file), `InputError` (wrong kind, array, mode, threshold or
+    device), `WeightsError` and `UnknownNameError`.
     """
     photo = as_photo(image)
     models = [model] if isinstance(model, str | Path) else list(model)
     records = select(models)
     weights = tuple((str(record.path), record.sha256) for record in records)
-    return _runner(weights, _is_fusion(models, records), threshold).run(photo)
+    return _runner(weights, _is_fusion(models, records), threshold, device).run(photo)
 
 
 def make_runner(
@@ -61,6 +64,7 @@ def make_runner(
     *,
     threshold: float | None = None,
     folders: Sequence[str | Path] = (),
+    device: str = "cpu",
 ) -> DetectorRunner | FusedRunner:
     """The runner of one model, or of several as a fusion; "all" is always one.
 
@@ -68,7 +72,7 @@ def make_runner(
     """
     records = select(models, folders)
     paths = [str(record.path) for record in records]
-    return _built(paths, _is_fusion(models, records), threshold)
+    return _built(paths, _is_fusion(models, records), threshold, device)
 
 
 def load_detector(name: str | Path = DEFAULT_MODEL) -> nn.Module:
@@ -82,16 +86,17 @@ def _is_fusion(models: Sequence[str | Path], records: Sequence[WeightsRecord]) -
 
 
 def _built(
-    paths: Sequence[str], fusion: bool, threshold: float | None
+    paths: Sequence[str], fusion: bool, threshold: float | None, device: str
 ) -> DetectorRunner | FusedRunner:
     if fusion:
-        return FusedRunner([DetectorRunner(path) for path in paths], threshold=threshold)
-    return DetectorRunner(paths[0], threshold=threshold)
+        runners = [DetectorRunner(path, device=device) for path in paths]
+        return FusedRunner(runners, threshold=threshold)
+    return DetectorRunner(paths[0], threshold=threshold, device=device)
 
 
 @lru_cache(maxsize=4)
 def _runner(
-    weights: tuple[tuple[str, str], ...], fusion: bool, threshold: float | None
+    weights: tuple[tuple[str, str], ...], fusion: bool, threshold: float | None, device: str
 ) -> DetectorRunner | FusedRunner:
     """weights: paths and hashes, these so that weights that were replaced are loaded anew."""
-    return _built([path for path, _ in weights], fusion, threshold)
+    return _built([path for path, _ in weights], fusion, threshold, device)

@@ -24,7 +24,14 @@ import numpy as np
 
 from overpaint import __version__
 from overpaint.detection.calibration import Band, logit_of, q99
-from overpaint.detection.result import FAILURES, Detection, probability
+from overpaint.detection.result import (
+    FAILURES,
+    Detection,
+    Examiner,
+    Threshold,
+    Verdict,
+    probability,
+)
 from overpaint.detection.transparency import counted_pixels, hidden_pixels, left_out
 from overpaint.errors import InputError, OverpaintError
 from overpaint.images import Photo
@@ -167,27 +174,22 @@ class FusedRunner:
         if not fused[0].calibrated:
             reason = "no detector is calibrated"
         return FusedDetection(
-            path=fused[0].path,
-            sha256=fused[0].sha256,
+            source=fused[0].source,
+            verdict=Verdict(
+                band="no verdict of its own",
+                reason=reason,
+                score=float(np.mean([d.score for d in fused])),
+                statistic=logit_of(min(max(q99(heatmap[counted]), 1e-7), 1 - 1e-7)),
+                calibrated=fused[0].calibrated,
+            ),
+            mask_threshold=Threshold(self.threshold, note=reason),
+            examiner=Examiner(FUSED, None, __version__, seconds=time.perf_counter() - started),
             heatmap=heatmap,
             mask=mask,
             regions=regions,
             num_regions=num_regions,
             fraction=float(np.count_nonzero(mask) / max(np.count_nonzero(counted), 1)),
-            statistic=logit_of(min(max(q99(heatmap[counted]), 1e-7), 1 - 1e-7)),
-            score=float(np.mean([d.score for d in fused])),
-            band="no verdict of its own",
-            reason=reason,
-            threshold=self.threshold,
-            false_alarm_rate=None,
-            false_alarm_note=reason,
-            quality=fused[0].quality,
             notes=notes,
-            model=FUSED,
-            weights_sha256=None,
-            version=__version__,
-            seconds=time.perf_counter() - started,
-            calibrated=fused[0].calibrated,
             detectors=tuple(results),
             fused=tuple(d.model for d in fused),
             disagreement=moments.deviation(),

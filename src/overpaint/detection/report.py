@@ -80,11 +80,12 @@ def record(found: Detection) -> Record:
 
 
 def _record(found: Detection) -> Record:
+    limit, examiner = found.mask_threshold, found.examiner
     return {
         "tool": TOOL,
         "file": str(found.path) if found.path else None,
         "path": _real(found.path) if found.path else None,
-        "sha256": found.sha256,
+        "sha256": found.source.sha256,
         "width": found.width,
         "height": found.height,
         "score": round(found.score, 6),
@@ -97,20 +98,18 @@ def _record(found: Detection) -> Record:
         "num_regions": found.num_regions,
         "threshold": found.threshold,
         "threshold_words": found.threshold_words,
-        "window": found.window,
+        "window": limit.window,
         "false_alarm_rate": found.false_alarm_rate,
-        "false_alarm_bound": (
-            None if found.false_alarm_bound is None else round(found.false_alarm_bound, 6)
-        ),
-        "num_photos": found.num_photos,
-        "false_alarm_note": found.false_alarm_note,
+        "false_alarm_bound": None if limit.bound is None else round(limit.bound, 6),
+        "num_photos": limit.num_photos,
+        "false_alarm_note": limit.note,
         "edits": {kind: round(rate, 4) for kind, rate in found.edits.items()},
         "quality": found.quality,
         "notes": list(found.notes),
         "model": found.model,
-        "weights_sha256": found.weights_sha256,
-        "version": found.version,
-        "seconds": round(found.seconds, 3),
+        "weights_sha256": examiner.weights_sha256,
+        "version": examiner.version,
+        "seconds": round(examiner.seconds, 3),
     }
 
 

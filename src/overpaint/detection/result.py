@@ -27,19 +27,80 @@ FAILURES = (OverpaintError, OSError, MemoryError, RuntimeError)
 """What may happen to a photo in a detector, and does not stop the other photos and detectors."""
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The photo that was examined."""
+
+    path: Path | None
+    """Its file; None for bytes, an array or a PIL image."""
+    sha256: str | None
+    """Of the file's bytes; None for an array or a PIL image."""
+    quality: str
+    """Its quality band, one of `calibration.QUALITY_BANDS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is said of the photo, whatever threshold the caller chose."""
+
+    band: Band
+    reason: str | None
+    """Why there is no verdict (band "outside the tested range", "uncalibrated", "no verdict of
+    its own"), otherwise None."""
+    score: float
+    """In [0, 1]; where `calibrated`, half where inpainted and untouched are equally likely, if they
+    come equally often. Otherwise the probability of q99."""
+    statistic: float
+    """q99: the logit, averaged over the threshold's window, that 1 % of the pixels exceed."""
+    calibrated: bool
+    """Whether score and default threshold were fitted for photos of this quality; otherwise that
+    threshold is 0.5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """The threshold of the mask, and what is known of its false alarms."""
+
+    value: float
+    """On the heatmap, 0..1."""
+    window: int = 1
+    """Side of the window, pixels, that the heatmap's log odds are averaged over before they are
+    compared with the threshold (`calibration.smoothed`); 1 where none is."""
+    false_alarm_rate: float | None = None
+    """Share of untouched photos of this quality with more than 1 % of their area in the mask."""
+    bound: float | None = None
+    """What that rate may be at most, with 95 % confidence (`calibration.QualityBand.bound`)."""
+    num_photos: int | None = None
+    """Untouched photos of this quality that the rate was measured on."""
+    note: str | None = None
+    """Why the rate is unknown, otherwise None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examiner:
+    """What examined the photo."""
+
+    model: str
+    weights_sha256: str | None
+    version: str
+    """Of overpaint."""
+    seconds: float
+    """Time in the detector, without reading and writing files."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Detection:
     """What was found in one photo, and on what grounds."""
 
-    path: Path | None
-    """The photo's file; None for bytes, an array or a PIL image."""
-    sha256: str | None
-    """Of the file's bytes; None for an array or a PIL image."""
+    source: Source
+    verdict: Verdict
+    mask_threshold: Threshold
+    examiner: Examiner
     heatmap: np.ndarray
     """float32 (h, w) in [0, 1]: 1 = inpainted; 0 where the photo is transparent, and near there."""
     mask: np.ndarray
-    """bool (h, w): where the heatmap, averaged over `window`, is at or above `threshold`; at the
-    default one, in a photo that reaches it, whole regions (`calibration.judge`)."""
+    """bool (h, w): where the heatmap, averaged over the threshold's window, is at or above it; at
+    the default one, in a photo that reaches it, whole regions (`calibration.judge`)."""
     regions: tuple[Region, ...]
     """Connected regions of the mask, largest first; at most `regions.MAX_REGIONS`."""
     num_regions: int
@@ -47,40 +108,8 @@ class Detection:
     fraction: float
     """Share of the photo's pixels in the mask, 0..1; transparent ones and their neighbours do not
     count (`overpaint.detection.transparency`)."""
-    statistic: float
-    """q99: the logit, averaged over `window`, that 1 % of the pixels exceed."""
-    score: float
-    """In [0, 1]; where `calibrated`, half where inpainted and untouched are equally likely, if they
-    come equally often. Otherwise the probability of q99."""
-    band: Band
-    reason: str | None
-    """Why there is no verdict (band "outside the tested range", "uncalibrated", "no verdict of
-    its own"), otherwise None."""
-    threshold: float
-    """On the heatmap, 0..1."""
-    false_alarm_rate: float | None
-    """Share of untouched photos of this quality with more than 1 % of their area in the mask."""
-    false_alarm_note: str | None
-    """Why the rate is unknown, otherwise None."""
-    quality: str
-    """The photo's quality band, one of `calibration.QUALITY_BANDS`."""
     notes: tuple[str, ...]
     """What was converted while reading, and what limits the verdict."""
-    model: str
-    weights_sha256: str | None
-    version: str
-    seconds: float
-    """Time in the detector, without reading and writing files."""
-    calibrated: bool = True
-    """Whether score and default threshold were fitted for photos of this quality; otherwise that
-    threshold is 0.5."""
-    window: int = 1
-    """Side of the window, pixels, that the heatmap's log odds are averaged over before they are
-    compared with the threshold (`calibration.smoothed`); 1 where none is."""
-    false_alarm_bound: float | None = None
-    """What that rate may be at most, with 95 % confidence (`calibration.QualityBand.bound`)."""
-    num_photos: int | None = None
-    """Untouched photos of this quality that the rate was measured on."""
     edits: Mapping[str, float] = field(default_factory=dict)
     """By kind of ordinary edit, in words: the share of edited and not inpainted photos of this
     quality, 0..1, with a strong trace at the default threshold; empty where nobody measured it."""
@@ -89,6 +118,67 @@ class Detection:
     of a photo in tiles the highest of theirs."""
     confidence: np.ndarray | None = None
     """float32 (h, w) in [0, 1]: how far to trust each pixel, of a detector that says so."""
+
+    @property
+    def path(self) -> Path | None:
+        """Of the photo's file."""
+        return self.source.path
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the photo's file."""
+        return self.source.sha256
+
+    @property
+    def quality(self) -> str:
+        """The photo's quality band."""
+        return self.source.quality
+
+    @property
+    def band(self) -> Band:
+        """The verdict in a word or two."""
+        return self.verdict.band
+
+    @property
+    def reason(self) -> str | None:
+        """Why there is no verdict, otherwise None."""
+        return self.verdict.reason
+
+    @property
+    def score(self) -> float:
+        """In [0, 1]; what it means, depends on `calibrated` (`Verdict.score`)."""
+        return self.verdict.score
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether score and default threshold were fitted for photos of this quality."""
+        return self.verdict.calibrated
+
+    @property
+    def threshold(self) -> float:
+        """Of the mask, on the heatmap, 0..1."""
+        return self.mask_threshold.value
+
+    @property
+    def false_alarm_rate(self) -> float | None:
+        """Share of untouched photos of this quality with more than 1 % of their area in the mask;
+        None where it is unknown (`mask_threshold.note` says why)."""
+        return self.mask_threshold.false_alarm_rate
+
+    @property
+    def model(self) -> str:
+        """Name of the detector's weights."""
+        return self.examiner.model
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Of the detector's weights; None for a module of the caller's own."""
+        return self.examiner.weights_sha256
+
+    @property
+    def seconds(self) -> float:
+        """Time in the detector, without reading and writing files."""
+        return self.examiner.seconds
 
     @property
     def width(self) -> int:
@@ -123,18 +213,18 @@ class Detection:
         """The threshold and its false-alarm rate in one line."""
         of = f"for {self.quality}" if self.calibrated else "of the uncalibrated heatmap"
         at = f"threshold {probability(self.threshold)} {of}"
-        if self.window > 1:
-            at += f", on averages over {self.window} pixels square"
-        if self.false_alarm_rate is None:
-            return f"{at}: false-alarm rate unknown ({self.false_alarm_note})"
+        limit = self.mask_threshold
+        if limit.window > 1:
+            at += f", on averages over {limit.window} pixels square"
+        if limit.false_alarm_rate is None:
+            return f"{at}: false-alarm rate unknown ({limit.note})"
         bound = ""
-        if self.false_alarm_bound is not None:
+        if limit.bound is not None:
             bound = (
-                f"at most {percent(self.false_alarm_bound)} with 95 % confidence, "
-                f"{self.num_photos} photos; "
+                f"at most {percent(limit.bound)} with 95 % confidence, {limit.num_photos} photos; "
             )
         return (
-            f"{at}: false-alarm rate {percent(self.false_alarm_rate)} ({bound}untouched photos "
+            f"{at}: false-alarm rate {percent(limit.false_alarm_rate)} ({bound}untouched photos "
             "with more than 1 % of their area above it)"
         )
 

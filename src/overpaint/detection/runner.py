@@ -32,10 +32,18 @@ from overpaint.detection.calibration import (
     quality_band,
     sigmoid,
 )
-from overpaint.detection.result import Detection, percent
+from overpaint.detection.result import (
+    Detection,
+    Examiner,
+    Source,
+    Threshold,
+    Verdict,
+    percent,
+)
 from overpaint.detection.tiles import Seen, tiled
 from overpaint.detection.transparency import counted_pixels, filled, hidden_pixels, left_out
 from overpaint.detectors.base import Detector, Findings
+from overpaint.devices import find_device
 from overpaint.errors import InputError, WeightsError
 from overpaint.images import Photo
 from overpaint.images.regions import find_regions
@@ -87,12 +95,13 @@ class DetectorRunner:
         """model: shipped or imported name, path of weights, or a detector module (which is
         uncalibrated, and put into eval mode). threshold: on the heatmap, 0..1; None takes the
         calibrated one, with a false-alarm rate of 1 %, or 0.5 without calibration. tile, overlap:
-        see `tiles.tiled`; None takes the detector's.
+        see `tiles.tiled`; None takes the detector's. device: cpu or cuda.
 
         Raises `WeightsError`, `UnknownNameError`, `InputError`.
         """
         if threshold is not None and not 0 <= threshold <= 1:
             raise InputError(f"threshold {threshold}: give a probability from 0 to 1")
+        self.device = find_device(device)
         self.calibration: Calibration | None = None
         self.calibration_sha256: str | None = None
         if isinstance(model, nn.Module):
@@ -108,7 +117,6 @@ class DetectorRunner:
         self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._examine = self.module.examine if isinstance(self.module, Detector) else self._plain
         self.threshold = threshold
-        self.device = device
         self.stride = int(getattr(module, "stride", 1))
         self.tile: int = getattr(module, "tile", TILE) if tile is None else tile
         quarter = self.tile // 4 // self.stride * self.stride
@@ -198,31 +206,35 @@ class DetectorRunner:
         if len(seen.scores) > 1:
             caveats = (*caveats, f"the image score is the highest of {len(seen.scores)} tiles")
         found = Detection(
-            path=photo.path if photo.path.name else None,
-            sha256=photo.sha256 or None,
+            source=Source(photo.path if photo.path.name else None, photo.sha256 or None, quality),
+            verdict=Verdict(
+                band=band or "uncalibrated",
+                reason=reason,
+                score=fitted.score(judged.statistic) if fitted else sigmoid(judged.statistic),
+                statistic=judged.statistic,
+                calibrated=fitted is not None,
+            ),
+            mask_threshold=Threshold(
+                value=sigmoid(chosen) if self.threshold is None else self.threshold,
+                window=judged.window,
+                false_alarm_rate=rate,
+                bound=fitted.bound(rate) if fitted and rate is not None else None,
+                num_photos=fitted.num_photos if fitted else None,
+                note=note,
+            ),
+            examiner=Examiner(
+                self.name,
+                self.weights_sha256,
+                __version__,
+                seconds=time.perf_counter() - assessed.started,
+            ),
             heatmap=heatmap,
             mask=mask,
             regions=regions,
             num_regions=num_regions,
             fraction=judged.share(mask),
-            statistic=judged.statistic,
-            score=fitted.score(judged.statistic) if fitted else sigmoid(judged.statistic),
-            band=band or "uncalibrated",
-            reason=reason,
-            threshold=sigmoid(chosen) if self.threshold is None else self.threshold,
-            false_alarm_rate=rate,
-            false_alarm_note=note,
-            quality=quality,
             notes=(*photo.notes, *caveats),
-            model=self.name,
-            weights_sha256=self.weights_sha256,
-            version=__version__,
-            seconds=time.perf_counter() - assessed.started,
-            calibrated=fitted is not None,
-            false_alarm_bound=fitted.bound(rate) if fitted and rate is not None else None,
-            num_photos=fitted.num_photos if fitted else None,
             edits=fitted.edit_rates if fitted else {},
-            window=judged.window,
             image_score=sigmoid(max(seen.scores)) if seen.scores else None,
             confidence=None if seen.confidence is None else _heat(seen.confidence),
         )

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from overpaint.detectors.base import Findings
+from overpaint.devices import exact_float32
 from overpaint.errors import InputError
 from overpaint.images import to_tensor
 from overpaint.process import release_memory
@@ -58,7 +59,7 @@ def tiled(
     size = image.shape[:2] if isinstance(image, np.ndarray) else tuple(image.shape[-2:])
     rows, columns = (windows(n, tile, overlap, stride) for n in size)
     logits, confidence, scores = np.zeros(size, dtype=np.float32), None, []
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_float32():
         for top, weight_y in rows:
             for left, weight_x in columns:
                 part = (slice(top, top + weight_y.size), slice(left, left + weight_x.size))

@@ -1,13 +1,11 @@
 """Context for NIX-Net: what a region is compared with. Ours, not in the paper.
 
 A region is odd only against the rest of its photo, of which NIX-Net sees the neighbourhood alone.
-Behind fusion module 3 either of these adds to the joint maps:
+Behind fusion module 3 this adds to the joint maps:
 
 - `Statistics`: how many standard deviations a reduced map is away from its mean, over the whole
   photo and over large windows. Idea: ManTra-Net (Wu et al., CVPR 2019), section 4, which takes
   the means of windows and the deviation of the whole photo; here each window has its own.
-- `Wide`: dilated convolutions side by side on the coarsest map. Idea: atrous spatial pyramid
-  pooling, DeepLab (Chen et al. 2017, arXiv:1606.00915), section 3.2.
 
 And beside the noise stream's first block:
 
@@ -27,8 +25,6 @@ Written from the papers, no code taken. Licence of this file: Apache-2.0, as the
   window's are those of the photo's z-scores, so that `EPS` is a share of the photo's own variance.
 - At the borders, a window holds fewer places; nothing is padded. A photo's own padding, of at most
   7 reflected rows and columns, counts. Of a photo in tiles, the whole photo is the tile.
-- Dilated convolutions repeat the edge. With zeros, the outer weights of a dilation as large as the
-  map would never be trained on small crops, and add noise on large photos.
 """
 
 from collections.abc import Sequence
@@ -40,11 +36,10 @@ from torch.nn import functional as F
 
 from overpaint.layers.efficientnet import CHANNELS, LiteFeatures
 
-Context = Literal["none", "statistics", "wide"]
+Context = Literal["none", "statistics"]
 CONTEXTS: tuple[str, ...] = get_args(Context)
 
 WINDOWS = (15, 31)  # sides in places of the map, odd: 30 and 62 pixels at 1/2, 120 and 248 at 1/8
-DILATIONS = (1, 2, 4, 8, 16)  # places of the map at 1/8 of the photo's size
 ENERGY_WINDOWS = (3, 9, 17)  # sides in places of the map at 1/2: 6, 18 and 34 pixels
 FLOOR = 0.01  # added to mean sizes, of a median near 0.3 for luma and for colours
 SHARE = 4  # a reduced map has so many times fewer channels
@@ -107,26 +102,6 @@ class Statistics(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             scores = z_scores(self.reduce(x.to(self.reduce.weight.dtype)))
         return x + self.back(self.mix(scores))
-
-
-class Wide(nn.Module):
-    """(b, c, h, w) -> the same, plus what the surroundings up to 16 places away say."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        few = max(1, channels // SHARE)
-        self.reduce = mixed(channels, few)
-        self.dilated = nn.ModuleList(
-            nn.Conv2d(few, few, 3, padding=d, dilation=d, padding_mode="replicate", bias=False)
-            for d in DILATIONS
-        )
-        self.norm = nn.BatchNorm2d(len(DILATIONS) * few)
-        self.back = zero_conv(len(DILATIONS) * few, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        few = self.reduce(x)
-        around = torch.cat([conv(few) for conv in self.dilated], dim=1)
-        return x + self.back(F.relu(self.norm(around), inplace=True))
 
 
 class Energies(nn.Module):
@@ -199,6 +174,4 @@ def context_blocks(kind: Context, widths: Sequence[int]) -> nn.ModuleList | None
     """A block for each joint map, fine to coarse; None for "none"."""
     if kind == "none":
         return None
-    if kind == "statistics":
-        return nn.ModuleList(Statistics(c) for c in widths)
-    return nn.ModuleList([nn.Identity(), nn.Identity(), Wide(widths[-1])])
+    return nn.ModuleList(Statistics(c) for c in widths)

@@ -21,7 +21,6 @@ from overpaint.data.bank import load_bank
 from overpaint.data.degrade import jpeg
 from overpaint.data.sources import PhotoSource
 from overpaint.detection.calibration import LOSSLESS, QUALITY_BANDS, quality_band
-from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError
 from overpaint.evaluation.edits import measure_edits
 from overpaint.evaluation.families import left_out, measure_families
@@ -56,7 +55,7 @@ from overpaint.weights import read_record
 
 def measure_universal(task: Task) -> Result:
     """mIoU, F1 and AUC on universal test data: lossless, and after JPEG."""
-    settings, runner = task.settings, DetectorRunner(task.weights)
+    settings, runner = task.settings, task.runner()
     pictures = []
     for kind, name, sample in universal_samples(task):
         for label, quality, pixels in stored(sample.pixels, settings.qualities):
@@ -76,7 +75,7 @@ def stored(pixels: np.ndarray, qualities: Iterable[int]) -> Iterator[tuple[str, 
 
 def measure_triplets(task: Task) -> Result:
     """AUC, mIoU and F1 for each group of triplets, and the headline."""
-    runner, pictures = DetectorRunner(task.weights), []
+    runner, pictures = task.runner(), []
     found = read_triplets(task.data)
     for group in GROUPS:
         triplets = [t for t in found if t.group == group][: task.settings.limit]
@@ -106,7 +105,7 @@ def _headlines(source: Source, pictures: list[Picture], halves: Mapping[str, str
 
 def measure_untouched(task: Task) -> Result:
     """Share of untouched photos that are flagged: by folder, by quality band, and recompressed."""
-    runner, photos = DetectorRunner(task.weights), task.photos()
+    runner, photos = task.runner(), task.photos()
     folders: dict[str, list[int]] = defaultdict(list)
     for index, name in enumerate(photos.names):
         folders[Path(name).parent.name].append(index)
@@ -234,13 +233,15 @@ def evaluate(
     settings: Settings | None = None,
     bank: str | Path | None = None,
     robustness: RobustnessSettings | None = None,
+    device: str = "cpu",
     report: Report = lambda _: None,
 ) -> list[Row]:
     """Measure weights (name in the tables -> name or path) and merge the rows into `out`.
 
     data: folder with photos/, faces/ and triplets/. only: names in `PARTS`; when empty all but
     those `NAMED`, and if forged folders are given "robustness", which takes long. bank:
-    folder of the autoencoders, None for those that ship. Each part is written once it is done.
+    folder of the autoencoders, None for those that ship. device: cpu or cuda, of the detectors; the
+    part speed is always of the processor. Each part is written once it is done.
     Raises ConfigError for an unknown part and for settings of a part that is not measured,
     WeightsError, ImageError, and ConfigError where pyarrow is missing.
     """
@@ -265,7 +266,7 @@ def evaluate(
     of_families: list[Picture] = []
     for number, (name, path) in enumerate(weights.items()):
         folder = None if bank is None else Path(bank)
-        task = Task(Path(data), folder, path, name, settings or Settings(), report, special)
+        task = Task(Path(data), folder, path, name, settings or Settings(), report, special, device)
         for part in parts:
             if part == "autoencoders" and number:  # the same for all detectors
                 continue

@@ -17,7 +17,6 @@ from overpaint.data.degrade import jpeg
 from overpaint.data.ordinary_edits import ORDINARY_EDITS, WORDS, edited
 from overpaint.data.sources import PhotoSource
 from overpaint.detection.calibration import LOSSLESS, quality_band
-from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError
 from overpaint.evaluation.measurement import Result, Task, score_judged
 from overpaint.evaluation.rows import Picture, row
@@ -32,7 +31,7 @@ BANDS = {"strong": "strong trace", "inconclusive": "inconclusive"}
 
 def measure_edits(task: Task) -> Result:
     """Shares of "strong trace" and "inconclusive" for each kind of edit."""
-    runner, photos = DetectorRunner(task.weights), task.photos()
+    runner, photos = task.runner(), task.photos()
     if runner.calibration is None:
         raise ConfigError(f"{runner.name}: no calibration, so no verdicts; fit one first")
     num = min(len(photos), task.settings.limit or NUM)

@@ -31,6 +31,7 @@ from overpaint.data.masks import MaskFn, hole_ratio, in_ratio
 from overpaint.data.samples import MANIFEST, SampleRow, claim, fill, printable
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import mask_mixture
+from overpaint.devices import find_device
 from overpaint.errors import ImageError, InputError, OverpaintError
 from overpaint.images import Photo, write_bytes, write_png
 from overpaint.inpainting.holes import MAX_SHARE
@@ -91,14 +92,16 @@ def forge(
     size: int = 256,
     assets: Path = Path(),
     workers: int = 0,
+    device: str = "cpu",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Forged:
     """Fill `folder` with the samples 0 to num - 1, or go on filling it.
 
     inpainter: see `InpainterRunner`. masks: kinds as for `universal.mask_mixture`, drawn alike;
     their folders lie below `assets`. num: None makes one of each photo. size: side of the square
-    pieces in pixels, or `NATIVE`. workers: processes beside this one. progress: called with the
-    number of samples tried and `num`.
+    pieces in pixels, or `NATIVE`. workers: processes beside this one; with cuda none, as processes
+    cannot share a graphics card's memory. device: cpu or cuda. progress: called with the number of
+    samples tried and `num`.
 
     Raises ConfigError when the folder holds anything else, WeightsError, UnknownNameError and
     InputError for what is asked for and is not there.
@@ -108,7 +111,9 @@ def forge(
         raise InputError(
             f"{given}: give a kind of mask, a size of 0 or more, and 1 or more samples"
         )
-    runner = InpainterRunner(inpainter)
+    if workers and find_device(device).type == "cuda":
+        raise InputError(f"--workers {workers}: a graphics card is used by one process; give 0")
+    runner = InpainterRunner(inpainter, device=device)
     fns = {kind: _mask_fn(kind, assets) for kind in dict.fromkeys(masks)}
     claim(folder, _about(photos, runner, fns, seed, size), KINDS)
     make = _Forger(folder, photos, runner, fns, seed, size)
@@ -226,4 +231,6 @@ def _about(
             "names_sha256": hashes.sha256(json.dumps(names).encode()),
         },
         "seed": seed,
+        # A graphics card rounds otherwise, so one set is made on one kind of device.
+        **({} if runner.device.type == "cpu" else {"device": runner.device.type}),
     }

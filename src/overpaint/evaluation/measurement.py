@@ -78,6 +78,11 @@ class Task:
     settings: Settings
     report: Report
     robustness: RobustnessSettings = RobustnessSettings()
+    device: str = "cpu"
+
+    def runner(self) -> DetectorRunner:
+        """The detector, ready on the device."""
+        return DetectorRunner(self.weights, device=self.device)
 
     def source(self, part: str, protocol: str, runner: DetectorRunner | None = None) -> Source:
         """Provenance of the rows of one part; runner: what was measured, where that is one."""
@@ -87,7 +92,7 @@ class Task:
             commit=current_commit(),
             config_hash=config_hash({"part": part, **asdict(self.settings)}),
             weights_sha256=(runner and runner.weights_sha256) or "",
-            protocol=protocol,
+            protocol=protocol if self.device == "cpu" else f"{protocol}; on {self.device}",
             calibration_sha256=(runner and runner.calibration_sha256) or "",
         )
 

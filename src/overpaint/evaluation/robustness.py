@@ -203,7 +203,7 @@ def measure_robustness(task: Task) -> Result:
         f"{len(triplets)} triplets": of_triplets(triplets),
         "untouched photos": untouched(task),
     }
-    runner, pictures = DetectorRunner(task.weights), []
+    runner, pictures = task.runner(), []
     sheets = task.robustness.sheets
     for kind, exhibits in kinds.items():
         task.report(f"robustness: {kind}")
@@ -225,7 +225,7 @@ def measure_forged(task: Task) -> Result:
     if not forgeries:
         raise ConfigError("the part forged needs a folder of `overpaint forge`; name it (--forged)")
     task.report(f"forged: {len(forgeries)} forgeries")
-    runner, pictures = DetectorRunner(task.weights), []
+    runner, pictures = task.runner(), []
     for exhibit in capped(forged(forgeries), task.settings.limit):
         numbers = score_picture(runner, exhibit.pixels, exhibit.quality, exhibit.mask)
         method = exhibit.set.removeprefix("forged:")

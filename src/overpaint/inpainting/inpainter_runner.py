@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from overpaint.devices import exact_float32, find_device
 from overpaint.errors import InputError, OverpaintError, WeightsError
 from overpaint.images import to_pixels, to_tensor
 from overpaint.inpainting.holes import find_windows
@@ -53,11 +54,13 @@ class InpainterRunner:
     ) -> None:
         """model: as for `load_inpainter`, or a module (image, mask) -> image of your own, which is
         put into eval mode. size: working size in pixels, 64..2048; None takes the model's.
+        device: cpu or cuda.
 
         Raises `WeightsError` and `InputError`.
         """
         if size is not None and size not in SIZES:
             raise InputError(f"size {size}: give {SIZES[0]} to {SIZES[-1]} pixels")
+        self.device = find_device(device)
         if isinstance(model, nn.Module):
             module, record, self.name = model.eval(), None, type(model).__name__
         else:
@@ -66,7 +69,7 @@ class InpainterRunner:
         self.weights_sha256 = record.sha256 if record else None
         trained = _has_parameters(module)
         usual = getattr(module, "working_size", WORKING_SIZE if trained else NATIVE_SIZE)
-        self.module, self.device = module.to(device), device
+        self.module = module.to(self.device)
         self.working_size: int = size or usual
         self._min_view = self.working_size if trained else 1
 
@@ -95,7 +98,7 @@ class InpainterRunner:
         """One window at its own size: uint8 (h, w, 3), of which the hole is of use."""
         height, width = hole.shape
         image, mask = shrink(pixels, hole, self.working_size)
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32():
             fill = self.module(image.to(self.device), mask.to(self.device))
         if not fill.isfinite().all():
             raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")
@@ -105,12 +108,14 @@ class InpainterRunner:
         return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def ready(model: str | Path | nn.Module, size: int | None = None) -> InpainterRunner:
+def ready(
+    model: str | Path | nn.Module, size: int | None = None, device: str = "cpu"
+) -> InpainterRunner:
     """As `InpainterRunner`, but weights and methods stay in memory: the last four."""
     if isinstance(model, nn.Module):
-        return InpainterRunner(model, size=size)
+        return InpainterRunner(model, size=size, device=device)
     sha256 = None if is_method(model, "inpainter") else find(model, "inpainter").sha256
-    return _runner(str(model), sha256, size)
+    return _runner(str(model), sha256, size, device)
 
 
 def load_inpainter(name: str | Path = DEFAULT_MODEL) -> nn.Module:
@@ -154,9 +159,9 @@ def check_known(filled: np.ndarray, photo: np.ndarray, mask: np.ndarray) -> None
 
 
 @lru_cache(maxsize=4)
-def _runner(model: str, sha256: str | None, size: int | None) -> InpainterRunner:
+def _runner(model: str, sha256: str | None, size: int | None, device: str) -> InpainterRunner:
     """The hash is part of the key, so that weights that were replaced are loaded anew."""
-    return InpainterRunner(model, size=size)
+    return InpainterRunner(model, size=size, device=device)
 
 
 def _has_parameters(module: nn.Module) -> bool:

@@ -8,7 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from overpaint.errors import TrainingError
+from overpaint.devices import find_device
+from overpaint.errors import InputError, TrainingError
 
 PATIENCE = timedelta(hours=24)
 """How long the others wait while the first process fills a cache or validates. A process that
@@ -86,12 +87,7 @@ class Processes:
 
 def _device(name: str, local_rank: int) -> torch.device:
     try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise TrainingError(f"--device {name}: not a device; give cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise TrainingError(
-            f"--device {name}: this torch finds no CUDA device; check driver and build of torch, "
-            "or give --device cpu"
-        )
+        device = find_device(name)
+    except InputError as error:
+        raise TrainingError(str(error)) from error
     return torch.device("cuda", local_rank) if name == "cuda" else device
