@@ -32,7 +32,8 @@ def of_calibration(record: WeightsRecord) -> str:
 
 def judged_by_threshold(row: Row) -> bool:
     """Whether the number depends on the calibration."""
-    return row.metric.endswith("@default") or row.metric.startswith("flagged@")
+    verdicts = ("flagged@", "strong@", "inconclusive@")
+    return row.metric.endswith("@default") or row.metric.startswith(verdicts)
 
 
 def problem(row: Row, here: dict[str, WeightsRecord], by_sha256: dict[str, WeightsRecord]) -> str:

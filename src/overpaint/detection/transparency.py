@@ -10,6 +10,11 @@
   by human segmentations, `nixnet-s`): with the black left in and everything counted 2 have a strong
   trace, with the cut-out alone counted 5, and with mirrored surroundings 1 at any margin from 16 to
   32. With the nearest pixel it is 1 at 16, and none at 24 and 32.
+- What that costs, on 10 fills of six networks of others (4 strong traces and 6 inconclusive, as
+  lossless files): with a tenth of the picture hidden far from the fill no verdict is milder, one is
+  stricter. With half a ring of 16 pixels hidden around the fill (2 to 7 % of the picture; its edge
+  then lies in the margin) the strong traces stay, and 2 of the 6 inconclusive become "no trace
+  found", with the note on what was left out. An alpha of 128 or more changes nothing.
 """
 
 from itertools import product

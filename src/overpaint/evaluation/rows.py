@@ -15,12 +15,13 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from overpaint import hashes
+from overpaint.detection.calibration import Calibration
 from overpaint.errors import ConfigError
 from overpaint.images import write_bytes
 from overpaint.metrics import bootstrap, mean
@@ -234,6 +235,61 @@ def _write_sources(path: Path, sources: Sequence[Source]) -> None:
     columns = [f.name for f in fields(Source)]
     lines = ([s.key, *(getattr(s, c) for c in columns)] for s in sources)
     _write(path, ["source", *columns], lines)
+
+
+# Calibrations
+
+
+def restate_calibration(folder: Path, before: Path, after: Path) -> list[Path]:
+    """Let rows that were measured by one calibration file name another of the same thresholds.
+
+    A calibration that had ordinary edits counted (`overpaint calibrate --only-edits`), or was
+    reworded, is another file and gives the same verdicts, so the numbers hold. Of every
+    `sources.csv` in `folder` or below, the hash is replaced in `calibration_sha256` and `seen_by`,
+    and the keys that follow from it in the files beside it. Doing it again finishes what was
+    interrupted. -> the files that were changed.
+
+    Raises ConfigError where anything but edits and words differs: then measure anew. Also
+    WeightsError for unreadable calibrations.
+    """
+    old, new = (_without_edits(Calibration.load(path)) for path in (before, after))
+    if old != new:
+        raise ConfigError(
+            f"{after}: its thresholds, scores or limits are not those of {before}, so that numbers "
+            "measured by that do not hold; measure again"
+        )
+    hashes_of = hashes.file_sha256(before), hashes.file_sha256(after)
+    changed = []
+    for place in sorted(folder.rglob(f"{SOURCES}.csv")):
+        found = read_sources(place).values()
+        here = list(dict.fromkeys(_restated(source, *hashes_of) for source in found))
+        # By the sources as they are to be, so that lines of an interrupted run are known as well.
+        keys = {_restated(source, *reversed(hashes_of)).key: source.key for source in here}
+        if here != list(found):
+            _write_sources(place, here)
+            changed.append(place)
+        for path in sorted(place.parent.glob("*.csv")):
+            lines = _read(path) if path != place else []
+            moved = [line | {"source": keys.get(line["source"], line["source"])} for line in lines]
+            if moved != lines:
+                _write(path, list(moved[0]), (list(line.values()) for line in moved))
+                changed.append(path)
+    return changed
+
+
+def _without_edits(calibration: Calibration) -> dict[str, Any]:
+    return calibration.model_dump(exclude={"data": True, "bands": {"__all__": {"edits"}}})
+
+
+def _restated(source: Source, before: str, after: str) -> Source:
+    """With one calibration's hash in the place of another's."""
+    seen = [entry.split(" ") for entry in source.seen_by.split("; ")]
+    for entry in seen:
+        if entry[-1] == before[:12]:
+            entry[-1] = after[:12]
+    own = after if source.calibration_sha256 == before else source.calibration_sha256
+    seen_by = "; ".join(map(" ".join, seen))
+    return replace(source, calibration_sha256=own, seen_by=seen_by)
 
 
 # Pictures
