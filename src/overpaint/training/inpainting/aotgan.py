@@ -15,19 +15,17 @@ from torch.nn import functional as F
 
 from overpaint.inpainters.aotgan import AOTGAN, SoftMaskDiscriminator, soft_mask
 from overpaint.layers.perceptual import feature_losses
-from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpaintingTask, Weight
+from overpaint.training.inpainting.base import AdversarialLoss, InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
-class AOTGANLoss(Section):
+class AOTGANLoss(AdversarialLoss):
     """Weights of the four losses, as published."""
 
     l1_weight: Weight = 1.0
     perceptual_weight: Weight = 0.1
     style_weight: Weight = 250.0
     adversarial_weight: Weight = 0.01
-    adversarial_from: int = Field(default=0, ge=0, description="step at which the GAN term joins")
     discriminator_width: int = Field(default=64, gt=0)
     softness: float = Field(
         default=10.0, gt=0, description="deviation of the soft mask's blur, pixels; 10 at 512 px"
@@ -53,7 +51,7 @@ class AOTGANTask(InpaintingTask[AOTGAN, AOTGANLoss]):
             backbone = self.backbone.to(image.device)
             perceptual, style = feature_losses(backbone, [stages.fill], image)
             loss = loss + terms.perceptual_weight * perceptual + terms.style_weight * style
-        adversarial = "discriminator" in self.modules and step >= terms.adversarial_from
+        adversarial = self.is_adversarial(step)
         if adversarial:
             discriminator = self.modules["discriminator"].requires_grad_(False)
             fake = discriminator(stages.output).float()

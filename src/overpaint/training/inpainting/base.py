@@ -54,6 +54,14 @@ class InpainterRun(Section):
     validation_photos: int = Field(default=32, ge=1)
 
 
+class AdversarialLoss(Section):
+    """What the losses of all inpainters share that are trained against a discriminator."""
+
+    adversarial_from: int = Field(
+        default=0, ge=0, description="step at which the discriminator's losses join"
+    )
+
+
 class InpaintingTask(ABC, Generic[ModelT, LossT]):
     """What the loop needs; see `training.loop.Task`.
 
@@ -108,6 +116,11 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
     def discriminators(self) -> dict[str, nn.Module]:
         """The networks that are trained beside the model, by name."""
         return {}
+
+    def is_adversarial(self, step: int) -> bool:
+        """Whether there is a discriminator, and the step at which it joins has come."""
+        first = self.terms.adversarial_from if isinstance(self.terms, AdversarialLoss) else 0
+        return len(self.modules) > 1 and step >= first
 
     @property
     def model(self) -> ModelT:

@@ -24,12 +24,11 @@ from overpaint.inpainters.base import compose
 from overpaint.inpainters.deepfill_v1 import DeepFillV1, LocalGlobalCritic
 from overpaint.inpainters.glcic import local_window
 from overpaint.training import losses
-from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpaintingTask, Weight
+from overpaint.training.inpainting.base import AdversarialLoss, InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
-class DeepFillV1Loss(Section):
+class DeepFillV1Loss(AdversarialLoss):
     """Weights of the losses, as published."""
 
     hole_weight: Weight = Field(default=1.2, description="of the discounted L1 of the hole")
@@ -39,7 +38,6 @@ class DeepFillV1Loss(Section):
     adversarial_weight: Weight = 0.001
     penalty_weight: Weight = Field(default=10.0, description="lambda of the gradient penalty")
     n_critic: int = Field(default=5, ge=1, description="the critics' steps for the generator's one")
-    adversarial_from: int = Field(default=0, ge=0, description="step at which the GAN term joins")
     discriminator_width: int = Field(default=64, gt=0)
 
 
@@ -67,7 +65,7 @@ class DeepFillV1Task(InpaintingTask[DeepFillV1, DeepFillV1Loss]):
         completed = compose(image, fine, mask)
         loss = terms.coarse_weight * self._l1(coarse, image, mask) + self._l1(fine, image, mask)
         critic = self.modules.get("critic")
-        if isinstance(critic, LocalGlobalCritic) and step >= terms.adversarial_from:
+        if isinstance(critic, LocalGlobalCritic) and self.is_adversarial(step):
             critic.requires_grad_(True)
             for _ in range(terms.n_critic):
                 yield "critic", self._critic_loss(critic, image, completed.detach(), mask)

@@ -18,17 +18,15 @@ from overpaint.inpainters.base import compose
 from overpaint.inpainters.deepfill_v2 import DeepFillV2
 from overpaint.layers.sn_patchgan import SNPatchDiscriminator
 from overpaint.training import losses
-from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpaintingTask, Weight
+from overpaint.training.inpainting.base import AdversarialLoss, InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
-class DeepFillV2Loss(Section):
+class DeepFillV2Loss(AdversarialLoss):
     """Weights of the two losses, as published."""
 
     l1_weight: Weight = 1.0
     adversarial_weight: Weight = 1.0
-    adversarial_from: int = Field(default=0, ge=0, description="step at which the GAN term joins")
     discriminator_width: int = Field(default=64, gt=0)
 
 
@@ -51,7 +49,7 @@ class DeepFillV2Task(InpaintingTask[DeepFillV2, DeepFillV2Loss]):
         )
         completed = compose(image, fine, mask)
         loss = terms.l1_weight * ((coarse - image).abs().mean() + (fine - image).abs().mean())
-        adversarial = "discriminator" in self.modules and step >= terms.adversarial_from
+        adversarial = self.is_adversarial(step)
         if adversarial:
             self.modules["discriminator"].requires_grad_(False)
             fake = self._verdicts(completed, mask)

@@ -23,12 +23,11 @@ from torch import Tensor, nn
 from overpaint.inpainters.fcf import Discriminator, FcF
 from overpaint.layers.perceptual import feature_losses
 from overpaint.training import losses
-from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpaintingTask, Weight
+from overpaint.training.inpainting.base import AdversarialLoss, InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
-class FcFLoss(Section):
+class FcFLoss(AdversarialLoss):
     """Weights of the losses, as published."""
 
     l1_weight: Weight = 10.0
@@ -38,7 +37,6 @@ class FcFLoss(Section):
         default=10.0, description="gamma: of half the discriminator's squared gradient"
     )
     r1_every: int = Field(default=16, gt=0, description="steps from one R1 to the next")
-    adversarial_from: int = Field(default=0, ge=0, description="step at which the GAN term joins")
     discriminator_width: int = Field(default=64, gt=0, description="see FcFConfig")
     discriminator_max_width: int = Field(default=512, gt=0, description="see FcFConfig")
 
@@ -64,7 +62,7 @@ class FcFTask(InpaintingTask[FcF, FcFLoss]):
         if self.backbone is not None:
             perceptual, _ = feature_losses(self.backbone.to(image.device), [output], image)
             loss = loss + terms.perceptual_weight * perceptual
-        adversarial = "discriminator" in self.modules and step >= terms.adversarial_from
+        adversarial = self.is_adversarial(step)
         if adversarial:
             discriminator = self.modules["discriminator"].requires_grad_(False)
             fake = discriminator(output, mask).float()

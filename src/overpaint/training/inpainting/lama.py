@@ -21,12 +21,11 @@ from torch.nn import functional as F
 from overpaint.inpainters.lama import Discriminator, LaMa
 from overpaint.layers.perceptual import feature_losses
 from overpaint.training import losses
-from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpaintingTask, Weight
+from overpaint.training.inpainting.base import AdversarialLoss, InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
-class LaMaLoss(Section):
+class LaMaLoss(AdversarialLoss):
     """Weights of the losses, as published."""
 
     known_weight: Weight = Field(default=10.0, description="of L1 outside of the hole")
@@ -37,9 +36,6 @@ class LaMaLoss(Section):
         default=100.0, description="of the differences of the discriminator's features"
     )
     r1_weight: Weight = Field(default=0.001, description="of the discriminator's squared gradient")
-    adversarial_from: int = Field(
-        default=0, ge=0, description="step at which the discriminator and its features join"
-    )
     discriminator_width: int = Field(default=64, gt=0)
 
 
@@ -58,7 +54,7 @@ class LaMaTask(InpaintingTask[LaMa, LaMaLoss]):
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         image, mask = batch["image"], batch["mask"]
         fill = self.model.stages(image, mask).fill
-        adversarial = "discriminator" in self.modules and step >= self.terms.adversarial_from
+        adversarial = self.is_adversarial(step)
         loss = self._reconstruction(fill, image, mask)
         yield "model", loss + self._adversarial(fill, image) if adversarial else loss
         if adversarial:
