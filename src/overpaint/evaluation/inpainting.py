@@ -199,7 +199,7 @@ class FillScorers:
         )
 
     def quality(self, filled: np.ndarray, photo: np.ndarray) -> dict[str, float]:
-        """`QUALITY` of two pictures uint8 (h, w, 3), without the metrics whose network is missing."""
+        """`QUALITY` of two pictures uint8 (h, w, 3), but for metrics whose network is missing."""
         difference = filled.astype(np.float64) - photo
         numbers = {
             "psnr": min(psnr(squared_error(filled, photo)), EQUAL_PSNR),
