@@ -26,7 +26,8 @@ Only = Annotated[
     ),
 ]
 Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="A quick look: so many pictures of a kind.")
+    int | None,
+    typer.Option("--limit", min=1, help="Number of pictures of a kind, for a quick run."),
 ]
 Lossless = Annotated[
     bool,
@@ -41,17 +42,19 @@ Forged = Annotated[
     list[Path] | None,
     typer.Option(
         "--forged",
-        help="For robustness and forged: folder of `overpaint forge`, or of such folders; "
+        help="Folder of `overpaint forge`, or of such folders, for robustness and forged; "
         "repeatable.",
     ),
 ]
 Conditions = Annotated[
     str,
-    typer.Option("--conditions", help='For robustness: "as is,JPEG 85". Default: all seven.'),
+    typer.Option(
+        "--conditions", help='Conditions for robustness: "as is,JPEG 85". Default: all seven.'
+    ),
 ]
 Sheets = Annotated[
     Path | None,
-    typer.Option("--sheets", help="For robustness: folder of contact sheets, best and worst."),
+    typer.Option("--sheets", help="Folder of contact sheets for robustness, best and worst."),
 ]
 Flips = Annotated[
     bool,

@@ -1,4 +1,4 @@
-"""Universal samples as files: pictures, masks, and a manifest that says how each was made.
+"""Universal samples as files: pictures, masks, and a manifest with the steps that made each one.
 
     images/000123.png  the picture, RGB
     masks/000123.png   255 = redrawn, 0 = untouched

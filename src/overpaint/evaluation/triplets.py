@@ -3,8 +3,8 @@
 - Read from `triplets/index.csv` in a data folder; its paths are relative to that folder.
 - A development test set: nothing is trained on it.
 - Pictures go in whole, at native resolution; those above 512 px go through in tiles.
-- The headline is the mean of four groups' mean pixel AUC, so that a group counts by itself and
-  not by how many pictures it happens to have.
+- The headline is the mean of four groups' mean pixel AUC, so that each group has the same weight
+  whatever its number of pictures.
 - Two halves, by source picture, so that no photo is in both: one may be looked at to choose between
   networks ("choice"), the other is kept for what is reported ("report"). See `halves`.
 """
@@ -120,7 +120,7 @@ def quick_auc(
 ) -> dict[str, float]:
     """Mean pixel AUC of each group, and as "mean" that of the four (NaN unless all are there).
 
-    For a look at a network in training, which must be on `device`; its mode is restored. The seven
+    For measuring a network in training, which must be on `device`; its mode is restored. The seven
     large photos of crfill_jpeg are as many pixels as all others together: ask for them by `groups`.
     half: of the pictures; None for all.
     """
