@@ -19,7 +19,7 @@ from overpaint.data.autoencoder import conv_autoencoder
 from overpaint.data.bank import load_bank
 from overpaint.data.degrade import Degrade, History
 from overpaint.data.sources import PhotoSource
-from overpaint.data.synthesize import RETRY, Row, passed_over, read_manifest, synthesize
+from overpaint.data.synthesize import RETRY, UniversalRow, passed_over, read_manifest, synthesize
 from overpaint.data.universal import LivePairs, UniversalConfig, UniversalDataset, mask_mixture
 from overpaint.errors import ConfigError, ImageError, WeightsError
 from overpaint.images import read_image, read_mask
@@ -373,4 +373,4 @@ def test_rows_survive_json(tmp_path: Path, photos: PhotoSource, member: str) -> 
     config = settings(member, degrade=Degrade(probability=1, noise=1, resize=1))
     (row,) = synthesize(tmp_path / "out", photos, config, num=1)
     assert {"resize", "noise"} <= {step.name for step in row.degradations}
-    assert Row.model_validate_json(row.model_dump_json()) == row
+    assert UniversalRow.model_validate_json(row.model_dump_json()) == row

@@ -22,8 +22,8 @@ def calibrate(
         list[str] | None,
         typer.Option(
             "--autoencoder",
-            help="Who redraws the inpainted samples: shipped name, weights file, or taef2:FOLDER; "
-            "repeatable. Default: the shipped ones but the held-out one.",
+            help="Autoencoder that redraws the inpainted samples: name, weights file, or "
+            "taef2:FOLDER; repeatable. Default: the shipped ones but the held-out one.",
         ),
     ] = None,
     window: Annotated[
@@ -36,7 +36,8 @@ def calibrate(
         ),
     ] = None,
     variants: Annotated[
-        int, typer.Option("--variants", min=1, help="Of each photo, in each quality band.")
+        int,
+        typer.Option("--variants", min=1, help="Number of variants of a photo in a quality band."),
     ] = 3,
     rate: Annotated[
         float,
@@ -44,24 +45,20 @@ def calibrate(
             "--rate",
             min=0.0001,
             max=0.5,
-            help="False-alarm rate. It needs 1 / rate untouched photos in the validation split, "
-            "a tenth of all: about 1,000 photos for 1 %.",
+            help="False-alarm rate, a share. It needs 1 / rate untouched photos in the validation "
+            "split, a tenth of all: about 1,000 photos for 1 %.",
         ),
     ] = 0.01,
     edits: Annotated[
         int | None,
-        typer.Option(
-            "--edits", min=0, help="Photos that ordinary edits are measured on. Default: all."
-        ),
+        typer.Option("--edits", min=0, help="Number of photos for ordinary edits. Default: all."),
     ] = None,
     only_edits: Annotated[
         bool,
-        typer.Option(
-            "--only-edits", help="Thresholds stay; ordinary edits alone are measured at them."
-        ),
+        typer.Option("--only-edits", help="Ordinary edits alone; thresholds stay as they are."),
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of the variants and of the masks.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of variants and masks.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="Device: cpu or cuda.")] = "cpu",
 ) -> None:
     """Write NAME.calibration.json beside the weights, and name it in their record.
 

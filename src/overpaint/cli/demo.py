@@ -34,10 +34,12 @@ def demo(
     ),
     model: Annotated[str, typer.Option("--model", help="Detector: name or weights.")] = "nixnet-s",
     inpainter: Annotated[
-        str, typer.Option("--inpainter", help="What fills the region: as inpaint's --model.")
+        str,
+        typer.Option("--inpainter", help="Inpainter that fills the region: as inpaint's --model."),
     ] = "safepaint-s",
     autoencoder: Annotated[
-        str, typer.Option("--autoencoder", help="What redraws the region: name or weights.")
+        str,
+        typer.Option("--autoencoder", help="Autoencoder that redraws the region: name or weights."),
     ] = "ae-heldout",
 ) -> None:
     """Fill a region of a bundled photo, and find it again."""

@@ -30,7 +30,8 @@ Only = Annotated[
     ),
 ]
 Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="A quick look: so many pictures of a kind.")
+    int | None,
+    typer.Option("--limit", min=1, help="Number of pictures of a kind, for a quick run."),
 ]
 Lossless = Annotated[
     bool,
@@ -45,7 +46,7 @@ Forged = Annotated[
     list[Path] | None,
     typer.Option(
         "--forged",
-        help="For robustness and forged: folder of `overpaint forge`, or of such folders; "
+        help="Folder of `overpaint forge`, or of such folders, for robustness and forged; "
         "repeatable.",
     ),
 ]

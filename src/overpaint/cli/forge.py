@@ -19,31 +19,34 @@ Photos = Annotated[
 ]
 Inpainter = Annotated[
     str,
-    typer.Option("--inpainter", help="Name (see `overpaint models`) or weights file."),
+    typer.Option("--inpainter", help="Inpainter: name (see `overpaint models`) or weights file."),
 ]
 Masks = Annotated[
     list[str],
     typer.Option(
         "--masks",
-        help="brush, free-form, lama-thin, lama-medium, lama-thick, boxes, objects:FOLDER "
-        "(white = filled in) or keep:FOLDER (white = untouched); repeatable, drawn alike.",
+        help="Kind of masks: brush, free-form, lama-thin, lama-medium, lama-thick, boxes, "
+        "objects:FOLDER (white = filled in) or keep:FOLDER (white = untouched); repeatable, drawn "
+        "alike.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for pictures, masks and manifest.")]
 Num = Annotated[
-    int | None, typer.Option("--num", min=1, help="Number of samples. Default: one a photo.")
+    int | None, typer.Option("--num", min=1, help="Number of samples. Default: one for each photo.")
 ]
 Size = Annotated[
     int, typer.Option("--size", min=0, help="Side of the pieces, pixels; 0 = whole photos.")
 ]
 Part = Annotated[
     Literal["train", "validation", "test"] | None,
-    typer.Option("--part", help="Only photos of this part, as training splits them."),
+    typer.Option("--part", help="Part of the photos, as training splits them. Default: all."),
 ]
 Assets = Annotated[
     Path, typer.Option("--assets", help="Folder below which objects: and keep: lie.")
 ]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes beside this one.")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, help="Number of worker processes; 0: none.")
+]
 
 
 def forge(
@@ -53,7 +56,7 @@ def forge(
     out: Out,
     num: Num = None,
     part: Part = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of every draw.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")] = 0,
     size: Size = 256,
     assets: Assets = Path(),
     workers: Workers = 0,

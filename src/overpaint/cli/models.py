@@ -23,7 +23,9 @@ def models(
     ] = None,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="Print one JSON object a line, with entry: weights or model."),
+        typer.Option(
+            "--json", help="JSON output, one object a line, with entry: weights or model."
+        ),
     ] = False,
 ) -> None:
     """List trained weights, and the models that weights can be of.

@@ -19,7 +19,7 @@ def provenance(
         typer.Option("--trust", help="Certificates (PEM) whose C2PA signers are trusted."),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object a line instead of words.")
+        bool, typer.Option("--json", help="JSON output, one object a line.")
     ] = False,
 ) -> None:
     """Read and check the marks of pictures: XMP, the receipt beside them, the C2PA manifest.

@@ -20,16 +20,17 @@ Bank = Annotated[
     list[str] | None,
     typer.Option(
         "--bank",
-        help="What redraws: shipped name, weights file or taef2:FOLDER; repeatable, drawn "
-        "alike. Default: that of --config, or the shipped ones that detectors train on.",
+        help="Autoencoder that redraws: shipped name, weights file or taef2:FOLDER; repeatable, "
+        "drawn alike. Default: that of --config, or the shipped ones that detectors train on.",
     ),
 ]
 Masks = Annotated[
     list[str] | None,
     typer.Option(
         "--masks",
-        help="brush, free-form, lama-thin, lama-medium, lama-thick, boxes, objects:FOLDER "
-        "(white = redrawn) or keep:FOLDER (white = untouched); repeatable, drawn alike.",
+        help="Kind of masks: brush, free-form, lama-thin, lama-medium, lama-thick, boxes, "
+        "objects:FOLDER (white = redrawn) or keep:FOLDER (white = untouched); repeatable, drawn "
+        "alike.",
     ),
 ]
 
@@ -41,7 +42,7 @@ def synthesize(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for pictures, masks and manifest.")],
     num: Annotated[int, typer.Option("--num", min=1, help="Number of samples.")] = 1000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of every draw.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")] = 0,
     bank: Bank = None,
     masks: Masks = None,
     size: Annotated[
@@ -49,16 +50,17 @@ def synthesize(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="Recipe, YAML: its section `data` says how to draw."),
+        typer.Option("--config", help="Recipe, YAML; its section `data` is used."),
     ] = None,
     part: Annotated[
-        str | None, typer.Option("--part", help="Only photos of train, validation or test.")
+        str | None,
+        typer.Option("--part", help="Part of the photos: train, validation or test. Default: all."),
     ] = None,
     assets: Annotated[
         Path, typer.Option("--assets", help="Folder below which taef2:, objects: and keep: lie.")
     ] = Path(),
     workers: Annotated[
-        int, typer.Option("--workers", min=0, help="Processes beside this one.")
+        int, typer.Option("--workers", min=0, help="Number of worker processes; 0: none.")
     ] = 0,
 ) -> None:
     """Write photos with redrawn regions and their masks, as a detector is trained on.

@@ -27,13 +27,14 @@ Photos = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run. Default: runs/NAME.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a key: --set loop.steps=100.")
+    list[str] | None,
+    typer.Option("--set", help="Change of the recipe: --set loop.steps=100; repeatable."),
 ]
 Export = Annotated[
     Path | None,
     typer.Option("--export", help="Folder for weights and record. Default: the run's folder."),
 ]
-Device = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+Device = Annotated[str, typer.Option("--device", help="Device: cpu or cuda.")]
 Exclude = Annotated[
     list[str] | None,
     typer.Option("--exclude", help="Photo to leave out, by file name; repeatable."),

@@ -5,8 +5,8 @@ Source: Li et al., "Noise Doesn't Lie: Towards Universal Detection of Deep Inpai
 below but eq. 1 (see `training.autoencoder`) is a reading, not in the paper:
 
 - A convolutional encoder-decoder without normalisation layers, which would shift colours.
-- What an inpainting network leaves in a picture comes mostly from its upsampler, its depth and
-  its loss, so the bank varies those. Its members are whole by themselves: one record each.
+- The artefacts of an inpainting network come mostly from its upsampler, its depth and its loss, so
+  the members of the bank differ in those. Each has a record.
 - Small error and realism matter more than compression: the latent is wide enough for 28 dB.
 """
 

@@ -1,4 +1,4 @@
-"""Reconstructions computed once: photos after random histories, and what the bank makes of them.
+"""Reconstructions computed once: photos after random histories, each redrawn by the bank.
 
 A good autoencoder costs more than a training step of the detector, and the same reconstruction
 serves many crops, masks and degradations. A cache is a folder of memory-mapped arrays:
@@ -10,7 +10,7 @@ serves many crops, masks and degradations. A cache is a folder of memory-mapped 
 Entry i is a function of (seed, i) alone; a build that was interrupted goes on where it stopped.
 Every member redraws every entry, so that one cache serves any weights, ablations included.
 float32 throughout: bfloat16 adds an error of about one grey level (measured on TAEF2), which is
-the size of the noise that a detector looks at.
+the size of the residuals that a detector is based on.
 """
 
 import hashlib

@@ -1,9 +1,9 @@
 """Traces: ways to redraw a photo that are not autoencoders, for a broader universal training set.
 
-Beyond the paper. A detector that has only seen autoencoders learns autoencoders. An inpainting
-network leaves less noise than the camera, noise of another colour, or the period of its
-upsampler; each trace here leaves one such difference and keeps the content. All take and return
-uint8 (h, w, 3) of one size and draw their strength from the generator passed in.
+Beyond the paper. A detector that is trained on autoencoders alone learns their artefacts. The
+output of an inpainting network has less noise than a camera's, noise of another spectrum, or the
+period of its upsampler; each trace here makes one such difference and keeps the content. All take
+and return uint8 (h, w, 3) of one size and draw their strength from the generator passed in.
 """
 
 from collections.abc import Callable

@@ -1,10 +1,10 @@
-"""What happens to a photo's pixels before and after an edit.
+"""Processing of a photo before and after an edit.
 
-- `History` gives a photo a past before anything is blended into it: a resize, a JPEG whose 8 x 8
-  grid lies anywhere, sometimes a second one. `Degrade` is what happens to the edited photo on its
-  way: resize, crop, slight blur and noise, then a lossy file.
-- Both first draw a list of `Step`s and then `replay` it. The list is plain data (it survives
-  JSON), so that a sample's manifest reproduces the sample; noise carries its own seed.
+- `History` processes a photo before anything is blended into it: a resize, a JPEG with its 8 x 8
+  grid at a random phase, sometimes a second one. `Degrade` processes the edited photo as sharing
+  does: resize, crop, slight blur and noise, then a lossy file.
+- Both first draw a list of `Step`s and then `replay` it. The list is plain data (JSON), so that a
+  sample's manifest reproduces the sample; noise carries its own seed.
 - Geometry changes photo and mask together. The mask is resized by nearest neighbour and stays
   binary; both filters are aligned at the pixel centres.
 - Photos are uint8 (h, w, 3), masks uint8 (h, w) with 1 = inpainted. Nothing is changed in place.
@@ -40,7 +40,7 @@ GRID = 16  # pixels; with 4:2:0 chroma the pattern of a JPEG repeats every 16, n
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One degradation by name with all it needs to be done again, as plain JSON values."""
+    """One degradation: its name and all its parameters, as plain JSON values."""
 
     name: str
     params: dict[str, Any] = field(default_factory=dict)
@@ -305,7 +305,7 @@ def _window(
 
 
 class History(_Chain):
-    """A photo's past: a resize, a JPEG at a random grid phase, sometimes a second one, or nothing.
+    """A photo's history: a resize, a JPEG at a random grid phase, sometimes a second, or nothing.
 
     Fields beside those of the base:
         jpeg: probability of a JPEG.
@@ -326,13 +326,13 @@ class History(_Chain):
     def __call__(
         self, pixels: Pixels, rng: np.random.Generator, size: int | None = None
     ) -> tuple[Pixels, list[Step]]:
-        """The photo after a random past, and its steps."""
+        """-> the photo after a random history, and its steps."""
         steps = self.plan(pixels.shape[0], pixels.shape[1], rng, size)
         return replay(pixels, None, steps)[0], steps
 
 
 class Degrade(_Chain):
-    """The way of an edited photo: resize, crop, blur, noise, and one lossy file.
+    """Processing of an edited photo: resize, crop, blur, noise, and one lossy file.
 
     Fields beside those of the base:
         saved: probability of a JPEG file before all else, that in which the edit was saved. With

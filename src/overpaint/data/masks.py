@@ -5,7 +5,7 @@
 - All randomness comes from the `numpy.random.Generator` that is passed in, so that a sample seeded
   by its index is the same with any number of workers. Every generator can be pickled.
 - Lengths are those of the papers at 256 pixels; they scale with the shorter side of the image.
-- Pillow draws; a mask of 128 x 128 takes well under a millisecond.
+- Shapes are rasterised by Pillow; a mask of 128 x 128 takes well under a millisecond.
 
 Sources. `brush`: free-form masks of "Free-Form Image Inpainting with Gated Convolution" (DeepFill
 v2, arXiv 1806.03589). `lama` and `boxes`: "Resolution-robust Large Mask Inpainting with Fourier

@@ -1,13 +1,13 @@
 """Moved content: what the bank redrew, taken from elsewhere in the photo and fitted to the hole.
 
 Beyond the paper. An autoencoder repeats the photo's content; an inpainter invents it, so that
-structures break at the edge of the hole while colours go on smoothly. Here a shifted (and perhaps
-mirrored) reconstruction stands for the invention:
+structures end at the edge of the hole while colours continue smoothly. Here a shifted (and perhaps
+mirrored) reconstruction stands for the invented content:
 
-1. of a few random shifts, the one that fits best along the outside of the hole is taken;
-2. a smooth offset brings its colours to those around the hole. It is the solution of the heat
+1. of a few random shifts, the one that fits best along the outside of the hole is used;
+2. a smooth offset matches its colours to those around the hole. It is the solution of the heat
    equation on cells of 8 pixels, a coarse form of the membrane of Poisson image editing
-   (Perez et al. 2003): only colour goes on across the edge, texture and lines do not.
+   (Perez et al. 2003): colour is continuous across the edge, texture and lines are not.
 """
 
 import numpy as np

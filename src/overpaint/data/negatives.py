@@ -1,7 +1,7 @@
 """Hard negatives: photos edited by something else than inpainting, so that their mask is empty.
 
-Beyond the paper. A detector that has seen nothing but redrawn regions and untouched photos takes
-whatever stands out for redrawn: a flat sky, a caption, a bright window, the noise of a night shot.
+Beyond the paper. A detector that is trained on redrawn regions and untouched photos alone marks any
+unusual region as redrawn: a flat sky, a caption, a bright window, the noise of a night shot.
 
 - `REGIONAL` kinds edit a region, given as a mask: they change nothing outside of it, and a soft
   edge falls off inside. A mask of ones means the whole photo. `spot_colour` and `cut_out` change
@@ -9,9 +9,9 @@ whatever stands out for redrawn: a flat sky, a caption, a bright window, the noi
 - Noise at night is Poisson-Gaussian: shot noise that grows with the light and read noise that does
   not (Foi et al. 2008, "Practical Poissonian-Gaussian Noise Modeling and Fitting for Single-Image
   Raw-Data"), drawn in linear light. It is of the whole photo: in a region, it would be a trace.
-- Unsharp masking is the darkroom's: the photo plus a multiple of what a blur takes away.
-- Photos with fine detail in strong colours were the false alarms of a detector that looks at the
-  noise of colours; `vivid` makes more of them. So were a coloured badge in a photo in black and
+- Unsharp masking: the photo plus a multiple of its difference from a blurred copy.
+- Photos with fine detail in strong colours were false alarms of a detector with colour residuals;
+  `vivid` makes more of them. So were a coloured badge in a photo in black and
   white and a figure cut out and put before white: `spot_colour` and `cut_out`.
 - What is smoothed is blurred more than the `denoised` trace, and its transition is never hard.
 
@@ -67,7 +67,7 @@ def spot_colour(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) 
 
 
 def cut_out(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The region before a studio's backdrop, of one colour and a little darker towards one side."""
+    """The region before a backdrop of one colour, a little darker towards one side."""
     height, width = pixels.shape[:2]
     steps = rng.uniform(-0.2, 0.2, 2)
     light = (
@@ -98,7 +98,7 @@ def noisy(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.
 
 
 def text(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A caption or watermark of one to three lines, at a place of its own.
+    """A caption or watermark of one to three lines, at a random place.
 
     Opaque or half transparent, level or at an angle.
     """

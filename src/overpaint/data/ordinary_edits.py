@@ -1,7 +1,7 @@
-"""Ordinary edits: what people do to photos that is no inpainting, by name.
+"""Ordinary edits of photos that are no inpainting, by name.
 
-They measure and calibrate (`evaluation.edits`, `evaluation.fit_calibration`): a detector of
-inpainting has to stay quiet on them, and where it does not, its report has to say how often.
+They are for measuring and calibrating (`evaluation.edits`, `evaluation.fit_calibration`): a
+detector of inpainting should raise no alarm on them; where it does, its report states how often.
 
 - An edit takes a photo uint8 (h, w, 3) of any size, the generator that its strength and place are
   drawn from, and another photo; it returns uint8 (h, w, 3). Only `resize` changes the size.

@@ -1,15 +1,15 @@
-"""Apart: what sets a fill apart from its photo in real pictures, and not in a reconstruction.
+"""Differences between a photo and its fill that real inpainting has and a reconstruction lacks.
 
-Beyond the paper. An autoencoder is shown the photo as it will be blended, so that its output has
-the photo's own traces, weakened. An inpainter was shown other photos when it learnt:
+Beyond the paper. An autoencoder gets the very photo that its output is blended into, so the output
+has the same traces, weakened. An inpainter was trained on other photos:
 
-- The photo was a JPEG file, mostly with colours at half of the resolution; the fill was not. Here
-  such a file comes after the reconstruction was made.
-- Networks draw colours at full resolution. In the fills of four networks (the choice half of the
-  triplets, experiments/fine_detail.py) the colours have more fine detail, against the luma's, than
-  in the photo around them; in three of them in grey levels, too: 0.4 to 0.6 in the finest band,
-  where the photo has 0.2 to 0.4. Noise of 0.15 to 2 grey levels is nearer to that than the default,
-  but taught less: much of it cannot be seen.
+- The photo was stored as JPEG, mostly with 4:2:0 chroma; the fill was not. Here the photo is stored
+  as JPEG after the reconstruction was made.
+- Networks predict chroma at full resolution. In the fills of four networks (the choice half of the
+  triplets, experiments/fine_detail.py) chroma has more fine detail, relative to luma, than in
+  the photo around them; in three of them in grey levels, too: 0.4 to 0.6 in the finest band, where
+  the photo has 0.2 to 0.4. Noise of 0.15 to 2 grey levels is nearer to that than the default, but
+  improved detection less: much of it is too weak to be detected.
 """
 
 from typing import Annotated
@@ -24,28 +24,30 @@ LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 LARGEST_GRAIN = 3.0
 BILINEAR = Image.Resampling.BILINEAR
 COARSE = 0.7
-"""How often the file has its colours at half of the resolution, 4:2:0."""
+"""Probability of 4:2:0 chroma subsampling; otherwise 4:4:4."""
 
 GreyLevels = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Apart(BaseModel):
-    """How often, and how strongly."""
+    """Probabilities and strengths of both differences."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file: Share = Field(default=0.0, description="of photos stored by themselves")
-    quality: QualityRange = Field(default=(60, 98), description="of these files")
-    coloured: Share = Field(default=0.0, description="of fills with noise in their colours")
+    file: Share = Field(default=0.0, description="share of photos stored as JPEG without the fill")
+    quality: QualityRange = Field(
+        default=(60, 98), description="JPEG quality of these files, lowest and highest"
+    )
+    coloured: Share = Field(default=0.0, description="share of fills with chroma noise")
     strength: Annotated[tuple[GreyLevels, GreyLevels], AfterValidator(rising)] = Field(
-        default=(0.4, 4.0), description="of this noise, grey levels; drawn by its logarithm"
+        default=(0.4, 4.0), description="standard deviation of this noise, grey levels; log-uniform"
     )
 
     def __call__(
         self, photo: np.ndarray, redrawn: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Photo and fill, both uint8 (h, w, 3), each with what is its own."""
+        """-> photo and fill, both uint8 (h, w, 3), with the differences that were drawn."""
         if rng.random() < self.file:
             subsampling: Subsampling = 2 if rng.random() < COARSE else 0
             phase = rng.integers(GRID, size=2).tolist()

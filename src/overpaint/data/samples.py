@@ -1,4 +1,4 @@
-"""A folder of numbered samples: their files, a manifest of them, and what they all depend on.
+"""A folder of numbered samples: files, a manifest, and the settings that all of them depend on.
 
     KIND/000123.png    one file for each kind of content
     manifest.jsonl     one row a line, in the order of the numbers

@@ -1,9 +1,9 @@
-"""Photos to train on and to measure with: those of the local disk, of archives and of addresses.
+"""Photos for training and measuring, from the local disk, archives and fsspec addresses.
 
 - `overpaint.data.finding` looks for photos on the local disk; a `PhotoSource` takes archives (.zip,
   .tar) and fsspec addresses (s3://, gs://, https://, ...) as well.
-- What is wrong with one path, line or member of an archive costs that one alone, and is kept in
-  `PhotoSource.problems` for the caller to tell.
+- An error in one path, line or member of an archive skips that one alone, and is kept in
+  `PhotoSource.problems` for the caller to report.
 - `split` decides by a hash of names, never by position: a photo stays in its part when others
   come or go, on every machine. Copies of one photo under two names may land in two parts.
 - Hidden files and folders (a name that starts with a dot) are passed over. In archives the content

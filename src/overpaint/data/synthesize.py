@@ -1,8 +1,8 @@
-"""Universal samples as files: pictures, masks, and a manifest that says how each was made.
+"""Universal samples as files: pictures, masks, and a manifest with the steps that made each one.
 
     images/000123.png  the picture, RGB
     masks/000123.png   255 = redrawn, 0 = untouched
-    manifest.jsonl     one `Row` a line, in the order of the numbers
+    manifest.jsonl     one `UniversalRow` a line, in the order of the numbers
     about.json         what every sample depends on: settings, weights, photos, seed
 
 - PNG is lossless: with degradations off, a picture equals its photo outside the mask, bit for bit.
@@ -38,7 +38,7 @@ RETRY = 10**9
 MAX_TRIES = 100
 
 
-class Row(SampleRow):
+class UniversalRow(SampleRow):
     """One sample; a line of the manifest."""
 
     image: str
@@ -84,7 +84,7 @@ def synthesize(
     assets: Path = Path(),
     workers: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Row]:
+) -> list[UniversalRow]:
     """Fill `folder` with the samples 0 to num - 1, or go on filling it; -> all of its rows.
 
     assets: where the taef2:, objects: and keep: folders of `config` lie. workers: processes
@@ -96,15 +96,15 @@ def synthesize(
     dataset = _dataset(photos, config, seed, assets)
     claim(folder, _about(photos, config, seed, assets), ("images", "masks"))
     make = _Files(dataset, folder)
-    return fill(folder, Row, make, num=num, workers=workers, progress=progress)[0]
+    return fill(folder, UniversalRow, make, num=num, workers=workers, progress=progress)[0]
 
 
-def read_manifest(folder: Path) -> list[Row]:
+def read_manifest(folder: Path) -> list[UniversalRow]:
     """The rows of a folder, without a line that an interruption cut short."""
-    return read_rows(folder, Row)
+    return read_rows(folder, UniversalRow)
 
 
-def passed_over(rows: Iterable[Row]) -> list[str]:
+def passed_over(rows: Iterable[UniversalRow]) -> list[str]:
     """What could not be read, each photo once."""
     return sorted({text for row in rows for text in row.passed_over})
 
@@ -115,7 +115,7 @@ class _Files:
     def __init__(self, samples: UniversalDataset, folder: Path) -> None:
         self.samples, self.folder = samples, folder
 
-    def __call__(self, number: int) -> Row:
+    def __call__(self, number: int) -> UniversalRow:
         index, sample, errors = self._draw(number)
         return self._write(number, index, sample, errors)
 
@@ -131,13 +131,13 @@ class _Files:
             f"{errors[-1]} (and {MAX_TRIES - 1} draws before it failed, too); give other photos"
         )
 
-    def _write(self, number: int, index: int, sample: Sample, errors: list[str]) -> Row:
+    def _write(self, number: int, index: int, sample: Sample, errors: list[str]) -> UniversalRow:
         names = [f"{kind}/{number:06d}.png" for kind in ("images", "masks")]
         paths = [self.folder / name for name in names]
         for path, pixels in zip(paths, (sample.pixels, sample.mask * 255), strict=True):
             write_png(path, pixels)
         digests = [hashes.file_sha256(path) for path in paths]
-        return Row(
+        return UniversalRow(
             image=names[0],
             mask=names[1],
             image_sha256=digests[0],

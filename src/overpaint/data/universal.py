@@ -4,8 +4,8 @@ Source: NIX-Net (IJCAI 2021), section 3.2, eq. 2: X = (1 - m) * I + m * G(I), wi
 inpainted (the paper's M is 1 - m). Beyond the paper, each an option of `UniversalConfig`:
 
 - a *bank* of autoencoders and simpler *traces* instead of one G;
-- a random *history* of the photo (resize, JPEG) before the blend: the known pixels of a photo
-  in the wild carry such traces, and what an inpainter draws does not;
+- a random *history* of the photo (resize, JPEG) before the blend: the known pixels of published
+  photos have such traces, and the pixels of an inpainter do not;
 - *degradations* after the blend, because the picture is saved and shared afterwards;
 - *moved* content: an inpainter invents what an autoencoder repeats (`data.moved_content`);
 - *alike* colours: a JPEG file has them at half of the resolution, and a fill in it does not; where
@@ -15,8 +15,8 @@ inpainted (the paper's M is 1 - m). Beyond the paper, each an option of `Univers
 
 Where the mask is 0, a sample equals the photo bit for bit until it is degraded: the blend is
 done on 8-bit values after G(I) was rounded; a negative is edited before. Sample i is a pure
-function of (seed, i). Negatives are drawn by a generator of their own, so that with and without
-them all else of a sample is the same.
+function of (seed, i). Negatives are drawn by a separate generator, so that the other samples are
+the same with and without them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +55,7 @@ KINDS: Mapping[str, Negative] = {name: as_negative(name) for name in KEEP_SIZE} 
 
 
 class Negatives(BaseModel):
-    """How many of the untouched samples are hard negatives, and of which kinds."""
+    """Share of hard negatives among the untouched samples, and their kinds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -194,7 +194,7 @@ class Pair:
 
 
 def draw_weighted(weights: Mapping[str, float], rng: np.random.Generator) -> str:
-    """A key of `weights`, each as likely as its weight says; their order has no influence."""
+    """A key of `weights`, drawn in proportion to the weights; their order has no influence."""
     names = sorted(weights)
     values = np.array([weights[name] for name in names], dtype=float)
     return names[int(rng.choice(len(names), p=values / values.sum()))]

@@ -1,7 +1,7 @@
-"""Calibration: from a detector's logits to a threshold, a score and a word that one can defend.
+"""Calibration: from a detector's logits to a threshold, a score and a verdict.
 
-- What is judged are logits averaged over a window (`Calibration.window`): a region speaks with one
-  voice, and the specks of an untouched photo do not. The heatmap stays as fine as it is.
+- Verdicts are made from logits averaged over a window (`Calibration.window`): each region gets one
+  decision, and single pixels of an untouched photo cannot decide. The heatmap is not averaged.
 - The statistic of a photo (`q99`) is the averaged logit that 1 % of its pixels exceed. It needs no
   choice of threshold.
 - Thresholds and scores are fitted per quality band, as a photo that JPEG has smoothed gives
@@ -11,7 +11,7 @@
 - The curve of the untouched photos' q99 is stored, so that the false-alarm rate of a threshold
   chosen by hand can be stated too.
 - A rate is stated with the bound that the number of photos allows (Clopper and Pearson 1934,
-  one-sided, 95 %). The variants of one photo are not independent: the photos are what counts.
+  one-sided, 95 %). The variants of one photo are not independent: n is the number of photos.
 - Ordinary edits (blur, rotation, montage) are no inpainting. How many of them reach the threshold
   is stored by kind.
 - Outside what was tested there is no verdict. No verdict ever says that a photo is authentic.

@@ -1,11 +1,11 @@
-"""What a detector sees of a photo with transparent parts, and which pixels count.
+"""Photos with transparent parts: the pixels that a detector gets, and those that count.
 
 - A pixel that is less than half opaque is hidden. What is stored beneath is mostly black or white,
-  no part of a photo, and shows what nobody sees.
-- A network looks at surroundings, and an edge to black or white is like no photo. So a hidden pixel
-  gets the colour of the nearest visible one before the network looks.
-- Neither hidden pixels count, nor visible ones within `MARGIN` of them, as the network has seen
-  made-up surroundings there.
+  not photographed, and not displayed.
+- A network compares a pixel with its surroundings, and photos have no such edges to black or white.
+  So a hidden pixel gets the colour of the nearest visible one before detection.
+- Neither hidden pixels count, nor visible ones within `MARGIN` of them, as their surroundings were
+  filled in here.
 - Fill and margin were chosen on subjects cut out of untouched photos, black beneath (14 of BSDS500,
   by human segmentations, `nixnet-s`): with the black left in and everything counted 2 have a strong
   trace, with the cut-out alone counted 5, and with mirrored surroundings 1 at any margin from 16 to

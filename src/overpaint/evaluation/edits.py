@@ -1,4 +1,4 @@
-"""The part "edits": what a detector says of photos that were edited, and not inpainted.
+"""The part "edits": verdicts on photos that were edited by other means than inpainting.
 
 - Photos of the test split, evenly spaced over it, cut to at most `SIDE` pixels, after each kind of
   `data.ordinary_edits`; montages and collages take from the next photo. "unedited" are the same

@@ -1,20 +1,20 @@
 """Fit a detector's calibration: thresholds with a stated false-alarm rate, and a score.
 
 - From validation photos only. Untouched photos set the thresholds; universal samples of the same
-  photos (a photo, redrawn in part by an autoencoder) give the score its other end.
+  photos (a photo, redrawn in part by an autoencoder) give the positive class of the score.
 - Each photo is used several times per quality band: cropped or downsized to 256 to 1024 px, then
   stored as that band says. A photo is also used once whole and as it is, in its own band.
 - A lossless variant of a lossy photo is always downsized, or it would not be without JPEG traces.
   Nothing is enlarged: enlarged photos are outside of what is tested.
 - A false-alarm rate needs at least 1 / rate photos: of fewer, none may reach the threshold, and
-  nothing is known of the rate but a bound above it. Variants of one photo do not make more photos.
-- Then ordinary edits (`data.ordinary_edits`) of the same photos are looked at, each photo after
+  only an upper bound of the rate is known. Variants of one photo do not make more photos.
+- Then ordinary edits (`data.ordinary_edits`) of the same photos are measured, each photo after
   each kind in one of the bands in turn. They do not move the thresholds, which state the false
   alarms of untouched photos; how many reach them is stored by kind, and every report says it.
 - Rank convention: of n untouched variants, floor(rate * n) may reach the threshold, which is the
   smallest float32 above the next one.
 - Score: Platt scaling with his smoothed targets, fitted by Newton's method. Both classes weigh the
-  same, so a score of 0.5 is an even bet where half of the photos are inpainted.
+  same, so a score of 0.5 is a probability of one half where half of the photos are inpainted.
 
 Sources: Platt, "Probabilistic outputs for support vector machines", 1999; Lin, Lin and Weng, "A
 note on Platt's probabilistic outputs", Machine Learning 68, 2007. Written anew from the formulas.
@@ -90,7 +90,7 @@ def threshold_at(untouched: np.ndarray, rate: float) -> float:
 def platt(untouched: np.ndarray, inpainted: np.ndarray) -> tuple[float, float]:
     """(slope, intercept) of score = sigmoid(slope * q99 + intercept), both classes weighing alike.
 
-    A slope that is not positive says that the detector cannot tell the two apart; then the slope
+    A slope that is not positive means that the detector does not separate the two; then the slope
     is a millionth and the score stays at a half.
     """
     x = np.concatenate([untouched, inpainted]).astype(float)

@@ -1,4 +1,4 @@
-"""The benchmark of inpainters: how near a fill comes to the photo, and what a detector sees of it.
+"""The benchmark of inpainters: distance of a fill from the photo, and how well it is detected.
 
 - Every inpainter gets the same photos, crops and masks: a case is a function of the seed, the photo
   and the hole's ratio. The same photos stand in every bin of ratios, so that bins differ by their
@@ -11,8 +11,8 @@
   picture that equals its photo has no finite PSNR; it counts as `EQUAL_PSNR`.
 - `vgg-distilled` is eq. 9's distance by the distilled VGG-19. It is no LPIPS: `lpips-alex` needs
   the official files and is left out without them.
-- The detector sees the fill as a lossless picture. A lower AUC is less of a trace; the row of the
-  `UNTOUCHED` photo, scored with the same masks, says what no trace at all looks like.
+- The detector gets the fill as a lossless picture. A lower AUC means weaker traces; the row of the
+  `UNTOUCHED` photo, scored with the same masks, is the value without any.
 - The interval of a bin, and of all bins together, is over photos: a photo's bins are averaged
   first, because they are not independent.
 

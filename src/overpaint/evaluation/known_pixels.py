@@ -1,4 +1,4 @@
-"""The check of a promise: `overpaint inpaint` changes no known pixel of a photo.
+"""A check that `overpaint inpaint` changes no known pixel of a photo.
 
 - Photos of the test split at their own size and format, holes of the free-form brush.
 - Each goes through `inpaint` to a PNG file, as a user's photo does, and that file is read again.

@@ -1,12 +1,12 @@
-"""The part "robustness": does a detector hold on pictures that nobody here made?
+"""The part "robustness": a detector on pictures of many inpainters, after JPEG, WebP and resizing.
 
 - Inpainted pictures: universal test data, forgeries of test photos by each inpainter, and the
   triplets; the triplets whose known pixels were changed as well once more "composited", with the
   original's pixels outside of the mask. Untouched ones: test photos by quality, and originals.
-- Each picture is decoded once and looked at under every condition (`CONDITIONS`).
-- The threshold is that of the quality which a reader of the file would see. What was resized is
-  taken as saved without loss, as a composite is.
-- Every set counts by itself: the headlines are means over inpainters, or over groups of triplets.
+- Each picture is decoded once and measured under every condition (`CONDITIONS`).
+- The threshold is that of the quality band of the resulting file. Resized pictures and composites
+  count as lossless.
+- Every set has the same weight: headlines are means over inpainters, or over groups of triplets.
 - Sources: this project; the conditions are those that robustness tables of the field have.
 """
 
@@ -48,7 +48,7 @@ AS_IS = "as is"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What happens to a picture before the detector sees it."""
+    """Processing of a picture before detection."""
 
     steps: tuple[Step, ...] = ()
     quality: str | None = None

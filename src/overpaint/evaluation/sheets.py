@@ -1,7 +1,7 @@
 """Contact sheets: pictures in rows, one view of them a column, in one PNG to look at.
 
 `Album` keeps the best and the worst pictures of each set while a part of the benchmark goes through
-them, so that nothing is looked at twice and few are in memory.
+them, so that each is measured once and few are in memory.
 """
 
 import math

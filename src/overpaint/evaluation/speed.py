@@ -1,4 +1,4 @@
-"""Time and memory of what a user waits for, each measured in a process of its own."""
+"""Time and peak memory of the commands that users run, each measured in a separate process."""
 
 import json
 import os

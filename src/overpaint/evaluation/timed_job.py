@@ -1,11 +1,11 @@
-"""What `evaluation.speed` runs in a process of its own: one job, timed, with its peak memory.
+"""The job that `evaluation.speed` runs in a separate process: timed, with its peak memory.
 
     python -m overpaint.evaluation.timed_job detect WEIGHTS PHOTO
     python -m overpaint.evaluation.timed_job inpaint MODEL PHOTO MASK
     python -m overpaint.evaluation.timed_job network detector|inpainter NAME SIDE RUNS
 
 The last one runs a network of the registry, with random weights, on noise of SIDE x SIDE pixels;
-one run more comes first and does not count. Prints JSON: {"seconds": [...], "peak_mib": ...}.
+a first run is not counted. Prints JSON: {"seconds": [...], "peak_mib": ...}.
 """
 
 import resource

@@ -2,8 +2,8 @@
 
 - Read from `triplets/index.csv` in a data folder; its paths are relative to that folder.
 - A development test set: nothing is trained on it.
-- The headline is the mean of four groups' mean pixel AUC, so that a group counts by itself and
-  not by how many pictures it happens to have.
+- The headline is the mean of four groups' mean pixel AUC, so that each group has the same weight
+  whatever its number of pictures.
 - Two halves, by source picture, so that no photo is in both: one may be looked at to choose between
   networks ("choice"), the other is kept for what is reported ("report"). See `halves`.
 """

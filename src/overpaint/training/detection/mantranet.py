@@ -1,7 +1,7 @@
 """Training of ManTra-Net.
 
 Source: CVPR 2019: cross-entropy of the pixels. The authors' training code was never released; they
-first train the features to tell 385 manipulations apart, which wants data of its own. Here features
+first train the features to tell 385 manipulations apart, which takes other data. Here features
 and anomaly detector are trained together from the start.
 """
 

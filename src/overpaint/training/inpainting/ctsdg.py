@@ -6,7 +6,7 @@ belong to.
 
 - Edges that are to be found are Canny's of the whole photo, the hole's content included: by the
   structure's features, and by the discriminator's detector in a photo and in a fill alike.
-- The discriminator judges the whole picture that the generator makes, beside the photo's grey.
+- The discriminator gets the whole output of the generator, with the photo's grey.
 - Perceptual and style loss are of that picture and of the composed one. The published ones compare
   VGG-16's pool1 to pool3; here the run's backbone stands in, with its own layers, and the published
   weights hold in their order of magnitude only.

@@ -4,8 +4,8 @@ Source: arXiv:1901.00212, sections 3.1 and 3.2; what the paper leaves open, and 
 those of the authors' code (CC BY-NC 4.0; facts only).
 
 - Each generator has its discriminator, trained at a tenth of its learning rate. The discriminator
-  of the edges sees grey and edges of the whole photo; that of the pictures, and L1 and perceptual
-  loss, see the whole picture that the generator makes; the style loss sees the hole alone.
+  of the edges gets grey and edges of the whole photo; that of the pictures, and L1 and perceptual
+  loss, get the whole output of the generator; the style loss gets the hole alone.
 - In the joint phase the inpainting losses reach the edge generator too, as in the paper, which
   drops the discriminator of the edges there. Here it stays, as in the authors' joint mode.
 - The learning rate is the recipe's in all phases; the paper lowers it tenfold twice.

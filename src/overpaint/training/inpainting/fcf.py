@@ -9,7 +9,7 @@ Source: arXiv:2208.03382, section 3.4; weights, units and schedule are those of 
 - The perceptual loss here is the backbone's, mean absolute differences. Published: the high
   receptive field perceptual loss (HRFPL) of LaMa, mean squares of features of a ResNet-50 trained
   to segment ADE20K. The default weight is the one published for HRFPL, and fits that loss alone.
-- The discriminator judges the picture that the generator was trained on; theirs gets one of a
+- The discriminator gets the picture that the generator was trained on; theirs gets one of a
   fresh latent.
 """
 

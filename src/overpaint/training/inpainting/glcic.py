@@ -7,8 +7,8 @@ that it leaves open are those of otenim/GLCIC-PyTorch (MIT; facts only). No back
   cross-entropy, then the completion network.
 - The completion network's adversarial term is the non-saturating one, as in that code; the paper
   has log(1 - D).
-- A photo's own window lies at the hole of another sample, so that its place tells nothing; the
-  paper draws a random rectangle for it.
+- A photo's own window lies at the hole of another sample, so that its position does not identify
+  it as real; the paper draws a random rectangle for it.
 - The published hole is one rectangle of at most the window's size. Here holes have any shape, and
   the window, half the picture's side as published, is centred at what encloses the hole: it may
   miss some of it.
