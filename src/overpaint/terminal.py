@@ -81,11 +81,15 @@ def console(*, err: bool = False, quiet: bool = False) -> Console:
     )
 
 
-def progress(*columns: str | ProgressColumn) -> Progress:
-    """A bar on stderr where that is a terminal, to be entered with `with`; otherwise nothing."""
+def progress(*columns: str | ProgressColumn, screen: Console | None = None) -> Progress:
+    """A bar on stderr where that is a terminal, to be entered with `with`; otherwise nothing.
+
+    columns: what it shows; without any, the usual ones. screen: its console, for who prints lines
+    above the bar (`say`); None makes one.
+    """
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
-    screen = console(err=True)
+    screen = screen or console(err=True)
     usual = (
         SpinnerColumn("line"),  # ASCII
         *Progress.get_default_columns()[:2],
@@ -98,6 +102,7 @@ def progress(*columns: str | ProgressColumn) -> Progress:
         transient=True,
         redirect_stdout=False,  # or records would be sent to stderr
         redirect_stderr=False,
+        refresh_per_second=2,  # drawing takes a core that the work needs
         disable=not screen.is_terminal,
     )
 

@@ -260,7 +260,7 @@ class TestDetector:
         assert record.new_parts == ()
         for one, other in zip(model.parameters(), going_on.parameters(), strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
-        new = ["--set", START, "--set", "model.context=wide", "--out", "third"]
+        new = ["--set", START, "--set", "model.context=statistics", "--out", "third"]
         record, _ = trained(train("detector", *shared, *new), here / "third" / "nixnet-tiny.json")
         assert record.new_parts == ("context",)
 

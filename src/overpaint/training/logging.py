@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from overpaint import atomic
 from overpaint.errors import TrainingError
-from overpaint.terminal import console, say
+from overpaint.terminal import console, progress, say
 
 
 class RunLog:
@@ -82,7 +82,7 @@ class RunLog:
             TextColumn("{task.fields[losses]}"),
         )
         started, seen = time.perf_counter(), 0
-        with Progress(*columns, console=self.console, refresh_per_second=2) as bar:
+        with progress(*columns, screen=self.console) as bar:
             task = bar.add_task("training", total=total, completed=self.step, rate=0.0, losses="")
 
             def advance(losses: dict[str, float], num_images: int) -> None:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from overpaint.data.real_fills import describe_fills, trained_families
 from overpaint.data.sources import PhotoSource, data_list_hash
 from overpaint.data.universal import Pairs
 from overpaint.run_identity import current_commit
-from overpaint.terminal import console, say
+from overpaint.terminal import progress, say
 from overpaint.training.autoencoder import ARCHITECTURE, AutoencoderRun, AutoencoderTask
 from overpaint.training.checkpoint import load_checkpoint
 from overpaint.training.config import config_hash
@@ -160,8 +159,8 @@ def _cached_pairs(
     if not processes.is_main:
         processes.barrier()
         return make_pairs(run, photos, assets, cache)
-    with Progress(console=console(err=True), disable=not run.cache.num) as bar:
-        line = bar.add_task("reconstructions")
+    with progress() as bar:
+        line = bar.add_task("reconstructions", total=None, visible=bool(run.cache.num))
         pairs = make_pairs(
             run,
             photos,
