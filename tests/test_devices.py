@@ -61,6 +61,7 @@ def test_the_commands_say_so_before_anything_is_done(tmp_path: Path) -> None:
     assert "finds no CUDA device" in result.output
     assert not (tmp_path / "out").exists()
     for line in (
+        ["inpaint", tmp_path / "p.png", tmp_path / "p.png", "--out", tmp_path / "o.png"],
         ["forge", tmp_path / "p.png", "--inpainter", "telea", "--masks", "boxes", "--out", "f"],
         ["evaluate", "--data", tmp_path, "--only", "untouched", "--out", tmp_path / "results"],
     ):

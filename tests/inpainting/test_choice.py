@@ -17,7 +17,7 @@ from overpaint.inpainting.api import inpaint
 from overpaint.inpainting.choice import AUTO, BEST, BIG_LAMA, LIMITS, choose
 from overpaint.registry import inpainters
 
-TABLE = Path(__file__).parents[1] / "results" / f"{SET}.csv"
+TABLE = Path(__file__).parents[2] / "results" / f"{SET}.csv"
 SHARES = (0.01, 0.05, 0.15, 0.30)
 """One within each bin."""
 

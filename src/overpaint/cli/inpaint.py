@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overpaint import hashes
+from overpaint.devices import DEVICE_HELP
 from overpaint.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ Flatten = Annotated[
     typer.Option("--flatten", help="Colour on which transparent parts are laid: white, #rrggbb."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")]
+Device = Annotated[str, typer.Option("--device", help=DEVICE_HELP)]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object a line instead of words.")
 ]
@@ -97,6 +99,7 @@ def inpaint(
     dilate: Dilate = None,
     flatten: Flatten = None,
     overwrite: Overwrite = False,
+    device: Device = "cpu",
     as_json: AsJson = False,
     c2pa_cert: C2paCert = None,
     c2pa_key: C2paKey = None,
@@ -122,10 +125,10 @@ def inpaint(
     _check_use(photo, mask, masks, out)
     try:
         how = {"model": model, "size": size, "invert_mask": invert_mask, "overwrite": overwrite}
-        how |= {"dilate": dilate, "flatten": flatten}
+        how |= {"dilate": dilate, "flatten": flatten, "device": device}
         colour_of(flatten or "black")
         how["signer"] = signer_from(c2pa_cert, c2pa_key)
-        choose(model, size, share=0)
+        choose(model, size, share=0, device=device)
         jobs, problems = _jobs(photo, mask, masks, out)
         its_masks = masks and _Masks(photo, masks)
     except OverpaintError as error:

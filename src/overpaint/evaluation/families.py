@@ -90,7 +90,7 @@ def measure_families(task: Task) -> Result:
         "real fills": of_fills(f for f in fills if f.family in only),
         "triplets": of_triplets(t for t in triplets if OF_TRIPLETS[t.group] in only),
     }
-    runner, pictures, sources = DetectorRunner(task.weights), [], {}
+    runner, pictures, sources = task.runner(), [], {}
     album = Album() if task.robustness.sheets else None
     num: dict[str, int] = defaultdict(int)
     for kind, exhibits in kinds.items():

@@ -94,6 +94,7 @@ def inpaint(
     out: str | Path | None = None,
     overwrite: bool = False,
     signer: "Signer | None" = None,
+    device: str = "cpu",
 ) -> Inpainted:
     """Fill the holes of one photo of any size; known pixels come back bit for bit.
 
@@ -106,7 +107,7 @@ def inpaint(
     `encoding.FORMATS`, marked as edited and with a receipt beside it; needs the path of a photo.
     Without it nothing is written, and the arrays of the result are not marked: that is meant for
     research. overwrite: replace an earlier result, known by its receipt; no other file is written
-    over. signer: C2PA, see `overpaint.provenance.checking`.
+    over. signer: C2PA, see `overpaint.provenance.checking`. device: cpu or cuda.
 
     Raises `ImageError` (files; also for transparency that the format of `out` would uncover),
     `InputError` (arrays, arguments) and `WeightsError`.
@@ -116,7 +117,7 @@ def inpaint(
         samples = _samples_of(photo)
         samples = samples.flattened(colour) if colour else samples
         checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
-        return _run(choose(model, size, checked.share), samples, checked)
+        return _run(choose(model, size, checked.share, device), samples, checked)
     if not isinstance(photo, str | Path):
         raise InputError("out needs the path of a photo, whose metadata the file keeps")
     out, kept = Path(out), [Path(p) for p in (photo, mask) if isinstance(p, str | Path)]
@@ -124,7 +125,7 @@ def inpaint(
     source = read_source(photo)
     samples, notes = fitted(source.samples, out, flatten)
     checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
-    choice = choose(model, size, checked.share)
+    choice = choose(model, size, checked.share, device)
     done = _run(choice, samples, checked, out)
     receipt = write_edited(
         out,

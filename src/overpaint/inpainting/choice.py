@@ -42,26 +42,29 @@ class Choice:
     notes: tuple[str, ...] = ()
 
 
-def choose(model: str | Path | nn.Module, size: int | None, share: float) -> Choice:
+def choose(
+    model: str | Path | nn.Module, size: int | None, share: float, device: str = "cpu"
+) -> Choice:
     """The runner of `model`, or for "auto" of the best inpainter for holes of that share, 0..1.
 
-    model, size: as for `InpainterRunner`. share: of the photo's pixels in the hole. Raises
+    model, size, device: as for `InpainterRunner`. share: of the photo's pixels in the hole. Raises
     what `ready` does.
     """
     if model != AUTO:
-        return Choice(ready(model, size))
+        return Choice(ready(model, size, device))
     if has_weights(BIG_LAMA):
-        return Choice(ready(BIG_LAMA, size), (f"auto took {BIG_LAMA}, whose weights are imported",))
+        note = f"auto took {BIG_LAMA}, whose weights are imported"
+        return Choice(ready(BIG_LAMA, size, device), (note,))
     *better, last = BEST[sum(share > limit for limit in LIMITS)]
     passed: list[str] = []
     for name in better:
         try:
-            runner = ready(name, size)
+            runner = ready(name, size, device)
         except OverpaintError as error:
             passed.append(f"auto passed over {name}: {error}")
         else:
             return Choice(runner, (*passed, _words(name, share)))
-    return Choice(ready(last, size), (*passed, _words(last, share)))
+    return Choice(ready(last, size, device), (*passed, _words(last, share)))
 
 
 def _words(name: str, share: float) -> str:
