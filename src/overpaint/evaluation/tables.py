@@ -393,7 +393,9 @@ def _update(path: Path, results: Path | None, only_check: bool) -> bool:
 
 def published_pages(root: Path) -> list[str]:
     """The files of a checkout whose tables show `results/`."""
-    return [str(path) for path in (root / "README.md", *sorted(root.glob("docs/benchmarks*.md")))]
+    docs = root / "docs"
+    pages = (root / "README.md", docs / "model-card.md", *sorted(docs.glob("benchmarks*.md")))
+    return [str(path) for path in pages]
 
 
 if __name__ == "__main__":
