@@ -377,7 +377,7 @@ class TestWhenItIsMeasured:
         with pytest.raises(ConfigError, match="for the parts robustness and forged; name one"):
             benchmark.evaluate({"net": "x"}, tmp_path, tmp_path, ["triplets"], robustness=given)
         for special in (RobustnessSettings(sheets=tmp_path), RobustnessSettings(flips=True)):
-            with pytest.raises(ConfigError, match="are for the parts? robustness"):
+            with pytest.raises(ConfigError, match=r"are for the parts? robustness"):
                 benchmark.evaluate({"net": "x"}, tmp_path, tmp_path, ["forged"], robustness=special)
 
     def test_by_the_command(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

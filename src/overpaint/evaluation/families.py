@@ -8,8 +8,8 @@
   is judged by those that have not seen it.
 - The interval resamples families, then photos: it says how the figure would differ with other
   generators, not with other photos by the same ones.
-- "originals of FAMILY": untouched originals, asked for the masks of their fills. What they have above
-  0.5 is no evidence but where people make holes; an AUC of the family is worth what it has above it.
+- "originals of FAMILY": untouched originals, asked for the masks of their fills. What they have
+  above 0.5 is no evidence but where people make holes; a family's AUC is worth what exceeds it.
 - "4:2:0": photo and fill alike have colours at half of the resolution, so that nothing can be read
   from the fill's being finer; otherwise as they are, and without loss.
 - Source of the protocol: this project; leave-one-out over generators is usual for detectors of
