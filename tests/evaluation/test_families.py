@@ -57,6 +57,8 @@ def test_every_family_by_itself_and_together(data: Path, tmp_path: Path) -> None
     unseen = [found[f"{family}, {AS_IS}"] for family in families[1:]]
     assert found[f"{UNSEEN}, {AS_IS}"] == pytest.approx(np.mean(unseen))
     assert found[f"{SEEN}, {AS_IS}"] == found[f"one, {AS_IS}"]
+    assert found[f"originals of madf, {AS_IS}"] == 0.5  # they are plain
+    assert f"originals of deepfillv1, {AS_IS}" not in found  # there is none
     worst = values(rows, "net", "worst auc")
     assert worst[f"{UNSEEN}, {AS_IS}"] == min(unseen)
     (headline,) = [r for r in rows if r.method == f"{UNSEEN}, {AS_IS}" and r.metric == "auc"]
@@ -84,7 +86,7 @@ def test_a_choice_of_families_pools_and_conditions(data: Path, tmp_path: Path) -
         found = values(measured(data, net, how), "net")
         assert {name for name in found if not name.startswith(UNSEEN)} == {
             f"{family}, {condition}"
-            for family in ("other", "madf")
+            for family in ("other", "madf", "originals of madf")
             for condition in FAMILY_CONDITIONS
         }
         with pytest.raises(ConfigError, match="no family is called 'x'; there are crfill, "):

@@ -15,8 +15,8 @@ And beside the noise stream's first block:
 And beside the joint maps:
 
 - `Content`: features of a network trained on ImageNet. The grain that sets a fill apart is gone
-  after a JPEG file; that its content is odd is not (linear probes on twenty families of real fills,
-  experiments/probe.py). They are fixed: few photos would bend them.
+  after a JPEG file; that its content is odd is not. They are fixed: few photos would bend them.
+  Fills whose holes lie on salient things teach it where holes lie instead (docs/experiments.md).
 
 Written from the papers, no code taken. Licence of this file: Apache-2.0, as the project.
 

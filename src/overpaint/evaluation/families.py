@@ -8,6 +8,8 @@
   is judged by those that have not seen it.
 - The interval resamples families, then photos: it says how the figure would differ with other
   generators, not with other photos by the same ones.
+- "originals of FAMILY": untouched originals, asked for the masks of their fills. What they have
+  above 0.5 is no evidence but where people make holes; a family's AUC is worth what exceeds it.
 - "4:2:0": photo and fill alike have colours at half of the resolution, so that nothing can be read
   from the fill's being finer; otherwise as they are, and without loss.
 - Source of the protocol: this project; leave-one-out over generators is usual for detectors of
@@ -59,6 +61,7 @@ FAMILY_CONDITIONS: Mapping[str, Condition] = {
     ),
 }
 METRICS = ("auc", "f1@default")
+ORIGINALS = "originals of "
 
 
 def of_fills(fills: Iterable[RealFill]) -> Iterator[tuple[Exhibit, str]]:
@@ -69,12 +72,16 @@ def of_fills(fills: Iterable[RealFill]) -> Iterator[tuple[Exhibit, str]]:
 
 
 def of_triplets(triplets: Iterable[Triplet]) -> Iterator[tuple[Exhibit, str]]:
-    """As `of_fills`, of the triplets."""
+    """As `of_fills`, of the triplets; after each its original, if it is of the same size."""
     for triplet in triplets:
         photo = read_image(triplet.inpainted)
         mask = read_mask(triplet.mask, size=(photo.height, photo.width))
-        family, quality = OF_TRIPLETS[triplet.group], quality_of(photo)
-        yield Exhibit(family, triplet.id, photo.pixels, mask, quality), source_of(triplet.id)
+        family, source = OF_TRIPLETS[triplet.group], source_of(triplet.id)
+        yield Exhibit(family, triplet.id, photo.pixels, mask, quality_of(photo)), source
+        original = None if triplet.original is None else read_image(triplet.original)
+        if original is not None and original.pixels.shape == photo.pixels.shape:
+            name, quality = f"{ORIGINALS}{family}", quality_of(original)
+            yield Exhibit(name, triplet.id, original.pixels, mask, quality), source
 
 
 def measure_families(task: Task) -> Result:
@@ -215,7 +222,9 @@ def left_out(
     mine = [
         replace(p, weights="+".join(weights))
         for p in pictures
-        if p.set == SET and p.method.partition(", ")[0] not in trained[p.weights]
+        if p.set == SET
+        and not p.method.startswith(ORIGINALS)
+        and p.method.partition(", ")[0] not in trained[p.weights]
     ]
     names = [p.method.partition(", ") for p in mine]
     conditions = list(dict.fromkeys(condition for _, _, condition in names))

@@ -144,6 +144,20 @@ LAYOUTS = {
         },
         split="set",
     ),
+    "families": Layout(
+        "families",
+        "generator",
+        {
+            "as is:auc": "pixel AUC",
+            "4:2:0:auc": "both at 4:2:0",
+            "JPEG 85:auc": "JPEG 85",
+            "resize 0.75 and JPEG 80:auc": "resize 0.75, JPEG 80",
+            "as is:f1@default": "F1, default threshold",
+            "JPEG 85:f1@default": "F1, JPEG 85",
+        },
+        split="set",
+        interval=True,
+    ),
     "experiments": Layout("robustness", "pixel AUC, or as named", _EXPERIMENT, metric="auc"),
     "untouched": Layout(
         "untouched",
