@@ -20,6 +20,7 @@ COMMANDS = (
     "demo",
     "models",
     "weights",
+    "export",
     "data",
     "synthesize",
     "forge",
