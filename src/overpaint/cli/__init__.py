@@ -21,6 +21,7 @@ COMMANDS = (
     "demo",
     "models",
     "weights",
+    "export",
     "data",
     "synthesize",
     "forge",

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -74,6 +74,13 @@ def photos(
             help="Probability 0..1 from which a pixel counts as inpainted. Default: calibrated.",
         ),
     ] = None,
+    runtime: Annotated[
+        Literal["torch", "onnx"],
+        typer.Option(
+            "--runtime",
+            help="What runs the network; onnx (extra `onnx`) exports it once to the user's cache.",
+        ),
+    ] = "torch",
     workers: Annotated[
         int | None,
         typer.Option(
@@ -121,7 +128,9 @@ def photos(
     from overpaint.scan.local_engine import LocalEngine
     from overpaint.scan.scanning import scan
 
-    engine = LocalEngine(model, threshold=threshold, networks=workers, threads=threads)
+    engine = LocalEngine(
+        model, threshold=threshold, runtime=runtime, networks=workers, threads=threads
+    )
     say(engine.words, err=True)
     try:
         with _reporting() as report:

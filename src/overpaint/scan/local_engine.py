@@ -89,17 +89,20 @@ class LocalEngine:
         model: str,
         *,
         threshold: float | None = None,
+        runtime: str = "torch",
         networks: int | None = None,
         threads: int | None = None,
         decoders: int | None = None,
     ) -> None:
-        """model, threshold: as of `DetectorRunner`, which a network process makes. networks: None
-        takes one for each processor, as far as there is memory (`MEMORY`). threads: of each network
+        """model, threshold: as of `DetectorRunner`, which a network process makes. runtime:
+        "torch", or "onnx" for onnxruntime, with the graph of the user's cache. networks: None takes
+        one for each processor, as far as there is memory (`MEMORY`). threads: of each network
         process; None shares the processors out. decoders: None takes one for four networks."""
         self.networks = networks or max(1, min(num_processors(), _free_memory() // MEMORY))
         self.threads = threads or max(1, num_processors() // self.networks)
         self.decoders = decoders or -(-self.networks // 4)
         self._model = model
+        self._runtime = runtime
         self.threshold = threshold
         self._context = multiprocessing.get_context("spawn")
         self._decoders: list[_Worker] = []
@@ -171,7 +174,9 @@ class LocalEngine:
             self._decoders[self._decoders.index(worker)] = new
 
     def _network(self) -> _Worker:
-        return self._start(workers.run_network, self._model, self.threshold, self.threads)
+        return self._start(
+            workers.run_network, self._model, self.threshold, self.threads, self._runtime
+        )
 
     def _start(self, work: Callable[..., None], *arguments: Any, ready: bool = False) -> _Worker:
         ours, theirs = self._context.Pipe()

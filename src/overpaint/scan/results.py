@@ -190,14 +190,13 @@ class Results:
     def _note(self, row: Row, at: tuple[int, int]) -> None:
         if row["error"] is not None and self.retry:
             return
-        path = row["path_bytes"] or row["path"].encode()
-        if not self.by_content or row["sha256"] is None:
-            self._done.add(_key(path, Stamp(row["bytes"], row["modified"] or "")))
+        path, sha256 = row["path_bytes"] or row["path"].encode(), row["sha256"]
+        if self.by_content and sha256 is not None:
+            self._done.add(_content_key(path, sha256))
         else:
-            self._done.add(_content_key(path, row["sha256"]))
-        digest = row["sha256"]
-        if row["error"] is None and row["same_as"] is None and digest is not None:
-            self._known[bytes.fromhex(digest)] = at
+            self._done.add(_key(path, Stamp(row["bytes"], row["modified"] or "")))
+        if sha256 is not None and row["error"] is None and row["same_as"] is None:
+            self._known[bytes.fromhex(sha256)] = at
 
     def _shard(self, number: int) -> list[Row]:
         if number not in self._cached:

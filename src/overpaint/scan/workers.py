@@ -55,18 +55,28 @@ def decode_photos(pipe: Connection) -> None:
         del data, photo
 
 
-def run_network(pipe: Connection, model: str, threshold: float | None, threads: int) -> None:
-    """Send what the rows have in common, then a row for each photo received."""
+def run_network(
+    pipe: Connection, model: str, threshold: float | None, threads: int, runtime: str
+) -> None:
+    """Send what the rows have in common, then a row for each photo received.
+
+    runtime: "torch", or "onnx" for onnxruntime.
+    """
     _ignore_signals()
     import torch
 
     from overpaint.detection.result import FAILURES
     from overpaint.detection.runner import DetectorRunner
+    from overpaint.detection.runtimes import OnnxDetector, cached_onnx
     from overpaint.scan.rows import found_row
 
     torch.set_num_threads(threads)
     try:
         runner = DetectorRunner(model, threshold=threshold)
+        words = f"torch {torch.__version__}, fp32, {runner.device}"
+        if runtime == "onnx":
+            runner.module = OnnxDetector(cached_onnx(model), threads=threads)
+            words = runner.module.runtime
     except FAILURES as error:
         pipe.send(str(error))
         return
@@ -74,7 +84,7 @@ def run_network(pipe: Connection, model: str, threshold: float | None, threads: 
         "model": runner.name,
         "weights_sha256": runner.weights_sha256,
         "calibration_sha256": runner.calibration_sha256,
-        "runtime": f"torch {torch.__version__}, fp32, {runner.device}",
+        "runtime": words,
     }
     pipe.send(about)
     photos: queue.SimpleQueue[bytes] = queue.SimpleQueue()

@@ -1,0 +1,230 @@
+"""Detectors in another runtime than torch: exported to ONNX, and run by onnxruntime.
+
+- The exported graph is of the network alone. What looks at a photo's size in Python, the padding to
+  the stride and the crop, stays outside (`Detector.examine`), where a trace cannot freeze it.
+- Height and width are dynamic; they have to be multiples of the stride. One photo at a time.
+- A trace may freeze other things. So each export is compared with torch on sizes that it was not
+  traced with, and refused where a logit differs by more than `PARITY`.
+- fp32 all through. The file says which weights it was made of.
+- Python's exporter by TorchScript is used, since it takes all our networks with dynamic sizes.
+"""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from overpaint import __version__
+from overpaint.detectors.base import Detector, Findings
+from overpaint.errors import WeightsError
+from overpaint.weights import WeightsRecord, build, load_weights
+from overpaint.weights.find_weights import find
+
+PARITY = 1e-3
+"""Largest difference of a logit from torch's."""
+
+OPSET = 17
+
+_TRACED = (192, 256)  # height and width, about; neither is special to any network of ours
+_COMPARED = ((131, 200), (256, 173), (320, 328))
+_OUTPUTS = ("logits", "score", "confidence")
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An exported detector."""
+
+    path: Path
+    record: WeightsRecord
+    difference: float
+    """Largest of a logit from torch's, over the sizes that were compared."""
+
+
+class OnnxDetector(Detector):
+    """An exported detector as a `Detector`: the same contract, on the processor."""
+
+    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
+        """threads: of the network; None takes torch's number. Raises `WeightsError`."""
+        super().__init__()
+        runtime = _onnxruntime()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        # Both keep memory by shape, and photos come in many.
+        options.enable_mem_pattern = False
+        options.enable_cpu_mem_arena = False
+        try:
+            self._session = runtime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+            about = self._session.get_modelmeta().custom_metadata_map
+            self.stride = int(about["overpaint.stride"])  # type: ignore[misc]  # of this file
+            self.tile = int(about["overpaint.tile"])
+            self.weights_sha256 = about["overpaint.weights_sha256"]
+        except Exception as error:  # onnxruntime's errors have no base but this
+            raise WeightsError(
+                f"{path}: no detector exported by this overpaint ({error}); export it anew with "
+                "`overpaint export`"
+            ) from error
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    @property
+    def runtime(self) -> str:
+        """Name and version, precision, device: for a record."""
+        return f"onnxruntime {_onnxruntime().__version__}, fp32, cpu"
+
+    def _logits(self, image: Tensor) -> Tensor:
+        return self._examine(image).logits
+
+    def _examine(self, image: Tensor) -> Findings:
+        values = np.ascontiguousarray(image.numpy())
+        found = dict(zip(self._names, self._session.run(None, {"image": values}), strict=True))
+        return Findings(**{name: torch.from_numpy(value) for name, value in found.items()})
+
+
+def export_onnx(model: str | Path, out: str | Path | None = None) -> Export:
+    """Export a detector by its name or weights file; out: None writes NAME.onnx here.
+
+    Raises `WeightsError` for missing packages, and for a network whose graph would differ from it;
+    `UnknownNameError`, and `ImageError` where the file cannot be written.
+    """
+    record, state = load_weights(find(model).path, kind="detector")
+    path = Path(f"{record.name}.onnx") if out is None else Path(out)
+    difference = _export(build(record, state), record, path)
+    return Export(path, record, difference)
+
+
+def cached_onnx(model: str | Path) -> Path:
+    """The exported file of a model in the user's cache, made where there is none yet.
+
+    Errors as of `export_onnx`.
+    """
+    record = find(model)
+    name = f"{record.name}-{record.sha256[:16]}-{__version__}-{OPSET}.onnx"
+    path = cache_folder() / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        export_onnx(model, path)
+    return path
+
+
+def cache_folder() -> Path:
+    """Where exported graphs are kept: what OVERPAINT_CACHE names, or the user's cache."""
+    if named := os.environ.get("OVERPAINT_CACHE"):
+        return Path(named)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "overpaint"
+
+
+class _Graph(nn.Module):
+    """The part of a detector that is exported."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        found = self.detector._examine(image)
+        return tuple(x for name in _OUTPUTS if (x := getattr(found, name)) is not None)
+
+
+def _export(module: nn.Module, record: WeightsRecord, path: Path) -> float:
+    """Write a detector's graph, compared; returns the largest difference of a logit."""
+    if not isinstance(module, Detector):
+        raise WeightsError(f"{record.name}: {type(module).__name__} is no detector of ours")
+    graph, stride = _Graph(module).eval(), module.stride
+    image = torch.rand(
+        (1, 3, *(-(-side // stride) * stride for side in _TRACED)),
+        generator=torch.Generator().manual_seed(0),
+    )
+    with torch.inference_mode():
+        found = module._examine(image)
+    names = [name for name in _OUTPUTS if getattr(found, name) is not None]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        _trace(graph, image, names, temporary)
+        _describe(temporary, record, module)
+        difference = _difference(module, OnnxDetector(temporary))
+        if not difference <= PARITY:
+            raise WeightsError(
+                f"{record.name}: a logit of the exported graph differs by {difference:.2g} from "
+                f"torch's, more than {PARITY:g}; this network cannot be exported"
+            )
+        temporary.replace(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return difference
+
+
+def _trace(graph: nn.Module, image: Tensor, names: list[str], path: Path) -> None:
+    sizes = {2: "height", 3: "width"}
+    axes = {name: sizes for name in ("image", *names) if name != "score"}
+    try:
+        with warnings.catch_warnings():  # of branches that are frozen, which are compared below
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                graph,
+                (image,),
+                str(path),
+                input_names=["image"],
+                output_names=names,
+                dynamic_axes=axes,
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+        raise WeightsError(
+            f"this network cannot be exported to ONNX ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _describe(path: Path, record: WeightsRecord, module: Detector) -> None:
+    """State in the file what it was made of."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise WeightsError("export needs onnx: pip install 'overpaint[onnx]'") from error
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    about = {
+        "overpaint.version": __version__,
+        "overpaint.model": record.name,
+        "overpaint.weights_sha256": record.sha256,
+        "overpaint.licence": record.licence,
+        "overpaint.stride": str(module.stride),
+        "overpaint.tile": str(module.tile),
+    }
+    onnx.helper.set_model_props(model, about)
+    path.write_bytes(model.SerializeToString())
+
+
+def _difference(one: Detector, other: Detector) -> float:
+    """Largest difference of what two detectors say, over photos of several sizes."""
+    generator, largest = torch.Generator().manual_seed(1), 0.0
+    for size in _COMPARED:
+        coarse = torch.rand((1, 3, 12, 12), generator=generator)
+        image = nn.functional.interpolate(coarse, size, mode="bilinear")
+        image = (image + 0.02 * torch.randn(image.shape, generator=generator)).clamp(0, 1)
+        with torch.inference_mode():
+            found, expected = other.examine(image), one.examine(image)
+        for name in _OUTPUTS:
+            mine, theirs = getattr(found, name), getattr(expected, name)
+            if (mine is None) != (theirs is None):
+                return float("inf")
+            if mine is not None and theirs is not None:
+                largest = max(largest, float((mine - theirs).abs().max()))
+    return largest
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise WeightsError("this needs onnxruntime: pip install 'overpaint[onnx]'") from error
+    return onnxruntime
