@@ -7,14 +7,12 @@ import random
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -22,7 +20,7 @@ from conftest import textured
 
 pytestmark = pytest.mark.slow
 
-NUM = 500
+NUM, AT_ONCE = 500, 50
 STATUS = Path(f"/proc/{os.getpid()}/status")
 SERVE = "import uvicorn\nfrom overpaint.app.server import create_app\n" + (
     "from overpaint.app.guard import Limits\n"
@@ -162,15 +160,16 @@ def test_hostile_requests(server: tuple[int, int, Path]) -> None:
     for number in range(40):  # so that what is loaded once is loaded
         hostile(number, files, port)
     before = memory(process)
-    with ThreadPoolExecutor(50) as pool:
+    with ThreadPoolExecutor(4) as pool:  # no more than are taken at once
         found = Counter(pool.map(lambda n: hostile(n, files, port), range(NUM)))
-    assert sum(found.values()) == NUM
-    assert not [status for status in found if status >= 500], found
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        crowd = Counter(pool.map(lambda n: hostile(n, files, port), range(NUM, NUM + AT_ONCE)))
+    assert not [status for status in found | crowd if status >= 500], (found, crowd)
     assert found[0] <= NUM // 20, found  # uploads that were cut off before they were read
-    assert {400, 413, 422, 429} <= set(found), found
+    assert {200, 400, 404, 408, 413, 422} <= set(found), found
+    assert crowd[429] > 0, crowd
     assert works() == 200
     grown = memory(process) - before
-    print(f"{dict(sorted(found.items()))}; memory {before:.0f} MB, then {grown:+.0f} MB")
+    print(sorted(found.items()), sorted(crowd.items()), f"{before:.0f} MB, then {grown:+.0f} MB")
     assert grown < 100
     assert not list(temporary.rglob("*")), "files were left"
-    assert np.isfinite(before)
