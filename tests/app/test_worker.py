@@ -8,7 +8,7 @@ import pytest
 
 from helpers.worker_jobs import do
 from overpaint.app.worker import JobError, ProcessWorker
-from overpaint.errors import ImageError
+from overpaint.errors import ImageError, InputError
 
 
 @pytest.fixture
@@ -27,6 +27,8 @@ def test_jobs_are_done_in_one_other_process(worker: ProcessWorker) -> None:
 def test_errors_of_the_input_come_back_and_others_by_their_kind(worker: ProcessWorker) -> None:
     with pytest.raises(ImageError, match="no photo"):
         worker.call(("refuse", "no photo"))
+    with pytest.raises(InputError, match="not enough memory"):
+        worker.call(("fill memory",))
     with pytest.raises(RuntimeError, match="KeyError: 'x'"):
         worker.call(("fail", "x"))
     assert worker.call(1)[0] == 1

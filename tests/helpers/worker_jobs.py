@@ -8,8 +8,8 @@ from overpaint.errors import ImageError
 
 
 def do(job: Any) -> Any:
-    """What the job says: ("crash",), ("sleep", seconds), ("refuse", words), ("fail", words), or an
-    answer that names the process."""
+    """What the job says: ("crash",), ("sleep", seconds), ("refuse", words), ("fill memory",),
+    ("fail", words), or an answer that names the process."""
     match job:
         case ("crash",):
             os._exit(3)
@@ -17,6 +17,8 @@ def do(job: Any) -> Any:
             time.sleep(seconds)
         case ("refuse", words):
             raise ImageError(words)
+        case ("fill memory",):
+            raise MemoryError
         case ("fail", words):
             raise KeyError(words)
     return job, os.getpid()

@@ -55,23 +55,24 @@ class ProcessWorker:
 
             timer = threading.Timer(self._seconds, stop)
             timer.start()
+            kind = answer = None
             try:
                 pipe.send(job)
                 kind, answer = pipe.recv()
-            except (EOFError, OSError) as error:
-                self._end()
-                said = (
-                    f"took longer than {self._seconds:g} s"
-                    if late.is_set()
-                    else "ended its process"
-                )
-                raise JobError(f"the job {said}; give another photo, or a smaller one") from error
+            except (EOFError, OSError):
+                pass
             finally:
                 timer.cancel()
+                timer.join()  # it may be ending the process right now
+                if kind is None or late.is_set():
+                    self._end()
+        if kind is None:
+            said = f"took longer than {self._seconds:g} s" if late.is_set() else "ended its process"
+            raise JobError(f"the job {said}; give another photo, or a smaller one")
         if kind == "answer":
             return answer
-        raised = {"ImageError": ImageError, "InputError": InputError}.get(kind)
-        raise raised(answer) if raised else RuntimeError(f"{kind}: {answer}")
+        kinds = {"ImageError": ImageError, "InputError": InputError}
+        raise kinds[kind](answer) if kind in kinds else RuntimeError(f"{kind}: {answer}")
 
     def close(self) -> None:
         """End the process; a later job starts another."""
@@ -109,6 +110,8 @@ def _work(pipe: Connection, handle: Callable[[Job], Any]) -> None:
             return
         try:
             answer = ("answer", handle(job))
+        except MemoryError:
+            answer = ("InputError", "not enough memory for this photo; give a smaller one")
         except Exception as error:  # whatever it is, the next job is to be done
             answer = (_kind(error), str(error))
         pipe.send(answer)
