@@ -11,7 +11,8 @@ be seen, and not how well a trained network would see it. Rows go to results/exp
 
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ from overpaint.detectors.nixnet_context import window_mean, z_scores
 from overpaint.errors import OverpaintError
 from overpaint.evaluation.families import OF_TRIPLETS
 from overpaint.evaluation.metrics import pixel_auc
-from overpaint.evaluation.triplets import HEADLINE, read_triplets, source_of
+from overpaint.evaluation.triplets import HEADLINE, Triplet, read_triplets, source_of
 from overpaint.images import read_image, read_mask
 from overpaint.layers.efficientnet import LiteFeatures, read_lite_features
 from overpaint.layers.highpass import SRMFilter
@@ -58,17 +59,16 @@ SETS = {
 }
 CONDITIONS = ("as is", "JPEG 85")
 
+Read = Callable[[], tuple[np.ndarray, np.ndarray]]
+"""Gives a picture and its mask."""
+
 
 def pictures(data: Path) -> Iterator[tuple[str, str, str, np.ndarray, np.ndarray]]:
     """(family, pool, photo, window of the picture, and of its mask)."""
+    found: list[tuple[str, str, str, Read]]
     found = [(f.family, f.pool, f.source, f.read) for f in read_fills(data / "fills")]
     for t in read_triplets(data, HEADLINE):
-
-        def read(inpainted: Path = t.inpainted, mask: Path = t.mask) -> tuple[np.ndarray, ...]:
-            pixels = read_image(inpainted).pixels
-            return pixels, read_mask(mask, size=(pixels.shape[0], pixels.shape[1]))
-
-        found.append((OF_TRIPLETS[t.group], "triplets", source_of(t.id), read))
+        found.append((OF_TRIPLETS[t.group], "triplets", source_of(t.id), partial(read_triplet, t)))
     # Photos of which few were seen first.
     times: Counter[tuple[str, str, str]] = Counter()
     ranked = []
@@ -80,6 +80,12 @@ def pictures(data: Path) -> Iterator[tuple[str, str, str, np.ndarray, np.ndarray
         num[family, pool] += 1
         if num[family, pool] <= MOST:
             yield family, pool, source, *window(*read())
+
+
+def read_triplet(triplet: Triplet) -> tuple[np.ndarray, np.ndarray]:
+    """Its picture uint8 (h, w, 3) and its mask (h, w)."""
+    pixels = read_image(triplet.inpainted).pixels
+    return pixels, read_mask(triplet.mask, size=(pixels.shape[0], pixels.shape[1]))
 
 
 def window(pixels: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
