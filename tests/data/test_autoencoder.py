@@ -308,7 +308,7 @@ def test_shipped_autoencoders_reconstruct_well(photo: np.ndarray) -> None:
 
 
 def test_shipped_files_are_small() -> None:
-    files = [p for p in weights.PRETRAINED.glob("*") if p.is_file()]
+    files = [p for p in weights.store.PRETRAINED.glob("*") if p.is_file()]
     if not files:
         pytest.skip("overpaint/pretrained is empty; train by the recipes")
     sizes = {p.name: p.stat().st_size for p in files}

@@ -14,6 +14,7 @@
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,12 +116,16 @@ class DetectorRunner:
             self.calibration = Calibration.load(path)
             self.calibration_sha256 = hashes.file_sha256(path)
         self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._examine = self.module.examine if isinstance(self.module, Detector) else self._plain
         self.threshold = threshold
         self.stride = int(getattr(module, "stride", 1))
         self.tile: int = getattr(module, "tile", TILE) if tile is None else tile
         quarter = self.tile // 4 // self.stride * self.stride
         self.overlap = min(OVERLAP, quarter) if overlap is None else overlap
+
+    @property
+    def _examine(self) -> Callable[[Tensor], Findings]:
+        """Of the module as it is now: a runtime may have taken its place."""
+        return self.module.examine if isinstance(self.module, Detector) else self._plain
 
     def _plain(self, image: Tensor) -> Findings:
         """What a module says that is no `Detector`: logits alone."""

@@ -23,7 +23,7 @@ from overpaint import __version__
 from overpaint.detectors.base import Detector, Findings
 from overpaint.errors import WeightsError
 from overpaint.weights import WeightsRecord, build, load_weights
-from overpaint.weights.find_weights import find
+from overpaint.weights.resolve import find
 
 PARITY = 1e-3
 """Largest difference of a logit from torch's."""
@@ -77,10 +77,7 @@ class OnnxDetector(Detector):
         """Name and version, precision, device: for a record."""
         return f"onnxruntime {_onnxruntime().__version__}, fp32, cpu"
 
-    def _logits(self, image: Tensor) -> Tensor:
-        return self._examine(image).logits
-
-    def _examine(self, image: Tensor) -> Findings:
+    def _logits(self, image: Tensor) -> Findings:
         values = np.ascontiguousarray(image.numpy())
         found = dict(zip(self._names, self._session.run(None, {"image": values}), strict=True))
         return Findings(**{name: torch.from_numpy(value) for name, value in found.items()})
@@ -92,7 +89,7 @@ def export_onnx(model: str | Path, out: str | Path | None = None) -> Export:
     Raises `WeightsError` for missing packages, and for a network whose graph would differ from it;
     `UnknownNameError`, and `ImageError` where the file cannot be written.
     """
-    record, state = load_weights(find(model).path, kind="detector")
+    record, state = load_weights(find(model, "detector").path, kind="detector")
     path = Path(f"{record.name}.onnx") if out is None else Path(out)
     difference = _export(build(record, state), record, path)
     return Export(path, record, difference)
@@ -103,7 +100,7 @@ def cached_onnx(model: str | Path) -> Path:
 
     Errors as of `export_onnx`.
     """
-    record = find(model)
+    record = find(model, "detector")
     name = f"{record.name}-{record.sha256[:16]}-{__version__}-{OPSET}.onnx"
     path = cache_folder() / name
     if not path.exists():
@@ -120,6 +117,12 @@ def cache_folder() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "overpaint"
 
 
+def _findings(detector: Detector, image: Tensor) -> Findings:
+    """What it says of sides that are multiples of its stride, without the checks and the crop."""
+    found = detector._logits(image)
+    return found if isinstance(found, Findings) else Findings(found)
+
+
 class _Graph(nn.Module):
     """The part of a detector that is exported."""
 
@@ -128,7 +131,7 @@ class _Graph(nn.Module):
         self.detector = detector
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        found = self.detector._examine(image)
+        found = _findings(self.detector, image)
         return tuple(x for name in _OUTPUTS if (x := getattr(found, name)) is not None)
 
 
@@ -142,7 +145,7 @@ def _export(module: nn.Module, record: WeightsRecord, path: Path) -> float:
         generator=torch.Generator().manual_seed(0),
     )
     with torch.inference_mode():
-        found = module._examine(image)
+        found = _findings(module, image)
     names = [name for name in _OUTPUTS if getattr(found, name) is not None]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

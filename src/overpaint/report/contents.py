@@ -347,4 +347,4 @@ def _ascii(values: Any) -> bytes:
 
 
 if __name__ == "__main__":
-    print(_ascii(json_schema()).decode(), end="")
+    say(*_ascii(json_schema()).decode().splitlines())
