@@ -6,7 +6,7 @@ Features of squares of 8 pixels, each as its z-score in the photo and that witho
 weighed by ridge regression on the pool "train" of the real fills: families alike, and in each photo
 inpainted and known squares alike. A family is judged by weights that saw neither it nor its kin
 (the groups of families.sh). A few minutes for what a training takes hours; it says what can be
-seen, and not how well a trained network would see it. Rows go to results/experiments/probe.csv.
+seen, and not how well a trained network would see it. Rows go to experiments/probe.csv.
 """
 
 import csv
@@ -147,7 +147,7 @@ def main(data: Annotated[Path, typer.Argument()], efficientnet: Annotated[Path, 
                     scored[name] = torch.cat([z, z.abs()]).half()
                 rows.append((family, pool, source, condition, scored, truth))
             typer.echo(f"{len(rows) // 2} {family}", err=True)
-    out = Path("results/experiments/probe.csv")
+    out = Path("experiments/probe.csv")
     with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["features", "condition", "family", "auc", "photos"])

@@ -12,7 +12,7 @@ from numpy.random import default_rng
 from overpaint.data.autoencoder import conv_autoencoder, reconstruct
 from overpaint.data.cache import CHUNK, CachedPairs, build_cache, photo_of
 from overpaint.data.degrade import History, replay
-from overpaint.data.sources import PhotoSource
+from overpaint.data.sources import PhotoSource, Place
 from overpaint.data.universal import LivePairs
 from overpaint.errors import TrainingError
 
@@ -98,7 +98,7 @@ def test_a_finished_cache_is_left_alone(tmp_path: Path, live: LivePairs) -> None
     before = content(build(tmp_path / "cache", live))
     # Nothing may be read, and where the photos lie does not matter.
     gone = [f"elsewhere/{Path(name).name}" for name in live.photos.names]
-    live.photos = PhotoSource([(name, "", name) for name in gone])
+    live.photos = PhotoSource([Place(name, "", name) for name in gone])
     assert content(build(tmp_path / "cache", live)) == before
 
 

@@ -174,7 +174,7 @@ def test_folders_are_drawn_by_their_weights(here: Path) -> None:
     names = [dataset.sample(i).redrawn_by for i in range(100)]
     assert set(names) == {"a", "b"}
     assert 60 < names.count("a") < 90
-    assert describe_forgeries(config, here) == "a share of 0.5 forged by a, b"
+    assert describe_forgeries(config, here) == "0.5 of the samples from forgeries by a, b"
 
 
 def mixed(assets: Path, share: float, seed: int = 0) -> Mixed:

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
+from overpaint.terminal import say
+
 SCHEMA = "overpaint-report-1"
 """Changes whenever a field goes or gets another meaning."""
 
