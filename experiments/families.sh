@@ -5,7 +5,7 @@
 #   experiments/families.sh DATA NAME [STEPS] [--set ...]      default: 600 steps
 #
 # A short budget tells experiments apart; the final recipe's figure takes its own number of steps.
-# DATA is as for recipes/shipped.sh, with fills/. First: recipes/esrgan.sh. Rows, of each training and
+# DATA is as for recipes/run.sh, with fills/. First: recipes/esrgan.sh. Rows, of each training and
 # of all together, go to results/experiments/families.csv, records beside them. Every step resumes
 # where it was stopped.
 set -euo pipefail

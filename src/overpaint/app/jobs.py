@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from overpaint.detection.api import make_runner
 from overpaint.detection.report import Runner, record
-from overpaint.detection.runner import make_runner
 from overpaint.images import read_image
 
 
