@@ -144,7 +144,7 @@ LAYOUTS = {
         },
         split="set",
     ),
-    "families": Layout(
+    "families-each": Layout(
         "families",
         "generator",
         {
