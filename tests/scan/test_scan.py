@@ -340,14 +340,15 @@ def alive(pid: int) -> bool:
 def test_killed_at_random_and_resumed(model: Path, tmp_path: Path) -> None:
     import pyarrow.parquet
 
-    paths = fill(tmp_path / "photos", 30)
+    # So many that a quick machine is not done with them when the kill comes.
+    paths = fill(tmp_path / "photos", 200)
     shutil.copy(paths[3], tmp_path / "photos" / "copy.png")
     out = tmp_path / "out"
     rng, seen = random.Random(5), 0
     for num in (1, 6, 12):
         process = start(model, tmp_path / "photos", out)
         wait_for_rows(process, out, num)
-        time.sleep(rng.uniform(0, 0.1))
+        time.sleep(rng.uniform(0, 0.05))
         theirs = children(process)
         process.kill()
         process.communicate()
