@@ -21,7 +21,7 @@ from overpaint.layers.patchgan import PatchDiscriminator
 from overpaint.metrics import psnr, squared_error
 from overpaint.registry import autoencoders
 from overpaint.training import losses
-from overpaint.training.config import LoopConfig, Section, create_model
+from overpaint.training.config import AdversarialLoss, LoopConfig, Section, create_model
 from overpaint.training.loop import Batch
 
 ARCHITECTURE = "conv-autoencoder"
@@ -29,14 +29,12 @@ SMALLEST_FOR_GAN = 24
 """Side in pixels of the smallest crop of which the discriminator makes a value."""
 
 
-class EquationOne(Section):
+class EquationOne(AdversarialLoss):
     """The terms of eq. 1 and how this member of the bank weighs them."""
 
     reconstruction: Literal["l2", "l1"] = "l2"
     reconstruction_weight: float = Field(default=0.1, gt=0, description="lambda")
     adversarial_weight: float = Field(default=1.0, ge=0, description="0: reconstruction alone")
-    adversarial_from: int = Field(default=0, ge=0, description="step at which the GAN term joins")
-    discriminator_width: int = Field(default=64, gt=0)
 
 
 class AutoencoderRun(Section):

@@ -42,6 +42,15 @@ class OptimizerConfig(Section):
     clip_norm: float = Field(default=1.0, gt=0, description="largest norm of all gradients")
 
 
+class AdversarialLoss(Section):
+    """What all losses with a discriminator share."""
+
+    adversarial_from: int = Field(
+        default=0, ge=0, description="step at which the discriminator's losses join"
+    )
+    discriminator_width: int = Field(default=64, gt=0)
+
+
 class LoopConfig(Section):
     """What the loop needs to know of a run; the same for every task."""
 

@@ -21,7 +21,13 @@ from overpaint.inpainters.base import Inpainter
 from overpaint.layers.perceptual import load_backbone
 from overpaint.metrics import psnr, squared_error
 from overpaint.registry import inpainters
-from overpaint.training.config import LoopConfig, Section, create_model, load_section
+from overpaint.training.config import (
+    AdversarialLoss,
+    LoopConfig,
+    Section,
+    create_model,
+    load_section,
+)
 from overpaint.training.discovery import task_of
 from overpaint.training.inpainting.data import InpaintingData, PhotosAndHoles
 from overpaint.training.loop import Batch
@@ -52,14 +58,6 @@ class InpainterRun(Section):
         "see perceptual.load_backbone",
     )
     validation_photos: int = Field(default=32, ge=1)
-
-
-class AdversarialLoss(Section):
-    """What the losses of all inpainters share that are trained against a discriminator."""
-
-    adversarial_from: int = Field(
-        default=0, ge=0, description="step at which the discriminator's losses join"
-    )
 
 
 class InpaintingTask(ABC, Generic[ModelT, LossT]):

@@ -30,12 +30,12 @@ from overpaint.layers.patchgan import PatchDiscriminator
 from overpaint.layers.perceptual import feature_losses
 from overpaint.metrics import psnr, squared_error
 from overpaint.training import losses
-from overpaint.training.config import Section
+from overpaint.training.config import AdversarialLoss
 from overpaint.training.inpainting.base import InpaintingTask, Weight, levels
 from overpaint.training.loop import Batch
 
 
-class SafePaintLoss(Section):
+class SafePaintLoss(AdversarialLoss):
     """Eq. 14: the weights of the five losses, and the readings in which code and paper differ."""
 
     l1_weight: Weight = 1.0
@@ -59,8 +59,6 @@ class SafePaintLoss(Section):
     )
     repel_weight: Weight = Field(default=0.0, description="term between photos, not in the paper")
     repel_distance: float = Field(default=1.0, gt=0, description="at which it ends")
-    adversarial_from: int = Field(default=0, ge=0, description="step at which the GAN term joins")
-    discriminator_width: int = Field(default=64, gt=0)
 
 
 class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
@@ -78,7 +76,7 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
         terms, image, mask = self.terms, batch["image"], batch["mask"]
         stages = self.model.stages(image, mask)
         parts = self._reconstruction(stages, image, mask) | self._domain(stages, image, mask)
-        adversarial = "discriminator" in self.modules and step >= terms.adversarial_from
+        adversarial = self.is_adversarial(step)
         if adversarial:
             discriminator = self.modules["discriminator"].requires_grad_(False)
             fake = discriminator(stages.output).float()
