@@ -44,6 +44,7 @@ def band(**changes: Any) -> QualityBand:
 def calibration(**changes: Any) -> Calibration:
     fields: dict[str, Any] = {
         "bands": dict.fromkeys(QUALITY_BANDS, band()),
+        "window": 1,
         "max_pixels_tested": 1_000_000,
         "data": "made up",
     }
@@ -213,10 +214,12 @@ def test_an_unknown_quality_is_refused() -> None:
         calibration(bands={"jpeg>=95": band()})
 
 
-def test_a_window_has_a_middle_and_is_a_pixel_where_none_is_said() -> None:
+def test_a_window_is_stated_and_has_a_middle() -> None:
     with pytest.raises(ValidationError, match="must be odd"):
         calibration(window=16)
-    assert calibration().window == 1
+    values = calibration().model_dump(exclude={"window"})
+    with pytest.raises(ValidationError, match="window\n  Field required"):
+        Calibration.model_validate(values)
 
 
 def test_outside_the_tested_range() -> None:

@@ -57,7 +57,12 @@ def calibration(**changes: Any) -> Calibration:
         num_inpainted=100,
         untouched_quantiles=curve,
     )
-    fields = {"bands": dict.fromkeys(QUALITY_BANDS, band), "max_pixels_tested": 10**6, "data": "-"}
+    fields = {
+        "bands": dict.fromkeys(QUALITY_BANDS, band),
+        "window": 1,
+        "max_pixels_tested": 10**6,
+        "data": "-",
+    }
     return Calibration(**{**fields, **changes})
 
 

@@ -348,8 +348,7 @@ class Degrade(_Chain):
 
     probability: Probability = 0.7
     resize: Probability = 0.3
-    # A key younger than the shipped recipes does not change their hash.
-    saved: Probability = Field(default=0.0, exclude_if=lambda value: not value)
+    saved: Probability = 0.0
     crop: Probability = 0.0
     keep: ShareRange = (0.8, 1.0)
     blur: Probability = 0.1

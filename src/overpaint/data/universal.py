@@ -106,15 +106,13 @@ class UniversalConfig(BaseModel):
     untouched: float = Field(
         default=0.2, ge=0, le=1, description="share of samples with an empty mask"
     )
-    # A key younger than the shipped recipes does not change their hash.
-    negatives: Negatives = Field(default=Negatives(), exclude_if=lambda value: not value.share)
-    apart: Apart = Field(default=Apart(), exclude_if=lambda value: value == Apart())
+    negatives: Negatives = Negatives()
+    apart: Apart = Apart()
     alike: float = Field(
         default=0.0,
         ge=0,
         le=1,
         description="share in which photo and fill alike have colours at half of the resolution",
-        exclude_if=lambda value: not value,
     )
     history: History = History()
     degrade: Degrade = Degrade()

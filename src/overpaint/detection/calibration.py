@@ -302,9 +302,9 @@ class Calibration(_Record):
     """The calibration of one weights file, and the limits of what was tested."""
 
     bands: dict[str, QualityBand]
-    window: int = Field(default=1, ge=1)
-    """Side of the window that logits are averaged over (`smoothed`), pixels, odd. Calibrations that
-    do not say it were fitted to the logits themselves."""
+    window: int = Field(ge=1)
+    """Side of the window that logits are averaged over (`smoothed`), pixels, odd; 1 leaves them as
+    they are."""
     min_side: int = Field(default=128, ge=1)
     """Shorter side in pixels, below which nothing was tested."""
     min_jpeg_quality: int = Field(default=50, ge=1, le=100)

@@ -31,8 +31,6 @@ class OptimizerConfig(Section):
     algorithm: Literal["adam", "adadelta"] = Field(
         default="adam",
         description="adam decays weights apart from the gradient (AdamW)",
-        # Recipes from before there was a choice keep their hash.
-        exclude_if=lambda name: name == "adam",
     )
     learning_rate: float = Field(default=1e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)

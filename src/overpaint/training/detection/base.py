@@ -49,9 +49,6 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 ModelT = TypeVar("ModelT", bound=Detector)
 LossT = TypeVar("LossT", bound=Section)
 
-OUTSIDE = ("focal_gamma", "positive_weight", "iou_weight")
-"""Keys of a loss that may stand at the top level, as in recipes from before there was `loss`."""
-
 
 class CacheConfig(Section):
     """Reconstructions computed once, see `data.cache`; `num` 0 makes them on the fly."""
@@ -62,7 +59,6 @@ class CacheConfig(Section):
         default=None,
         ge=0,
         description="of the crops and their histories; null takes the run's own",
-        exclude_if=lambda seed: seed is None,
     )
 
 
@@ -79,30 +75,21 @@ class DetectorRun(Section):
         default=None,
         description="file of EfficientNet-Lite0 for `model.content`, unless the weights to go on "
         "from have it",
-        exclude_if=lambda path: path is None,
     )
     loop: LoopConfig
     data: UniversalConfig
-    # Keys with a default that are younger than the shipped recipes do not change their hash.
-    forged: ForgedConfig = Field(default=ForgedConfig(), exclude_if=lambda forged: not forged.share)
-    fills: RealFills = Field(default=RealFills(), exclude_if=lambda fills: not fills.share)
+    forged: ForgedConfig = ForgedConfig()
+    fills: RealFills = RealFills()
     cache: CacheConfig = CacheConfig()
     loss: dict[str, Any] = Field(
-        default={},
-        description="settings of its loss: the `loss_config` of its task",
-        exclude_if=lambda loss: not loss,
+        default={}, description="settings of its loss: the `loss_config` of its task"
     )
-    focal_gamma: float = Field(default=2.0, ge=0, description="as in `loss`; NIX-Net alone")
-    positive_weight: float = Field(default=1.0, gt=0, description="likewise")
-    iou_weight: float = Field(default=0.0, ge=0, description="likewise")
     validation_samples: int = Field(default=128, ge=1)
 
     @model_validator(mode="after")
-    def _said_once(self) -> Self:
+    def _shares_fit(self) -> Self:
         if self.forged.share + self.fills.share > 1:
             raise ValueError("forged.share + fills.share is above 1; lower one of them")
-        if twice := sorted({*OUTSIDE} & self.model_fields_set & self.loss.keys()):
-            raise ValueError(f"{twice[0]}: it stands in loss as well; keep one of the two")
         return self
 
 
@@ -161,8 +148,7 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
     @classmethod
     def load_terms(cls, run: DetectorRun) -> Section:
         """The checked settings of the run's loss; raises ConfigError."""
-        outside = {name: getattr(run, name) for name in OUTSIDE if name in run.model_fields_set}
-        return load_section(cls.loss_config, outside | run.loss, "loss")
+        return load_section(cls.loss_config, run.loss, "loss")
 
     def frozen(self) -> list[nn.Module]:
         """The parts of the model that are not trained."""
