@@ -324,7 +324,8 @@ def test_speed_is_measured_in_a_process_of_its_own(trained: Path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("detector", "nixnet-tiny"), ("inpainter", "aotgan-small")]
+    ("kind", "name"),
+    [("detector", "nixnet:widths=[16,32,64]"), ("inpainter", "aotgan:width=16;rwsa=true")],
 )
 def test_networks_of_the_registry_are_timed(kind: Kind, name: str):
     rows = measure_network(SOURCE, kind, name, sides=(64,), runs=2)

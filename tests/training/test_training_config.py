@@ -192,7 +192,7 @@ class TestModelSection:
         [
             (autoencoders, "conv-autoencoder", "dept", "did you mean 'model.depth'?"),
             (autoencoders, "conv-autoencoder", "zzz", "known here: width, depth, latent_channels"),
-            (detectors, "nixnet-tiny", "noise_steam", "did you mean 'model.noise_stream'?"),
+            (detectors, "nixnet", "noise_steam", "did you mean 'model.noise_stream'?"),
         ],
     )
     def test_an_unknown_key(self, registry: Any, name: str, key: str, words: str) -> None:

@@ -29,7 +29,7 @@ TINY = {"model": {"widths": [4, 4, 4]}}
 @pytest.mark.parametrize("path", COMPARED, ids=lambda path: path.stem)
 def test_recipes_of_the_comparison_differ_in_the_detector_alone(path: Path) -> None:
     run, shipped = (load_config(DetectorRun, p) for p in (path, RECIPES / "nixnet-s-1-base.yaml"))
-    assert run.detector == f"{path.stem.partition('-')[0]}-small"
+    assert run.detector == path.stem.partition("-")[0]
     task_of(start(run).model, DetectorTask).load_terms(run)
     # What the cache depends on is that of the shipped detector.
     assert (run.cache, run.loop.seed) == (shipped.cache, shipped.loop.seed)
@@ -63,7 +63,7 @@ def _task(name: str) -> type[DetectorTask[Any, Any]]:
             {"detector": "ldicn", "loss": {"positive_weight": 2}},
             "loss: unknown key 'positive_weight'",
         ),
-        ({"detector": "nixnet-tiny", "model": {"widht": 1}}, "widht"),
+        ({"detector": "nixnet", "model": {"widht": 1}}, "widht"),
         ({**TINY, "loss": {"focal_gamma": -1}}, "loss: focal_gamma: .* equal to 0, not -1"),
     ],
 )

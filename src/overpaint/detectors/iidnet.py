@@ -358,11 +358,6 @@ def iidnet(**config: Any) -> IIDNet:
     return IIDNet(IIDNetConfig(**config))
 
 
-def iidnet_small(**config: Any) -> IIDNet:
-    """IID-Net at width 8."""
-    return iidnet(**{"width": 8, **config})
-
-
 OFFICIAL = Official(
     repository="HighwayWu/InpaintingForensics@144d26c",
     licence="none stated: all rights reserved by the authors",
@@ -371,16 +366,12 @@ OFFICIAL = Official(
     files=("IID_weights.pth",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("iidnet", iidnet, "5.8 M parameters, the published width", OFFICIAL),
-    ("iidnet-small", iidnet_small, "0.4 M parameters", None),
-):
-    detectors.register(
-        _name,
-        _factory,
-        paper="IID-Net: Image Inpainting Detection Network via Neural Architecture Search and "
-        "Attention, TCSVT 2022, arXiv:2101.07419",
-        licence="Apache-2.0 (the official code and weights state no licence; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+detectors.register(
+    "iidnet",
+    iidnet,
+    paper="IID-Net: Image Inpainting Detection Network via Neural Architecture Search and "
+    "Attention, TCSVT 2022, arXiv:2101.07419",
+    licence="Apache-2.0 (the official code and weights state no licence; none taken)",
+    summary="5.8 M parameters, the published width",
+    official=OFFICIAL,
+)

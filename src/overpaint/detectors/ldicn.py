@@ -233,11 +233,6 @@ def ldicn(**config: Any) -> LDICN:
     return LDICN(LDICNConfig(**config))
 
 
-def ldicn_small(**config: Any) -> LDICN:
-    """LDICN at width 12."""
-    return ldicn(**{"width": 12, **config})
-
-
 OFFICIAL = Official(
     repository="lihaod/Deep_inpainting_localization@d33468d",
     licence="not stated; the repository's code is MIT",
@@ -246,16 +241,11 @@ OFFICIAL = Official(
     files=("model.ckpt",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("ldicn", ldicn, "7.7 M parameters, the published width", OFFICIAL),
-    ("ldicn-small", ldicn_small, "1.1 M parameters", None),
-):
-    detectors.register(
-        _name,
-        _factory,
-        paper="Localization of Deep Inpainting Using High-Pass Fully Convolutional Network, "
-        "ICCV 2019",
-        licence="Apache-2.0 (the official code is MIT; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+detectors.register(
+    "ldicn",
+    ldicn,
+    paper="Localization of Deep Inpainting Using High-Pass Fully Convolutional Network, ICCV 2019",
+    licence="Apache-2.0 (the official code is MIT; none taken)",
+    summary="7.7 M parameters, the published width",
+    official=OFFICIAL,
+)

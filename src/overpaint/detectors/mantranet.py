@@ -324,11 +324,6 @@ def mantranet(**config: Any) -> ManTraNet:
     return ManTraNet(ManTraNetConfig(**config))
 
 
-def mantranet_small(**config: Any) -> ManTraNet:
-    """ManTra-Net at a quarter of the width, with half of the recurrent channels."""
-    return mantranet(**{"width": 8, "num_hidden": 4, **config})
-
-
 OFFICIAL = Official(
     repository="RonyAbecidan/ManTraNet-pytorch@1af95cd, converted from ManTraNet_Ptrain4.h5 of "
     "ISICV/ManTraNet@59436db, which is taken as well",
@@ -338,16 +333,12 @@ OFFICIAL = Official(
     files=("MantraNetv4.pt",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("mantranet", mantranet, "3.8 M parameters, as released", OFFICIAL),
-    ("mantranet-small", mantranet_small, "0.25 M parameters", None),
-):
-    detectors.register(
-        _name,
-        _factory,
-        paper="ManTra-Net: Manipulation Tracing Network for Detection and Localization of Image "
-        "Forgeries with Anomalous Features, CVPR 2019",
-        licence="Apache-2.0 (the official code is for academic, non-commercial use; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+detectors.register(
+    "mantranet",
+    mantranet,
+    paper="ManTra-Net: Manipulation Tracing Network for Detection and Localization of Image "
+    "Forgeries with Anomalous Features, CVPR 2019",
+    licence="Apache-2.0 (the official code is for academic, non-commercial use; none taken)",
+    summary="3.8 M parameters, as released",
+    official=OFFICIAL,
+)

@@ -293,25 +293,10 @@ def nixnet(**config: object) -> NIXNet:
     return NIXNet(NIXNetConfig(**config))  # type: ignore[arg-type]
 
 
-def nixnet_small(**config: object) -> NIXNet:
-    """NIX-Net with a quarter of the paper's channels: 32/64/128."""
-    return nixnet(**{"widths": (32, 64, 128), **config})
-
-
-def nixnet_tiny(**config: object) -> NIXNet:
-    """NIX-Net with an eighth of the paper's channels: 16/32/64."""
-    return nixnet(**{"widths": (16, 32, 64), **config})
-
-
-for _name, _factory, _summary in (
-    ("nixnet", nixnet, "29.5 M parameters, the paper's widths"),
-    ("nixnet-small", nixnet_small, "1.85 M parameters"),
-    ("nixnet-tiny", nixnet_tiny, "0.46 M parameters"),
-):
-    detectors.register(
-        _name,
-        _factory,
-        paper="Noise Doesn't Lie: Towards Universal Detection of Deep Inpainting, IJCAI 2021",
-        licence="Apache-2.0 (no official code)",
-        summary=_summary,
-    )
+detectors.register(
+    "nixnet",
+    nixnet,
+    paper="Noise Doesn't Lie: Towards Universal Detection of Deep Inpainting, IJCAI 2021",
+    licence="Apache-2.0 (no official code)",
+    summary="29.5 M parameters, the paper's widths",
+)

@@ -261,11 +261,6 @@ def psccnet(**config: Any) -> PSCCNet:
     return PSCCNet(PSCCNetConfig(**config))
 
 
-def psccnet_small(**config: Any) -> PSCCNet:
-    """PSCC-Net with a stem of 16 and widths 8/16/32/64."""
-    return psccnet(**{"stem": 16, "widths": (8, 16, 32, 64), **config})
-
-
 OFFICIAL = Official(
     repository="proteus1991/PSCC-Net@53e5ff7",
     licence="MIT (the repository's)",
@@ -274,16 +269,12 @@ OFFICIAL = Official(
     files=("HRNet.pth", "NLCDetection.pth", "DetectionHead.pth"),
 )
 
-for _name, _factory, _summary, _official in (
-    ("psccnet", psccnet, "3.7 M parameters, the published widths", OFFICIAL),
-    ("psccnet-small", psccnet_small, "0.7 M parameters", None),
-):
-    detectors.register(
-        _name,
-        _factory,
-        paper="PSCC-Net: Progressive Spatio-Channel Correlation Network for Image Manipulation "
-        "Detection and Localization, TCSVT 2022, arXiv:2103.10596",
-        licence="Apache-2.0 (the official code and weights are MIT; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+detectors.register(
+    "psccnet",
+    psccnet,
+    paper="PSCC-Net: Progressive Spatio-Channel Correlation Network for Image Manipulation "
+    "Detection and Localization, TCSVT 2022, arXiv:2103.10596",
+    licence="Apache-2.0 (the official code and weights are MIT; none taken)",
+    summary="3.7 M parameters, the published widths",
+    official=OFFICIAL,
+)

@@ -266,18 +266,6 @@ def trufor(**config: Any) -> TruFor:
     return TruFor(TruForConfig(**config))
 
 
-def trufor_small(**config: Any) -> TruFor:
-    """TruFor with thinner and fewer blocks, and Noiseprint++ at a quarter of its width."""
-    small = {
-        "widths": (16, 32, 64, 80),
-        "heads": (1, 2, 4, 5),
-        "depths": (2, 2, 2, 1),
-        "head_width": 64,
-        "noise_width": 16,
-    }
-    return trufor(**{**small, **config})
-
-
 OFFICIAL = Official(
     repository="grip-unina/TruFor@ae54475",
     licence="GRIP-UNINA, non-profit and informational use only, with citation",
@@ -286,16 +274,12 @@ OFFICIAL = Official(
     files=("trufor.pth.tar",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("trufor", trufor, "68.7 M parameters, as published", OFFICIAL),
-    ("trufor-small", trufor_small, "1.4 M parameters", None),
-):
-    detectors.register(
-        _name,
-        _factory,
-        paper="TruFor: Leveraging all-round clues for trustworthy image forgery detection and "
-        "localization, CVPR 2023, arXiv:2212.10957",
-        licence="Apache-2.0 (no code taken; the official code and weights: non-profit use only)",
-        summary=_summary,
-        official=_official,
-    )
+detectors.register(
+    "trufor",
+    trufor,
+    paper="TruFor: Leveraging all-round clues for trustworthy image forgery detection and "
+    "localization, CVPR 2023, arXiv:2212.10957",
+    licence="Apache-2.0 (no code taken; the official code and weights: non-profit use only)",
+    summary="68.7 M parameters, as published",
+    official=OFFICIAL,
+)

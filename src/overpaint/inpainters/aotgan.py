@@ -225,11 +225,6 @@ def aotgan(**config: Any) -> AOTGAN:
     return AOTGAN(AOTGANConfig(**config))
 
 
-def aotgan_small(**config: Any) -> AOTGAN:
-    """AOT-GAN at width 16."""
-    return aotgan(**{"width": 16, **config})
-
-
 OFFICIAL = Official(
     repository="researchmm/AOT-GAN-for-Inpainting@2cd1afd",
     licence="Apache-2.0 (the repository's)",
@@ -237,16 +232,12 @@ OFFICIAL = Official(
     files=("G0000000.pt",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("aotgan", aotgan, "15.2 M parameters, the paper's width", OFFICIAL),
-    ("aotgan-small", aotgan_small, "1.0 M parameters", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="Aggregated Contextual Transformations for High-Resolution Image Inpainting, "
-        "TVCG 2022, arXiv:2104.01431",
-        licence="Apache-2.0 (as the official code and weights; no code taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "aotgan",
+    aotgan,
+    paper="Aggregated Contextual Transformations for High-Resolution Image Inpainting, "
+    "TVCG 2022, arXiv:2104.01431",
+    licence="Apache-2.0 (as the official code and weights; no code taken)",
+    summary="15.2 M parameters, the paper's width",
+    official=OFFICIAL,
+)

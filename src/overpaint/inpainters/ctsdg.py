@@ -379,21 +379,12 @@ def ctsdg(**config: Any) -> CTSDG:
     return CTSDG(CTSDGConfig(**config))
 
 
-def ctsdg_small(**config: Any) -> CTSDG:
-    """CTSDG at width 10."""
-    return ctsdg(**{"width": 10, **config})
-
-
 OFFICIAL = Official("Xiefan-Guo/CTSDG@def0274", "MIT", remap, config={"folded": True})
-for _name, _factory, _summary, _official in (
-    ("ctsdg", ctsdg, "52.1 M parameters, the published width", OFFICIAL),
-    ("ctsdg-small", ctsdg_small, "1.3 M parameters", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="Image Inpainting via Conditional Texture and Structure Dual Generation, ICCV 2021",
-        licence="Apache-2.0 (the official code and weights are MIT; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "ctsdg",
+    ctsdg,
+    paper="Image Inpainting via Conditional Texture and Structure Dual Generation, ICCV 2021",
+    licence="Apache-2.0 (the official code and weights are MIT; none taken)",
+    summary="52.1 M parameters, the published width",
+    official=OFFICIAL,
+)

@@ -281,11 +281,6 @@ def deepfill_v1(**config: Any) -> DeepFillV1:
     return DeepFillV1(DeepFillV1Config(**config))
 
 
-def deepfill_v1_small(**config: Any) -> DeepFillV1:
-    """DeepFill v1 at width 20."""
-    return deepfill_v1(**{"width": 20, **config})
-
-
 OFFICIAL = Official(
     repository=(
         "JiahuiYu/generative_inpainting@06cd62c (v1.0.0), converted by "
@@ -297,15 +292,11 @@ OFFICIAL = Official(
     files=("torch_model.p",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("deepfill_v1", deepfill_v1, "3.6 M parameters, the published width", OFFICIAL),
-    ("deepfill_v1-small", deepfill_v1_small, "1.4 M parameters", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="Generative Image Inpainting with Contextual Attention, CVPR 2018, arXiv 1801.07892",
-        licence="Apache-2.0 (the official code is CC BY-NC 4.0; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "deepfill_v1",
+    deepfill_v1,
+    paper="Generative Image Inpainting with Contextual Attention, CVPR 2018, arXiv 1801.07892",
+    licence="Apache-2.0 (the official code is CC BY-NC 4.0; none taken)",
+    summary="3.6 M parameters, the published width",
+    official=OFFICIAL,
+)

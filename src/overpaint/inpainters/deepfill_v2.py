@@ -139,11 +139,6 @@ def deepfill_v2(**config: Any) -> DeepFillV2:
     return DeepFillV2(DeepFillV2Config(**config))
 
 
-def deepfill_v2_small(**config: Any) -> DeepFillV2:
-    """DeepFill v2 at width 14."""
-    return deepfill_v2(**{"width": 14, **config})
-
-
 OFFICIAL = Official(
     repository=(
         "JiahuiYu/generative_inpainting@3a53243, converted by nipponjo/deepfillv2-pytorch@4899fd3"
@@ -154,15 +149,11 @@ OFFICIAL = Official(
     files=("states_tf_places2.pth",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("deepfill_v2", deepfill_v2, "4.1 M parameters, the published width", OFFICIAL),
-    ("deepfill_v2-small", deepfill_v2_small, "1.4 M parameters", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="Free-Form Image Inpainting with Gated Convolution, ICCV 2019, arXiv 1806.03589",
-        licence="Apache-2.0 (the official code is CC BY-NC 4.0; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "deepfill_v2",
+    deepfill_v2,
+    paper="Free-Form Image Inpainting with Gated Convolution, ICCV 2019, arXiv 1806.03589",
+    licence="Apache-2.0 (the official code is CC BY-NC 4.0; none taken)",
+    summary="4.1 M parameters, the published width",
+    official=OFFICIAL,
+)

@@ -264,11 +264,6 @@ def edgeconnect(**config: Any) -> EdgeConnect:
     return EdgeConnect(EdgeConnectConfig(**config))
 
 
-def edgeconnect_small(**config: Any) -> EdgeConnect:
-    """EdgeConnect at width 16."""
-    return edgeconnect(**{"width": 16, **config})
-
-
 OFFICIAL = Official(
     repository="knazeri/edge-connect@3142579",
     licence="CC BY-NC 4.0",
@@ -276,15 +271,11 @@ OFFICIAL = Official(
     files=("EdgeModel_gen.pth", "InpaintingModel_gen.pth"),
 )
 
-for _name, _factory, _summary, _official in (
-    ("edgeconnect", edgeconnect, "21.5 M parameters, the paper's width", OFFICIAL),
-    ("edgeconnect-small", edgeconnect_small, "1.3 M parameters", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="EdgeConnect: Generative Image Inpainting with Adversarial Edge Learning, ICCVW 2019",
-        licence="Apache-2.0 (the official code and weights are CC BY-NC 4.0; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "edgeconnect",
+    edgeconnect,
+    paper="EdgeConnect: Generative Image Inpainting with Adversarial Edge Learning, ICCVW 2019",
+    licence="Apache-2.0 (the official code and weights are CC BY-NC 4.0; none taken)",
+    summary="21.5 M parameters, the paper's width",
+    official=OFFICIAL,
+)

@@ -34,7 +34,7 @@ The published .pkl files hold pickled code. Export `G_ema.state_dict()` where th
 IOPaint offers one as places_512_G.pth. With `resolution=256` those for 256 pixels fit.
 
 Size at the published width, in parameters, at 512 pixels: 85.1 M, discriminator 29.0 M; at 256:
-70.3 M and 24.0 M. fcf-small: 1.3 M.
+70.3 M and 24.0 M. At the size of recipes/inpainters/fcf-s.yaml: 1.3 M.
 """
 
 import math
@@ -365,12 +365,6 @@ def fcf(**config: Any) -> FcF:
     return FcF(FcFConfig(**config))
 
 
-def fcf_small(**config: Any) -> FcF:
-    """FcF for 256 pixels at widths of 32 and 64, without noise, whose maps would add an eighth."""
-    small = {"resolution": 256, "width": 32, "max_width": 64, "latent_size": 32, "noise": "none"}
-    return fcf(**{**small, **config})
-
-
 OFFICIAL = Official(
     repository="SHI-Labs/FcF-Inpainting@55ac6a0",
     licence="none stated; code Apache-2.0, StyleGAN2 parts NVIDIA's, non-commercial",
@@ -378,15 +372,11 @@ OFFICIAL = Official(
     files=("places_512_G.pth",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("fcf", fcf, "85.1 M parameters, the published width, 512 pixels", OFFICIAL),
-    ("fcf-small", fcf_small, "1.3 M parameters, 256 pixels", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="Keys to Better Image Inpainting (FcF), WACV 2023, arXiv:2208.03382",
-        licence="Apache-2.0 (official code: Apache-2.0 and NVIDIA non-commercial; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "fcf",
+    fcf,
+    paper="Keys to Better Image Inpainting (FcF), WACV 2023, arXiv:2208.03382",
+    licence="Apache-2.0 (official code: Apache-2.0 and NVIDIA non-commercial; none taken)",
+    summary="85.1 M parameters, the published width, 512 pixels",
+    official=OFFICIAL,
+)

@@ -243,11 +243,6 @@ def glcic(**config: Any) -> GLCIC:
     return GLCIC(GLCICConfig(**config))
 
 
-def glcic_small(**config: Any) -> GLCIC:
-    """GLCIC at width 28."""
-    return glcic(**{"width": 28, **config})
-
-
 OFFICIAL = Official(
     repository="otenim/GLCIC-PyTorch@3f9de13",
     licence="MIT",
@@ -256,15 +251,11 @@ OFFICIAL = Official(
     files=("model_cn",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("glcic", glcic, "6.1 M parameters, the paper's width", OFFICIAL),
-    ("glcic-small", glcic_small, "1.2 M parameters", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="Globally and Locally Consistent Image Completion, SIGGRAPH 2017",
-        licence="Apache-2.0 (the re-implementation otenim/GLCIC-PyTorch is MIT; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "glcic",
+    glcic,
+    paper="Globally and Locally Consistent Image Completion, SIGGRAPH 2017",
+    licence="Apache-2.0 (the re-implementation otenim/GLCIC-PyTorch is MIT; none taken)",
+    summary="6.1 M parameters, the paper's width",
+    official=OFFICIAL,
+)

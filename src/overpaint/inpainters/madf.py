@@ -294,25 +294,11 @@ def madf(**config: Any) -> MADF:
     return MADF(MADFConfig(**config))
 
 
-def madf_small(**config: Any) -> MADF:
-    """MADF at width 8."""
-    return madf(**{"width": 8, **config})
-
-
-for _name, _factory, _summary, _official in (
-    (
-        "madf",
-        madf,
-        "85.1 M parameters, the published width",
-        Official("MADF-inpainting/Pytorch-MADF@6fdbf44", "GPL-3.0", remap),
-    ),
-    ("madf-small", madf_small, "1.3 M parameters", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="Image Inpainting by End-to-End Cascaded Refinement with Mask Awareness, TIP 2021",
-        licence="Apache-2.0 (the official code is GPL-3.0; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "madf",
+    madf,
+    paper="Image Inpainting by End-to-End Cascaded Refinement with Mask Awareness, TIP 2021",
+    licence="Apache-2.0 (the official code is GPL-3.0; none taken)",
+    summary="85.1 M parameters, the published width",
+    official=Official("MADF-inpainting/Pytorch-MADF@6fdbf44", "GPL-3.0", remap),
+)
