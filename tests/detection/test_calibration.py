@@ -17,7 +17,7 @@ from overpaint.detection.calibration import (
     q99,
     quality_band,
     sigmoid,
-    smoothed,
+    smooth,
     untouched_quantiles,
     upper_bound,
 )
@@ -89,7 +89,7 @@ def test_the_default_mask_flags_the_same_photos_as_the_threshold(
     for spread in window * np.linspace(0.2, 1.6, 30):
         logits = rng.normal(0, spread, (30, 40)).astype(np.float32)
         judged = judge(logits, threshold, window)
-        reached = (smoothed(logits, window) >= threshold).mean() > AREA
+        reached = (smooth(logits, window) >= threshold).mean() > AREA
         assert (judged.mask.mean() > AREA) == reached == (judged.statistic >= threshold)
 
 
@@ -99,9 +99,9 @@ def test_logits_are_averaged_over_what_there_is_of_the_window() -> None:
         [logits[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].mean() for x in range(9)]
         for y in range(7)
     ]
-    np.testing.assert_allclose(smoothed(logits, 5), expected, atol=1e-6)
-    np.testing.assert_allclose(smoothed(logits, 17), np.full((7, 9), logits.mean()), atol=1e-6)
-    assert smoothed(logits, 1) is logits
+    np.testing.assert_allclose(smooth(logits, 5), expected, atol=1e-6)
+    np.testing.assert_allclose(smooth(logits, 17), np.full((7, 9), logits.mean()), atol=1e-6)
+    assert smooth(logits, 1) is logits
 
 
 def test_specks_are_averaged_away_and_a_region_is_shown_with_its_own_edge() -> None:

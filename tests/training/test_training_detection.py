@@ -15,7 +15,7 @@ from overpaint.training.detection.base import (
     DetectorRun,
     DetectorTask,
     check,
-    detection_task,
+    make_detection_task,
     start,
 )
 from overpaint.training.detection.ldicn import LDICNTask
@@ -81,7 +81,7 @@ def test_a_detector_without_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     entry: Entry[Any] = Entry("plain", lambda: torch.nn.Conv2d(3, 1, 1), "none", "Apache-2.0")
     monkeypatch.setitem(detectors._entries, "plain", entry)
     with pytest.raises(ConfigError, match=r"nothing to train, .* losses of iidnet, ldicn"):
-        detection_task(recipe(detector="plain"), Redrawn(), Redrawn())
+        make_detection_task(recipe(detector="plain"), Redrawn(), Redrawn())
 
 
 def test_the_loss_of_one_detector_does_not_train_another() -> None:
@@ -93,4 +93,4 @@ def test_validation_samples_of_which_none_is_inpainted() -> None:
     run = recipe(**TINY)
     data = run.data.model_copy(update={"untouched": 1.0})
     with pytest.raises(ConfigError, match="none of the 6 validation samples is inpainted"):
-        detection_task(run.model_copy(update={"data": data}), Redrawn(), Redrawn())
+        make_detection_task(run.model_copy(update={"data": data}), Redrawn(), Redrawn())

@@ -45,7 +45,7 @@ from torch.nn import functional as F
 from overpaint.detectors.base import Detector
 from overpaint.errors import ConfigError
 from overpaint.registry import Official, detectors
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 # Operations of a cell, in the authors' numbers: 0 separable with a norm in between, 1 and 2
 # separable 3x3 and 5x5, 3 none. The last one has the cell's stride.
@@ -350,7 +350,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
     The weight of its median, which no computation uses, is left out.
     """
-    return renamed(state_dict, _RULES, drop=[r"(?:module\.)?median\.weight"])
+    return rename_keys(state_dict, _RULES, drop=[r"(?:module\.)?median\.weight"])
 
 
 def iidnet(**config: Any) -> IIDNet:

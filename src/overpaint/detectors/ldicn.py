@@ -39,7 +39,7 @@ from torch.nn import functional as F
 from overpaint.detectors.base import Detector
 from overpaint.errors import ConfigError
 from overpaint.registry import Official, detectors
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 DIRECTIONS = ((1, 0), (0, 1), (1, 1))  # rows, columns: down, right, and both
 ENLARGEMENT = 4  # of each step of the decoder
@@ -216,7 +216,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     (height, width, out, in) likewise (in, out, height, width).
     """
     out: dict[str, Any] = {}
-    for key, value in renamed(state_dict, _RULES, _UNUSED).items():
+    for key, value in rename_keys(state_dict, _RULES, _UNUSED).items():
         if key.startswith("residual."):  # (height, width, 3, 1), one filter for each colour
             value = value.permute(2, 3, 0, 1)
         elif value.ndim == 4:

@@ -55,7 +55,7 @@ from overpaint.detectors.base import Detector
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.layers.highpass import SRM_DIVISORS, SRM_KERNELS
 from overpaint.registry import Official, detectors
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 MULTIPLES = (1, 2, 2, 4, 4, 4, 8, 8, 8, 8, 8, 8)  # of `width`: what each 3x3 convolution puts out
 NUM_PLAIN, NUM_SRM, NUM_BAYAR = 4, 9, 3  # filters of the first block
@@ -289,7 +289,7 @@ def from_keras(state: Mapping[str, Any]) -> dict[str, Any]:
     stored as constrained, which the constraint leaves as they are; those of SRM are not stored.
     """
     out: dict[str, Any] = {}
-    for key, value in renamed(state, _KERAS_RULES, _KERAS_UNUSED).items():
+    for key, value in rename_keys(state, _KERAS_RULES, _KERAS_UNUSED).items():
         if key == "anomaly.min_std":  # (1, 1, 1, channels)
             value = value.reshape(1, -1, 1, 1)
         elif value.ndim == 4:
@@ -312,7 +312,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """
     if any(key.endswith(":0") for key in state_dict):
         return from_keras(state_dict)
-    out = renamed(state_dict.get("model", state_dict), _RULES)
+    out = rename_keys(state_dict.get("model", state_dict), _RULES)
     srm = out.pop("srm", None)
     if srm is not None and not torch.allclose(srm.float().cpu(), srm_kernels(), atol=1e-5):
         raise WeightsError("SRMConv2D.weight does not hold the SRM kernels of the paper")

@@ -95,7 +95,7 @@ class Statistics(nn.Module):
         super().__init__()
         few = max(1, channels // SHARE)
         self.reduce = nn.Conv2d(channels, few, 1, bias=False)
-        self.mix = mixed((1 + len(WINDOWS)) * few, few)
+        self.mix = make_mixing((1 + len(WINDOWS)) * few, few)
         self.back = zero_conv(few, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class Energies(nn.Module):
 
     def __init__(self, channels: int, fine: int) -> None:
         super().__init__()
-        self.mix = mixed(2 * 2 * len(ENERGY_WINDOWS) * channels, fine)
+        self.mix = make_mixing(2 * 2 * len(ENERGY_WINDOWS) * channels, fine)
         self.back = zero_conv(fine, fine)
 
     def forward(self, noise: Tensor, halved: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class Content(nn.Module):
         self.features = LiteFeatures()
         self.features.requires_grad_(False)
         self.drop = nn.Dropout2d(DROPPED)
-        self.mix = mixed(2 * sum(CHANNELS), coarse)
+        self.mix = make_mixing(2 * sum(CHANNELS), coarse)
         self.back = zero_conv(coarse, coarse)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class Content(nn.Module):
         return self.back(self.mix(scores))
 
 
-def mixed(in_channels: int, out_channels: int) -> nn.Sequential:
+def make_mixing(in_channels: int, out_channels: int) -> nn.Sequential:
     """A 1x1 convolution with batch norm and ReLU."""
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))

@@ -49,11 +49,11 @@ from overpaint.detectors.psccnet_hrnet import (
     Bottleneck,
     ConvNorm,
     backbone_rules,
-    resized,
+    resize,
 )
 from overpaint.errors import ConfigError
 from overpaint.registry import Official, detectors
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 HEAD_SIZE = 256  # of the photo whose maps the authors' heads see, pixels
 REDUCTIONS = (4, 2, 2, 1)  # of the maps, finest first, before they are correlated
@@ -188,11 +188,11 @@ class PSCCNet(Detector):
         """All heads' logits for a photo (b, 3, h, w) in [0, 1]; sides: multiples of 8."""
         maps = self.backbone(image)
         if self.config.faithful:
-            maps = [resized(x, [HEAD_SIZE >> i] * 2) for i, x in enumerate(maps)]
+            maps = [resize(x, [HEAD_SIZE >> i] * 2) for i, x in enumerate(maps)]
         masks: list[Tensor] = []
         for x, correlation in zip(maps[::-1], self.correlations[::-1], strict=True):
             if masks:  # the coarser one
-                x = x * resized(torch.sigmoid(masks[-1]), x.shape[-2:])
+                x = x * resize(torch.sigmoid(masks[-1]), x.shape[-2:])
             masks.append(correlation(x))
         coarsest, coarse, fine, finest = masks
         return Stages((finest, fine, coarse, coarsest), self.image_head(maps))
@@ -206,7 +206,7 @@ def _logits_at(size: Sequence[int], mask: Tensor) -> Tensor:
     """Logits whose probabilities are those of `mask` brought to `size`."""
     if list(mask.shape[-2:]) == list(size):
         return mask
-    return torch.logit(resized(torch.sigmoid(mask.float()), size), eps=1e-6)
+    return torch.logit(resize(torch.sigmoid(mask.float()), size), eps=1e-6)
 
 
 _CORRELATION = (
@@ -253,7 +253,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     state_dict: their tensors, each under the file's name (HRNet, NLCDetection, DetectionHead), a
     dot and the published key.
     """
-    return renamed(state_dict, _RULES)
+    return rename_keys(state_dict, _RULES)
 
 
 def psccnet(**config: Any) -> PSCCNet:

@@ -52,7 +52,7 @@ from overpaint.detectors.trufor_backbone import DualEncoder
 from overpaint.errors import ConfigError
 from overpaint.images.image_checks import check_image, check_shape
 from overpaint.registry import Official, detectors
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 NUM_STAGES = 4
 NOISE_DEPTH = 17  # convolutions of Noiseprint++
@@ -125,11 +125,11 @@ class Head(nn.Module):
             part = part.flatten(1)
             weight, bias = part @ project.weight, part @ project.bias  # type: ignore[operator]
             y = F.conv2d(x, weight[..., None, None], bias)
-            total = total + enlarged(y, maps[0].shape[-2:])
+            total = total + enlarge(y, maps[0].shape[-2:])
         return self.predict(self.drop(F.relu(self.norm(total), inplace=True)))
 
 
-def enlarged(x: Tensor, size: torch.Size) -> Tensor:
+def enlarge(x: Tensor, size: torch.Size) -> Tensor:
     """x (b, c, h, w), bilinearly at another size."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
@@ -183,8 +183,8 @@ class TruFor(Detector):
         untouched, forged = self.head(maps).chunk(2, dim=1)  # (b, 1, h/4, w/4)
         dtype = torch.promote_types(forged.dtype, torch.float32)
         size = image.shape[-2:]
-        logits = enlarged((forged - untouched).to(dtype), size)  # (b, 1, h, w)
-        confidence = enlarged(self.confidence(maps).to(dtype), size)
+        logits = enlarge((forged - untouched).to(dtype), size)  # (b, 1, h, w)
+        confidence = enlarge(self.confidence(maps).to(dtype), size)
         plain = statistics(confidence, torch.zeros_like(confidence))
         trusted = statistics(logits, F.logsigmoid(confidence))
         score = self.score(torch.cat([plain, trusted], dim=1)).flatten()  # (b, 8) -> (b,)
@@ -258,7 +258,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     state_dict: the file's content, {"state_dict": ..., ...}, nested or with keys joined by dots, or
     the network's alone. The state of the optimiser, in checkpoints of a training, is left out.
     """
-    return renamed(state_dict.get("state_dict", state_dict), _RULES, drop=[r"optimizer\..*"])
+    return rename_keys(state_dict.get("state_dict", state_dict), _RULES, drop=[r"optimizer\..*"])
 
 
 def trufor(**config: Any) -> TruFor:

@@ -31,7 +31,7 @@ from torch import nn
 
 from overpaint.data.bank import load_bank
 from overpaint.data.degrade import Kernel, Subsampling, crop, jpeg, resize
-from overpaint.data.ordinary_edits import ORDINARY_EDITS, edited
+from overpaint.data.ordinary_edits import ORDINARY_EDITS, apply_edit
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import universal_test_set
 from overpaint.detection.calibration import (
@@ -45,7 +45,7 @@ from overpaint.detection.calibration import (
     QualityBand,
     q99,
     quality_band,
-    smoothed,
+    smooth,
     untouched_quantiles,
     upper_bound,
 )
@@ -236,7 +236,7 @@ def edit_counts(
         for number, kind in enumerate(ORDINARY_EDITS):
             band = tuple(bands)[(place + number) % len(bands)]
             rng = np.random.default_rng([seed, 2, index, number])
-            seen = edited(kind, pixels, rng, other)
+            seen = apply_edit(kind, pixels, rng, other)
             if band != LOSSLESS:
                 seen = jpeg(seen, int(rng.integers(*QUALITIES[band], endpoint=True)), 2)
             reached[band][kind].append(statistic(seen) >= bands[band].threshold_logit)
@@ -355,7 +355,7 @@ def calibrate_weights(
         f"{', '.join(sorted(modules))}"
     )
     calibration = calibrate(
-        lambda pixels: q99(smoothed(runner.logits(pixels), window)),
+        lambda pixels: q99(smooth(runner.logits(pixels), window)),
         photos,
         modules,
         data=data,
@@ -397,7 +397,7 @@ def add_edits(
     photos = PhotoSource.from_paths(paths, "validation", seed=0)
     _tell_of(photos, report, problem)
     bands = edit_counts(
-        lambda pixels: q99(smoothed(runner.logits(pixels), old.window)),
+        lambda pixels: q99(smooth(runner.logits(pixels), old.window)),
         photos,
         old.bands,
         num=num,

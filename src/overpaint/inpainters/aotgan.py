@@ -39,7 +39,7 @@ from overpaint.errors import ConfigError
 from overpaint.inpainters.base import Inpainter, compose
 from overpaint.layers.rwsa import RWSA
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 RATES = (1, 2, 4, 8)  # dilations of the transformations in a block
 
@@ -217,7 +217,7 @@ _RULES = (
 
 def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of the published generator (`G0000000.pt`) to ours; strict."""
-    return renamed(state_dict, _RULES)
+    return rename_keys(state_dict, _RULES)
 
 
 def aotgan(**config: Any) -> AOTGAN:

@@ -40,7 +40,7 @@ Hole = NDArray[np.bool_]
 MID_GREY = 0.5
 
 
-def optional(name: str) -> ModuleType:
+def import_optional(name: str) -> ModuleType:
     """Import a module of the extra `classical`; raises OverpaintError naming the extra."""
     try:
         return importlib.import_module(name)
@@ -61,7 +61,7 @@ class Classical(Inpainter):
         """Raises OverpaintError when a module is missing."""
         super().__init__()
         for name in self.requires:
-            optional(name)
+            import_optional(name)
 
     @abstractmethod
     def _paint(self, photo: Picture, hole: Hole) -> NDArray[np.floating[Any]]:
@@ -114,7 +114,7 @@ class OpenCVFill(Classical):
         self.config = config or RadiusConfig()
 
     def _paint(self, photo: Picture, hole: Hole) -> NDArray[np.floating[Any]]:
-        cv2 = optional("cv2")
+        cv2 = import_optional("cv2")
         levels = 255 * np.where(hole[..., None], photo[~hole].mean(axis=0), photo)
         channels = np.ascontiguousarray(levels.transpose(2, 0, 1), dtype=np.float32)
         mask, flag = hole.astype(np.uint8), getattr(cv2, self.flag)
@@ -149,7 +149,7 @@ class Biharmonic(Classical):
     requires = ("scipy", "skimage")
 
     def _paint(self, photo: Picture, hole: Hole) -> Picture:
-        restoration = optional("skimage.restoration")
+        restoration = import_optional("skimage.restoration")
         return restoration.inpaint_biharmonic(photo, hole, channel_axis=-1)
 
 

@@ -37,12 +37,12 @@ from torch.nn import functional as F
 
 from overpaint.errors import ConfigError
 from overpaint.inpainters.base import Inpainter
-from overpaint.inpainters.classical import optional
+from overpaint.inpainters.classical import import_optional
 from overpaint.inpainters.edgeconnect import canny_edges, to_grey
 from overpaint.layers.partial import PartialConv2d
 from overpaint.layers.patchgan import PatchDiscriminator
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 SIGMA = 2.0  # of the Gaussian before Canny's gradient, pixels
 KERNEL_SIZES = (7, 5, 5, 3, 3, 3, 3)  # of the encoders' levels; each halves the sides
@@ -250,7 +250,7 @@ class CTSDG(Inpainter):
 
     def __init__(self, config: CTSDGConfig | None = None) -> None:
         super().__init__()
-        optional("skimage.feature")  # rather missed here than at the first photo
+        import_optional("skimage.feature")  # rather missed here than at the first photo
         self.config = config = config or CTSDGConfig()
         self.texture_encoder, self.structure_encoder = Encoder(3, config), Encoder(2, config)
         self.texture_decoder, self.structure_decoder = Decoder(3, config), Decoder(2, config)
@@ -263,7 +263,7 @@ class CTSDG(Inpainter):
 
     def structure(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
         """Edges and grey of a photo (b, 3, h, w), edges of its known region: (b, 2, h, w)."""
-        grey = to_grey(folded(image) if self.config.folded else image)
+        grey = to_grey(wrap_8_bit(image) if self.config.folded else image)
         known = None if mask is None else 1 - mask
         return torch.cat([canny_edges(grey, SIGMA, known), grey], dim=1)
 
@@ -288,7 +288,7 @@ class CTSDG(Inpainter):
         return self.stages(image, mask).fill
 
 
-def folded(image: Tensor) -> Tensor:
+def wrap_8_bit(image: Tensor) -> Tensor:
     """A photo in [0, 1] as the authors' 8 bits of 2 x - 1 hold it, overflow and all: in [0, 1]."""
     return (255 * (2 * image - 1)).trunc().remainder(256) / 255
 
@@ -369,7 +369,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     state_dict: the file's content, {"generator": ..., "discriminator": ..., ...}, nested or with
     keys joined by dots, or its generator alone.
     """
-    return renamed(
+    return rename_keys(
         state_dict.get("generator", state_dict), _RULES, drop=[r"discriminator\..*", "n_iter"]
     )
 

@@ -41,7 +41,7 @@ from overpaint.inpainters.base import Inpainter, compose
 from overpaint.layers.attention import ContextualAttention
 from overpaint.layers.tensorflow import conv2d
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 Conv = Callable[..., nn.Module]
 """(in_channels, out_channels, kernel_size=3, stride=1, dilation=1, *, activation=nn.ELU)."""
@@ -115,7 +115,7 @@ def decoder(conv: Conv, in_channels: int, c: int) -> list[nn.Module]:
     ]
 
 
-def numbered(first: int, layers: Iterable[nn.Module]) -> nn.Sequential:
+def number_layers(first: int, layers: Iterable[nn.Module]) -> nn.Sequential:
     """The layers in a row, with the published numbers: `conv11`, `conv12`, `upsample13`, ..."""
     row, number = nn.Sequential(), first
     for layer in layers:
@@ -128,7 +128,9 @@ def numbered(first: int, layers: Iterable[nn.Module]) -> nn.Sequential:
 def coarse_network(conv: Conv, in_channels: int, c: int) -> nn.Sequential:
     """The first network: (b, in_channels, h, w) -> (b, 3, h, w), unbounded."""
     widths = [in_channels, c, 2 * c, 2 * c, 4 * c, 4 * c]
-    return numbered(1, [*encoder(conv, widths), *dilated(conv, 4 * c), *decoder(conv, 4 * c, c)])
+    return number_layers(
+        1, [*encoder(conv, widths), *dilated(conv, 4 * c), *decoder(conv, 4 * c, c)]
+    )
 
 
 class Refinement(nn.Module):
@@ -139,13 +141,13 @@ class Refinement(nn.Module):
     ) -> None:
         super().__init__()
         widths = [in_channels, c, c, 2 * c, 2 * c, 4 * c]
-        self.imagine = numbered(1, [*encoder(conv, widths), *dilated(conv, 4 * c)])
+        self.imagine = number_layers(1, [*encoder(conv, widths), *dilated(conv, 4 * c)])
         widths = [in_channels, c, c, 2 * c, 4 * c, 4 * c]
         to_match = conv(4 * c, 4 * c, activation=nn.ReLU)
-        self.look = numbered(1, [*encoder(conv, widths), to_match])
+        self.look = number_layers(1, [*encoder(conv, widths), to_match])
         self.attention = attention
-        self.copy = numbered(9, [conv(4 * c, 4 * c), conv(4 * c, 4 * c)])
-        self.merge = numbered(11, decoder(conv, 8 * c, c))
+        self.copy = number_layers(9, [conv(4 * c, 4 * c), conv(4 * c, 4 * c)])
+        self.merge = number_layers(11, decoder(conv, 8 * c, c))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         imagined = self.imagine(x)  # (b, 4c, h/4, w/4)
@@ -273,7 +275,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     A checkpoint of the authors' TensorFlow code, its names joined by dots, is taken as well.
     """
     drop = [r"(?:localD|globalD)\..*", *TRAINING_ONLY]
-    return renamed(from_tensorflow(state_dict), FLAT_RULES + _PORT_RULES, drop)
+    return rename_keys(from_tensorflow(state_dict), FLAT_RULES + _PORT_RULES, drop)
 
 
 def deepfill_v1(**config: Any) -> DeepFillV1:

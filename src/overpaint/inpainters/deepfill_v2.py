@@ -48,7 +48,7 @@ from overpaint.inpainters.deepfill_v1 import (
 from overpaint.layers.attention import ContextualAttention
 from overpaint.layers.gated import GatedConv2d
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     state = state_dict.get("G", state_dict)
     state = {key.removeprefix("G."): value for key, value in state.items()}
     drop = [r".*contextual_attention\.fuse_weight", r"(?:D|[GD]_optim)\..*", "n_iter"]
-    return renamed(from_tensorflow(state), _RULES, [*drop, *TRAINING_ONLY])
+    return rename_keys(from_tensorflow(state), _RULES, [*drop, *TRAINING_ONLY])
 
 
 def deepfill_v2(**config: Any) -> DeepFillV2:

@@ -36,10 +36,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from overpaint.errors import ConfigError
 from overpaint.inpainters.base import Inpainter, compose
-from overpaint.inpainters.classical import optional
+from overpaint.inpainters.classical import import_optional
 from overpaint.layers.rwsa import RWSA
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 LUMINANCE = (0.2125, 0.7154, 0.0721)
 
@@ -76,7 +76,7 @@ def canny_edges(grey: Tensor, sigma: float, known: Tensor | None = None) -> Tens
     known: (b, 1, h, w), 1 = pixel to be seen; others, and those beside them, have no edge.
     Raises OverpaintError naming the extra when scikit-image is missing.
     """
-    canny = optional("skimage.feature").canny
+    canny = import_optional("skimage.feature").canny
     pictures = grey.detach().double().cpu().numpy()[:, 0]
     seen = torch.ones_like(grey) if known is None else known
     regions = seen.bool().cpu().numpy()[:, 0]
@@ -170,7 +170,7 @@ class EdgeConnect(Inpainter):
 
     def __init__(self, config: EdgeConnectConfig | None = None) -> None:
         super().__init__()
-        optional("skimage.feature")  # rather missed here than at the first photo
+        import_optional("skimage.feature")  # rather missed here than at the first photo
         self.config = config = config or EdgeConnectConfig()
         self.edge_generator = Generator(3, 1, config, normalised=True)  # G1
         self.inpaint_generator = Generator(4, 3, config, rwsa=config.rwsa)  # G2
@@ -248,7 +248,9 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     state_dict: the content of both files, {"EdgeModel_gen": {"iteration": ..., "generator": ...},
     "InpaintingModel_gen": ...}, or the same with nested keys joined by dots.
     """
-    return renamed(_flat(state_dict), _RULES, drop=[r"(EdgeModel|InpaintingModel)_gen\.iteration"])
+    return rename_keys(
+        _flat(state_dict), _RULES, drop=[r"(EdgeModel|InpaintingModel)_gen\.iteration"]
+    )
 
 
 def _flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -60,7 +60,7 @@ from overpaint.layers.modulated import (
     upsample,
 )
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 Noise = Literal["fixed", "none"]
 
@@ -357,7 +357,7 @@ _UNUSED = (r".*\.resample_filter", r"synthesis\.(foreword\.conv|b\d+\.conv[01])\
 
 def remap(state_dict: AnyMapping[str, Any]) -> dict[str, Any]:
     """Keys of the authors' `G_ema` to ours; strict. Leaves out filters and biases never added."""
-    return renamed(state_dict, _RULES, drop=_UNUSED)
+    return rename_keys(state_dict, _RULES, drop=_UNUSED)
 
 
 def fcf(**config: Any) -> FcF:

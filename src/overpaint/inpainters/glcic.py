@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from overpaint.errors import ConfigError, InputError
 from overpaint.inpainters.base import Inpainter, compose
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 DILATIONS = (2, 4, 8, 16)
 
@@ -142,7 +142,7 @@ class GLCIC(Inpainter):
         return self.stages(image, mask).fill
 
 
-class Judge(nn.Module):
+class Branch(nn.Module):
     """One of the two discriminators: (b, 3, size, size) -> features (b, 16 * width).
 
     `num_convs` 5x5 convolutions of stride 2, and a layer that sees all that they leave.
@@ -185,12 +185,12 @@ class ContextDiscriminator(nn.Module):
         activation_first: bool = False,
     ) -> None:
         super().__init__()
-        self.local_judge = Judge(local_size, 5, width, activation_first)
-        self.global_judge = Judge(global_size, num_global_convs, width, activation_first)
+        self.local_branch = Branch(local_size, 5, width, activation_first)
+        self.global_branch = Branch(global_size, num_global_convs, width, activation_first)
         self.to_logit = nn.Linear(32 * width, 1)
 
     def forward(self, window: Tensor, picture: Tensor) -> Tensor:
-        features = [self.local_judge(window), self.global_judge(picture)]
+        features = [self.local_branch(window), self.global_branch(picture)]
         return self.to_logit(torch.cat(features, dim=1))
 
 
@@ -235,7 +235,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
     state_dict: the content of `model_cn`, or {"model_cn": that content}.
     """
-    return renamed(state_dict.get("model_cn", state_dict), _RULES)
+    return rename_keys(state_dict.get("model_cn", state_dict), _RULES)
 
 
 def glcic(**config: Any) -> GLCIC:

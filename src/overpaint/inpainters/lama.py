@@ -36,7 +36,7 @@ from overpaint.layers.fourier import (
     split_channels,
 )
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +185,9 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     state_dict: of the TorchScript file, of the generator, or the content of a checkpoint, whose
     discriminator and losses are left out.
     """
-    state = renamed(state_dict.get("state_dict", state_dict), _INNER, drop=_NOT_THE_GENERATORS)
+    state = rename_keys(state_dict.get("state_dict", state_dict), _INNER, drop=_NOT_THE_GENERATORS)
     blocks = {key.split(".")[0] for key in state if re.match(r"\d+\.conv1\.", key)}
-    return renamed(state, _numbers(len(blocks)))
+    return rename_keys(state, _numbers(len(blocks)))
 
 
 def lama(**config: Any) -> LaMa:

@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from overpaint.errors import ConfigError
 from overpaint.inpainters.base import Inpainter
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -286,7 +286,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     state_dict: the file's content, {"model": ..., ...}, nested or with keys joined by dots, or its
     model alone, with or without the prefix module.model.
     """
-    return renamed(state_dict.get("model", state_dict), _RULES, drop=_DROP)
+    return rename_keys(state_dict.get("model", state_dict), _RULES, drop=_DROP)
 
 
 def madf(**config: Any) -> MADF:

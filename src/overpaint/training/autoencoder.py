@@ -56,7 +56,7 @@ class AutoencoderTask:
     """
 
     rates: Mapping[str, float] = {}
-    parts: Mapping[str, Tensor] = {}
+    loss_terms: Mapping[str, Tensor] = {}
 
     def __init__(self, run: AutoencoderRun, photos: PhotoSource, validation: PhotoSource) -> None:
         self.run, self.photos = run, photos
@@ -72,7 +72,7 @@ class AutoencoderTask:
         number = min(run.validation_photos, len(validation))
         # Spread over the list, which is sorted by folder.
         chosen = np.linspace(0, len(validation) - 1, number).round().astype(int)
-        self.validation = [centre(validation.read(int(i)), run.validation_crop) for i in chosen]
+        self.validation = [cut_centre(validation.read(int(i)), run.validation_crop) for i in chosen]
 
     def dataset(self) -> PhotoCrops:
         return PhotoCrops(self.photos, self.run.crop, self.run.loop.seed)
@@ -105,7 +105,7 @@ class AutoencoderTask:
         return {"photo and reconstruction": torch.from_numpy(pair / 255).permute(2, 0, 1)}
 
 
-def centre(pixels: np.ndarray, size: int) -> np.ndarray:
+def cut_centre(pixels: np.ndarray, size: int) -> np.ndarray:
     """The middle (size, size) of a photo, or all of it along a side that is shorter."""
     height, width = pixels.shape[:2]
     top, left = max(0, (height - size) // 2), max(0, (width - size) // 2)

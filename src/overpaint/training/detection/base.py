@@ -109,7 +109,7 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
     side_multiple: ClassVar[int] = 1
     """Of which a sample's side has to be a multiple."""
     rates: Mapping[str, float] = {}
-    parts: Mapping[str, Tensor] = {}
+    loss_terms: Mapping[str, Tensor] = {}
 
     def __init__(
         self,
@@ -287,7 +287,7 @@ def _only_in(prefix: str, own: Mapping[str, Any], other: Mapping[str, Any]) -> b
     return holds(own) and not holds(other)
 
 
-def detection_task(
+def make_detection_task(
     run: DetectorRun,
     train: Pairs,
     validation: Pairs,
@@ -305,7 +305,7 @@ def detection_task(
 
 
 def check(run: DetectorRun, model: nn.Module, assets: Path, exclude: Collection[str] = ()) -> None:
-    """Raise what `detection_task` would, as far as it can be told without reconstructions."""
+    """Raise what `make_detection_task` would, as far as it can be told without reconstructions."""
     task_of(model, DetectorTask).load_terms(run)
     mask_mixture(run.data.masks, assets)
     if run.fills.share:

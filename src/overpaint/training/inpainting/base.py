@@ -75,7 +75,7 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
     architecture: ClassVar[type[Inpainter]]
     loss_config: ClassVar[type[Section]]
     rates: Mapping[str, float] = {}
-    parts: Mapping[str, Tensor] = {}
+    loss_terms: Mapping[str, Tensor] = {}
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
     def validate(self, model: nn.Module) -> dict[str, float]:
         """PSNR of the whole picture at 8 bit."""
         values = [
-            psnr(squared_error(levels(picture), levels(image)))
+            psnr(squared_error(to_levels(picture), to_levels(image)))
             for image, picture in (
                 (s["image"][None], self._output(model, s)) for s in self.validation
             )
@@ -156,7 +156,7 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
         return model(*(sample[name][None].to(device) for name in ("image", "mask")))
 
 
-def inpainting_task(
+def make_inpainting_task(
     run: InpainterRun, photos: PhotoSource, validation: PhotoSource, assets: Path = Path()
 ) -> InpaintingTask[Any, Any]:
     """The run's network, built once, in the task that trains it.
@@ -169,6 +169,6 @@ def inpainting_task(
     return kind(run, model, photos, validation, assets)  # type: ignore[abstract]
 
 
-def levels(picture: Tensor) -> np.ndarray:
+def to_levels(picture: Tensor) -> np.ndarray:
     """A picture (1, 3, h, w) in [0, 1] on the scale of 8 bit, rounded."""
     return (picture.float() * 255).round().cpu().numpy()

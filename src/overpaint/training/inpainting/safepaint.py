@@ -31,7 +31,7 @@ from overpaint.layers.perceptual import feature_losses
 from overpaint.metrics import psnr, squared_error
 from overpaint.training import losses
 from overpaint.training.config import AdversarialLoss
-from overpaint.training.inpainting.base import InpaintingTask, Weight, levels
+from overpaint.training.inpainting.base import InpaintingTask, Weight, to_levels
 from overpaint.training.loop import Batch
 
 
@@ -83,7 +83,7 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
             parts["adversarial"] = terms.adversarial_weight * generator_loss(
                 fake, terms.adversarial
             )
-        self.parts = {name: part.detach() for name, part in parts.items()}
+        self.loss_terms = {name: part.detach() for name, part in parts.items()}
         yield "model", torch.stack(list(parts.values())).sum()
         if adversarial:
             discriminator = self.modules["discriminator"].requires_grad_(True)
@@ -139,7 +139,7 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
         for sample in self.validation:
             image, mask, stages = self._stages(model, sample)
             for name, picture in (("psnr", stages.output), ("coarse_psnr", stages.coarse)):
-                figures[name].append(psnr(squared_error(levels(picture), levels(image))))
+                figures[name].append(psnr(squared_error(to_levels(picture), to_levels(image))))
             if self.backbone is not None:
                 backbone = self.backbone.to(image.device)
                 for name, picture in (
