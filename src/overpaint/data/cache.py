@@ -107,7 +107,10 @@ def build_cache(
 
 
 def _claim(folder: Path, live: LivePairs, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What the folder's cache.json says, or will; raises TrainingError when it is another's."""
+    """The content of the folder's cache.json, present or future.
+
+    Raises TrainingError when it is that of another cache.
+    """
     current = {
         **json.loads(json.dumps(wanted)),
         "members": sorted(live.bank),

@@ -88,7 +88,7 @@ def smoothed(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> 
 
 
 def noisy(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Few photons: shot and read noise in linear light, half of the time as demosaicking leaves it.
+    """Low light: shot and read noise in linear light, half of the time as demosaicking leaves it.
 
     The whole photo, whatever the mask. White collects 60 to 1500 electrons.
     """
@@ -149,7 +149,7 @@ def draw_colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def _without_luma(values: np.ndarray) -> np.ndarray:
-    """What is left of (h, w, 3) when its luma is taken away."""
+    """(h, w, 3) less its luma."""
     return values - (values @ LUMA)[..., None]
 
 

@@ -181,7 +181,7 @@ def blurred_region(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> P
 
 
 def pixelation(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
-    """Squares of one colour in a rectangle, as hide a face."""
+    """Pixelation: squares of one colour in a rectangle."""
     height, width = pixels.shape[:2]
     side = max(2, round(min(height, width) * draw_log_uniform(rng, 0.012, 0.08)))
     image = Image.fromarray(pixels)
@@ -212,7 +212,7 @@ def beauty(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
 
 
 def montage(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
-    """Something of another photo put in by a soft edge, its light more or less fitted."""
+    """A part of another photo, inserted with a soft edge, its light more or less fitted."""
     height, width = pixels.shape[:2]
     put = _cover(other, height, width, rng).astype(np.float32)
     weight = _shape(pixels, rng, ellipse=bool(rng.random() < 0.7), largest=0.3)

@@ -1,6 +1,6 @@
 """Differences between a photo and its fill that real inpainting has and a reconstruction lacks.
 
-Beyond the paper. An autoencoder gets the very photo that its output is blended into, so the output
+Beyond the paper. An autoencoder gets the photo into which its output is blended, so the output
 has the same traces, weakened. An inpainter was trained on other photos:
 
 - The photo was stored as JPEG, mostly with 4:2:0 chroma; the fill was not. Here the photo is stored

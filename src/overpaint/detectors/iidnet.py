@@ -7,7 +7,7 @@ and a fact sheet of that code; no code taken. Licence of this file: Apache-2.0, 
 
 Three convolutions bring out the traces of inpainting (enhancement), ten cells found by a search
 over architectures collect features at an eighth of the photo's size (extraction), and attention
-to what looks alike and to what lies near precedes the decoder (decision).
+over similar and over nearby features precedes the decoder (decision).
 
 Inside, photos are in [-1, 1]. Where the authors' code is followed only by `faithful`, which their
 weights need:
@@ -72,14 +72,14 @@ NEAR_KERNEL = (  # of the local attention, fixed by the authors
     (0.03679, 0.03936, 0.04443, 0.03950, 0.03679),
     (0.03590, 0.03720, 0.04003, 0.03738, 0.03601),
 )
-MAX_ALIKE = 15  # places looked at by the global attention, itself included
+MAX_ALIKE = 15  # places that the global attention compares, itself included
 MIN_COSINE = 0.5  # of places that count as alike
 ROWS = 1024  # of the matrix of similarities that are held at a time
 
 
 @dataclass(frozen=True, slots=True)
 class IIDNetConfig:
-    """What builds an IID-Net."""
+    """Configuration of IID-Net."""
 
     width: int = 32
     """Channels of the first map; all later ones are 2, 4 and 8 times as wide."""
@@ -199,7 +199,7 @@ def _depthwise(channels: int, size: int, stride: int, dilation: int) -> nn.Conv2
 
 
 class GlobalLocalAttention(nn.Module):
-    """What looks alike and what lies near: (b, c, h, w) -> (b, 3c, h, w)."""
+    """Attention over similar and over nearby features: (b, c, h, w) -> (b, 3c, h, w)."""
 
     near: Tensor
 

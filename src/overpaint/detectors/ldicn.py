@@ -7,9 +7,9 @@ Apache-2.0, as the project. The paper of NIX-Net calls this detector LDICN, and 
 Three learnable difference filters on each colour, a small ResNet-v2 on what they leave, and two
 learnable enlargements by 4; no skip connections. The filters start as differences of neighbours.
 
-Quirks of the published code:
+Peculiarities of the published code:
 - every pair of channels of the two enlargements starts with the same bilinear kernel. The hidden
-  channels between them then get equal gradients and stay copies of each other for ever: 64
+  channels between them then get equal gradients and stay equal in training: 64
   channels do the work of one. Here each pair's kernel starts with a random factor;
   `faithful=True` starts as published. Loaded weights and the network itself are not touched by it;
 - the stride is on the last unit of each block, and the decoder reads the last sum, not the norm
@@ -47,7 +47,7 @@ ENLARGEMENT = 4  # of each step of the decoder
 
 @dataclass(frozen=True, slots=True)
 class LDICNConfig:
-    """What builds an LDICN; `order` is the ablation of the paper's filters."""
+    """Configuration of LDICN; `order` is the ablation of the paper's filters."""
 
     width: int = 32
     """Channels inside the units of the first block; all others are multiples of it."""

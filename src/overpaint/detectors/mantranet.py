@@ -13,7 +13,7 @@ deviations, and reads the four answers one after the other. Inside, photos are i
 The network is that of the released weights, of which the authors say that it differs from the
 paper: the first block has 16 filters (4 plain, 9 of SRM, 3 of Bayar), not 32.
 
-Quirks of the published codes, of which `faithful=True` keeps the first two:
+Peculiarities of the published codes, of which `faithful=True` keeps the first two:
 - the norm before the windows takes the statistics of the whole batch at every call, so that each
   photo depends on its neighbours (the port). Here it takes those of each photo, which for a single
   photo is the same. Keras has moving ones, which have no place here and are left out: the distances
@@ -57,13 +57,13 @@ from overpaint.layers.highpass import SRM_DIVISORS, SRM_KERNELS
 from overpaint.registry import Official, detectors
 from overpaint.weights.rename_keys import rename_keys
 
-MULTIPLES = (1, 2, 2, 4, 4, 4, 8, 8, 8, 8, 8, 8)  # of `width`: what each 3x3 convolution puts out
+MULTIPLES = (1, 2, 2, 4, 4, 4, 8, 8, 8, 8, 8, 8)  # of `width`: the outputs of each 3x3 convolution
 NUM_PLAIN, NUM_SRM, NUM_BAYAR = 4, 9, 3  # filters of the first block
 
 
 @dataclass(frozen=True, slots=True)
 class ManTraNetConfig:
-    """What builds a ManTraNet."""
+    """Configuration of ManTraNet."""
 
     width: int = 32
     """Channels behind the first block; all others are multiples of it."""
@@ -86,7 +86,7 @@ def pad_symmetric(x: Tensor, n: int) -> Tensor:
     """n pixels more at each side of x (b, c, h, w), mirrored together with the edge pixel."""
     for axis in (2, 3):
         side = x.shape[axis]
-        i = torch.arange(-n, side + n, device=x.device) % (2 * side)  # there and back again
+        i = torch.arange(-n, side + n, device=x.device) % (2 * side)  # forwards, then backwards
         x = x.index_select(axis, torch.minimum(i, 2 * side - 1 - i))
     return x
 

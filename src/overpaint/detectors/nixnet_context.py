@@ -1,7 +1,7 @@
 """Context for NIX-Net: what a region is compared with. Ours, not in the paper.
 
-A region is odd only against the rest of its photo, of which NIX-Net sees the neighbourhood alone.
-Behind fusion module 3 this adds to the joint maps:
+A region is unusual only compared with the rest of its photo; NIX-Net compares it with its
+neighbourhood alone. Behind fusion module 3 this adds to the joint maps:
 
 - `Statistics`: how many standard deviations a reduced map is away from its mean, over the whole
   photo and over large windows. Idea: ManTra-Net (Wu et al., CVPR 2019), section 4, which takes
@@ -15,8 +15,9 @@ And beside the noise stream's first block:
 And beside the joint maps:
 
 - `Content`: features of a network trained on ImageNet. The grain that sets a fill apart is gone
-  after a JPEG file; that its content is odd is not. They are fixed: few photos would bend them.
-  Fills whose holes lie on salient things teach it where holes lie instead (docs/experiments.md).
+  after a JPEG file; that its content is unusual is not. They are fixed: there are too few photos to
+  train them. If the holes lie on salient objects, it learns where holes lie instead
+  (docs/experiments.md).
 
 Written from the papers, no code taken. Licence of this file: Apache-2.0, as the project.
 
@@ -164,7 +165,7 @@ def make_mixing(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """A 1x1 convolution that puts out zero until it is trained."""
+    """A 1x1 convolution that outputs zero until it is trained."""
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
     nn.init.zeros_(conv.weight)
     return conv

@@ -7,7 +7,7 @@ code taken. Licence of this file: Apache-2.0, as the project.
 
 A light HRNet (W18 small v2, with a stem that keeps the photo's size) gives maps at 1, 1/2, 1/4
 and 1/8. From the coarsest on, a map is correlated with itself over places and over channels and
-becomes a mask, which weighs the next finer map. Another head judges the whole photo.
+becomes a mask, which weighs the next finer map. Another head scores the whole photo.
 
 Where the authors' code is followed only by `faithful`, which their weights need:
 - it stretches the maps to those of a photo of 256x256 before both heads, whatever the photo's
@@ -61,7 +61,7 @@ REDUCTIONS = (4, 2, 2, 1)  # of the maps, finest first, before they are correlat
 
 @dataclass(frozen=True, slots=True)
 class PSCCNetConfig:
-    """What builds a PSCC-Net."""
+    """Configuration of PSCC-Net."""
 
     stem: int = 64
     """Channels of the first convolutions."""

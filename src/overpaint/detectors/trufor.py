@@ -6,8 +6,8 @@ Written from the paper and a fact sheet of that code; no code taken. Licence of 
 Apache-2.0, as the project; that of the published weights stays theirs.
 
 A learned camera fingerprint, Noiseprint++, and the photo go through one dual encoder
-(trufor_backbone.py). One head says which pixels are forged, one how far to trust that, and the
-score of the photo comes from statistics of both maps.
+(trufor_backbone.py). One head gives the forged pixels, one the confidence in them, and the score of
+the photo comes from statistics of both maps.
 
 With `faithful`, as published:
 - 8-bit values are divided by 256, not by 255;
@@ -62,7 +62,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 @dataclass(frozen=True, slots=True)
 class TruForConfig:
-    """What builds a TruFor."""
+    """Configuration of TruFor."""
 
     widths: tuple[int, ...] = (64, 128, 320, 512)
     """Channels of the encoder's four stages, multiples of `heads`."""
@@ -77,7 +77,7 @@ class TruForConfig:
     drop_path: float = 0.1
     """Stochastic depth in the last block, in training."""
     faithful: bool = False
-    """Take the photo in as the authors do; see the module's header."""
+    """Prepare the photo as the authors do; see the module's header."""
 
     def __post_init__(self) -> None:
         for name in ("widths", "heads", "depths"):  # JSON and YAML give lists

@@ -1,9 +1,9 @@
 """Inpainters without a network: mean, Telea, Navier-Stokes and biharmonic.
 
-- They are what inpainting was before networks, and the floor that a network has to beat. The
+- They are the methods from before networks, and the baseline that a network has to exceed. The
   fifth of them, which copies patches, is in `patchmatch`.
-- `Classical` turns the tensors of the contract into one photo and hole after the other. With
-  nothing known there is nothing to go on from, and the fill is mid-grey. No gradient passes.
+- `Classical` turns the tensors of the contract into one photo and hole after the other. Without any
+  known pixel the fill is mid-grey. No gradient passes.
 - cv2, skimage and scipy come with the extra `classical`. They are imported when a method that
   needs them is built, so that listing the methods costs nothing.
 - The two methods of OpenCV run on single-precision channels from 0 to 255. On 8-bit photos its
@@ -133,13 +133,13 @@ class Telea(OpenCVFill):
 
 
 class NavierStokes(OpenCVFill):
-    """Each pixel is a mean of known ones, weighted by how well isophotes lead to it."""
+    """Each pixel is a mean of known ones, weighted by how well isophotes continue into it."""
 
     flag = "INPAINT_NS"
 
 
 class Biharmonic(Classical):
-    """The surface with a Laplacian of Laplacian 0 that goes on from the known pixels.
+    """The surface with a Laplacian of Laplacian 0 that continues the known pixels.
 
     One sparse system with a row for each pixel of the hole is solved by a direct method. Its time
     and memory grow faster than the hole: 39,000 pixels took half a second and 0.2 GB, 620,000

@@ -54,7 +54,7 @@ PASTED = {"kernel_size": 4, "stride": 2, "padding": 1}  # patches that are paste
 
 @dataclass(frozen=True, slots=True)
 class CTSDGConfig:
-    """What builds a CTSDG."""
+    """Configuration of CTSDG."""
 
     width: int = 64
     """Channels at full resolution; all others are multiples of it or a fourth."""
@@ -128,7 +128,7 @@ class Decoder(nn.Module):
 
 
 class Projection(nn.Module):
-    """A residual block, and what it shows of the features: (b, c, h, w) -> (b, n, h, w)."""
+    """A residual block, and a projection of the features: (b, c, h, w) -> (b, n, h, w)."""
 
     def __init__(self, channels: int, inner: int, out_channels: int, bias: bool = False) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ class Aggregation(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What a batch became on the way."""
+    """Intermediate and final outputs for a batch."""
 
     fill: Tensor
     """(b, 3, h, w) in [0, 1]: what was painted, known pixels too."""
@@ -250,7 +250,7 @@ class CTSDG(Inpainter):
 
     def __init__(self, config: CTSDGConfig | None = None) -> None:
         super().__init__()
-        import_optional("skimage.feature")  # rather missed here than at the first photo
+        import_optional("skimage.feature")  # fails here and not at the first photo
         self.config = config = config or CTSDGConfig()
         self.texture_encoder, self.structure_encoder = Encoder(3, config), Encoder(2, config)
         self.texture_decoder, self.structure_decoder = Decoder(3, config), Decoder(2, config)

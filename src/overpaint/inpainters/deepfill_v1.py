@@ -13,7 +13,7 @@ zero padding begins. Both networks clamp to [-1, 1], which ends in no gradient b
 
 What this implementation settles, or does another way:
 - strided convolutions and the attention's sampling are symmetric as in the port. The authors' own
-  weights want TensorFlow's habits: `tensorflow=True` (`overpaint.layers.tensorflow`);
+  weights need TensorFlow's conventions: `tensorflow=True` (`overpaint.layers.tensorflow`);
 - the port adds 1e-4 to every square in the attention's norm; its own weights want
   `norm_offset=1e-4`, the authors' and the paper want none;
 - the authors' networks see BGR, which OpenCV reads. Their checkpoint is turned to RGB when it is

@@ -6,7 +6,7 @@ paper and from a fact sheet of both: facts only, no code taken. Licence of this 
 
 The two networks of DeepFill v1 (`overpaint.inpainters.deepfill_v1`), thinner, with four changes:
 all convolutions but the last are gated; the pictures end in tanh, not in a clamp; the refinement
-sees the filled picture alone, without the mask; one SN-PatchGAN judges holes of any shape
+sees the filled picture alone, without the mask; one SN-PatchGAN scores holes of any shape
 (`overpaint.layers.sn_patchgan`), not two critics.
 
 Inside, pictures are in [-1, 1], the hole is 0 and the mask 1 there; a channel of ones shows where
@@ -15,7 +15,7 @@ zero padding begins (it was made for the user's sketch).
 What this implementation settles, or does another way:
 - `width` counts channels behind the gates. The authors' cnum, 48, counts features and gates;
 - strided convolutions and the attention's sampling are symmetric as in `networks.py` of the port.
-  The authors' own weights want TensorFlow's habits: `tensorflow=True`;
+  The authors' own weights need TensorFlow's conventions: `tensorflow=True`;
 - their own checkpoint is turned from BGR to RGB, as in v1; a converted one is taken as it is;
 - with these weights the port (`networks_tf.py`) samples the mask once, the authors and this file
   twice, which differs by a pixel; and it does not fuse the attention's scores (`fuse=False`),

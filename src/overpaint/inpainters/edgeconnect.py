@@ -46,7 +46,7 @@ LUMINANCE = (0.2125, 0.7154, 0.0721)
 
 @dataclass(frozen=True, slots=True)
 class EdgeConnectConfig:
-    """What builds an EdgeConnect."""
+    """Configuration of EdgeConnect."""
 
     width: int = 64
     """Channels at full resolution; all others are multiples of it."""
@@ -170,7 +170,7 @@ class EdgeConnect(Inpainter):
 
     def __init__(self, config: EdgeConnectConfig | None = None) -> None:
         super().__init__()
-        import_optional("skimage.feature")  # rather missed here than at the first photo
+        import_optional("skimage.feature")  # fails here and not at the first photo
         self.config = config = config or EdgeConnectConfig()
         self.edge_generator = Generator(3, 1, config, normalised=True)  # G1
         self.inpaint_generator = Generator(4, 3, config, rwsa=config.rwsa)  # G2

@@ -30,7 +30,7 @@ What this implementation settles, or does another way than the authors' code:
   constant, as in their evaluation, so that a fill does not depend on the photos beside it;
 - everything is float32 (theirs: float16 in the four finest resolutions).
 
-The published .pkl files hold pickled code. Export `G_ema.state_dict()` where their code is at hand;
+The published .pkl files hold pickled code. Export `G_ema.state_dict()` with their code installed;
 IOPaint offers one as places_512_G.pth. With `resolution=256` those for 256 pixels fit.
 
 Size at the published width, in parameters, at 512 pixels: 85.1 M, discriminator 29.0 M; at 256:
@@ -70,7 +70,7 @@ GLOBAL_SHARE = 0.75
 
 @dataclass(frozen=True, slots=True)
 class FcFConfig:
-    """What builds an FcF."""
+    """Configuration of FcF."""
 
     resolution: int = 512
     """Side of the photos that it is trained on, pixels; a power of two from 32 on."""
@@ -127,7 +127,7 @@ class FcFConfig:
 
 
 class EncoderBlock(nn.Module):
-    """(b, c, h, w) -> features (b, c, h, w) and what goes on, (b, c_out, h/2, w/2)."""
+    """(b, c, h, w) -> features (b, c, h, w), and the next input (b, c_out, h/2, w/2)."""
 
     def __init__(self, config: FcFConfig, side: int) -> None:
         super().__init__()

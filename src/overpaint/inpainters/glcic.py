@@ -5,7 +5,7 @@ those of a re-implementation in PyTorch, otenim/GLCIC-PyTorch @3f9de13 (MIT; its
 weights, on CelebA); no code taken. Licence of this file: Apache-2.0, as the project.
 
 One completion network paints the hole with dilated convolutions at a quarter of the size. Two
-discriminators judge the result, one all of it and one a window around the hole.
+discriminators score the result, one all of it and one a window around the hole.
 
 Inside, as outside, photos are in [0, 1] and the mask is 1 in the hole. The hole is filled with the
 mean colour of the training photos before the network sees it. The output is a sigmoid's.
@@ -41,7 +41,7 @@ DILATIONS = (2, 4, 8, 16)
 
 @dataclass(frozen=True, slots=True)
 class GLCICConfig:
-    """What builds a GLCIC."""
+    """Configuration of GLCIC."""
 
     width: int = 64
     """Channels at full resolution, even; all others are multiples of it or its half."""

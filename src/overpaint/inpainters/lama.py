@@ -41,7 +41,7 @@ from overpaint.weights.rename_keys import rename_keys
 
 @dataclass(frozen=True, slots=True)
 class LaMaConfig:
-    """What builds a LaMa."""
+    """Configuration of LaMa."""
 
     width: int = 64
     """Channels at full resolution; all others are multiples of it."""

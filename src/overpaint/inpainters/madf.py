@@ -46,7 +46,7 @@ KERNEL_SIZES = (7, 5, 3, 3, 3, 3, 3)
 
 @dataclass(frozen=True, slots=True)
 class MADFConfig:
-    """What builds a MADF."""
+    """Configuration of MADF."""
 
     width: int = 64
     """Channels of the decoders at half resolution, a multiple of 4; all others follow it."""

@@ -52,7 +52,7 @@ EXTRA_ROUNDS = 2  # for each coarser level, where a round costs a quarter
 
 @dataclass(frozen=True, slots=True)
 class PatchMatchConfig:
-    """What builds a PatchMatch."""
+    """Configuration of PatchMatch."""
 
     patch: int = 5
     """Side of a patch, pixels; smaller where the photo has too few known patches of it."""

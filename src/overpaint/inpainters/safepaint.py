@@ -67,7 +67,7 @@ ABLATIONS: dict[str, dict[str, bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class SafePaintConfig:
-    """What builds a SafePaint."""
+    """Configuration of SafePaint."""
 
     width: int = 64
     """Channels at full resolution; all others are multiples of it."""
