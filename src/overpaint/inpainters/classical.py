@@ -93,7 +93,7 @@ class MeanFill(Classical):
 
 @dataclass(frozen=True, slots=True)
 class RadiusConfig:
-    """What builds a Telea or a NavierStokes."""
+    """Configuration of Telea and NavierStokes."""
 
     radius: int = 3
     """How far from a pixel its fill is taken, pixels; 1 to 100."""

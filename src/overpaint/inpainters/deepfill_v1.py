@@ -4,9 +4,9 @@ Origin: JiahuiYu/generative_inpainting, branch v1.0.0 @06cd62c (TensorFlow; code
 BY-NC 4.0), and its port daa233/generative-inpainting-pytorch @c6cdaea (MIT). Written from the
 paper and from a fact sheet of both: facts only, no code taken. Licence of this file: Apache-2.0.
 
-A coarse network fills the hole with what it should roughly be. A refinement network looks at that
-picture in two branches, one of dilated convolutions and one of contextual attention, which copies
-from the known region, and draws it again.
+A coarse network fills the hole roughly. A refinement network encodes that picture in two branches,
+one of dilated convolutions and one of contextual attention, which copies from the known region, and
+draws it again.
 
 Inside, pictures are in [-1, 1], the hole is 0 and the mask 1 there; a channel of ones shows where
 zero padding begins. Both networks clamp to [-1, 1], which ends in no gradient beyond.
@@ -14,8 +14,8 @@ zero padding begins. Both networks clamp to [-1, 1], which ends in no gradient b
 What this implementation settles, or does another way:
 - strided convolutions and the attention's sampling are symmetric as in the port. The authors' own
   weights need TensorFlow's conventions: `tensorflow=True` (`overpaint.layers.tensorflow`);
-- the port adds 1e-4 to every square in the attention's norm; its own weights want
-  `norm_offset=1e-4`, the authors' and the paper want none;
+- the port adds 1e-4 to every square in the attention's norm; its own weights need
+  `norm_offset=1e-4`, the authors' and the paper none;
 - the authors' networks see BGR, which OpenCV reads. Their checkpoint is turned to RGB when it is
   remapped; a converted one is taken as its port takes it, which feeds RGB;
 - each picture of a batch has its own mask (the authors' attention uses the first one's for all);
@@ -49,7 +49,7 @@ Conv = Callable[..., nn.Module]
 
 @dataclass(frozen=True, slots=True)
 class DeepFillV1Config:
-    """What builds a DeepFillV1."""
+    """Configuration of DeepFillV1."""
 
     width: int = 32
     """Channels at full resolution (the authors' cnum); all others are multiples of it. Even."""
@@ -96,7 +96,7 @@ def encoder(conv: Conv, widths: Sequence[int]) -> list[nn.Module]:
 
 
 def dilated(conv: Conv, channels: int) -> list[nn.Module]:
-    """conv6 to conv10: a view of 63 places around."""
+    """conv6 to conv10: a receptive field of 63 places."""
     return [conv(channels, channels, 3, 1, dilation) for dilation in (1, 2, 4, 8, 16)]
 
 
@@ -157,7 +157,7 @@ class Refinement(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What both networks drew, whole pictures (b, 3, h, w) in [0, 1], not composed."""
+    """Outputs of both networks, whole pictures (b, 3, h, w) in [0, 1], not composed."""
 
     coarse: Tensor
     output: Tensor

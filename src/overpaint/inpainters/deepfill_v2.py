@@ -53,7 +53,7 @@ from overpaint.weights.rename_keys import rename_keys
 
 @dataclass(frozen=True, slots=True)
 class DeepFillV2Config:
-    """What builds a DeepFillV2."""
+    """Configuration of DeepFillV2."""
 
     width: int = 24
     """Channels at full resolution, behind the gates; all others are multiples of it. Even."""

@@ -148,7 +148,7 @@ class Generator(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What both phases made of a batch; every field (b, 1, h, w) but the last two."""
+    """Outputs of both phases for a batch; every field (b, 1, h, w) but the last two."""
 
     grey: Tensor
     """Of the photo as it was given, its hole too; with edges the edge discriminator's input."""

@@ -8,7 +8,7 @@ as well. Licence of this file: Apache-2.0, as the project.
 
 An encoder turns the photo into a code and features. A co-modulated StyleGAN2 generator (Zhao et al.
 2021, arXiv:2103.10428) paints from coarse to fine, its styles made of that code and of a random
-latent. From 32 x 32 on, what it paints meets the features in fast Fourier convolutions.
+latent. From 32 x 32 on, its features are joined with the encoder's in fast Fourier convolutions.
 
 Photos are in [-1, 1] inside, 0 in the hole, and the mask goes in front of them as 0.5 - mask: the
 hole is -0.5. The output is not bounded: `stages` gives it as it is, and the fill of a photo in eval
@@ -25,7 +25,7 @@ What this implementation settles, or does another way than the authors' code:
 - their generator's convolutions hold a bias that is never added: left out here;
 - their first noise (4 x 4) is a fresh one in each call, in eval too; here it is as all others;
 - their eval draws one latent a photo from a generator seeded once, so that a fill depends on those
-  before it; at a truncation of 0.1 little is seen of it;
+  before it; at a truncation of 0.1 the effect is small;
 - the deviation over a batch is taken in training only. In eval it is that of a single photo, a
   constant, as in their evaluation, so that a fill does not depend on the photos beside it;
 - everything is float32 (theirs: float16 in the four finest resolutions).
@@ -165,7 +165,7 @@ class Encoder(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution: up, meet the encoder's features, convolve, add to the picture."""
+    """One resolution: upsample, join the encoder's features, convolve, add to the picture."""
 
     def __init__(self, config: FcFConfig, side: int) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class Synthesis(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What the network made of a batch."""
+    """Outputs of the network for a batch."""
 
     fill: Tensor
     """(b, 3, h, w): the whole picture that it painted, not clamped."""
@@ -297,7 +297,7 @@ class ResidualBlock(nn.Module):
 class Discriminator(nn.Module):
     """StyleGAN2's: picture (b, 3, h, w) in [0, 1] and mask (b, 1, h, w) -> logit (b, 1).
 
-    Positive = real. Sides: multiples of resolution / 4. It looks at batches of 4 as a whole.
+    Positive = real. Sides: multiples of resolution / 4. Its batch deviation is over groups of 4.
     """
 
     def __init__(self, config: FcFConfig | None = None) -> None:

@@ -107,7 +107,7 @@ class CompletionNetwork(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What the network made of a batch."""
+    """Outputs of the network for a batch."""
 
     fill: Tensor
     """(b, 3, h, w): what the network painted, known pixels too."""
@@ -145,7 +145,7 @@ class GLCIC(Inpainter):
 class Branch(nn.Module):
     """One of the two discriminators: (b, 3, size, size) -> features (b, 16 * width).
 
-    `num_convs` 5x5 convolutions of stride 2, and a layer that sees all that they leave.
+    `num_convs` 5x5 convolutions of stride 2, and a fully connected layer.
     """
 
     def __init__(self, size: int, num_convs: int, width: int, activation_first: bool) -> None:

@@ -63,7 +63,7 @@ class LaMaConfig:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What the generator made of a batch; (b, 3, h, w) both."""
+    """Outputs of the generator for a batch; (b, 3, h, w) both."""
 
     fill: Tensor
     """Its whole picture, known pixels too; what the discriminator sees."""

@@ -226,7 +226,8 @@ class MADF(Inpainter):
         """What each decoder drew, the last one the best: (b, 3, h, w), in [0, 1] or about it.
 
         image: (b, 3, h, w), finite; its hole is not seen. mask: float (b, 1, h, w), 1 = hole.
-        Sides: multiples of 128. Incremental supervision asks more of each drawing in turn.
+        Sides: multiples of 128. Incremental supervision gives
+        each of them more weight than the one before.
         """
         valid = (1 - mask).expand_as(image)
         features = self.encoder((image - self.mean) / self.std * valid, valid)

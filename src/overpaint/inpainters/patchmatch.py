@@ -95,7 +95,7 @@ class Patches:
         return self.nearest[:, rows, columns]
 
     def matches_around(self, field: Positions, step: Positions) -> Positions:
-        """What the match of the neighbour at `step` (2, 1) says of each target's own match."""
+        """The match that each target's neighbour at `step` (2, 1) proposes for it."""
         rows, columns = self._inside(self.targets + step)
         return self.snapped(field[:, rows, columns] - step)
 
