@@ -15,6 +15,7 @@ import overpaint
 from conftest import textured
 from helpers.handmade import save
 from helpers.holed import holes, noise
+from helpers.random_weights import save_random
 from overpaint import weights
 from overpaint.errors import ImageError, InputError, OverpaintError, WeightsError
 from overpaint.images import read_image, read_mask, write_png
@@ -79,18 +80,7 @@ def safepaint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save_inpainter(folder: Path, module: nn.Module, config: dict[str, Any]) -> Any:
-    return weights.save_weights(
-        folder,
-        module,
-        name="tiny",
-        kind="inpainter",
-        architecture="safepaint",
-        config=config,
-        data="none",
-        recipe="none",
-        commit="none",
-        licence="Apache-2.0",
-    )
+    return save_random(folder, "inpainter", "safepaint", config, "tiny", module)
 
 
 def slow_shrink(
