@@ -25,7 +25,7 @@ __all__ = ["CAVEAT", "Signer", "examine", "in_words", "is_edited", "signer_from"
 
 CAVEAT = (
     "Marks can be removed, and an unsigned one can be forged. A file without a mark is not shown "
-    "to be authentic: no mark proves nothing."
+    "to be authentic: the absence of a mark proves nothing."
 )
 
 Record = dict[str, Any]
