@@ -25,6 +25,7 @@ from overpaint.training.detection.base import DetectorRun, start
 from overpaint.training.detection.psccnet import PSCCNetTask
 from overpaint.weights import read_record
 from overpaint.weights.official_weights import import_weights
+from overpaint.weights.resolve import find
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -131,13 +132,8 @@ class TestTruFor:
 
     def test_a_part_is_no_detector(self, imported: Path, tmp_path: Path) -> None:
         import_weights("noiseprint", [self.noiseprint_file(tmp_path)[0]])
-        photo = tmp_path / "photo.png"
-        from PIL import Image
-
-        Image.new("RGB", (64, 64)).save(photo)
-        result = CliRunner().invoke(build(), ["detect", str(photo), "--model", "noiseprint"])
-        assert result.exit_code != 0
-        assert "'part', not 'detector'" in str(result.exception or result.output)
+        with pytest.raises(WeightsError, match="'part', not 'detector'"):
+            find("noiseprint", "detector")
 
 
 def recipe(detector: str, **changes: Any) -> DetectorRun:
