@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from overpaint.data.photo_sets import COUNTS, LAYOUTS, Fit, draw_part, open_photos
+from overpaint.data.photo_sets import (
+    COUNTS,
+    LAYOUTS,
+    Fit,
+    collect_photos,
+    draw_part,
+    open_photos,
+)
 from overpaint.data.sources import Part
 from overpaint.errors import ConfigError, ImageError
 
@@ -233,3 +240,22 @@ def test_damaged_lists_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"list_eval_partition\.txt is not there"):
         open_photos(f"celeba:{tmp_path}", "test", split="official")
     assert len(open_photos(f"celeba:{tmp_path}")) == 7
+
+
+def test_trainings_take_sets_by_name_beside_folders(tmp_path: Path) -> None:
+    from overpaint.data.sources import split
+
+    celeba(tmp_path / "faces")
+    plain = [save(tmp_path / "photos" / f"{i}.png", seed=i) for i in range(30)]
+    given = [f"celeba:{tmp_path / 'faces'}", tmp_path / "photos"]
+    found = collect_photos(given, "train")
+    faces = open_photos(given[0], "train").names
+    assert set(found.names) == {*faces, *map(str, split(plain, "train"))}
+    assert found.read(0).ndim == 3
+    without = collect_photos(given, "train", exclude=[Path(faces[0]).name])
+    assert set(found.names) - set(without.names) == {faces[0]}
+    assert len(collect_photos(given)) == 37
+    missing = collect_photos([*given, tmp_path / "nowhere"])
+    assert len(missing.problems) == 1
+    with pytest.raises(ImageError, match="expected img_align_celeba"):
+        collect_photos([f"celeba:{tmp_path / 'photos'}"])

@@ -17,7 +17,7 @@ mapping, switchablenorms/CelebAMask-HQ; the division by numbers, NIX-Net (IJCAI 
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -158,6 +158,33 @@ def open_photos(
     how_split = "official split" if split == "official" else f"split by seed {seed}"
     words = f"{layout.title}, {part or 'all'} ({how_split}), {len(photos)} photos"
     return PhotoSet(source, fit, seed, words)
+
+
+def collect_photos(
+    paths: Iterable[str | Path],
+    part: Part | None = None,
+    exclude: Iterable[str | Path] = (),
+    seed: int = 0,
+) -> PhotoSource:
+    """As `PhotoSource.from_paths`, but a path may also be a set by name, divided by seed.
+
+    Raises ImageError as `open_photos` and `PhotoSource.from_paths`.
+    """
+    unwanted = {str(name) for name in exclude}
+    plain: list[str | Path] = []
+    sources: list[PhotoSource] = []
+    for path in paths:
+        name, _, folder = str(path).partition(":")
+        if name not in LAYOUTS:
+            plain.append(path)
+            continue
+        root = Path(folder).expanduser()
+        photos = _part_of(LAYOUTS[name], LAYOUTS[name].find(root), part, "seed", seed, root)
+        kept = [p for p in photos if not unwanted & {p.name, short_name(str(p))}]
+        sources.append(PhotoSource([Place(str(p), "", str(p)) for p in kept]))
+    if plain or not sources:
+        sources.insert(0, PhotoSource.from_paths(plain, part, unwanted, seed))
+    return sources[0] if len(sources) == 1 else PhotoSource.joined(sources)
 
 
 def _named(spec: str | Path) -> tuple[str | None, Path]:

@@ -200,6 +200,14 @@ class PhotoSource:
         problems = [str(error) for _, error in search.problems]
         return cls([photos[name] for name in kept], problems, search.words)
 
+    @classmethod
+    def joined(cls, sources: Sequence[PhotoSource]) -> PhotoSource:
+        """All photos of several sources, each once by its name, with the problems of all."""
+        places = {place.name: place for source in sources for place in source._photos}
+        problems = [problem for source in sources for problem in source.problems]
+        passed = "; ".join(filter(None, (source.passed_over for source in sources)))
+        return cls(list(places.values()), problems, passed or None)
+
     @property
     def names(self) -> list[str]:
         return [place.name for place in self._photos]
