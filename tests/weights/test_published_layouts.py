@@ -23,7 +23,7 @@ from overpaint.errors import ConfigError, WeightsError
 from overpaint.registry import detectors, parts
 from overpaint.training.detection.base import DetectorRun, start
 from overpaint.training.detection.psccnet import PSCCNetTask
-from overpaint.weights import read_record
+from overpaint.weights import read_record, save_weights
 from overpaint.weights.official_weights import import_weights
 from overpaint.weights.resolve import find
 
@@ -129,6 +129,20 @@ class TestTruFor:
         import_weights("noiseprint", [self.noiseprint_file(tmp_path)[0]])
         with pytest.raises(WeightsError, match="the part noiseprint does not fit trufor-small"):
             start(recipe("trufor-small", parts_from=["noiseprint"]))
+
+    def test_it_is_stored_as_exactly_as_it_came(self, imported: Path, tmp_path: Path) -> None:
+        path, state = self.noiseprint_file(tmp_path)
+        import_weights("noiseprint", [path])
+        config = {"noise_width": 64}
+        model = start(recipe("trufor-small", parts_from=["noiseprint"], model=config)).model
+        about: dict[str, Any] = dict.fromkeys(("data", "commit", "licence"), "x")
+        save_weights(
+            tmp_path / "out", model, name="t", kind="detector", architecture="trufor-small",
+            config=config, recipe=None, **about,
+        )  # fmt: skip
+        stored = load_file(tmp_path / "out" / "t.safetensors")
+        assert all(torch.equal(stored[f"noiseprint.{k}"], v) for k, v in state.items())
+        assert stored["head.fuse.weight"].dtype == torch.float16
 
     def test_a_part_is_no_detector(self, imported: Path, tmp_path: Path) -> None:
         import_weights("noiseprint", [self.noiseprint_file(tmp_path)[0]])

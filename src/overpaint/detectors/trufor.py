@@ -21,7 +21,8 @@ What is done another way than in the authors' code, with the same result:
 - the heads multiply their two linear layers and apply them before the upsampling, so that no map
   of 2048 channels is made. Upsampling weights sum to 1, so the order is free;
 - Noiseprint++ is float32 also under autocast. With bfloat16, what the published one gives for a
-  photo correlates by 0.66 to 0.82 with what it should be (five crops of four photos).
+  photo correlates by 0.66 to 0.82 with what it should be (five crops of four photos). Its weights
+  are stored in float32 for the same reason: rounded to float16, 0.93 and 0.94 (two crops).
 
 The training of the authors has three phases: Noiseprint++ (contrastive, on untouched photos), then
 the encoder and the head with Noiseprint++ frozen, then the confidence and the score with all else
@@ -149,6 +150,7 @@ class TruFor(Detector):
     """Forged pixels, confidence and score of a photo; see the module's header."""
 
     stride: ClassVar[int] = 32
+    exact_parts = ("noiseprint",)
     mean: Tensor
     std: Tensor
 
