@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
     from overpaint.data.datasets import Dataset
+    from overpaint.data.named_sets import NamedSet
     from overpaint.weights import WeightsRecord
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKED = ROOT / "benchmarks" / "weights"
 DATA_PAGE = ROOT / "docs" / "data.md"
 MARKED = re.compile(r"(<!-- datasets -->\n)(.*?)(<!-- /datasets -->)", re.DOTALL)
+NAMED = re.compile(r"(<!-- named sets -->\n)(.*?)(<!-- /named sets -->)", re.DOTALL)
 LOADED = re.compile(
     r"<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc=[\"']?(?:https?:)?//[^\"'> ]+"
     r"|<link\b(?=[^>]*\brel=[\"']?(?:stylesheet|preconnect|preload|icon))[^>]*"
@@ -214,10 +216,34 @@ def _fenced(text: str, language: str) -> list[str]:
 
 
 def filled_data_page(text: str) -> str:
-    """The text of docs/data.md with the data sets of the manifest."""
+    """The text of docs/data.md with the data sets of both manifests."""
     from overpaint.data.datasets import datasets
+    from overpaint.data.named_sets import named_sets
 
-    return MARKED.sub(lambda m: m[1] + dataset_table(datasets()) + m[3], text)
+    text = MARKED.sub(lambda m: m[1] + dataset_table(datasets()) + m[3], text)
+    return NAMED.sub(lambda m: m[1] + named_sets_list(named_sets()) + m[3], text)
+
+
+def named_sets_list(found: tuple["NamedSet", ...]) -> str:
+    """The sets that a recipe takes by name, in Markdown: a table for each."""
+    lines: list[str] = []
+    for each in found:
+        rows = {
+            "from": f"<{each.address}>",
+            "size": each.size,
+            "licence": each.licence,
+            "layout": each.layout,
+            "official split": each.split,
+            "not checked here": each.unchecked,
+        }
+        lines += [
+            f"### `{each.spec}`",
+            "",
+            f"| {each.kind} | {_cell(each.title)} |",
+            "| --- | --- |",
+        ]
+        lines += [*(f"| {key} | {_cell(value)} |" for key, value in rows.items()), ""]
+    return "\n".join(lines)
 
 
 def main(arguments: list[str]) -> int:

@@ -15,7 +15,9 @@ from overpaint.terminal import progress, say
 
 Photos = Annotated[
     list[str],
-    typer.Argument(metavar="PHOTOS", help="Folders, globs, lists or archives of photos."),
+    typer.Argument(
+        metavar="PHOTOS", help="Folders, globs, lists, archives, or sets by name: places2:ROOT."
+    ),
 ]
 Inpainter = Annotated[
     str,
@@ -69,13 +71,13 @@ def forge(
     where it was stopped, and a larger --num adds samples; another recipe is refused. The same
     seed gives the same bytes whatever the number of workers.
     """
-    from overpaint.data.sources import PhotoSource
+    from overpaint.data.photo_sets import collect_photos
     from overpaint.evaluation import forge as library
 
     for path in map(Path, photos):
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
             raise typer.BadParameter(f"{out} lies among the photos", param_hint="--out")
-    source = PhotoSource.from_paths(photos, part)
+    source = collect_photos(photos, part)
     if source.passed_over:
         say(source.passed_over, err=True)
     with progress() as bar:

@@ -38,7 +38,9 @@ Masks = Annotated[
 def synthesize(
     photos: Annotated[
         list[str],
-        typer.Argument(metavar="PHOTOS", help="Folders, globs, lists or archives of photos."),
+        typer.Argument(
+            metavar="PHOTOS", help="Folders, globs, lists, archives, or sets by name: places2:ROOT."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for pictures, masks and manifest.")],
     num: Annotated[int, typer.Option("--num", min=1, help="Number of samples.")] = 1000,
@@ -70,9 +72,9 @@ def synthesize(
     the same bytes whatever the number of workers.
     """
     from overpaint.data import synthesize as library
-    from overpaint.data.sources import PhotoSource
+    from overpaint.data.photo_sets import collect_photos
 
-    source = PhotoSource.from_paths(photos, part=cast("Part | None", part))
+    source = collect_photos(photos, part=cast("Part | None", part))
     if source.passed_over:
         say(source.passed_over, err=True)
     settings = _settings(config, bank, masks, size)

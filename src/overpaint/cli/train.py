@@ -25,7 +25,11 @@ app = typer.Typer(no_args_is_help=True, help="Train a model by a recipe and expo
 
 Config = Annotated[Path, typer.Option("--config", help="Recipe, YAML.")]
 Photos = Annotated[
-    list[str], typer.Option("--photos", help="Folder, glob, list or archive of photos; repeatable.")
+    list[str],
+    typer.Option(
+        "--photos",
+        help="Folder, glob, list or archive of photos, or a set by name: places2:ROOT; repeatable.",
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run. Default: runs/NAME.")]
 Set = Annotated[

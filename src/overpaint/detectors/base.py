@@ -58,6 +58,8 @@ class Detector(nn.Module, ABC):
     tile: int = 1024
     """Largest side, in pixels, of the tiles of a large photo; a multiple of `stride`. Smaller where
     a photo of 12 megapixels would take more than 3 GB."""
+    exact_parts: ClassVar[tuple[str, ...]] = ()
+    """Children whose weights are stored in float32, as float16 changes what they give."""
     residual_parts: ClassVar[tuple[str, ...]] = ()
     """Parts, each chosen by the configuration's field of its name, that start as the identity:
     weights of a network without them can be trained further with them."""

@@ -33,6 +33,7 @@ from torch import nn
 from overpaint.data.bank import load_bank
 from overpaint.data.degrade import Kernel, Subsampling, crop, jpeg, resize
 from overpaint.data.ordinary_edits import ORDINARY_EDITS, apply_edit
+from overpaint.data.photo_sets import collect_photos
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import universal_test_set
 from overpaint.detection.calibration import (
@@ -371,7 +372,7 @@ def calibrate_weights(
     runner = DetectorRunner(build(record, state), device=device)
     # Short names, because the record travels and the folders of this machine do not.
     modules = {_short(name): module for name, module in load_bank(bank).items()}
-    photos = PhotoSource.from_paths(paths, "validation", seed=0)
+    photos = collect_photos(paths, "validation", seed=0)
     _tell_of(photos, report, problem)
     folders = ", ".join(sorted({Path(name).parent.name for name in photos.names}))
     data = (
@@ -422,7 +423,7 @@ def add_edits(
     path = record.folder / record.calibration
     old = Calibration.load(path)
     runner = DetectorRunner(build(record, state), device=device)
-    photos = PhotoSource.from_paths(paths, "validation", seed=0)
+    photos = collect_photos(paths, "validation", seed=0)
     _tell_of(photos, report, problem)
     seen = edit_statistics(
         lambda pixels: q99(smooth(runner.logits(pixels), old.window)),

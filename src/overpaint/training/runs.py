@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from overpaint.data.photo_sets import collect_photos
 from overpaint.data.real_fills import describe_fills, list_trained_families
 from overpaint.data.sources import PhotoSource, data_list_hash
 from overpaint.data.universal import Pairs
@@ -87,8 +88,9 @@ def train_detector(
     about = _about(run, "detector", run.detector, recipe, overrides)
     torch.manual_seed(run.loop.seed)
     begun = start(run)
-    if begun.record is not None:
-        about |= {"parents": [(begun.record, 1)], "new_parts": begun.fresh}
+    parents = [*([] if begun.record is None else [begun.record]), *begun.parts]
+    if parents:
+        about |= {"parents": [(parent, 1) for parent in parents], "new_parts": begun.fresh}
     train, validation = _split(photos, exclude, problem)
     check(run, begun.model, assets, exclude)  # the reconstructions may take hours
     about["data"] = describe(train)
@@ -144,12 +146,12 @@ def describe(photos: PhotoSource) -> str:
 def _split(
     photos: Sequence[str], exclude: Collection[str], problem: Callable[[str], None]
 ) -> tuple[PhotoSource, PhotoSource]:
-    train = PhotoSource.from_paths(photos, part="train", exclude=exclude)
+    train = collect_photos(photos, part="train", exclude=exclude)
     if train.passed_over:
         say(train.passed_over, err=True)
     for line in train.problems:
         problem(line)
-    return train, PhotoSource.from_paths(photos, part="validation", exclude=exclude)
+    return train, collect_photos(photos, part="validation", exclude=exclude)
 
 
 def _cached_pairs(

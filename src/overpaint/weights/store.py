@@ -5,8 +5,8 @@
 - The full sha256 is checked at every load, on the very bytes that are then parsed.
 - Loading is strict: a missing, surplus or misshapen tensor is an error.
 - Floating tensors are stored as float16 by default, which halves the file. Batch-norm variances
-  stay float32 (small ones underflow in float16), as does any tensor float16 cannot hold. In
-  memory everything is float32 again.
+  stay float32 (small ones underflow in float16), as does any tensor float16 cannot hold, and the
+  parts that a network names as exact (`exact_parts`). In memory everything is float32 again.
 - Files are written to a temporary name and renamed, the record last.
 - A name stands for shipped weights, and where there are none for those that the user imported.
 """
@@ -28,12 +28,13 @@ from overpaint.weights.lineage import Lineage, merge_ancestors
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
-Kind = Literal["detector", "inpainter", "autoencoder"]
+Kind = Literal["detector", "inpainter", "autoencoder", "part"]
 
 REGISTRIES = {
     "detector": registry.detectors,
     "inpainter": registry.inpainters,
     "autoencoder": registry.autoencoders,
+    "part": registry.parts,
 }
 
 FOLDER_VARIABLE = "OVERPAINT_WEIGHTS"
@@ -135,7 +136,11 @@ def save_weights(
     written.
     """
     folder = Path(folder)
-    state = {key: _stored(key, value, dtype) for key, value in module.state_dict().items()}
+    exact = tuple(f"{part}." for part in getattr(module, "exact_parts", ()))
+    state = {
+        key: _stored(key, value, torch.float32 if key.startswith(exact) else dtype)
+        for key, value in module.state_dict().items()
+    }
     content = safetensors.torch.save(state)
     try:
         record = WeightsRecord(
