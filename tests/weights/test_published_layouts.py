@@ -29,6 +29,13 @@ from overpaint.weights.resolve import find
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+NARROW_TRUFOR: dict[str, Any] = {
+    "widths": [16, 32, 64, 80],
+    "heads": [1, 2, 4, 5],
+    "depths": [2, 2, 2, 1],
+    "head_width": 64,
+}
+
 
 @pytest.fixture(autouse=True)
 def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -120,24 +127,25 @@ class TestTruFor:
     def test_a_training_starts_with_it(self, imported: Path, tmp_path: Path) -> None:
         path, state = self.noiseprint_file(tmp_path)
         import_weights("noiseprint", [path])
-        begun = start(recipe("trufor-small", parts_from=["noiseprint"], model={"noise_width": 64}))
+        begun = start(recipe("trufor", parts_from=["noiseprint"], model=NARROW_TRUFOR))
         own = begun.model.state_dict()
         assert all(torch.equal(own[f"noiseprint.{k}"], v) for k, v in state.items())
         assert [record.name for record in begun.parts] == ["noiseprint"]
 
     def test_at_another_width_it_does_not_fit(self, imported: Path, tmp_path: Path) -> None:
         import_weights("noiseprint", [self.noiseprint_file(tmp_path)[0]])
-        with pytest.raises(WeightsError, match="the part noiseprint does not fit trufor-small"):
-            start(recipe("trufor-small", parts_from=["noiseprint"]))
+        with pytest.raises(WeightsError, match="the part noiseprint does not fit trufor"):
+            narrow = NARROW_TRUFOR | {"noise_width": 16}
+            start(recipe("trufor", parts_from=["noiseprint"], model=narrow))
 
     def test_it_is_stored_as_exactly_as_it_came(self, imported: Path, tmp_path: Path) -> None:
         path, state = self.noiseprint_file(tmp_path)
         import_weights("noiseprint", [path])
-        config = {"noise_width": 64}
-        model = start(recipe("trufor-small", parts_from=["noiseprint"], model=config)).model
+        config = NARROW_TRUFOR
+        model = start(recipe("trufor", parts_from=["noiseprint"], model=config)).model
         about: dict[str, Any] = dict.fromkeys(("data", "commit", "licence"), "x")
         save_weights(
-            tmp_path / "out", model, name="t", kind="detector", architecture="trufor-small",
+            tmp_path / "out", model, name="t", kind="detector", architecture="trufor",
             config=config, recipe=None, **about,
         )  # fmt: skip
         stored = load_file(tmp_path / "out" / "t.safetensors")
@@ -215,7 +223,8 @@ class TestPSCCNet:
         assert torch.equal(own["correlations.1.weight_places"], gamma)
 
     def test_a_training_needs_the_head(self) -> None:
-        run = recipe("psccnet-small", model={"image_head": False})
+        narrow = {"stem": 16, "widths": [8, 16, 32, 64], "image_head": False}
+        run = recipe("psccnet", model=narrow)
         with pytest.raises(ConfigError, match=r"model\.image_head"):
             PSCCNetTask.load_terms(run)
         found = PSCCNet(start(run).model.config).eval().examine(torch.rand(1, 3, 64, 64))  # type: ignore
