@@ -85,7 +85,7 @@ def forge(
     folder: Path,
     photos: PhotoSource,
     inpainter: str | Path,
-    masks: Sequence[str],
+    masks: Sequence[str] | Mapping[str, MaskFn],
     *,
     num: int | None = None,
     seed: int = 0,
@@ -98,7 +98,7 @@ def forge(
     """Fill `folder` with the samples 0 to num - 1, or go on filling it.
 
     inpainter: see `InpainterRunner`. masks: kinds as for `universal.mask_mixture`, drawn alike;
-    their folders lie below `assets`. num: None makes one of each photo. size: side of the square
+    their folders lie below `assets`; or generators by the names that the manifest gives them. num: None makes one of each photo. size: side of the square
     pieces in pixels, or `NATIVE`. workers: processes beside this one; with cuda none, as processes
     cannot share a graphics card's memory. device: cpu or cuda. progress: called with the number of
     samples tried and `num`.
@@ -114,7 +114,10 @@ def forge(
     if workers and find_device(device).type == "cuda":
         raise InputError(f"--workers {workers}: a graphics card is used by one process; give 0")
     runner = InpainterRunner(inpainter, device=device)
-    fns = {kind: _mask_fn(kind, assets) for kind in dict.fromkeys(masks)}
+    if isinstance(masks, Mapping):
+        fns = dict(masks)
+    else:
+        fns = {kind: _mask_fn(kind, assets) for kind in dict.fromkeys(masks)}
     claim(folder, _about(photos, runner, fns, seed, size), KINDS)
     make = _Forger(folder, photos, runner, fns, seed, size)
     num = len(photos) if num is None else num

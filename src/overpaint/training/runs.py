@@ -35,11 +35,13 @@ from overpaint.training.loop import Task, fit
 from overpaint.weights import Kind, WeightsRecord, save_weights
 
 AnyRun = AutoencoderRun | DetectorRun | InpainterRun
+Photos = Sequence[str] | tuple[PhotoSource, PhotoSource]
+"""Paths, which are split by their names; or what is trained on, and what validates."""
 
 
 def train_autoencoder(
     run: AutoencoderRun,
-    photos: Sequence[str],
+    photos: Photos,
     out: Path,
     export: Path,
     *,
@@ -65,7 +67,7 @@ def train_autoencoder(
 
 def train_detector(
     run: DetectorRun,
-    photos: Sequence[str],
+    photos: Photos,
     out: Path,
     export: Path,
     *,
@@ -110,7 +112,7 @@ def train_detector(
 
 def train_inpainter(
     run: InpainterRun,
-    photos: Sequence[str],
+    photos: Photos,
     out: Path,
     export: Path,
     *,
@@ -142,8 +144,10 @@ def describe(photos: PhotoSource) -> str:
 
 
 def _split(
-    photos: Sequence[str], exclude: Collection[str], problem: Callable[[str], None]
+    photos: Photos, exclude: Collection[str], problem: Callable[[str], None]
 ) -> tuple[PhotoSource, PhotoSource]:
+    if isinstance(photos, tuple) and isinstance(photos[0], PhotoSource):
+        return photos  # type: ignore[return-value]
     train = PhotoSource.from_paths(photos, part="train", exclude=exclude)
     if train.passed_over:
         say(train.passed_over, err=True)
