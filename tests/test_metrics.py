@@ -116,6 +116,14 @@ def test_bootstrap_weighs_groups_alike():
     assert low == high == 0.5
 
 
+def test_psnr_is_that_of_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics")
+    rng = np.random.default_rng(0)
+    image, reference = rng.integers(256, size=(2, 40, 30, 3), dtype=np.uint8)
+    wanted = metrics.peak_signal_noise_ratio(reference, image)
+    assert psnr(squared_error(image, reference)) == pytest.approx(wanted, abs=1e-12)
+
+
 def test_ssim_agrees_with_scikit_image(photo):
     metrics = pytest.importorskip("skimage.metrics")
     noisy = photo.astype(float) + np.random.default_rng(0).normal(0, 12, photo.shape)

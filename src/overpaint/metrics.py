@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from overpaint.errors import InputError
+from overpaint.ranks import area_under_roc, rank
 
 
 class Counts(NamedTuple):
@@ -62,18 +63,9 @@ def pixel_auc(values: np.ndarray, mask: np.ndarray) -> float:
 
     values: any score that rises with suspicion (logits or heatmap). Exact: the share of pairs of
     an inpainted and an untouched pixel in which the inpainted one is higher, ties counting half
-    (Mann-Whitney with average ranks). Raises InputError for NaN or differing shapes.
+    (`ranks.area_under_roc`). Raises InputError for NaN or differing shapes.
     """
-    values, mask = _same_shape(values, mask)
-    inside = mask.astype(bool)
-    positives, negatives = np.sort(values[inside]), np.sort(values[~inside])
-    if not positives.size or not negatives.size:
-        return float("nan")
-    if np.isnan(positives[-1]) or np.isnan(negatives[-1]):  # a sort puts NaN last
-        raise InputError("the heatmap holds NaN; check the weights and the photo")
-    below = np.searchsorted(negatives, positives, side="left").sum(dtype=np.int64)
-    not_above = np.searchsorted(negatives, positives, side="right").sum(dtype=np.int64)
-    return float(int(below) + int(not_above)) / (2.0 * positives.size * negatives.size)
+    return area_under_roc(rank(values, mask))
 
 
 def image_scores(values: np.ndarray, mask: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
