@@ -201,6 +201,11 @@ class PhotoSource:
         return cls([photos[name] for name in kept], problems, search.words)
 
     @property
+    def places(self) -> list[Place]:
+        """Where the photos are."""
+        return list(self._photos)
+
+    @property
     def names(self) -> list[str]:
         return [place.name for place in self._photos]
 

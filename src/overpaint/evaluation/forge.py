@@ -97,9 +97,10 @@ def forge(
 ) -> Forged:
     """Fill `folder` with the samples 0 to num - 1, or go on filling it.
 
-    inpainter: see `InpainterRunner`. masks: kinds as for `universal.mask_mixture`, drawn alike;
-    their folders lie below `assets`; or generators by the names that the manifest gives them. num: None makes one of each photo. size: side of the square
-    pieces in pixels, or `NATIVE`. workers: processes beside this one; with cuda none, as processes
+    inpainter: see `InpainterRunner`. masks: kinds as for `universal.mask_mixture`, whose
+    folders lie below `assets`, or generators by the names that the manifest gives them; drawn
+    alike. num: None makes one of each photo. size: side of the square pieces in pixels, or
+    `NATIVE`. workers: processes beside this one; with cuda none, as processes
     cannot share a graphics card's memory. device: cpu or cuda. progress: called with the number of
     samples tried and `num`.
 

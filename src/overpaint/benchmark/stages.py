@@ -1,0 +1,402 @@
+"""What the stages do: photos -> weights -> fills -> heatmaps -> scores, and the quality of fills.
+
+Each function takes its stage, the folders of what the stage needs, by role, and its own folder, and
+returns what the rows want to know of it. All is done by the functions that the other commands have:
+training, `forge`, `DetectorRunner`, the metrics.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from overpaint import hashes
+from overpaint.benchmark.masks import mask_maker
+from overpaint.benchmark.photos import bring_to_size, sized_photos
+from overpaint.benchmark.store import Stage
+from overpaint.data.degrade import Step, replay
+from overpaint.data.forgeries import ForgedRow
+from overpaint.data.samples import read_rows
+from overpaint.data.sources import PhotoSource, Place
+from overpaint.detection.calibration import AREA, LOSSLESS, judge, quality_band, sigmoid
+from overpaint.detection.runner import DetectorRunner
+from overpaint.detection.tiles import Seen
+from overpaint.errors import ImageError, OverpaintError
+from overpaint.evaluation.forge import forge
+from overpaint.evaluation.inpainting import FillScorers
+from overpaint.images import read_image, read_mask, write_bytes
+from overpaint.named_metrics import METRICS, Pooled, Scored, figures
+from overpaint.training.config import load_config
+from overpaint.training.detection.base import DetectorRun, make_pairs
+from overpaint.training.inpainting.base import InpainterRun
+from overpaint.training.runs import train_detector, train_inpainter
+from overpaint.weights import WeightsRecord, list_records
+
+Folders = Mapping[str, Path]
+PICTURES = "pictures.jsonl"
+SCORES = "scores.json"
+DETECTED = "detected@0.5"
+"""Beside those of `named_metrics`, per picture: 1 where the detector says that it is inpainted: its
+own score of the whole photo is 0.5 or more, or, of a detector without one, more than 1 % of the
+pixels are."""
+CURVE = np.array([-np.inf, *np.linspace(-16.0, 16.0, 513)])
+"""Logits at which the points of pooled ROC and precision-recall curves lie; the first is reached by
+every pixel."""
+
+
+def photo_places(stage: Stage, folder: Path | None) -> list[Place]:
+    """The photos of a stage of the kind "photos": as they are, or those that it wrote."""
+    if stage.settings["fit"] == "native" or folder is None:
+        return [Place(*place) for place in stage.places["photos"]]
+    return sized_photos(folder)
+
+
+def _photos(stage: Stage, folders: Folders, *roles: str) -> PhotoSource:
+    return PhotoSource(
+        [p for role in roles for p in photo_places(stage.needs[role], folders[role])]
+    )
+
+
+# Training
+
+
+def make_photos(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
+    """Photos at the size of the table; nothing to do for those that stay as they are."""
+    places = [Place(*place) for place in stage.places["photos"]]
+    if stage.settings["fit"] != "native":
+        bring_to_size(places, stage.settings["fit"], stage.settings["size"], out)
+    return {"num": len(places)}
+
+
+def make_reconstructions(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
+    """The cached reconstructions of universal data, which all detectors of one kind share."""
+    run = load_config(DetectorRun, stage.places["recipe"], stage.places["set"])
+    make_pairs(run, _photos(stage, folders, "train"), stage.places["assets"], out / "cache")
+    return {"num": run.cache.num}
+
+
+def make_detector(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
+    """Weights of a detector, trained by its recipe on universal data and fills."""
+    overrides = list(stage.places["set"])
+    fills = {str(f): 1.0 for role, f in sorted(folders.items()) if role.startswith("fills")}
+    if fills:
+        overrides.append(f"forged.folders={json.dumps(fills)}")
+    run = load_config(DetectorRun, stage.places["recipe"], overrides)
+    record = train_detector(
+        run,
+        (_photos(stage, folders, "train"), _photos(stage, folders, "validation")),
+        out / "run",
+        out,
+        recipe=stage.places["recipe"],
+        overrides=overrides,
+        device=device,
+        assets=stage.places["assets"],
+        cache=folders["reconstructions"] / "cache" if "reconstructions" in folders else None,
+    )
+    return _trained(record)
+
+
+def make_inpainter(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
+    """Weights of an inpainter, trained by its recipe."""
+    overrides = stage.places["set"]
+    run = load_config(InpainterRun, stage.places["recipe"], overrides)
+    record = train_inpainter(
+        run,
+        (_photos(stage, folders, "train"), _photos(stage, folders, "validation")),
+        out / "run",
+        out,
+        recipe=stage.places["recipe"],
+        overrides=overrides,
+        device=device,
+        assets=stage.places["assets"],
+    )
+    return _trained(record)
+
+
+def _trained(record: WeightsRecord | None) -> dict[str, Any]:
+    assert record is not None, "one process trains"
+    about = {"weights_sha256": record.sha256, "step": record.step}
+    return about | {"validation": record.validation, "parameters": record.parameters}
+
+
+def weights_of(stage: Stage, role: str, folders: Folders) -> str:
+    """The weights, or the method, of a stage's model: trained for it, or given."""
+    if role in folders:
+        (record,) = list_records(folders[role])
+        return str(record.path)
+    return str(stage.places[role])
+
+
+# Pictures
+
+
+def make_fills(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
+    """A folder of `overpaint forge`: of test photos, or of those that are trained on."""
+    roles = sorted(role for role in stage.needs if role in ("train", "validation", "test"))
+    settings = stage.settings
+    done = forge(
+        out,
+        _photos(stage, folders, *roles),
+        weights_of(stage, "inpainter", folders),
+        {
+            name: mask_maker(spec, bin_name, stage.places["assets"])
+            for name, (spec, bin_name) in settings["masks"].items()
+        },
+        num=settings["num"],
+        seed=settings["seed"],
+        size=settings["size"],
+        device=device,
+    )
+    if not done.rows:
+        raise ImageError(f"nothing could be filled in: {done.problems[0]}")
+    return {"num": len(done.rows), "problems": done.problems}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture that a detector is to look at."""
+
+    name: str
+    image: Path
+    mask: Path | None
+    """None of an untouched picture."""
+
+
+def pictures_of(stage: Stage, folders: Folders) -> Iterator[Shown]:
+    """Fills or their originals, or the pictures of a set of pairs."""
+    for name, image, mask in stage.places.get("pairs", ()):
+        yield Shown(name, Path(image), None if mask is None else Path(mask))
+    if "fills" in folders:
+        folder, untouched = folders["fills"], stage.settings["of"] == "originals"
+        for row in read_rows(folder, ForgedRow):
+            path = folder / (row.original if untouched else row.inpainted)
+            yield Shown(f"{row.index:06d}", path, None if untouched else folder / row.mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a detector said of a picture."""
+
+    name: str
+    logits: np.ndarray
+    """float32 (h, w)."""
+    mask: np.ndarray
+    """uint8 (h, w), 1 = inpainted."""
+    threshold: float | None
+    """The calibrated one, a logit; None without a calibration."""
+    window: int
+    score: float
+    """Of the whole photo, in [0, 1]."""
+    own_score: bool
+    """Whether the detector has a score of its own; otherwise it is that of q99."""
+    default_score: float | None
+    """Which score stands for the calibrated threshold."""
+
+
+def look_at(stage: Stage, folders: Folders, device: str) -> Iterator[Looked]:
+    """Run the detector over the pictures after the stage's processing."""
+    runner = DetectorRunner(weights_of(stage, "detector", folders), device=device)
+    steps = [Step(**step) for step in stage.settings["processing"]]
+    for shown in pictures_of(stage, folders):
+        photo = read_image(shown.image)
+        height, width = photo.pixels.shape[:2]
+        mask = np.zeros((height, width), np.uint8)
+        if shown.mask is not None:
+            mask = read_mask(shown.mask, size=(height, width))
+        quality = band_after(steps, quality_band(photo.jpeg_quality, photo.lossy))
+        pixels, mask = replay(photo.pixels, mask, steps)
+        yield _looked(runner, shown.name, runner.look(pixels), mask, quality)
+
+
+def _looked(
+    runner: DetectorRunner, name: str, seen: Seen, mask: np.ndarray, quality: str
+) -> Looked:
+    fitted = runner.fitted(quality)
+    judged = runner.judge(seen.logits, quality)
+    own = sigmoid(max(seen.scores)) if seen.scores else None
+    of_q99 = fitted.score(judged.statistic) if fitted else sigmoid(judged.statistic)
+    return Looked(
+        name=name,
+        logits=seen.logits,
+        mask=mask,
+        threshold=judged.threshold if fitted else None,
+        window=judged.window,
+        score=of_q99 if own is None else own,
+        own_score=own is not None,
+        default_score=fitted.score(fitted.threshold_logit) if fitted and own is None else None,
+    )
+
+
+def band_after(steps: list[Step], band: str) -> str:
+    """The quality band of a picture after processing: that of the last file or change."""
+    for step in steps:
+        if step.name == "jpeg":
+            band = quality_band(step.params["quality"], True)
+        elif step.name == "webp":
+            band = quality_band(None, True)
+        else:  # its pixels are saved without loss
+            band = LOSSLESS
+    return band
+
+
+def make_heatmaps(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
+    """What the detector says of each picture, logits as float32."""
+    lines = []
+    for looked in look_at(stage, folders, device):
+        arrays = {"logits": looked.logits, "mask": looked.mask}
+        with (out / f"{looked.name}.npz").open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        values = {n: getattr(looked, n) for n in looked.__dataclass_fields__ if n not in arrays}
+        lines.append(json.dumps(values))
+    write_bytes(out / PICTURES, "".join(f"{line}\n" for line in lines).encode())
+    return {"num": len(lines)}
+
+
+def kept_heatmaps(folder: Path) -> Iterator[Looked]:
+    """What `make_heatmaps` wrote."""
+    for line in (folder / PICTURES).read_text(encoding="utf-8").splitlines():
+        values = json.loads(line)
+        with np.load(folder / f"{values['name']}.npz") as arrays:
+            yield Looked(logits=arrays["logits"], mask=arrays["mask"], **values)
+
+
+# Numbers
+
+
+def make_scores(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
+    """The figures of each picture, those of all pixels together, and the points of curves."""
+    wanted = stage.settings["metrics"]
+    of_picture = [n for n in wanted if n in METRICS and METRICS[n].level == "picture"]
+    of_all = [n for n in wanted if n in METRICS and METRICS[n].level == "pooled"]
+    if "heatmaps" in folders:
+        pictures = kept_heatmaps(folders["heatmaps"])
+    else:
+        pictures = look_at(stage, folders, device)
+    pooled, found = Pooled(), []
+    curve = np.zeros((2, len(CURVE)), np.int64)
+    for looked in pictures:
+        scored = _scored(looked)
+        numbers = {"score": looked.score, "default_score": looked.default_score}
+        if stage.settings["of"] != "originals":
+            numbers |= figures(scored, of_picture)
+            curve += _points(looked)
+        if DETECTED in wanted:
+            numbers[DETECTED] = float(_is_detected(looked))
+        if of_all:
+            pooled.add(scored)
+        found.append({"picture": looked.name, "numbers": numbers})
+    if not found:
+        raise ImageError(f"{stage.label}: there is no picture")
+    values = {
+        "pictures": found,
+        "pooled": figures(pooled, of_all) if of_all else {},
+        "curve": curve.tolist(),
+    }
+    write_bytes(out / SCORES, json.dumps(values).encode())
+    return {"num": len(found)}
+
+
+def _scored(looked: Looked) -> Scored:
+    default = None
+    if looked.threshold is not None:
+        default = judge(looked.logits, looked.threshold, looked.window).mask
+    return Scored(looked.logits, looked.mask, half=0.0, default=default)
+
+
+def _is_detected(looked: Looked) -> bool:
+    if looked.own_score:
+        return looked.score >= 0.5
+    return float((looked.logits >= 0).mean()) > AREA
+
+
+def _points(looked: Looked) -> np.ndarray:
+    """(2, thresholds): how many inpainted and untouched pixels reach each of `CURVE`."""
+    inside = looked.mask.astype(bool)
+    counts = []
+    for values in (looked.logits[inside], looked.logits[~inside]):
+        below = np.searchsorted(np.sort(values), CURVE, side="left")
+        counts.append(values.size - below)
+    return np.array(counts)
+
+
+def make_quality(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
+    """The figures of each fill against its photo."""
+    scorers, found = FillScorers.load(stage.places["assets"] / "weights", {}), []
+    for row in read_rows(folders["fills"], ForgedRow):
+        paths = (folders["fills"] / p for p in (row.inpainted, row.original))
+        filled, photo = (read_image(path).pixels for path in paths)
+        numbers = scorers.quality(filled, photo)
+        kept = {n: v for n, v in numbers.items() if n in stage.settings["metrics"]}
+        found.append({"picture": f"{row.index:06d}", "numbers": kept})
+    values = {"pictures": found, "pooled": {}, "curve": []}
+    write_bytes(out / SCORES, json.dumps(values).encode())
+    return {"num": len(found)}
+
+
+def make_nothing(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
+    """Of a model or data set that is not there: fails with the reason."""
+    raise OverpaintError(stage.settings["error"])
+
+
+Work = Callable[[Stage, Folders, Path, str], dict[str, Any]]
+
+WORK: dict[str, Work] = {
+    "photos": make_photos,
+    "reconstructions": make_reconstructions,
+    "detector": make_detector,
+    "inpainter": make_inpainter,
+    "fills": make_fills,
+    "heatmaps": make_heatmaps,
+    "scores": make_scores,
+    "quality": make_quality,
+    "missing": make_nothing,
+}
+
+HELPERS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "photos": (bring_to_size,),
+    "fills": (mask_maker,),
+    "heatmaps": (look_at, _looked, band_after, pictures_of),
+    "scores": (look_at, _looked, band_after, pictures_of, _scored, _is_detected, _points),
+}
+"""Functions here that a result of the kind depends on, beside its own."""
+
+MODULES: dict[str, tuple[str, ...]] = {
+    "photos": ("overpaint.benchmark.photos",),
+    "reconstructions": ("overpaint.data.cache", "overpaint.data.universal"),
+    "detector": ("overpaint.training.runs",),
+    "inpainter": ("overpaint.training.runs",),
+    "fills": ("overpaint.evaluation.forge",),
+    "heatmaps": ("overpaint.detection.runner", "overpaint.data.degrade"),
+    "scores": (
+        "overpaint.named_metrics",
+        "overpaint.detection.runner",
+        "overpaint.detection.calibration",
+    ),
+    "quality": ("overpaint.evaluation.inpainting",),
+    "missing": (),
+}
+"""Modules whose code a result of the kind depends on, with all that they import."""
+
+
+def run_stage(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
+    """Make a stage's result on one thread, so that it is the same whatever runs beside it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return WORK[stage.kind](stage, folders, out, device)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """What `make_scores` or `make_quality` wrote."""
+    return json.loads((folder / SCORES).read_text(encoding="utf-8"))
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file that a model has beside its weights."""
+    return hashes.file_sha256(path)
