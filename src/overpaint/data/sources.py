@@ -149,7 +149,7 @@ def data_list_hash(names: Iterable[str]) -> str:
 
     Two machines with the same photos get the same hash, wherever the folders lie.
     """
-    lines = "\n".join(sorted(_key(name) for name in names))
+    lines = "\n".join(sorted(short_name(name) for name in names))
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -191,7 +191,7 @@ class PhotoSource:
             raise search.problems[0][1]
         kept = split(photos, part, seed) if part else list(photos)
         unwanted = {"/".join(_parts(str(path))[-2:]) for path in exclude}
-        kept = [name for name in kept if not unwanted & {_key(name), _parts(name)[-1]}]
+        kept = [name for name in kept if not unwanted & {short_name(name), _parts(name)[-1]}]
         if not kept:
             raise ImageError(
                 f"none of the {len(photos)} photos is left (part: {part or 'all'}, after excluding "
@@ -237,14 +237,16 @@ def _parts(name: str) -> list[str]:
     return [p for p in unicodedata.normalize("NFC", plain).split("/") if p not in ("", ".")]
 
 
-def _key(name: str) -> str:
+def short_name(name: str) -> str:
     """Folder and file name: what a photo is known by on every machine."""
     whole = name if "://" in name or "::" in name else str(Path(name).absolute())
     return "/".join(_parts(whole)[-2:])
 
 
 def _tenth(name: str, seed: int) -> int:
-    digest = hashlib.sha256(f"{seed}/{_key(name)}".encode("utf-8", "surrogateescape")).digest()
+    digest = hashlib.sha256(
+        f"{seed}/{short_name(name)}".encode("utf-8", "surrogateescape")
+    ).digest()
     return int.from_bytes(digest[:8], "big") % 10
 
 
