@@ -6,6 +6,7 @@ imported by name and not by an import statement; their modules are given beside 
 
 import ast
 import inspect
+import textwrap
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -26,7 +27,7 @@ def code_hash(modules: Iterable[str], functions: Iterable[Callable[..., Any]] = 
             found.add(name)
             waiting += _imports(name)
     parts = [f"{name} {_fingerprint(name)}" for name in sorted(found)]
-    parts += [_hash(ast.parse(inspect.cleandoc(inspect.getsource(f)))) for f in functions]
+    parts += [_hash(ast.parse(textwrap.dedent(inspect.getsource(f)))) for f in functions]
     return hashes.sha256("\n".join(parts).encode())[:16]
 
 

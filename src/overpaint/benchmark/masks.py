@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from overpaint.benchmark.photos import below
 from overpaint.benchmark.recipe import bin_range
-from overpaint.data.masks import Mask, MaskFn, hole_ratio, in_ratio
-from overpaint.data.universal import mask_mixture
+from overpaint.data.mask_sets import FILES, open_masks
+from overpaint.data.masks import MASKS, Mask, MaskFn, hole_ratio, in_ratio
 from overpaint.errors import InputError
 from overpaint.inpainting.holes import MAX_SHARE
 
@@ -14,16 +15,18 @@ TRIES = 1000
 _MIN_SHARE = 1e-9  # less than one pixel of any photo
 
 
-def mask_maker(spec: str, bin_name: str, assets: Path) -> MaskFn:
-    """Masks of a kind (see `universal.mask_mixture`) whose hole lies in a bin.
+def mask_maker(spec: str, bin_name: str, data: Path) -> MaskFn:
+    """Masks of a kind (see `mask_sets`) whose hole lies in a bin; of folders below `data`.
 
-    Kinds that seldom make holes as large are laid over each other until the bin is reached, and
-    drawn anew when it is passed.
+    Drawn kinds that seldom make holes as large are laid over each other until the bin is reached,
+    and drawn anew when it is passed.
     """
-    fn, span = mask_mixture({spec: 1.0}, assets), bin_range(bin_name)
+    span = bin_range(bin_name)
     if span is None:
-        return in_ratio(fn, _MIN_SHARE, MAX_SHARE)
-    low, high = span
+        return in_ratio(open_masks(_placed(spec, data)), _MIN_SHARE, MAX_SHARE)
+    if spec not in MASKS:
+        return open_masks(_placed(spec, data), span)
+    fn, (low, high) = MASKS[spec], span
 
     def laid_over(height: int, width: int, rng: np.random.Generator) -> Mask:
         for _ in range(TRIES):
@@ -37,3 +40,7 @@ def mask_maker(spec: str, bin_name: str, assets: Path) -> MaskFn:
         )
 
     return laid_over
+
+
+def _placed(spec: str, data: Path) -> str:
+    return spec if spec in MASKS else below(data, spec, FILES)

@@ -4,16 +4,16 @@ A photo keeps its name (folder and file) when it is brought to another size, and
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from overpaint import hashes
-from overpaint.benchmark.recipe import Fit, PhotoSet
-from overpaint.data.sources import Part, PhotoSource, Place, read_place, stamp
-from overpaint.errors import ConfigError, ImageError
+from overpaint.benchmark.recipe import PhotoSet
+from overpaint.data.photo_sets import LAYOUTS, Fit, open_photos
+from overpaint.data.sources import Part, PhotoSource, Place, read_place, short_name, stamp
+from overpaint.errors import ImageError
 from overpaint.images import write_bytes, write_png
 
 LIST = "photos.json"
@@ -25,9 +25,11 @@ def choose(photos: PhotoSet, data: Path, part: Part, seed: int) -> list[Place]:
 
     Raises ImageError for a folder that is missing or holds none of this part.
     """
-    source = PhotoSource.from_paths([data / photos.source], part)
-    if source.problems:  # a figure of a part of the photos would be another figure
-        raise ImageError(source.problems[0])
+    # The split's own seed is that of all trainings, so that no test photo was trained on.
+    found = open_photos(below(data, photos.source, LAYOUTS), part, size=None)
+    if found.problems:  # a figure of a part of the photos would be another figure
+        raise ImageError(found.problems[0])
+    source = found.source
     limit: int | None = getattr(photos, part)
     chosen = range(len(source))
     if limit is not None and limit < len(source):
@@ -42,7 +44,7 @@ def content_hash(places: Sequence[Place], memory: Path) -> str:
     known = memory / f"{hashes.sha256(stamps.encode())[:24]}.txt"
     if known.is_file():
         return known.read_text(encoding="ascii")
-    lines = [f"{key_of(p.name)} {hashes.sha256(read_place(p))}" for p in places]
+    lines = [f"{short_name(p.name)} {hashes.sha256(read_place(p))}" for p in places]
     found = hashes.sha256("\n".join(lines).encode("utf-8", "surrogateescape"))
     memory.mkdir(parents=True, exist_ok=True)
     write_bytes(known, found.encode())
@@ -54,18 +56,19 @@ def _plain(place: Place) -> tuple[int | None, str]:
     return state.num_bytes, state.tag
 
 
-def key_of(name: str) -> str:
-    """Folder and file name."""
-    return "/".join(name.replace("::", "/").replace("\\", "/").split("/")[-2:])
+def below(data: Path, spec: str, kinds: Collection[str]) -> str:
+    """A spec FOLDER or KIND:FOLDER with its folder below `data`, unless it is absolute."""
+    kind, colon, folder = spec.partition(":")
+    return f"{kind}:{data / folder}" if colon and kind in kinds else str(data / spec)
 
 
-def bring_to_size(places: Sequence[Place], fit: Fit, size: int, out: Path) -> None:
-    """Write the photos as PNG files of `size` and the list of them, by their own names."""
+def bring_to_size(places: Sequence[Place], fit: Fit, out: Path) -> None:
+    """Write the photos as PNG files of one size and the list of them, by their own names."""
     source, entries = PhotoSource(places), []
     for index, place in enumerate(places):
         path = out / f"{index:06d}.png"
         if not path.is_file():
-            write_png(path, fitted(source.read(index), size, fit))
+            write_png(path, fit(source.read(index), short_name(place.name)))
         entries.append([place.name, path.name])
     write_bytes(out / LIST, json.dumps(entries).encode())
 
@@ -74,25 +77,3 @@ def sized_photos(folder: Path) -> list[Place]:
     """What `bring_to_size` wrote."""
     entries = json.loads((folder / LIST).read_text(encoding="utf-8"))
     return [Place(name, "", str(folder / file)) for name, file in entries]
-
-
-def fitted(pixels: np.ndarray, size: int, fit: Fit) -> np.ndarray:
-    """uint8 (h, w, 3) to (size, size, 3).
-
-    crop: the middle of the photo at its own resolution; resize: the middle square, scaled. Raises
-    ImageError for a photo that is too small to be cropped.
-    """
-    height, width = pixels.shape[:2]
-    side = size if fit == "crop" else min(height, width)
-    if min(height, width) < side:
-        raise ImageError(
-            f"{width} x {height} pixels are too few to crop {size} out of them; give fit: resize"
-        )
-    if fit not in ("crop", "resize"):
-        raise ConfigError(f"fit {fit!r} leaves a photo as it is")
-    top, left = (height - side) // 2, (width - side) // 2
-    square = np.ascontiguousarray(pixels[top : top + side, left : left + side])
-    if side == size:
-        return square
-    kernel = Image.Resampling.BICUBIC
-    return np.asarray(Image.fromarray(square).resize((size, size), kernel))

@@ -131,15 +131,32 @@ class Planner:
         chosen = self.recipe.photos[name]
         places = choose(chosen, self.data, part, self.recipe.seed)
         settings = {
-            "content": content_hash(places, self.cache / "contents"),
+            "content": content_hash(places, self._contents),
             "fit": chosen.fit,
             **({} if chosen.fit == "native" else {"size": self.recipe.size}),
         }
         how = {"places": {"photos": [tuple(p) for p in places]}, "units": len(places)}
         return self.stage("photos", label, settings, **how)
 
-    def model(self, kind: Kind, name: str, photos: str, training: str = "", seed: int = 0) -> Model:
-        """A detector or an inpainter; one with a recipe is trained on the photos of a set."""
+    def _files(self, *specs: str) -> dict[str, str]:
+        """The content of the files and folders below the data folder that "KIND:PLACE" name."""
+        found = {}
+        for spec in specs:
+            _, colon, name = spec.partition(":")
+            place = self.data / name
+            if colon and place.exists():
+                files = [place] if place.is_file() else sorted(place.rglob("*"))
+                places = [Place(str(f), "", str(f)) for f in files if f.is_file()]
+                found[spec] = content_hash(places, self._contents)
+        return found
+
+    def model(
+        self, kind: Kind, name: str, photos: str, training: str = "", seed: int | None = None
+    ) -> Model:
+        """A detector or an inpainter; one with a recipe is trained on the photos of a set.
+
+        seed: of the training; None for the first one.
+        """
         source = (self.detectors if kind == "detector" else self.inpainters)[name]
         label = " ".join(part for part in (name, training and f"trained on {training}") if part)
         try:
@@ -147,7 +164,7 @@ class Planner:
                 return self._given(kind, source)
             if kind == "detector":
                 return self._trained_detector(label, source, photos, training, seed)
-            return self._trained_inpainter(label, source, photos)
+            return self._trained_inpainter(label, source, photos, seed)
         except (OverpaintError, OSError) as error:
             return Model({}, None, self.missing(label, error), "")
 
@@ -166,23 +183,26 @@ class Planner:
         return find(str(path) if path.suffix and path.is_file() else name, kind)
 
     def _trained_detector(
-        self, label: str, source: ModelSource, photos: str, training: str, seed: int
+        self, label: str, source: ModelSource, photos: str, training: str, seed: int | None
     ) -> Model:
         data = self.recipe.training[training]
         recipe = self.folder / str(source.recipe)
-        own = {**self.recipe.detector_set, **source.set, "loop.seed": seed}
+        own = {**self.recipe.detector_set, **source.set, "loop.seed": self._seed(seed)}
         if data.inpainters:
             own |= {"forged.share": data.share, "forged.folders": {"fills": 1}}
         if data.inpainters and data.share == 1:  # of universal samples, none is drawn
             own["cache.num"] = 0
         run = load_config(DetectorRun, recipe, _overrides(own))
         settings = run.model_dump(mode="json", exclude={"name"})
+        settings["files"] = self._files(*settings["data"]["masks"], *settings["data"]["bank"])
+        settings["shipped"] = _bank(run)
         places = {"recipe": recipe, "assets": self.data}
         needs = {part: self.photos(photos, part) for part in ("train", "validation")}
         shared = {k: v for k, v in own.items() if not k.startswith("forged.")}
         if run.cache.num:
-            what = {"cache": settings["cache"], "seed": run.loop.seed, "assets": _bank(run)}
+            what = {"cache": settings["cache"], "seed": run.loop.seed, "files": settings["files"]}
             what |= {"bank": settings["data"]["bank"], "history": settings["data"]["history"]}
+            what |= {"shipped": _bank(run)}
             what |= {"margin": run.data.degrade.margin(run.data.size)}
             needs["reconstructions"] = self.stage(
                 "reconstructions",
@@ -197,11 +217,17 @@ class Planner:
         own.pop("forged.folders", None)  # known once they are made
         return self._trained("detector", label, run, run.detector, settings, needs, places, own)
 
-    def _trained_inpainter(self, label: str, source: ModelSource, photos: str) -> Model:
+    def _seed(self, seed: int | None) -> int:
+        return self.recipe.seeds[0] if seed is None else seed
+
+    def _trained_inpainter(
+        self, label: str, source: ModelSource, photos: str, seed: int | None
+    ) -> Model:
         recipe = self.folder / str(source.recipe)
-        own = {**self.recipe.inpainter_set, **source.set}
+        own = {**self.recipe.inpainter_set, **source.set, "loop.seed": self._seed(seed)}
         run = load_config(InpainterRun, recipe, _overrides(own))
         settings = run.model_dump(mode="json", exclude={"name"})
+        settings["files"] = self._files(*settings["data"]["masks"], run.backbone)
         places = {"recipe": recipe, "assets": self.data}
         needs = {part: self.photos(photos, part) for part in ("train", "validation")}
         return self._trained("inpainter", label, run, run.inpainter, settings, needs, places, own)
@@ -230,15 +256,25 @@ class Planner:
         return Model({}, None, stage, architecture)
 
     def fills(
-        self, inpainter: str, photos: str, num: int | None, mask: str = "", hole: str = ANY
+        self,
+        inpainter: str,
+        photos: str,
+        num: int | None,
+        mask: str = "",
+        hole: str = ANY,
+        seed: int | None = None,
     ) -> Stage:
-        """Fills of test photos with masks of one kind and bin; without `mask`, to train on."""
-        recipe, model = self.recipe, self.model("inpainter", inpainter, photos)
+        """Fills of test photos with masks of one kind and bin; without `mask`, to train on.
+
+        seed: of the training of the inpainter.
+        """
+        recipe, model = self.recipe, self.model("inpainter", inpainter, photos, seed=seed)
         masks = {mask: recipe.masks[mask]} if mask else recipe.masks
         parts: tuple[Part, ...] = ("test",) if mask else ("train", "validation")
         needs = {part: self.photos(photos, part) for part in parts}
         settings = {
             "inpainter": model.key,
+            "mask_files": self._files(*masks.values()),
             "masks": {_bin_label(n, hole): [spec, hole] for n, spec in masks.items()},
             "num": num,
             "seed": recipe.seed,
@@ -282,29 +318,34 @@ class Planner:
         """All cells, in the order of the recipe."""
         recipe = self.recipe
         for photos, mask, hole in product(recipe.photos, recipe.masks, recipe.bins):
-            for inpainter in self.inpainters:
-                fills = self.fills(inpainter, photos, None, mask, hole)
+            for inpainter, seed in self.inpainter_runs():
+                fills = self.fills(inpainter, photos, None, mask, hole, seed)
                 axes = {"photos": photos, "mask": mask, "bin": hole, "inpainter": inpainter}
+                axes |= {"seed": _text(seed)}
                 if self.of_fills:
-                    yield self._quality(axes, fills)
+                    yield self._quality(axes, fills, seed)
                 if self.of_detectors:
-                    yield from self._looks(axes, fills)
+                    yield from self._looks(axes, fills, seed)
         for name, spec in recipe.pairs.items():
             yield from self._pairs(name, spec)
 
-    def _quality(self, axes: Mapping[str, str], fills: Stage) -> Cell:
+    def _quality(self, axes: Mapping[str, str], fills: Stage, seed: int | None) -> Cell:
         label = f"quality of {fills.label}"
-        settings = {"metrics": sorted(self.of_fills)}
+        settings: dict[str, Any] = {"metrics": sorted(self.of_fills)}
+        if {"vgg-distilled", "lpips-alex"} & set(self.of_fills):
+            settings["files"] = self._files("networks:weights")
         needs, places = {"fills": fills}, {"assets": self.data}
         how = {"needs": needs, "places": places, "units": fills.units}
         scores = self.stage("quality", label, settings, **how)
-        empty = {"detector": "", "training": "", "processing": "", "seed": ""}
-        return Cell({**axes, **empty}, scores, None, self._models(axes), fills.needs["test"])
+        empty = {"detector": "", "training": "", "processing": ""}
+        return Cell({**axes, **empty}, scores, None, self._models(axes, seed), fills.needs["test"])
 
-    def _looks(self, axes: Mapping[str, str], fills: Stage) -> Iterator[Cell]:
+    def _looks(
+        self, axes: Mapping[str, str], fills: Stage, fill_seed: int | None
+    ) -> Iterator[Cell]:
         recipe, photos = self.recipe, axes["photos"]
         for name, training, seed in self.detector_runs():
-            model = self.model("detector", name, photos, training, seed or 0)
+            model = self.model("detector", name, photos, training, seed)
             for processing in recipe.processing:
                 label = f"{name} on {fills.label}"
                 scores = self.scores(model, fills, processing, label)
@@ -316,20 +357,32 @@ class Planner:
                     label = f"{name} on untouched photos of {photos}"
                     originals = self.scores(model, untouched, processing, label, of="originals")
                 own = {"detector": name, "training": training or GIVEN, "processing": processing}
-                own |= {"seed": "" if seed is None else str(seed)}
-                models = {**self._models(axes), "detector": model.stage or model.settings}
+                own |= {"seed": _text(fill_seed if seed is None else seed)}
+                models = {**self._models(axes, fill_seed)}
+                models |= {"detector": model.stage or model.settings}
                 yield Cell({**axes, **own}, scores, originals, models, fills.needs["test"])
 
     def detector_runs(self) -> Iterator[tuple[str, str, int | None]]:
-        """(name, training data, seed); "" and None of given weights."""
+        """(name, training data, seed); "" of given weights, None without a choice of seeds."""
+        recipe = self.recipe
         for name, source in self.detectors.items():
             if source.recipe is None:
                 yield name, "", None
             else:
-                yield from product([name], source.trained_on, self.recipe.seeds)
+                seeds = recipe.seeds if recipe.seeds_of == "detectors" else (None,)
+                yield from product([name], source.trained_on, seeds)
 
-    def _models(self, axes: Mapping[str, str]) -> dict[str, Stage | Mapping[str, Any]]:
-        model = self.model("inpainter", axes["inpainter"], axes["photos"])
+    def inpainter_runs(self) -> Iterator[tuple[str, int | None]]:
+        """(name, seed); None without a choice of seeds."""
+        recipe = self.recipe
+        for name, source in self.inpainters.items():
+            several = source.recipe is not None and recipe.seeds_of == "inpainters"
+            yield from product([name], recipe.seeds if several else (None,))
+
+    def _models(
+        self, axes: Mapping[str, str], seed: int | None
+    ) -> dict[str, Stage | Mapping[str, Any]]:
+        model = self.model("inpainter", axes["inpainter"], axes["photos"], seed=seed)
         return {"inpainter": model.stage or model.settings}
 
     def _pairs(self, name: str, spec: str) -> Iterator[Cell]:
@@ -349,7 +402,7 @@ class Planner:
             broken = self.missing(f"the pairs of {name}", error)
         for detector, training, seed in self.detector_runs():
             trained_on = next(iter(self.recipe.photos), "")
-            model = self.model("detector", detector, trained_on, training, seed or 0)
+            model = self.model("detector", detector, trained_on, training, seed)
             for processing in self.recipe.processing:
                 how = {"settings": settings, "places": places, "units": units}
                 scores = broken or self.scores(
@@ -357,7 +410,7 @@ class Planner:
                 )
                 axes = {"photos": name, "mask": "", "bin": ANY, "inpainter": ""}
                 axes |= {"detector": detector, "training": training or GIVEN}
-                axes |= {"processing": processing, "seed": "" if seed is None else str(seed)}
+                axes |= {"processing": processing, "seed": _text(seed)}
                 models = {"detector": model.stage or model.settings}
                 yield Cell(axes, scores, None, models, settings.get("pairs", ""))
 
@@ -379,6 +432,10 @@ def plan(recipe: Recipe, folder: Path, data: Path, cache: Path) -> list[Cell]:
 
 def _is_metric(name: str) -> bool:
     return name in METRICS or name in QUALITY or name == DETECTED
+
+
+def _text(seed: int | None) -> str:
+    return "" if seed is None else str(seed)
 
 
 def _bin_label(mask: str, hole: str) -> str:

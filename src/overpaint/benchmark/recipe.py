@@ -23,7 +23,6 @@ Axis = Literal[
     "detector", "training", "inpainter", "photos", "mask", "bin", "processing", "seed", "metric"
 ]
 AXES: tuple[Axis, ...] = get_args(Axis)
-Fit = Literal["native", "crop", "resize"]
 ANY = "any"
 """As a bin: holes of any size."""
 UNIVERSAL = "UT"
@@ -36,10 +35,10 @@ class PhotoSet(Section):
     """Photos of one data set, split by their names: 80 % train, 10 % validation, 10 % test."""
 
     source: str = Field(description="folder below --data, or LAYOUT:FOLDER")
-    fit: Fit = Field(
+    fit: Literal["native", "crop", "resize"] = Field(
         default="native",
         description="native: pieces of the photos as they are; crop or resize: the photos are "
-        "brought to `size` first",
+        "brought to `size` first, see `photo_sets.Fit`",
     )
     stands_for: str = Field(default="", description="the paper's set whose figures stand beside")
     train: int | None = Field(default=None, ge=1, description="most photos of a part")
@@ -92,6 +91,9 @@ class Recipe(Section):
     scale: str = ""
     seed: int = Field(default=0, ge=0, description="of photos, pieces and masks")
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="of the trainings")
+    seeds_of: Literal["detectors", "inpainters"] = Field(
+        default="detectors", description="which are trained with each of the seeds"
+    )
     size: int = Field(default=256, ge=32, description="side of the pictures, pixels")
     photos: dict[str, PhotoSet] = Field(default={})
     pairs: dict[str, str] = Field(

@@ -182,6 +182,9 @@ def _about(recipe: Recipe, rows: Sequence[BenchmarkRow]) -> list[str]:
     if steps:
         seeds = ", ".join(map(str, recipe.seeds))
         facts.append(f"Detectors trained here: {' or '.join(steps)} steps each, seeds {seeds}.")
+    elif len(recipe.seeds) > 1:
+        seeds = ", ".join(map(str, recipe.seeds))
+        facts.append(f"Seeds of the trainings of {recipe.seeds_of}: {seeds}.")
     failed = sum(1 for row in rows if row.error)
     facts.append(f"Failed rows: {failed} of {len(rows)}.")
     if recipe.paper:

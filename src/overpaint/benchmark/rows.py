@@ -48,7 +48,7 @@ class BenchmarkRow:
     bin: str
     processing: str
     seed: str
-    """Of the training; "" of given weights."""
+    """Of the training of the detector, or of the inpainter; "" of given weights."""
     metric: str
     value: float = math.nan
     n: int = 0

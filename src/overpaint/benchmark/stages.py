@@ -20,6 +20,7 @@ from overpaint.benchmark.photos import bring_to_size, sized_photos
 from overpaint.benchmark.store import Stage
 from overpaint.data.degrade import Step, replay
 from overpaint.data.forgeries import ForgedRow
+from overpaint.data.photo_sets import Fit
 from overpaint.data.samples import read_rows
 from overpaint.data.sources import PhotoSource, Place
 from overpaint.detection.calibration import AREA, LOSSLESS, judge, quality_band, sigmoid
@@ -68,7 +69,7 @@ def make_photos(stage: Stage, folders: Folders, out: Path, device: str) -> dict[
     """Photos at the size of the table; nothing to do for those that stay as they are."""
     places = [Place(*place) for place in stage.places["photos"]]
     if stage.settings["fit"] != "native":
-        bring_to_size(places, stage.settings["fit"], stage.settings["size"], out)
+        bring_to_size(places, Fit(stage.settings["size"], stage.settings["fit"]), out)
     return {"num": len(places)}
 
 
@@ -138,9 +139,11 @@ def make_fills(stage: Stage, folders: Folders, out: Path, device: str) -> dict[s
     """A folder of `overpaint forge`: of test photos, or of those that are trained on."""
     roles = sorted(role for role in stage.needs if role in ("train", "validation", "test"))
     settings = stage.settings
+    photos = {role: photo_places(stage.needs[role], folders[role]) for role in roles}
+    parts: dict[str, Any] = {p.name: part for part, found in photos.items() for p in found}
     done = forge(
         out,
-        _photos(stage, folders, *roles),
+        PhotoSource([place for found in photos.values() for place in found]),
         weights_of(stage, "inpainter", folders),
         {
             name: mask_maker(spec, bin_name, stage.places["assets"])
@@ -150,6 +153,7 @@ def make_fills(stage: Stage, folders: Folders, out: Path, device: str) -> dict[s
         seed=settings["seed"],
         size=settings["size"],
         device=device,
+        part_of=parts.get,
     )
     if not done.rows:
         raise ImageError(f"nothing could be filled in: {done.problems[0]}")
@@ -369,7 +373,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "reconstructions": ("overpaint.data.cache", "overpaint.data.universal"),
     "detector": ("overpaint.training.runs",),
     "inpainter": ("overpaint.training.runs",),
-    "fills": ("overpaint.evaluation.forge",),
+    "fills": ("overpaint.evaluation.forge", "overpaint.data.mask_sets"),
     "heatmaps": ("overpaint.detection.runner", "overpaint.data.degrade"),
     "scores": (
         "overpaint.named_metrics",
