@@ -72,7 +72,7 @@ RECIPE: dict[str, Any] = {
 def measure(toys: Path, data: Path, recipe: dict[str, Any] | None = None, **how: Any) -> Done:
     """The recipe, changed where told, beside the weights."""
     path = toys.parent / "recipe.yaml"
-    path.write_text(yaml.safe_dump(RECIPE | (recipe or {})))
+    path.write_text(yaml.safe_dump(RECIPE | (recipe or {}), sort_keys=False))
     how = {"out": toys.parent / "out", "cache": toys.parent / "cache"} | how
     return benchmark(path, data, **how)
 

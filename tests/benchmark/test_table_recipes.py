@@ -105,6 +105,7 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.tables
 def test_all_tables_run_at_the_scale_smoke(small_data: Path, tmp_path: Path) -> None:
     """Every training, fill and figure of every table, on pictures made here."""
