@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from overpaint.benchmark.code import code_hash, modules_of
-from overpaint.benchmark.photos import choose, content_hash
+from overpaint.benchmark.photos import below, choose, content_hash
 from overpaint.benchmark.recipe import ANY, QUALITY, ModelSource, Recipe
 from overpaint.benchmark.stages import DETECTED, HELPERS, MODULES, WORK, file_hash
 from overpaint.benchmark.store import Stage
+from overpaint.data.pair_sets import SETS, read_pairs
 from overpaint.data.sources import Part, Place
 from overpaint.errors import ConfigError, OverpaintError
 from overpaint.named_metrics import METRICS
@@ -387,16 +388,13 @@ class Planner:
 
     def _pairs(self, name: str, spec: str) -> Iterator[Cell]:
         """The detectors on a set that comes with its masks."""
-        from overpaint.data.pair_sets import read_pairs
-
         broken, settings, places, units = None, {}, {}, 1
         try:
-            kind, _, folder = spec.partition(":")
-            pairs = list(read_pairs(f"{kind}:{self.data / folder}"))
-            files = [p for pair in pairs for p in (pair.image, pair.mask) if p is not None]
+            pairs = read_pairs(below(self.data, spec, SETS))
+            files = dict.fromkeys(f for p in pairs for f in (p.image, p.mask) if f is not None)
             content = content_hash([Place(str(f), "", str(f)) for f in files], self._contents)
             settings = {"pairs": content}
-            places = {"pairs": [(p.name, str(p.image), p.mask and str(p.mask)) for p in pairs]}
+            places = {"pairs": list(pairs), "problems": pairs.problems}
             units = len(pairs)
         except (OverpaintError, OSError) as error:
             broken = self.missing(f"the pairs of {name}", error)

@@ -174,16 +174,18 @@ def _of_photos(
     cell: Cell,
     store: Store,
 ) -> BenchmarkRow:
-    if cell.originals is None:
+    scores, labels = np.array(values["score"]), np.array(values["forged"])
+    if cell.originals is not None:
+        untouched = _values(read_scores(store.folder(cell.originals)))
+        scores = np.append(scores, untouched["score"])
+        labels = np.append(labels, untouched["forged"])
+    if len(np.unique(labels)) < 2:  # a set without untouched pictures
         return replace(base, metric=metric)
-    untouched = _values(read_scores(store.folder(cell.originals)))
-    both = np.array(values["score"] + untouched["score"])
-    labels = np.repeat([1, 0], [len(values["score"]), len(untouched["score"])])
     of_default = values["default_score"][0]
     default = None if math.isnan(of_default) else of_default
 
     def figure(chosen: np.ndarray) -> float:
-        return figures(Photos(both[chosen], labels[chosen], default), [metric])[metric]
+        return figures(Photos(scores[chosen], labels[chosen], default), [metric])[metric]
 
     rng = np.random.default_rng(0)
     groups = [np.flatnonzero(labels == kind) for kind in (1, 0)]

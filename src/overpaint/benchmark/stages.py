@@ -8,6 +8,7 @@ training, `forge`, `DetectorRunner`, the metrics.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from overpaint.detection.tiles import Seen
 from overpaint.errors import ImageError, OverpaintError
 from overpaint.evaluation.forge import forge
 from overpaint.evaluation.inpainting import FillScorers
-from overpaint.images import read_image, read_mask, write_bytes
+from overpaint.images import Photo, read_image, read_mask, write_bytes
 from overpaint.named_metrics import METRICS, Pooled, Scored, figures
 from overpaint.training.config import load_config
 from overpaint.training.detection.base import DetectorRun, make_pairs
@@ -165,20 +166,28 @@ class Shown:
     """A picture that a detector is to look at."""
 
     name: str
-    image: Path
-    mask: Path | None
-    """None of an untouched picture."""
+    read: Callable[[], tuple[Photo, np.ndarray]]
+    """The photo, and uint8 (h, w), 1 = inpainted. Raises ImageError."""
+    forged: bool
+    """Whether anything in it is inpainted."""
 
 
 def pictures_of(stage: Stage, folders: Folders) -> Iterator[Shown]:
     """Fills or their originals, or the pictures of a set of pairs."""
-    for name, image, mask in stage.places.get("pairs", ()):
-        yield Shown(name, Path(image), None if mask is None else Path(mask))
+    for pair in stage.places.get("pairs", ()):
+        yield Shown(pair.name, pair.read, pair.forged)
     if "fills" in folders:
-        folder, untouched = folders["fills"], stage.settings["of"] == "originals"
+        folder, forged = folders["fills"], stage.settings["of"] != "originals"
         for row in read_rows(folder, ForgedRow):
-            path = folder / (row.original if untouched else row.inpainted)
-            yield Shown(f"{row.index:06d}", path, None if untouched else folder / row.mask)
+            path = folder / (row.inpainted if forged else row.original)
+            mask = folder / row.mask if forged else None
+            yield Shown(f"{row.index:06d}", partial(_read, path, mask), forged)
+
+
+def _read(path: Path, mask: Path | None) -> tuple[Photo, np.ndarray]:
+    photo = read_image(path)
+    size = photo.height, photo.width
+    return photo, np.zeros(size, np.uint8) if mask is None else read_mask(mask, size=size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +195,7 @@ class Looked:
     """What a detector said of a picture."""
 
     name: str
+    forged: bool
     logits: np.ndarray
     """float32 (h, w)."""
     mask: np.ndarray
@@ -201,30 +211,35 @@ class Looked:
     """Which score stands for the calibrated threshold."""
 
 
-def look_at(stage: Stage, folders: Folders, device: str) -> Iterator[Looked]:
-    """Run the detector over the pictures after the stage's processing."""
+def look_at(stage: Stage, folders: Folders, device: str, problems: list[str]) -> Iterator[Looked]:
+    """Run the detector over the pictures after the stage's processing.
+
+    A picture that cannot be read is left out, and told of in `problems`.
+    """
     runner = DetectorRunner(weights_of(stage, "detector", folders), device=device)
     steps = [Step(**step) for step in stage.settings["processing"]]
+    problems += stage.places.get("problems", ())
     for shown in pictures_of(stage, folders):
-        photo = read_image(shown.image)
-        height, width = photo.pixels.shape[:2]
-        mask = np.zeros((height, width), np.uint8)
-        if shown.mask is not None:
-            mask = read_mask(shown.mask, size=(height, width))
+        try:
+            photo, mask = shown.read()
+        except ImageError as error:
+            problems.append(str(error))
+            continue
         quality = band_after(steps, quality_band(photo.jpeg_quality, photo.lossy))
         pixels, mask = replay(photo.pixels, mask, steps)
-        yield _looked(runner, shown.name, runner.look(pixels), mask, quality)
+        yield _looked(runner, shown, runner.look(pixels), mask, quality)
 
 
 def _looked(
-    runner: DetectorRunner, name: str, seen: Seen, mask: np.ndarray, quality: str
+    runner: DetectorRunner, shown: Shown, seen: Seen, mask: np.ndarray, quality: str
 ) -> Looked:
     fitted = runner.fitted(quality)
     judged = runner.judge(seen.logits, quality)
     own = sigmoid(max(seen.scores)) if seen.scores else None
     of_q99 = fitted.score(judged.statistic) if fitted else sigmoid(judged.statistic)
     return Looked(
-        name=name,
+        name=shown.name,
+        forged=shown.forged,
         logits=seen.logits,
         mask=mask,
         threshold=judged.threshold if fitted else None,
@@ -249,22 +264,23 @@ def band_after(steps: list[Step], band: str) -> str:
 
 def make_heatmaps(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
     """What the detector says of each picture, logits as float32."""
-    lines = []
-    for looked in look_at(stage, folders, device):
+    lines, problems = [], []
+    for number, looked in enumerate(look_at(stage, folders, device, problems)):
         arrays = {"logits": looked.logits, "mask": looked.mask}
-        with (out / f"{looked.name}.npz").open("wb") as file:
+        with (out / f"{number:06d}.npz").open("wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         values = {n: getattr(looked, n) for n in looked.__dataclass_fields__ if n not in arrays}
         lines.append(json.dumps(values))
     write_bytes(out / PICTURES, "".join(f"{line}\n" for line in lines).encode())
-    return {"num": len(lines)}
+    return {"num": len(lines), "problems": problems}
 
 
 def kept_heatmaps(folder: Path) -> Iterator[Looked]:
     """What `make_heatmaps` wrote."""
-    for line in (folder / PICTURES).read_text(encoding="utf-8").splitlines():
+    lines = (folder / PICTURES).read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
         values = json.loads(line)
-        with np.load(folder / f"{values['name']}.npz") as arrays:
+        with np.load(folder / f"{number:06d}.npz") as arrays:
             yield Looked(logits=arrays["logits"], mask=arrays["mask"], **values)
 
 
@@ -272,36 +288,42 @@ def kept_heatmaps(folder: Path) -> Iterator[Looked]:
 
 
 def make_scores(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
-    """The figures of each picture, those of all pixels together, and the points of curves."""
+    """The figures of each forged picture, those of all their pixels together, and points of curves.
+
+    Of untouched pictures there is the score of the whole photo alone.
+    """
     wanted = stage.settings["metrics"]
     of_picture = [n for n in wanted if n in METRICS and METRICS[n].level == "picture"]
     of_all = [n for n in wanted if n in METRICS and METRICS[n].level == "pooled"]
+    problems: list[str] = []
     if "heatmaps" in folders:
         pictures = kept_heatmaps(folders["heatmaps"])
     else:
-        pictures = look_at(stage, folders, device)
+        pictures = look_at(stage, folders, device, problems)
     pooled, found = Pooled(), []
     curve = np.zeros((2, len(CURVE)), np.int64)
     for looked in pictures:
         scored = _scored(looked)
         numbers = {"score": looked.score, "default_score": looked.default_score}
-        if stage.settings["of"] != "originals":
+        numbers["forged"] = float(looked.forged)
+        if looked.forged:
             numbers |= figures(scored, of_picture)
             curve += _points(looked)
-        if DETECTED in wanted:
-            numbers[DETECTED] = float(_is_detected(looked))
-        if of_all:
-            pooled.add(scored)
+            if DETECTED in wanted:
+                numbers[DETECTED] = float(_is_detected(looked))
+            if of_all:
+                pooled.add(scored)
         found.append({"picture": looked.name, "numbers": numbers})
     if not found:
-        raise ImageError(f"{stage.label}: there is no picture")
+        reason = f": {problems[0]}" if problems else ""
+        raise ImageError(f"{stage.label}: there is no picture{reason}")
     values = {
         "pictures": found,
         "pooled": figures(pooled, of_all) if of_all else {},
         "curve": curve.tolist(),
     }
     write_bytes(out / SCORES, json.dumps(values).encode())
-    return {"num": len(found)}
+    return {"num": len(found), "problems": problems}
 
 
 def _scored(looked: Looked) -> Scored:
@@ -363,8 +385,8 @@ WORK: dict[str, Work] = {
 HELPERS: dict[str, tuple[Callable[..., Any], ...]] = {
     "photos": (bring_to_size,),
     "fills": (mask_maker,),
-    "heatmaps": (look_at, _looked, band_after, pictures_of),
-    "scores": (look_at, _looked, band_after, pictures_of, _scored, _is_detected, _points),
+    "heatmaps": (look_at, _looked, band_after, pictures_of, _read),
+    "scores": (look_at, _looked, band_after, pictures_of, _read, _scored, _is_detected, _points),
 }
 """Functions here that a result of the kind depends on, beside its own."""
 
