@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from conftest import textured
 from helpers.bright_detectors import calibration, registered, save
-from overpaint.benchmark import plots, stages
+from overpaint.benchmark import pages, plots, stages
 from overpaint.benchmark.api import Done, benchmark, outlook
 from overpaint.benchmark.rows import ALL, OVER_BOTH, UNSEEN, BenchmarkRow, read_rows
 from overpaint.cli import build
@@ -375,3 +375,31 @@ def test_plots_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(ConfigError, match=r"overpaint\[plots\]"):
         plots.require_matplotlib()
+
+
+def test_pages_show_committed_rows(toys: Path, data: Path, tmp_path: Path) -> None:
+    measure(toys, data)
+    root = tmp_path / "checkout"
+    for folder in ("recipes/tables", "results/tables"):
+        (root / folder).mkdir(parents=True)
+    recipe = root / "recipes" / "tables" / "toys.yaml"
+    recipe.write_bytes((toys.parent / "recipe.yaml").read_bytes())
+    (root / "results/tables/toys.csv").write_bytes((toys.parent / "out/rows.csv").read_bytes())
+    page = root / "page.md"
+    page.write_text("Before\n<!-- benchmark:toys -->\nold\n<!-- /benchmark -->\nafter\n")
+    assert pages.main([str(page), "--root", str(root), "--check"]) == 1
+    assert pages.main([str(page), "--root", str(root)]) == 0
+    text = page.read_text()
+    assert "\n## Toys\n" in text
+    assert "| detector | mean | telea |" in text
+    assert text.endswith("<!-- /benchmark -->\nafter\n")
+    assert pages.main([str(page), "--root", str(root), "--check"]) == 0
+    recipe.write_text(recipe.read_text() + "seed: 5\n")
+    with pytest.raises(ConfigError, match="of another configuration"):
+        pages.render("toys", root)
+
+
+def test_published_pages_are_up_to_date() -> None:
+    root = Path(__file__).parents[2]
+    files = [str(path) for path in sorted((root / "docs").glob("benchmarks*.md"))]
+    assert pages.main([*files, "--root", str(root), "--check"]) == 0

@@ -10,7 +10,7 @@
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
@@ -53,7 +53,7 @@ class Outlook:
         return f"{left}: {time_left}"
 
 
-def look_ahead(cells: Iterable[Cell], store: Store) -> Outlook:
+def look_ahead(cells: Sequence[Cell], store: Store) -> Outlook:
     """What is missing of some cells."""
     everything = dict.fromkeys(stage for cell in cells for stage in cell.stages())
     wanted = dict.fromkeys(_wanted(cells, store))
@@ -68,7 +68,7 @@ def look_ahead(cells: Iterable[Cell], store: Store) -> Outlook:
     return Outlook(left, len(everything) - len(left), seconds, unknown)
 
 
-def _wanted(cells: Iterable[Cell], store: Store) -> Iterable[Stage]:
+def _wanted(cells: Sequence[Cell], store: Store) -> Iterable[Stage]:
     """The missing results, and what they need that is missing; not what only made old ones need."""
     waiting = [s for c in cells for s in (c.scores, c.originals) if s is not None]
     seen: set[Stage] = set()
@@ -129,16 +129,18 @@ class _Run:
             self.errors[stage] = info
             self.store.fail(stage, info)
             self.progress.failed += 1
-            self.report(f"failed: {stage.label}: {info}")
+            lines = [f"failed: {stage.label}: {info}"]
         else:
             self.store.finish(stage, self.commit, seconds, info)
             self.progress.done += 1
-            if stage.units:
-                self.paces.setdefault(stage.pace, seconds / stage.units)
-            self.report(f"{stage.label}: {_duration(seconds)}")
-            for problem in info.get("problems", ()):
-                self.report(f"{stage.label}: left out: {problem}")
+            self.paces.setdefault(stage.pace, seconds / max(stage.units, 1))
+            lines = [f"{stage.label}: {_duration(seconds)}"]
+            lines += [f"{stage.label}: left out: {p}" for p in info.get("problems", ())]
         self._told()
+        state = self.progress
+        where = f"{state.done + state.failed} of {state.num}, {_duration(state.seconds_left)} left"
+        for line in lines:
+            self.report(f"[{where}] {line}")
 
     def _told(self) -> None:
         left = sum(self.paces.get(s.pace, 0.0) * s.units for s in self.left)
@@ -147,7 +149,7 @@ class _Run:
 
 
 def run(
-    cells: Iterable[Cell],
+    cells: Sequence[Cell],
     store: Store,
     *,
     jobs: int = 1,
