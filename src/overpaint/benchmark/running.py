@@ -89,6 +89,15 @@ class Progress:
     done: int = 0
     failed: int = 0
     seconds_left: float = 0.0
+    """Of what is left and whose pace is known."""
+    is_known: bool = False
+    """Whether that is all that is left."""
+
+    @property
+    def time_left(self) -> str:
+        """In words."""
+        left = f"{_duration(self.seconds_left)} left"
+        return left if self.is_known else f"at least {left}"
 
 
 @dataclass
@@ -138,13 +147,15 @@ class _Run:
             lines += [f"{stage.label}: left out: {p}" for p in info.get("problems", ())]
         self._told()
         state = self.progress
-        where = f"{state.done + state.failed} of {state.num}, {_duration(state.seconds_left)} left"
+        where = f"{state.done + state.failed} of {state.num}, {state.time_left}"
         for line in lines:
             self.report(f"[{where}] {line}")
 
     def _told(self) -> None:
-        left = sum(self.paces.get(s.pace, 0.0) * s.units for s in self.left)
-        self.progress.seconds_left = left / self.jobs
+        known = [s for s in self.left if s.pace in self.paces]
+        seconds = sum(self.paces[s.pace] * s.units for s in known)
+        self.progress.seconds_left = seconds / self.jobs
+        self.progress.is_known = len(known) == len(self.left)
         self.on_progress(self.progress)
 
 

@@ -88,9 +88,8 @@ def benchmark(
 
         def show(state: api.Progress) -> None:
             words = f"{name.name}, {state.failed} failed" if state.failed else name.name
-            left = f"{state.seconds_left / 60:.0f} min left"
-            finished = state.done + state.failed
-            bar.update(line, total=state.num, completed=finished, description=f"{words}, {left}")
+            finished, words = state.done + state.failed, f"{words}, {state.time_left}"
+            bar.update(line, total=state.num, completed=finished, description=words)
 
         done = api.benchmark(
             recipe,
