@@ -1,11 +1,14 @@
 """The recipes of the papers' tables: each reads at every scale, and runs at the scale smoke."""
 
+import json
+import re
 import shutil
 import time
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from conftest import textured
@@ -44,8 +47,6 @@ def test_a_recipe_reads_at_every_scale(name: str, scale: str) -> None:
 
 def check_training(kind: str, recipe: Path, values: dict[str, object]) -> None:
     """The recipe of a training is one, and its network and losses can be built."""
-    import json
-
     overrides = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         if kind == "detector":
@@ -89,6 +90,13 @@ def test_the_papers_own_numbers() -> None:
     assert counts["nixnet-table-2"] == 6 * 3
     assert counts["safepaint-table-1"] == 2 * (7 * 9 - 3 * 3)
     assert counts["safepaint-table-2"] == 7 * 9
+
+
+def test_the_guide_shows_a_recipe() -> None:
+    text = (TABLES.parents[1] / "docs" / "guides" / "researcher.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    recipe = Recipe.model_validate(yaml.safe_load(block))
+    assert recipe.training["LaMa"].share == 0.5
 
 
 @pytest.fixture(scope="module")

@@ -85,8 +85,10 @@ class Measured:
     """By metric of single pictures."""
 
 
-def rows_of(recipe: Recipe, cells: Iterable[Cell], store: Store, errors: Mapping[Stage, str]):
-    """All rows: those of single cells, then those over inpainters. -> list of `BenchmarkRow`."""
+def rows_of(
+    recipe: Recipe, cells: Iterable[Cell], store: Store, errors: Mapping[Stage, str]
+) -> list[BenchmarkRow]:
+    """All rows: those of single cells, then those over inpainters."""
     rows: list[BenchmarkRow] = []
     measured: list[Measured] = []
     for cell in cells:
@@ -110,10 +112,11 @@ def _base(recipe: Recipe, cell: Cell, store: Store) -> BenchmarkRow:
     data = cell.data_hash
     if isinstance(data, Stage):
         data = str(data.settings.get("content", ""))
+    axes: dict[str, Any] = dict(cell.axes)
     return BenchmarkRow(
         table=recipe.name,
         scale=recipe.scale,
-        **cell.axes,
+        **axes,
         metric="",
         detector_sha256=str(detector.get("weights_sha256", "")),
         calibration_sha256=str(detector.get("calibration_sha256", "")),
@@ -181,8 +184,10 @@ def _of_photos(
         labels = np.append(labels, untouched["forged"])
     if len(np.unique(labels)) < 2:  # a set without untouched pictures
         return replace(base, metric=metric)
-    of_default = values["default_score"][0]
-    default = None if math.isnan(of_default) else of_default
+    # Photos of several quality bands have no threshold in common.
+    thresholds = set(values["default_score"])
+    default = thresholds.pop() if len(thresholds) == 1 else None
+    default = None if default is None or math.isnan(default) else default
 
     def figure(chosen: np.ndarray) -> float:
         return figures(Photos(scores[chosen], labels[chosen], default), [metric])[metric]
@@ -225,7 +230,6 @@ def _over(name: str, metric: str, group: Sequence[Measured]) -> BenchmarkRow:
     values = [each.values[metric] for each in group]
     low, high = bootstrap_levels(values)
     n = sum(not math.isnan(v) for numbers in values for v in numbers)
-    same = {f: getattr(group[0].row, f) for f in ("detector_sha256", "calibration_sha256")}
     return replace(
         group[0].row,
         inpainter=name,
@@ -236,7 +240,6 @@ def _over(name: str, metric: str, group: Sequence[Measured]) -> BenchmarkRow:
         ci_low=low,
         ci_high=high,
         interval=OVER_BOTH,
-        **same,
     )
 
 
@@ -261,17 +264,14 @@ def _text(value: Any) -> str:
 
 def read_rows(path: Path) -> list[BenchmarkRow]:
     """What `write_rows` wrote; raises ConfigError naming the file."""
-    floats, counts = ("value", "ci_low", "ci_high"), ("n", "picture_seed")
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
-        return [
-            BenchmarkRow(
-                **{k: v for k, v in line.items() if k not in (*floats, *counts)},
-                **{k: float(line[k] or "nan") for k in floats},
-                **{k: int(line[k]) for k in counts},
-            )
-            for line in lines
-        ]
+        return [BenchmarkRow(**_parsed(line)) for line in lines]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: no rows of a benchmark ({error}); run it again") from error
+
+
+def _parsed(line: Mapping[str, str]) -> dict[str, Any]:
+    numbers = {k: float(line[k] or "nan") for k in ("value", "ci_low", "ci_high")}
+    return {**line, **numbers, **{k: int(line[k]) for k in ("n", "picture_seed")}}

@@ -35,7 +35,7 @@ from overpaint.named_metrics import METRICS, Pooled, Scored, figures
 from overpaint.training.config import load_config
 from overpaint.training.detection.base import DetectorRun, make_pairs
 from overpaint.training.inpainting.base import InpainterRun
-from overpaint.training.runs import train_detector, train_inpainter
+from overpaint.training.runs import Divided, train_detector, train_inpainter
 from overpaint.weights import WeightsRecord, list_records
 
 Folders = Mapping[str, Path]
@@ -57,10 +57,13 @@ def photo_places(stage: Stage, folder: Path | None) -> list[Place]:
     return sized_photos(folder)
 
 
-def _photos(stage: Stage, folders: Folders, *roles: str) -> PhotoSource:
-    return PhotoSource(
-        [p for role in roles for p in photo_places(stage.needs[role], folders[role])]
-    )
+def _photos(stage: Stage, folders: Folders, part: str) -> PhotoSource:
+    return PhotoSource(photo_places(stage.needs[part], folders[part]))
+
+
+def _divided(stage: Stage, folders: Folders) -> Divided:
+    train, validation = (_photos(stage, folders, part) for part in ("train", "validation"))
+    return Divided(train, validation)
 
 
 # Training
@@ -90,7 +93,7 @@ def make_detector(stage: Stage, folders: Folders, out: Path, device: str) -> dic
     run = load_config(DetectorRun, stage.places["recipe"], overrides)
     record = train_detector(
         run,
-        (_photos(stage, folders, "train"), _photos(stage, folders, "validation")),
+        _divided(stage, folders),
         out / "run",
         out,
         recipe=stage.places["recipe"],
@@ -108,7 +111,7 @@ def make_inpainter(stage: Stage, folders: Folders, out: Path, device: str) -> di
     run = load_config(InpainterRun, stage.places["recipe"], overrides)
     record = train_inpainter(
         run,
-        (_photos(stage, folders, "train"), _photos(stage, folders, "validation")),
+        _divided(stage, folders),
         out / "run",
         out,
         recipe=stage.places["recipe"],

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +35,17 @@ from overpaint.training.loop import Task, fit
 from overpaint.weights import Kind, WeightsRecord, save_weights
 
 AnyRun = AutoencoderRun | DetectorRun | InpainterRun
-Photos = Sequence[str] | tuple[PhotoSource, PhotoSource]
-"""Paths, which are split by their names; or what is trained on, and what validates."""
+
+
+class Divided(NamedTuple):
+    """Photos that were divided otherwise than by their names."""
+
+    train: PhotoSource
+    validation: PhotoSource
+
+
+Photos = Sequence[str] | Divided
+"""Paths, which are split by their names, or photos that are divided already."""
 
 
 def train_autoencoder(
@@ -146,8 +155,8 @@ def describe(photos: PhotoSource) -> str:
 def _split(
     photos: Photos, exclude: Collection[str], problem: Callable[[str], None]
 ) -> tuple[PhotoSource, PhotoSource]:
-    if isinstance(photos, tuple) and isinstance(photos[0], PhotoSource):
-        return photos  # type: ignore[return-value]
+    if isinstance(photos, Divided):
+        return photos
     train = PhotoSource.from_paths(photos, part="train", exclude=exclude)
     if train.passed_over:
         say(train.passed_over, err=True)
