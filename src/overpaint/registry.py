@@ -32,6 +32,10 @@ class Official:
     """Fields of the model's configuration with which these weights fit."""
     files: tuple[str, ...] = ()
     """Names of the published files, in the order in which the import takes them."""
+    without: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Files that may be missing -> fields of the configuration that the model then has."""
+    note: str = ""
+    """What one has to know to get these files, where they cannot be taken as published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +137,6 @@ def num_parameters(entry: Entry[Any]) -> int:
 detectors: Registry[Any] = Registry("detector", home="overpaint.detectors")
 inpainters: Registry[Any] = Registry("inpainter", home="overpaint.inpainters")
 autoencoders: Registry[Any] = Registry("autoencoder", home="overpaint.data.bank")
+parts: Registry[Any] = Registry("part of a detector", home="overpaint.detectors")
+"""Networks that are a part of a detector and were published alone. Each is a module whose children
+have the names that they have in the detector."""

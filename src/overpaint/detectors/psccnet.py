@@ -52,7 +52,7 @@ from overpaint.detectors.psccnet_hrnet import (
     resized,
 )
 from overpaint.errors import ConfigError
-from overpaint.registry import Official, detectors
+from overpaint.registry import Official, detectors, parts
 from overpaint.weights.rename_keys import renamed
 
 HEAD_SIZE = 256  # of the photo whose maps the authors' heads see, pixels
@@ -69,6 +69,8 @@ class PSCCNetConfig:
     """Channels of the maps at 1, 1/2, 1/4 and 1/8 of the photo's size."""
     faithful: bool = False
     """Keep what the authors' weights rely on; see the module's header."""
+    image_head: bool = True
+    """Judge the whole photo apart from the pixels; without it, there is no such score."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))  # JSON and YAML give lists
@@ -164,8 +166,8 @@ class Stages:
 
     masks: tuple[Tensor, Tensor, Tensor, Tensor]
     """(b, 1, ., .) at 1, 1/2, 1/4 and 1/8 of the heads' size, which is the photo's or 256."""
-    score: Tensor
-    """(b,), of the whole photo."""
+    score: Tensor | None
+    """(b,), of the whole photo; None without the head for it."""
 
 
 class PSCCNet(Detector):
@@ -182,7 +184,7 @@ class PSCCNet(Detector):
             SpatioChannelCorrelation(c, reduction, config.faithful)
             for c, reduction in zip(config.widths, REDUCTIONS, strict=True)
         )
-        self.image_head = ImageHead(config.widths)
+        self.image_head = ImageHead(config.widths) if config.image_head else None
 
     def stages(self, image: Tensor) -> Stages:
         """All heads' logits for a photo (b, 3, h, w) in [0, 1]; sides: multiples of 8."""
@@ -195,7 +197,8 @@ class PSCCNet(Detector):
                 x = x * resized(torch.sigmoid(masks[-1]), x.shape[-2:])
             masks.append(correlation(x))
         coarsest, coarse, fine, finest = masks
-        return Stages((finest, fine, coarse, coarsest), self.image_head(maps))
+        score = None if self.image_head is None else self.image_head(maps)
+        return Stages((finest, fine, coarse, coarsest), score)
 
     def _logits(self, image: Tensor) -> Findings:
         stages = self.stages(image)
@@ -266,12 +269,20 @@ def psccnet_small(**config: Any) -> PSCCNet:
     return psccnet(**{"stem": 16, "widths": (8, 16, 32, 64), **config})
 
 
+def psccnet_heads(**config: Any) -> nn.ModuleDict:
+    """The heads of PSCC-Net, without its backbone; fields of PSCCNetConfig."""
+    whole = PSCCNet(PSCCNetConfig(**config))
+    assert whole.image_head is not None, "as of every configuration of the heads"
+    return nn.ModuleDict({"correlations": whole.correlations, "image_head": whole.image_head})
+
+
 OFFICIAL = Official(
     repository="proteus1991/PSCC-Net@53e5ff7",
     licence="MIT (the repository's)",
     remap=remap,
     config={"faithful": True},
     files=("HRNet.pth", "NLCDetection.pth", "DetectionHead.pth"),
+    without={"DetectionHead.pth": {"image_head": False}},
 )
 
 for _name, _factory, _summary, _official in (
@@ -287,3 +298,18 @@ for _name, _factory, _summary, _official in (
         summary=_summary,
         official=_official,
     )
+
+parts.register(
+    "psccnet-heads",
+    psccnet_heads,
+    paper="PSCC-Net, TCSVT 2022, arXiv:2103.10596",
+    licence="Apache-2.0 (the official code and weights are MIT; none taken)",
+    summary="the heads of PSCC-Net, for trainings with another backbone",
+    official=Official(
+        repository=OFFICIAL.repository,
+        licence=OFFICIAL.licence,
+        remap=remap,
+        config=OFFICIAL.config,
+        files=("NLCDetection.pth", "DetectionHead.pth"),
+    ),
+)

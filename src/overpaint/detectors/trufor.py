@@ -25,9 +25,8 @@ What is done another way than in the authors' code, with the same result:
 
 The training of the authors has three phases: Noiseprint++ (contrastive, on untouched photos), then
 the encoder and the head with Noiseprint++ frozen, then the confidence and the score with all else
-frozen. The network here freezes nothing, and Noiseprint++ starts with plain batch norms. The
-published noiseprint++.th fits alone:
-`noiseprint.load_state_dict(file["network"])`.
+frozen. The network here freezes nothing, and Noiseprint++ starts with plain batch norms, unless
+a recipe takes the published one, which can be imported alone (`noiseprint` in `registry.parts`).
 
 Size in parameters: 68.7 M as published, of which 0.56 M are Noiseprint++'s.
 
@@ -51,7 +50,7 @@ from overpaint.detectors.base import Detector, Findings
 from overpaint.detectors.trufor_backbone import DualEncoder
 from overpaint.errors import ConfigError
 from overpaint.images.image_checks import check_image, check_shape
-from overpaint.registry import Official, detectors
+from overpaint.registry import Official, detectors, parts
 from overpaint.weights.rename_keys import renamed
 
 NUM_STAGES = 4
@@ -249,16 +248,28 @@ _SHARED = [
     (r"backbone\.FFMs\.(\d)\.channel_emb\.channel_embed\.(\d\.\w+)", r"encoder.fuse.\1.embed.\2"),
     (r"backbone\.FFMs\.(\d)\.channel_emb\.norm\.(\w+)", r"encoder.fuse.\1.norm.\2"),
 ]
-_RULES = [(rf"(?:state_dict\.)?(?:module\.)?{p}", new) for p, new in _rules() + _SHARED]
+_PREFIX = r"(?:state_dict\.)?(?:module\.|network\.)*"
+_RULES = [(_PREFIX + p, new) for p, new in _rules() + _SHARED]
 
 
 def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of a published checkpoint to ours; strict.
 
     state_dict: the file's content, {"state_dict": ..., ...}, nested or with keys joined by dots, or
-    the network's alone. The state of the optimiser, in checkpoints of a training, is left out.
+    the network's alone, with or without the prefixes "module." and "network.". The state of the
+    optimiser, in checkpoints of a training, is left out.
     """
     return renamed(state_dict.get("state_dict", state_dict), _RULES, drop=[r"optimizer\..*"])
+
+
+def remap_noiseprint(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the published Noiseprint++ (`noiseprint++.th`), {"network": ...}, to ours; strict."""
+    return renamed(state_dict, [(r"(?:network\.)?(?:module\.)?(\d+\.\w+)", r"noiseprint.\1")])
+
+
+def noiseprint_part(**config: Any) -> nn.ModuleDict:
+    """Noiseprint++ as it stands in a TruFor; arguments of `noiseprint`."""
+    return nn.ModuleDict({"noiseprint": noiseprint(**config)})
 
 
 def trufor(**config: Any) -> TruFor:
@@ -299,3 +310,17 @@ for _name, _factory, _summary, _official in (
         summary=_summary,
         official=_official,
     )
+
+parts.register(
+    "noiseprint",
+    noiseprint_part,
+    paper="Noiseprint++, in: TruFor, CVPR 2023, arXiv:2212.10957",
+    licence="Apache-2.0 (no code taken; the official code and weights: non-profit use only)",
+    summary="Noiseprint++ of TruFor, which its training freezes",
+    official=Official(
+        repository=OFFICIAL.repository,
+        licence=OFFICIAL.licence,
+        remap=remap_noiseprint,
+        files=("noiseprint++.th",),
+    ),
+)

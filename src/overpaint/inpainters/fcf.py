@@ -376,6 +376,8 @@ OFFICIAL = Official(
     licence="none stated; code Apache-2.0, StyleGAN2 parts NVIDIA's, non-commercial",
     remap=remap,
     files=("places_512_G.pth",),
+    note="The authors publish pickles (places_512.pkl, ...), which hold code. Convert one with "
+    'their repository: see "Published weights" in docs/guides/researcher.md',
 )
 
 for _name, _factory, _summary, _official in (

@@ -98,8 +98,9 @@ def train_detector(
     about = _about(run, "detector", run.detector, recipe, overrides)
     torch.manual_seed(run.loop.seed)
     begun = start(run)
-    if begun.record is not None:
-        about |= {"parents": [(begun.record, 1)], "new_parts": begun.fresh}
+    parents = [*([] if begun.record is None else [begun.record]), *begun.parts]
+    if parents:
+        about |= {"parents": [(parent, 1) for parent in parents], "new_parts": begun.fresh}
     train, validation = _split(photos, exclude, problem)
     check(run, begun.model, assets, exclude)  # the reconstructions may take hours
     about["data"] = describe(train)

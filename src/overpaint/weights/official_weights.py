@@ -4,6 +4,8 @@
   one, and are saved in float32, as published, with the hashes of the files in the record.
 - The rules see names joined by dots; several files become {stem of the file: its tensors} first.
   Rules that refuse these get the content nested as it was.
+- A file without which the model still works may be left away (`Official.without`); the others are
+  then told by their names.
 - Imported weights lie in a folder of the user (`weights.imported_folder`), where their name finds
   them. They never hide shipped weights, and replace only what was imported before.
 """
@@ -56,11 +58,12 @@ def import_weights(
     official = _official(entry)
     paths = list(dict.fromkeys(without_part(Path(file)) for file in files))
     prefixes = _prefixes(paths, official, name)
+    config = {**official.config, **_config_without(official, prefixes)}
     folder = imported_folder() if folder is None else Path(folder)
     _check_free(folder, name, paths)
-    read = [read_checkpoint(path) for path in paths]
+    read = _read(paths, official)
     try:
-        module = _built(entry, official, dict(zip(prefixes, read, strict=True)))
+        module = _built(entry, config, official, dict(zip(prefixes, read, strict=True)))
     except WeightsError as error:
         given = ", ".join(map(str, paths))
         raise WeightsError(f"{given}: {error}; {name} takes {_wanted(official)}") from error
@@ -70,7 +73,7 @@ def import_weights(
         name=name,
         kind=kind,
         architecture=name,
-        config=dict(official.config),
+        config=config,
         data="that of the authors, see their repository",
         recipe=None,
         commit=current_commit(),
@@ -88,6 +91,7 @@ def _entry(name: str) -> tuple[Kind, Entry[Any]]:
     registries: dict[Kind, registry.Registry[Any]] = {
         "inpainter": registry.inpainters,
         "detector": registry.detectors,
+        "part": registry.parts,
     }
     for kind, models in registries.items():
         if name in models:
@@ -103,20 +107,51 @@ def _official(entry: Entry[Any]) -> Official:
 
 
 def _prefixes(paths: list[Path], official: Official, name: str) -> list[str]:
-    """What goes before the names of each file's tensors: "" for a single one, else its stem."""
+    """What goes before the names of each file's tensors: "" where only one is published, else
+    its stem."""
     wanted = list(dict.fromkeys(without_part(Path(file)).stem for file in official.files))
-    if len(paths) != len(wanted or [1]):
-        raise WeightsError(f"{name}: {len(paths)} files given, but it takes {_wanted(official)}")
+    needed = {stem for stem in wanted if stem not in _stems_without(official)}
     stems = [path.stem for path in paths]
-    if len(paths) == 1:
-        return [""]
     if len({path.name for path in paths}) < len(paths):
         raise WeightsError(f"{name}: two files of one name; is one of them given twice?")
-    return stems if sorted(stems) == sorted(wanted) else wanted
+    if len(paths) == len(wanted or [1]):
+        if len(paths) == 1:
+            return [""]
+        return stems if sorted(stems) == sorted(wanted) else wanted
+    if len(paths) < len(wanted) and needed < set(wanted) and needed <= set(stems) <= set(wanted):
+        return stems
+    if needed < set(wanted) and needed - set(stems):
+        lacking = ", ".join(stem for stem in wanted if stem in needed - set(stems))
+        raise WeightsError(f"{name}: needs {lacking}; it takes {_wanted(official)}")
+    raise WeightsError(f"{name}: {len(paths)} files given, but it takes {_wanted(official)}")
+
+
+def _stems_without(official: Official) -> dict[str, Mapping[str, Any]]:
+    return {Path(file).stem: config for file, config in official.without.items()}
+
+
+def _config_without(official: Official, prefixes: Sequence[str]) -> dict[str, Any]:
+    """Of the model without the files that were not given."""
+    missing = (config for stem, config in _stems_without(official).items() if stem not in prefixes)
+    return {key: value for config in missing for key, value in config.items()}
+
+
+def _read(paths: Sequence[Path], official: Official) -> list[Checkpoint]:
+    """The files; an error ends with what the model's file says of how to get one that can be."""
+    try:
+        return [read_checkpoint(path) for path in paths]
+    except WeightsError as error:
+        if official.note:
+            raise WeightsError(f"{error}. {official.note}") from error
+        raise
 
 
 def _wanted(official: Official) -> str:
-    return f"{', '.join(official.files) or 'one file'} of {official.repository}"
+    files = [
+        f"{file} (may be left away)" if file in official.without else file
+        for file in official.files
+    ]
+    return f"{', '.join(files) or 'one file'} of {official.repository}"
 
 
 def _check_free(folder: Path, name: str, inputs: list[Path]) -> None:
@@ -130,9 +165,14 @@ def _check_free(folder: Path, name: str, inputs: list[Path]) -> None:
         raise WeightsError(f"{target}: there are other weights of this name; give --out FOLDER")
 
 
-def _built(entry: Entry[Any], official: Official, read: Mapping[str, Checkpoint]) -> nn.Module:
+def _built(
+    entry: Entry[Any],
+    config: Mapping[str, Any],
+    official: Official,
+    read: Mapping[str, Checkpoint],
+) -> nn.Module:
     """The model with the published weights. read: by prefix, see `_prefixes`."""
-    module: nn.Module = entry.factory(**official.config)
+    module: nn.Module = entry.factory(**config)
     state = _renamed(official, read)
     check_fits(module, state)
     module.load_state_dict(state, strict=True)

@@ -28,12 +28,13 @@ from overpaint.weights.lineage import Lineage, merge_ancestors
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
-Kind = Literal["detector", "inpainter", "autoencoder"]
+Kind = Literal["detector", "inpainter", "autoencoder", "part"]
 
 REGISTRIES = {
     "detector": registry.detectors,
     "inpainter": registry.inpainters,
     "autoencoder": registry.autoencoders,
+    "part": registry.parts,
 }
 
 FOLDER_VARIABLE = "OVERPAINT_WEIGHTS"

@@ -31,7 +31,7 @@ from overpaint.data.universal import (
 )
 from overpaint.detectors.base import Detector, Findings
 from overpaint.detectors.nixnet_context import Content
-from overpaint.errors import ConfigError
+from overpaint.errors import ConfigError, WeightsError
 from overpaint.layers.efficientnet import read_lite_features
 from overpaint.metrics import image_scores, pixel_auc
 from overpaint.registry import detectors
@@ -74,6 +74,12 @@ class DetectorRun(Section):
     model: dict[str, Any] = Field(default={}, description="the detector's configuration")
     start_from: str | None = Field(
         default=None, description="weights to go on from: a shipped name, or a path"
+    )
+    parts_from: tuple[str, ...] = Field(
+        default=(),
+        description="weights of parts that take the place of the network's own: imported names, "
+        "or paths",
+        exclude_if=lambda names: not names,
     )
     content_from: str | None = Field(
         default=None,
@@ -268,10 +274,12 @@ class Start:
     """Of the weights that the run goes on from; None from nothing."""
     fresh: tuple[str, ...] = ()
     """The `Detector.residual_parts` that those weights lack, which start as the identity."""
+    parts: tuple[WeightsRecord, ...] = ()
+    """Of the parts that were put in."""
 
 
 def start(run: DetectorRun) -> Start:
-    """The detector of a run, with the weights that it goes on from.
+    """The detector of a run, with the weights that it goes on from, and then its parts'.
 
     Raises ConfigError for a model that cannot be built, WeightsError for weights that are missing
     or do not fit.
@@ -283,7 +291,7 @@ def start(run: DetectorRun) -> Start:
             raise ConfigError("content_from: the model has no content; set model.content: true")
         content.features.load_state_dict(read_lite_features(run.content_from))
     if run.start_from is None:
-        return Start(model)
+        return Start(model, parts=_load_parts(run, model))
     record, state = load_weights(run.start_from, kind="detector")
     own = model.state_dict()
     parts = model.residual_parts if isinstance(model, Detector) else ()
@@ -291,7 +299,25 @@ def start(run: DetectorRun) -> Start:
     state |= {key: own[key] for key in own if key.startswith(tuple(f"{p}." for p in fresh))}
     check_fits(model, state)
     model.load_state_dict(state)
-    return Start(model, record, fresh)
+    return Start(model, record, fresh, _load_parts(run, model))
+
+
+def _load_parts(run: DetectorRun, model: nn.Module) -> tuple[WeightsRecord, ...]:
+    """Put the weights of the run's parts into the model; -> their records."""
+    records = []
+    for name in run.parts_from:
+        record, state = load_weights(name, kind="part")
+        own = model.state_dict()
+        wrong = [k for k, v in state.items() if k not in own or own[k].shape != v.shape]
+        if wrong:
+            raise WeightsError(
+                f"{record.path}: the part {record.name} does not fit {run.detector}: the network "
+                f"has no {wrong[0]} of shape {tuple(state[wrong[0]].shape)}; take the network that "
+                "it was published for, at its published widths"
+            )
+        model.load_state_dict(own | state)
+        records.append(record)
+    return tuple(records)
 
 
 def _only_in(prefix: str, own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from overpaint.detectors.psccnet import PSCCNet
+from overpaint.errors import ConfigError
 from overpaint.training import losses
 from overpaint.training.config import Section
 from overpaint.training.detection.base import (
+    DetectorRun,
     DetectorTask,
     Share,
     Weight,
@@ -27,15 +29,23 @@ class PSCCNetLoss(Section):
 
 
 class PSCCNetTask(DetectorTask[PSCCNet, PSCCNetLoss]):
-    """See `DetectorTask`; raises ConfigError, too, for samples that would have to be padded."""
+    """See `DetectorTask`; raises ConfigError, too, for samples that would have to be padded, and
+    for a network without the head for the whole photo."""
 
     architecture = PSCCNet
     loss_config = PSCCNetLoss
     side_multiple = PSCCNet.stride
 
+    @classmethod
+    def load_terms(cls, run: DetectorRun) -> Section:
+        if not run.model.get("image_head", True):
+            raise ConfigError("model.image_head: the loss needs it; set it to true")
+        return super().load_terms(run)
+
     def loss(self, image: Tensor, mask: Tensor) -> Tensor:
         stages, share = self.model.stages(image), self.terms.inpainted_share
         weight_of_inpainted = (1 - share) / share
+        assert stages.score is not None, "as of `load_terms`"
         loss = self.terms.score_weight * losses.weighted_cross_entropy(
             stages.score.float(), is_inpainted(mask), weight_of_inpainted
         )
