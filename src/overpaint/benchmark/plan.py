@@ -15,7 +15,7 @@ from typing import Any
 
 from overpaint.benchmark.code import code_hash, modules_of
 from overpaint.benchmark.photos import below, choose, content_hash
-from overpaint.benchmark.recipe import ANY, QUALITY, ModelSource, Recipe
+from overpaint.benchmark.recipe import ANY, FRECHET, QUALITY, ModelSource, Recipe
 from overpaint.benchmark.stages import DETECTED, HELPERS, MODULES, WORK, file_hash
 from overpaint.benchmark.store import Stage
 from overpaint.data.pair_sets import SETS, read_pairs
@@ -333,7 +333,7 @@ class Planner:
     def _quality(self, axes: Mapping[str, str], fills: Stage, seed: int | None) -> Cell:
         label = f"quality of {fills.label}"
         settings: dict[str, Any] = {"metrics": sorted(self.of_fills)}
-        if {"vgg-distilled", "lpips-alex"} & set(self.of_fills):
+        if {"vgg-distilled", "lpips-alex", FRECHET} & set(self.of_fills):
             settings["files"] = self._files("networks:weights")
         needs, places = {"fills": fills}, {"assets": self.data}
         how = {"needs": needs, "places": places, "units": fills.units}

@@ -27,8 +27,10 @@ ANY = "any"
 """As a bin: holes of any size."""
 UNIVERSAL = "UT"
 """Name of the training data without fills."""
-QUALITY = ("psnr", "ssim", "l1", "vgg-distilled", "lpips-alex")
-"""Metrics of a fill against its photo; all others are of a detector."""
+FRECHET = "fid-vgg-distilled"
+QUALITY = ("psnr", "ssim", "l1", "vgg-distilled", "lpips-alex", FRECHET)
+"""Metrics of a fill against its photo, the last one of all fills against all photos; others are of a
+detector."""
 
 
 class PhotoSet(Section):

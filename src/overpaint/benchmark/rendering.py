@@ -34,6 +34,7 @@ WORDS: dict[str, str] = {
     "l1": "L1",
     "vgg-distilled": "distance by the distilled VGG",
     "lpips-alex": "LPIPS (AlexNet)",
+    "fid-vgg-distilled": "FID by the distilled VGG",
     ALL: "all inpainters",
     UNSEEN: "unseen inpainters",
     "any": "any",

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from overpaint.benchmark.plan import Cell
-from overpaint.benchmark.recipe import QUALITY, Recipe
+from overpaint.benchmark.recipe import FRECHET, QUALITY, Recipe
 from overpaint.benchmark.stages import read_scores
 from overpaint.benchmark.store import Stage, Store
 from overpaint.errors import ConfigError
@@ -156,8 +156,8 @@ def _row(
     store: Store,
 ) -> BenchmarkRow:
     level = METRICS[metric].level if metric in METRICS else "picture"
-    if level == "pooled":
-        value, n = scores["pooled"][metric], len(scores["pictures"])
+    if level == "pooled" or metric == FRECHET:
+        value, n = scores["pooled"].get(metric, math.nan), len(scores["pictures"])
         return replace(base, metric=metric, value=value, n=n)
     if level == "image":
         return _of_photos(base, metric, values, cell, store)

@@ -18,6 +18,7 @@ import torch
 from overpaint import hashes
 from overpaint.benchmark.masks import mask_maker
 from overpaint.benchmark.photos import bring_to_size, sized_photos
+from overpaint.benchmark.recipe import FRECHET
 from overpaint.benchmark.store import Stage
 from overpaint.data.degrade import Step, replay
 from overpaint.data.forgeries import ForgedRow
@@ -29,6 +30,7 @@ from overpaint.detection.runner import DetectorRunner
 from overpaint.detection.tiles import Seen
 from overpaint.errors import ImageError, OverpaintError
 from overpaint.evaluation.forge import forge
+from overpaint.evaluation.frechet import frechet_distance, moments_of
 from overpaint.evaluation.inpainting import FillScorers
 from overpaint.images import Photo, read_image, read_mask, write_bytes
 from overpaint.named_metrics import METRICS, Pooled, Scored, figures
@@ -353,15 +355,23 @@ def _points(looked: Looked) -> np.ndarray:
 
 
 def make_quality(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
-    """The figures of each fill against its photo."""
+    """The figures of each fill against its photo, and of all fills against all photos."""
     scorers, found = FillScorers.load(stage.places["assets"] / "weights", {}), []
-    for row in read_rows(folders["fills"], ForgedRow):
-        paths = (folders["fills"] / p for p in (row.inpainted, row.original))
-        filled, photo = (read_image(path).pixels for path in paths)
+    wanted, folder = stage.settings["metrics"], folders["fills"]
+    rows = read_rows(folder, ForgedRow)
+    for row in rows:
+        filled, photo = (read_image(folder / p).pixels for p in (row.inpainted, row.original))
         numbers = scorers.quality(filled, photo)
-        kept = {n: v for n, v in numbers.items() if n in stage.settings["metrics"]}
+        kept = {n: v for n, v in numbers.items() if n in wanted}
         found.append({"picture": f"{row.index:06d}", "numbers": kept})
-    values = {"pictures": found, "pooled": {}, "curve": []}
+    pooled = {}
+    if FRECHET in wanted and scorers.backbone is not None and len(rows) > 1:
+        sets = ([folder / r.inpainted for r in rows], [folder / r.original for r in rows])
+        moments = (
+            moments_of(scorers.backbone, (read_image(f).pixels for f in files)) for files in sets
+        )
+        pooled[FRECHET] = frechet_distance(*moments)
+    values = {"pictures": found, "pooled": pooled, "curve": []}
     write_bytes(out / SCORES, json.dumps(values).encode())
     return {"num": len(found)}
 
@@ -405,7 +415,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "overpaint.detection.runner",
         "overpaint.detection.calibration",
     ),
-    "quality": ("overpaint.evaluation.inpainting",),
+    "quality": ("overpaint.evaluation.inpainting", "overpaint.evaluation.frechet"),
     "missing": (),
 }
 """Modules whose code a result of the kind depends on, with all that they import."""
