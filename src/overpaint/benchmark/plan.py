@@ -98,6 +98,8 @@ class Planner:
         self.of_detectors = tuple(m for m in recipe.metrics if m not in QUALITY)
         self.of_photos = any(m in METRICS and METRICS[m].level == "image" for m in recipe.metrics)
         self._photos: dict[tuple[str, Part], Stage] = {}
+        self._models: dict[tuple[Any, ...], Model] = {}
+        self._hashes: dict[str, str | None] = {}
         self._codes: dict[tuple[str, str], str] = {}
 
     # Stages
@@ -141,15 +143,19 @@ class Planner:
 
     def _files(self, *specs: str) -> dict[str, str]:
         """The content of the files and folders below the data folder that "KIND:PLACE" name."""
-        found = {}
         for spec in specs:
-            _, colon, name = spec.partition(":")
-            place = self.data / name
-            if colon and place.exists():
-                files = [place] if place.is_file() else sorted(place.rglob("*"))
-                places = [Place(str(f), "", str(f)) for f in files if f.is_file()]
-                found[spec] = content_hash(places, self._contents)
-        return found
+            if spec not in self._hashes:
+                self._hashes[spec] = self._hash(spec)
+        return {spec: found for spec in specs if (found := self._hashes[spec]) is not None}
+
+    def _hash(self, spec: str) -> str | None:
+        _, colon, name = spec.partition(":")
+        place = self.data / name
+        if not colon or not place.exists():
+            return None
+        files = [place] if place.is_file() else sorted(place.rglob("*"))
+        places = [Place(str(f), "", str(f)) for f in files if f.is_file()]
+        return content_hash(places, self._contents)
 
     def model(
         self, kind: Kind, name: str, photos: str, training: str = "", seed: int | None = None
@@ -158,6 +164,12 @@ class Planner:
 
         seed: of the training; None for the first one.
         """
+        key = kind, name, photos, training, seed
+        if key not in self._models:
+            self._models[key] = self._model(*key)
+        return self._models[key]
+
+    def _model(self, kind: Kind, name: str, photos: str, training: str, seed: int | None) -> Model:
         source = (self.detectors if kind == "detector" else self.inpainters)[name]
         label = " ".join(part for part in (name, training and f"trained on {training}") if part)
         try:
@@ -195,8 +207,13 @@ class Planner:
             own["cache.num"] = 0
         run = load_config(DetectorRun, recipe, _overrides(own))
         settings = run.model_dump(mode="json", exclude={"name"})
-        settings["files"] = self._files(*settings["data"]["masks"], *settings["data"]["bank"])
+        named = [*settings["data"]["masks"], *settings["data"]["bank"]]
+        if run.fills.share:
+            named.append(f"fills:{run.fills.folder}")
+        settings["files"] = self._files(*named)
         settings["shipped"] = _bank(run)
+        if run.start_from is not None:
+            settings["start_from"] = find(run.start_from, "detector").sha256
         places = {"recipe": recipe, "assets": self.data}
         needs = {part: self.photos(photos, part) for part in ("train", "validation")}
         shared = {k: v for k, v in own.items() if not k.startswith("forged.")}
@@ -282,9 +299,10 @@ class Planner:
             "size": recipe.size,
         }
         units = num or sum(stage.units for stage in needs.values())
+        which = (f"({_bin_label(mask, hole)} %)",) if mask and hole != ANY else ()
         return self.stage(
             "fills",
-            f"fills of {' and '.join(parts)} photos of {photos} by {inpainter}",
+            " ".join((*parts, "photos of", photos, "filled in by", inpainter, *which)),
             settings,
             needs=needs | ({"inpainter": model.stage} if model.stage else {}),
             places={"inpainter": model.place, "assets": self.data},
@@ -339,7 +357,7 @@ class Planner:
         how = {"needs": needs, "places": places, "units": fills.units}
         scores = self.stage("quality", label, settings, **how)
         empty = {"detector": "", "training": "", "processing": ""}
-        return Cell({**axes, **empty}, scores, None, self._models(axes, seed), fills.needs["test"])
+        return Cell({**axes, **empty}, scores, None, self._about(axes, seed), fills.needs["test"])
 
     def _looks(
         self, axes: Mapping[str, str], fills: Stage, fill_seed: int | None
@@ -359,7 +377,7 @@ class Planner:
                     originals = self.scores(model, untouched, processing, label, of="originals")
                 own = {"detector": name, "training": training or GIVEN, "processing": processing}
                 own |= {"seed": _text(fill_seed if seed is None else seed)}
-                models = {**self._models(axes, fill_seed)}
+                models = {**self._about(axes, fill_seed)}
                 models |= {"detector": model.stage or model.settings}
                 yield Cell({**axes, **own}, scores, originals, models, fills.needs["test"])
 
@@ -380,7 +398,7 @@ class Planner:
             several = source.recipe is not None and recipe.seeds_of == "inpainters"
             yield from product([name], recipe.seeds if several else (None,))
 
-    def _models(
+    def _about(
         self, axes: Mapping[str, str], seed: int | None
     ) -> dict[str, Stage | Mapping[str, Any]]:
         model = self.model("inpainter", axes["inpainter"], axes["photos"], seed=seed)

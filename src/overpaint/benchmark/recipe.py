@@ -29,7 +29,7 @@ UNIVERSAL = "UT"
 """Name of the training data without fills."""
 FRECHET = "fid-vgg-distilled"
 QUALITY = ("psnr", "ssim", "l1", "vgg-distilled", "lpips-alex", FRECHET)
-"""Metrics of a fill against its photo, the last one of all fills against all photos; others are of a
+"""Metrics of a fill against its photo, the last one of all against all; others are of a
 detector."""
 
 
