@@ -131,6 +131,8 @@ class Planner:
         return self._photos[name, part]
 
     def _chosen(self, name: str, part: Part, label: str) -> Stage:
+        if name not in self.recipe.photos:
+            raise ConfigError("a training needs a photo set; give one in photos")
         chosen = self.recipe.photos[name]
         places = choose(chosen, self.data, part, self.recipe.seed)
         settings = {
