@@ -107,12 +107,13 @@ def rows_of(
 
 
 def _base(recipe: Recipe, cell: Cell, store: Store) -> BenchmarkRow:
-    detector, inpainter = (_about(cell.models.get(role), store) for role in _ROLES)
+    detector, inpainter = (_about(cell.models.get(r), store) for r in ("detector", "inpainter"))
     about = store.about(cell.scores) or {}
     data = cell.data_hash
     if isinstance(data, Stage):
         data = str(data.settings.get("content", ""))
     axes: dict[str, Any] = dict(cell.axes)
+    trained = cell.models.get("detector")
     return BenchmarkRow(
         table=recipe.name,
         scale=recipe.scale,
@@ -121,15 +122,12 @@ def _base(recipe: Recipe, cell: Cell, store: Store) -> BenchmarkRow:
         detector_sha256=str(detector.get("weights_sha256", "")),
         calibration_sha256=str(detector.get("calibration_sha256", "")),
         inpainter_sha256=str(inpainter.get("weights_sha256", "")),
-        steps=str(detector.get("step", "")),
+        steps=str(trained.units) if isinstance(trained, Stage) else "",
         data_hash=data,
         picture_seed=recipe.seed,
         config_hash=recipe.hash,
         commit=about.get("commit", ""),
     )
-
-
-_ROLES = ("detector", "inpainter")
 
 
 def _about(model: Stage | Mapping[str, Any] | None, store: Store) -> Mapping[str, Any]:
