@@ -109,6 +109,11 @@ def _means(rows: Iterable[BenchmarkRow], axis: str) -> dict[Line, dict[str, floa
     }
 
 
+def _limits(metric: str) -> tuple[float, float]:
+    """What a figure can be."""
+    return (-1, 1) if "mcc" in metric else (0, 1)
+
+
 def _heat(rows: Sequence[BenchmarkRow], metric: str) -> "Callable[[Axes], None] | None":
     """Detectors against inpainters."""
     means = _means([r for r in rows if r.inpainter not in ("", ALL, UNSEEN)], "inpainter")
@@ -118,14 +123,18 @@ def _heat(rows: Sequence[BenchmarkRow], metric: str) -> "Callable[[Axes], None] 
     values = np.array([[found.get(c, math.nan) for c in columns] for found in means.values()])
 
     def draw(axes: "Axes") -> None:
-        image = axes.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        figure: Any = axes.figure
+        height, width = values.shape
+        figure.set_size_inches(4 + 0.6 * width, 3 + 0.4 * height)
+        low, high = _limits(metric)
+        image = axes.imshow(values, vmin=low, vmax=high, cmap="viridis", aspect="auto")
         axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
         axes.set_yticks(range(len(means)), [_label(line, means) for line in means])
         for (i, j), value in np.ndenumerate(values):
             if not math.isnan(value):
-                colour = "black" if value > 0.6 else "white"
+                colour = "black" if value > low + 0.6 * (high - low) else "white"
                 axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, size=8)
-        axes.figure.colorbar(image, label=metric)
+        figure.colorbar(image, label=metric)
 
     return draw
 
@@ -143,6 +152,7 @@ def _curves(
         for line, found in means.items():
             numbers = [found.get(v, math.nan) for v in values]
             axes.plot(values, numbers, marker="o", label=_label(line, means))
+        axes.set_ylim(*_limits(metric))  # whole, so that a small difference looks small
         axes.set_ylabel(metric)
         axes.set_xlabel("hole, % of the picture" if axis == "bin" else axis)
         axes.tick_params(axis="x", rotation=30)
