@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Address of PyTorch's own index of builds without CUDA (see the README): make TORCH_INDEX=... demo
+# Address of PyTorch's own index of builds without CUDA (see docs/start.md): make TORCH_INDEX=... demo
 TORCH_INDEX ?=
 
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -43,7 +43,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(TORCH_INDEX),)
-	@echo 'Installing into $(VENV); on Linux that can be 3 GB to download, see "Install" in README.md'
+	@echo 'Installing into $(VENV), which prints nothing for some minutes; on Linux it can download 3 GB, see docs/start.md'
 else
 	$(PIP) install --index-url $(TORCH_INDEX) "$$($(TORCH))"
 endif

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from overpaint.errors import OverpaintError, WeightsError
-from overpaint.evaluation.sheets import Row, heat, sheet
+from overpaint.evaluation.sheets import SheetRow, draw_heat, draw_sheet
 
 if TYPE_CHECKING:
     from overpaint.detection.runner import DetectorRunner
@@ -58,13 +58,13 @@ def main(
     titles = ["photo", "hole", *names, f"{Path(detector).stem} on {names[-1]}"]
     rows = list(filled_rows(cases, methods, DetectorRunner(detector)))
     labels = [f"{case.name}, hole {case.bin} %" for case in cases]
-    write_png(out, sheet(rows, titles, labels))
+    write_png(out, draw_sheet(rows, titles, labels))
     typer.echo(f"{out}: {len(rows)} photos, {', '.join(titles)}")
 
 
 def filled_rows(
     cases: Sequence["Case"], methods: Sequence["Method"], runner: "DetectorRunner"
-) -> Iterator[Row]:
+) -> Iterator[SheetRow]:
     """The pictures of each row: photo, hole, fills, and the heat in the last with the true hole."""
     from overpaint.detection.report import overlay
 
@@ -72,7 +72,7 @@ def filled_rows(
         hole = case.photo.copy()
         hole[case.mask == 1] = HOLE
         fills = [method(case.photo, case.mask) for method in methods]
-        heatmap = heat(runner.logits(fills[-1]))
+        heatmap = draw_heat(runner.logits(fills[-1]))
         yield [case.photo, hole, *fills, overlay(fills[-1], heatmap, case.mask == 1)]
 
 

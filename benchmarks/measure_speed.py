@@ -26,7 +26,8 @@ INPAINT = ("telea", "safepaint-s")
 def main(
     data: Annotated[Path, typer.Option("--data", help="Folder with photos/.")],
     network: Annotated[
-        list[str] | None, typer.Option(help="Of the registry; repeatable. Default: all.")
+        list[str] | None,
+        typer.Option(help="NAME or NAME:KEY=VALUE;KEY=VALUE; repeatable. Default: all by NAME."),
     ] = None,
     inpaint: Annotated[
         list[str] | None, typer.Option(help="Name or weights; repeatable. Default: two.")
@@ -50,9 +51,9 @@ def main(
     commit, hashed = current_commit(), config_hash({"threads": THREADS, "runs": [5, 3]})
     kinds: list[tuple[Kind, Registry[Any]]] = [("detector", detectors), ("inpainter", inpainters)]
     for kind, registry in kinds:
-        for name in registry.names():
-            wanted = name in network if network else registry.get(name).trainable
-            if wanted:
+        trainable = [name for name in registry.names() if registry.get(name).trainable]
+        for name in network or trainable:
+            if name.partition(":")[0] in registry:
                 typer.echo(f"{kind} {name}")
                 source = Source("speed", name, commit, hashed, "", protocol)
                 write_results(out, measure_network(source, kind, name), [])

@@ -18,7 +18,7 @@ import typer
 from overpaint.data.degrade import jpeg
 from overpaint.data.forgeries import read_forgeries
 from overpaint.data.sources import PhotoSource
-from overpaint.detection.calibration import HIGH, LOSSLESS, MEDIUM, judge, q99, smoothed
+from overpaint.detection.calibration import HIGH, LOSSLESS, MEDIUM, judge, q99, smooth
 from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
 from overpaint.evaluation.fit_calibration import FALSE_ALARMS, threshold_at, untouched_variants
 from overpaint.evaluation.robustness import forged_folders
@@ -42,7 +42,7 @@ def thresholds(runner: DetectorRunner, data: Path) -> dict[tuple[str, int], floa
             if band in STORED:
                 logits = runner.logits(pixels)
                 for window in WINDOWS:
-                    untouched[band, window].append(q99(smoothed(logits, window)))
+                    untouched[band, window].append(q99(smooth(logits, window)))
     return {key: threshold_at(np.array(values), FALSE_ALARMS) for key, values in untouched.items()}
 
 

@@ -20,7 +20,7 @@ LONG = "ü" * 127 + "x"  # 255 bytes, which is what file systems take
 WRITERS: dict[str, tuple[Callable[[Path], None], type[OverpaintError]]] = {
     "bytes": (lambda path: write_bytes(path, b"x"), ImageError),
     "calibration": (
-        lambda path: Calibration(bands={}, max_pixels_tested=1, data="none").save(path),
+        lambda path: Calibration(bands={}, window=1, max_pixels_tested=1, data="none").save(path),
         WeightsError,
     ),
     "checkpoint": (lambda path: save_checkpoint(path, {"step": 1}), TrainingError),

@@ -11,6 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from overpaint.errors import UnknownNameError
@@ -122,15 +123,17 @@ def import_modules(package: str, path: Iterable[str]) -> None:
         importlib.import_module(f"{package}.{module.name}")
 
 
-def num_parameters(entry: Entry[Any]) -> int:
-    """The number of parameters of a model in its usual configuration; no memory is taken for them.
+def num_parameters(entry: Entry[Any], config: Mapping[str, Any] = MappingProxyType({})) -> int:
+    """The number of parameters of a model; no memory is taken for them.
+
+    config: what differs from its usual configuration.
 
     Raises OverpaintError when an optional package that it needs is missing.
     """
     import torch
 
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        return sum(parameter.numel() for parameter in entry.factory().parameters())
+        return sum(parameter.numel() for parameter in entry.factory(**config).parameters())
 
 
 # `Any` keeps torch out of this module: entries build nn.Module subclasses of the named kind.

@@ -280,7 +280,7 @@ def test_scales_and_their_errors(toys: Path, data: Path) -> None:
 
 TRAINED = """
 name: tiny
-detector: nixnet-tiny
+detector: nixnet
 model: {widths: [4, 4, 4]}
 loop: {steps: 2, batch_size: 2, workers: 0, bf16: false, validate_every: 2}
 data: {size: 32, bank: {none: 1}, masks: {boxes: 1}, untouched: 0, history: {probability: 0},

@@ -78,7 +78,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         untouched_quantiles=untouched_quantiles(np.linspace(-2, 2, 50)),
     )
     calibration = Calibration(
-        bands=dict.fromkeys(QUALITY_BANDS, band), max_pixels_tested=10**7, data="none"
+        bands=dict.fromkeys(QUALITY_BANDS, band), window=1, max_pixels_tested=10**7, data="none"
     )
     calibration.save(folder / "net.calibration.json")
     return folder

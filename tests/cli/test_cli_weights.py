@@ -25,7 +25,7 @@ from overpaint.inpainting.inpainter_runner import InpainterRunner
 from overpaint.registry import Entry, Official, detectors, inpainters
 from overpaint.weights import imported_folder, list_records, read_record
 from overpaint.weights.official_weights import import_weights
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 REPOSITORY = "someone/inpainting@0123456"
 
@@ -42,16 +42,16 @@ class Tiny(Inpainter):
 
 
 def one(state: Mapping[str, Any]) -> dict[str, Any]:
-    return renamed(state, [(r"(?:state_dict\.)?conv\.(\w+)", r"layers.0.\1")])
+    return rename_keys(state, [(r"(?:state_dict\.)?conv\.(\w+)", r"layers.0.\1")])
 
 
 def one_nested(state: Mapping[str, Any]) -> dict[str, Any]:
-    return renamed(state.get("model", state), [(r"conv\.(\w+)", r"layers.0.\1")], drop=["step"])
+    return rename_keys(state.get("model", state), [(r"conv\.(\w+)", r"layers.0.\1")], drop=["step"])
 
 
 def two(state: Mapping[str, Any]) -> dict[str, Any]:
     rules = [(r"Edge_gen\.g\.(\w+)", r"layers.0.\1"), (r"Fill_gen\.g\.(\w+)", r"layers.1.\1")]
-    return renamed(state, rules)
+    return rename_keys(state, rules)
 
 
 def official(remap: Any, files: tuple[str, ...] = ("net.pth",), **config: Any) -> Official:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from helpers.random_weights import save_random
 from overpaint import weights
 from overpaint.data.autoencoder import (
     Autoencoder,
@@ -239,18 +240,7 @@ def test_crops_can_be_sent_to_workers_that_are_not_forked(photo_folder: Path) ->
 
 @pytest.fixture
 def record(tmp_path: Path) -> weights.WeightsRecord:
-    return weights.save_weights(
-        tmp_path / "bank",
-        conv_autoencoder(**SMALL),
-        name="ae-test",
-        kind="autoencoder",
-        architecture="conv-autoencoder",
-        config=SMALL,
-        data="none",
-        recipe="none",
-        commit="none",
-        licence="Apache-2.0",
-    )
+    return save_random(tmp_path / "bank", "autoencoder", "conv-autoencoder", SMALL, "ae-test")
 
 
 def test_bank_is_loaded_by_record(record: weights.WeightsRecord, photo: np.ndarray) -> None:

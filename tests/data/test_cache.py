@@ -10,7 +10,7 @@ import torch
 from numpy.random import default_rng
 
 from overpaint.data.autoencoder import conv_autoencoder, reconstruct
-from overpaint.data.cache import CHUNK, CachedPairs, build_cache, photo_of
+from overpaint.data.cache import CHUNK, CachedPairs, build_cache, choose_photo
 from overpaint.data.degrade import History, replay
 from overpaint.data.sources import PhotoSource, Place
 from overpaint.data.universal import LivePairs
@@ -198,6 +198,6 @@ class _Exactly(PhotoSource):
 
 
 def test_a_short_cache_shows_photos_of_every_folder() -> None:
-    shown = [photo_of(i, 4, 10) for i in range(4)]
+    shown = [choose_photo(i, 4, 10) for i in range(4)]
     assert shown == [0, 2, 5, 7]
-    assert [photo_of(i, 12, 10) for i in range(12)] == [*range(10), 0, 1]
+    assert [choose_photo(i, 12, 10) for i in range(12)] == [*range(10), 0, 1]

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from overpaint.data import degrade
-from overpaint.data.degrade import Degrade, History, Step, halved_colours, replay
+from overpaint.data.degrade import Degrade, History, Step, halve_colours, replay
 from overpaint.errors import InputError
 
 ALL = Degrade(
@@ -349,7 +349,7 @@ def test_a_recipe_that_means_nothing_is_refused(fields: dict[str, Any]) -> None:
 def test_halved_colours_keep_the_luma_and_lose_fine_colour() -> None:
     noisy = np.clip(rng(0).normal(128, 20, (33, 47, 3)), 0, 255).astype(np.uint8)
     for phase in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        halved = halved_colours(noisy, phase)
+        halved = halve_colours(noisy, phase)
         assert halved.shape == noisy.shape
         luma = [(p @ np.array([0.299, 0.587, 0.114])) for p in (noisy, halved)]
         assert np.abs(luma[0] - luma[1]).mean() < 1
@@ -357,9 +357,9 @@ def test_halved_colours_keep_the_luma_and_lose_fine_colour() -> None:
         assert colour[1] < 0.6 * colour[0]
     blocks = np.repeat(np.repeat(noisy[:8, :8], 2, axis=0), 2, axis=1)
     flat = np.full_like(blocks, 77)
-    np.testing.assert_array_equal(halved_colours(flat), flat)
+    np.testing.assert_array_equal(halve_colours(flat), flat)
     with_grid, beside = (
-        np.abs(halved_colours(blocks, phase).astype(int) - blocks).mean()
+        np.abs(halve_colours(blocks, phase).astype(int) - blocks).mean()
         for phase in ((0, 0), (1, 1))
     )
     assert with_grid < beside  # a phase says where its squares begin

@@ -14,16 +14,15 @@ from helpers.real_fills import HOLE, WHITE, known, write_fills
 from overpaint.data.real_fills import (
     RealFillDataset,
     RealFills,
+    cut_window,
     describe_fills,
-    enlarged,
+    imitate_enlarging,
+    list_trained_families,
     read_fills,
-    trained_families,
-    window,
 )
 from overpaint.data.universal import UniversalConfig
 from overpaint.errors import ConfigError, ImageError
-from overpaint.training.config import config_hash
-from overpaint.training.detection.base import DetectorRun, check, detection_task, start
+from overpaint.training.detection.base import DetectorRun, check, make_detection_task, start
 
 ENTRIES = (
     *((f"a{i}", "train", "many", "s") for i in range(9)),
@@ -62,7 +61,7 @@ class TestReading:
         assert [f.id for f in read_fills(folder, ("dev",))] == ["f"]
         left = read_fills(folder, ("train",), ["many", "lanpaint"])
         assert [f.id for f in left] == ["b", "c"]
-        assert trained_families(RealFills(leave_out=("many",)), folder.parent) == (
+        assert list_trained_families(RealFills(leave_out=("many",)), folder.parent) == (
             "few",
             "lanpaint",
         )
@@ -126,18 +125,18 @@ class TestSamples:
         rng = np.random.default_rng(0)
         found = {
             anywhere: np.mean(
-                [window(picture, mask, 30, rng, anywhere=anywhere)[1].any() for _ in range(200)]
+                [cut_window(picture, mask, 30, rng, anywhere=anywhere)[1].any() for _ in range(200)]
             )
             for anywhere in (False, True)
         }
         assert found[True] < 0.4
         assert found[False] > 0.75
-        small = window(picture[:20], mask[:20], 30, rng, anywhere=True)
+        small = cut_window(picture[:20], mask[:20], 30, rng, anywhere=True)
         assert small[0].shape == (30, 30, 3)
         assert small[1].shape == (30, 30)
 
     def test_enlarged_fills_have_lost_their_finest_detail(self, photo: np.ndarray) -> None:
-        soft = enlarged(photo, (0.4, 0.5), np.random.default_rng(0))
+        soft = imitate_enlarging(photo, (0.4, 0.5), np.random.default_rng(0))
         assert soft.shape == photo.shape
 
         def roughness(pixels: np.ndarray) -> float:
@@ -149,7 +148,7 @@ class TestSamples:
 class TestRecipe:
     def test_train_trains_and_dev_validates(self, folder: Path) -> None:
         run = recipe(fills={"share": 1, "folder": str(folder)})
-        task = detection_task(run, Redrawn(), Redrawn())
+        task = make_detection_task(run, Redrawn(), Redrawn())
         assert (task.train[0]["mask"] == 1).any()
         validated = RealFillDataset(run.data, run.fills, "dev", Redrawn(), 2**32 - 1)
         for i, sample in enumerate(task.validation):
@@ -157,7 +156,6 @@ class TestRecipe:
 
     def test_what_cannot_be_trained(self, folder: Path) -> None:
         checked(recipe(fills={"folder": "nowhere"}), Path())  # nothing is drawn
-        assert config_hash(recipe()) == config_hash(recipe(fills={"folder": "nowhere"}))
         with pytest.raises(ImageError, match="nowhere"):
             checked(recipe(fills={"share": 0.5, "folder": "nowhere"}), Path())
         with pytest.raises(ConfigError, match="no family is called 'x'"):

@@ -19,7 +19,13 @@ from overpaint.data.autoencoder import conv_autoencoder
 from overpaint.data.bank import load_bank
 from overpaint.data.degrade import Degrade, History
 from overpaint.data.sources import PhotoSource
-from overpaint.data.synthesize import RETRY, UniversalRow, passed_over, read_manifest, synthesize
+from overpaint.data.synthesize import (
+    RETRY,
+    UniversalRow,
+    list_passed_over,
+    read_manifest,
+    synthesize,
+)
 from overpaint.data.universal import LivePairs, UniversalConfig, UniversalDataset, mask_mixture
 from overpaint.errors import ConfigError, ImageError, WeightsError
 from overpaint.images import read_image, read_mask
@@ -263,7 +269,7 @@ def test_bad_photos_are_passed_over_and_reported(
     assert content(tmp_path / "0") == content(tmp_path / "2")
     rows = read_manifest(tmp_path / "0")
     assert not {"2.jpg", "3.png"} & {Path(row.source).name for row in rows}
-    assert len(passed_over(rows)) == 2
+    assert len(list_passed_over(rows)) == 2
     again = [row for row in rows if row.passed_over]
     assert again
     assert all(row.index >= RETRY and row.number < 12 for row in again)

@@ -17,7 +17,7 @@ from overpaint.detection.calibration import (
     q99,
     quality_band,
     sigmoid,
-    smoothed,
+    smooth,
     untouched_quantiles,
     upper_bound,
 )
@@ -44,6 +44,7 @@ def band(**changes: Any) -> QualityBand:
 def calibration(**changes: Any) -> Calibration:
     fields: dict[str, Any] = {
         "bands": dict.fromkeys(QUALITY_BANDS, band()),
+        "window": 1,
         "max_pixels_tested": 1_000_000,
         "data": "made up",
     }
@@ -88,7 +89,7 @@ def test_the_default_mask_flags_the_same_photos_as_the_threshold(
     for spread in window * np.linspace(0.2, 1.6, 30):
         logits = rng.normal(0, spread, (30, 40)).astype(np.float32)
         judged = judge(logits, threshold, window)
-        reached = (smoothed(logits, window) >= threshold).mean() > AREA
+        reached = (smooth(logits, window) >= threshold).mean() > AREA
         assert (judged.mask.mean() > AREA) == reached == (judged.statistic >= threshold)
 
 
@@ -98,9 +99,9 @@ def test_logits_are_averaged_over_what_there_is_of_the_window() -> None:
         [logits[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].mean() for x in range(9)]
         for y in range(7)
     ]
-    np.testing.assert_allclose(smoothed(logits, 5), expected, atol=1e-6)
-    np.testing.assert_allclose(smoothed(logits, 17), np.full((7, 9), logits.mean()), atol=1e-6)
-    assert smoothed(logits, 1) is logits
+    np.testing.assert_allclose(smooth(logits, 5), expected, atol=1e-6)
+    np.testing.assert_allclose(smooth(logits, 17), np.full((7, 9), logits.mean()), atol=1e-6)
+    assert smooth(logits, 1) is logits
 
 
 def test_specks_are_averaged_away_and_a_region_is_shown_with_its_own_edge() -> None:
@@ -213,10 +214,12 @@ def test_an_unknown_quality_is_refused() -> None:
         calibration(bands={"jpeg>=95": band()})
 
 
-def test_a_window_has_a_middle_and_is_a_pixel_where_none_is_said() -> None:
+def test_a_window_is_stated_and_has_a_middle() -> None:
     with pytest.raises(ValidationError, match="must be odd"):
         calibration(window=16)
-    assert calibration().window == 1
+    values = calibration().model_dump(exclude={"window"})
+    with pytest.raises(ValidationError, match="window\n  Field required"):
+        Calibration.model_validate(values)
 
 
 def test_outside_the_tested_range() -> None:

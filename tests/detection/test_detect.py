@@ -14,14 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 import overpaint
+from helpers.bright_detectors import Bright, calibration
+from helpers.random_weights import save_random
 from overpaint.detection.api import load_detector
 from overpaint.detection.calibration import (
     QUALITY_BANDS,
-    Calibration,
     EditCount,
-    QualityBand,
-    untouched_quantiles,
-    upper_bound,
 )
 from overpaint.detection.result import percent, probability
 from overpaint.detection.runner import DetectorRunner
@@ -29,41 +27,13 @@ from overpaint.errors import ImageError, InputError, WeightsError
 from overpaint.images import Photo, read_image, write_jpeg, write_png
 from overpaint.images.from_arrays import as_photo
 from overpaint.images.regions import Region
-from overpaint.registry import detectors
-from overpaint.weights import save_weights
 from overpaint.weights.store import PRETRAINED
 
 
-class Brightness(nn.Module):
-    """A detector that one can calculate: the logit is 20 (brightness - 0.5)."""
-
-    stride = 8
-
-    def forward(self, image: Tensor) -> Tensor:
-        return 20 * (image.mean(dim=1, keepdim=True) - 0.5)
-
-
-def calibration(**changes: Any) -> Calibration:
-    """Threshold at logit 4 (grey 178.5), the lower one at 2 (grey 153)."""
-    curve = untouched_quantiles(np.linspace(-10, 6, 201))
-    band = QualityBand(
-        threshold_logit=4,
-        inconclusive_logit=2,
-        slope=1,
-        intercept=-3,
-        num_untouched=201,
-        num_photos=201,
-        false_alarm_bound=upper_bound(2, 201),
-        num_inpainted=100,
-        untouched_quantiles=curve,
-    )
-    fields = {"bands": dict.fromkeys(QUALITY_BANDS, band), "max_pixels_tested": 10**6, "data": "-"}
-    return Calibration(**{**fields, **changes})
-
-
 def runner(threshold: float | None = None, **changes: Any) -> DetectorRunner:
-    out = DetectorRunner(Brightness(), threshold=threshold)
-    out.calibration = calibration(**changes)
+    """Its thresholds are at logit 4 (grey 178.5) and 2 (grey 153)."""
+    out = DetectorRunner(Bright(), threshold=threshold)
+    out.calibration = calibration().model_copy(update=changes)
     return out
 
 
@@ -86,20 +56,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A NIX-Net with random weights, without calibration."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("weights")
-    config = {"widths": [4, 4, 4]}
-    record = save_weights(
-        folder,
-        detectors.create("nixnet", **config),
-        name="random",
-        kind="detector",
-        architecture="nixnet",
-        config=config,
-        data="none",
-        recipe="none",
-        commit="none",
-        licence="Apache-2.0",
-    )
-    return record.path
+    return save_random(folder, "detector", "nixnet", {"widths": [4, 4, 4]}).path
 
 
 @pytest.mark.parametrize(
@@ -174,7 +131,7 @@ def test_a_trace_over_most_of_the_photo_may_be_an_edit_of_the_whole() -> None:
 
 def test_no_words_call_a_photo_authentic() -> None:
     photos = [photo(grey(v, s)) for v in (0, 154, 255) for s in ((160, 200), (9, 9))]
-    uncalibrated = DetectorRunner(Brightness())
+    uncalibrated = DetectorRunner(Bright())
     for found in [r.run(p) for p in photos for r in (runner(), runner(0.3), uncalibrated)]:
         rest = re.sub("does not show that the photo is authentic", "", found.words)
         assert not re.search("authentic|genuine|real|untouched|original", rest)
@@ -251,7 +208,7 @@ def test_a_calibration_with_a_window_judges_averages_and_leaves_the_heatmap() ->
 
 
 def test_without_calibration() -> None:
-    found = DetectorRunner(Brightness()).run(photo(grey(200)))
+    found = DetectorRunner(Bright()).run(photo(grey(200)))
     assert (found.band, found.threshold, found.false_alarm_rate) == ("uncalibrated", 0.5, None)
     assert found.score == pytest.approx(float(found.heatmap.flat[0]))
     assert "no calibration" in found.words
@@ -275,7 +232,7 @@ def test_a_network_that_gives_nan_is_an_error() -> None:
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
 def test_a_threshold_is_a_probability(threshold: float) -> None:
     with pytest.raises(InputError, match="from 0 to 1"):
-        DetectorRunner(Brightness(), threshold=threshold)
+        DetectorRunner(Bright(), threshold=threshold)
 
 
 def test_detect_takes_path_array_and_pil_image(weights: Path, tmp_path: Path) -> None:
@@ -371,19 +328,7 @@ def test_replaced_weights_are_loaded_anew(weights: Path, tmp_path: Path) -> None
     sha256 = set()
     for seed in (1, 2):
         torch.manual_seed(seed)
-        module = detectors.create("nixnet", **config)
-        save_weights(
-            tmp_path,
-            module,
-            name="again",
-            kind="detector",
-            architecture="nixnet",
-            config=config,
-            data="-",
-            recipe="-",
-            commit="-",
-            licence="-",
-        )
+        save_random(tmp_path, "detector", "nixnet", config, "again")
         sha256.add(overpaint.detect(grey(3), model=tmp_path / "again.json").weights_sha256)
     assert len(sha256) == 2
 

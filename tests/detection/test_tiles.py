@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from overpaint.detection.tiles import place_tiles
 from overpaint.detection.tiles import tiled as tiled_findings
-from overpaint.detection.tiles import windows
 from overpaint.detectors.base import Findings
 from overpaint.detectors.nixnet import nixnet
 from overpaint.errors import InputError
@@ -36,7 +36,7 @@ def test_windows_cover_the_axis_with_weights_that_sum_to_one(
     length: int, tile: int, overlap: int, stride: int
 ) -> None:
     total = np.zeros(length)
-    for start, weights in windows(length, tile, overlap, stride):
+    for start, weights in place_tiles(length, tile, overlap, stride):
         assert start % stride == 0
         assert weights.size <= tile
         total[start : start + weights.size] += weights
@@ -44,13 +44,13 @@ def test_windows_cover_the_axis_with_weights_that_sum_to_one(
 
 
 def test_no_tile_more_than_needed_and_none_larger() -> None:
-    parts = windows(4000, 1024, 128, 8)
+    parts = place_tiles(4000, 1024, 128, 8)
     assert [start for start, _ in parts] == [0, 776, 1552, 2328, 3104]
     assert [weights.size for _, weights in parts] == [904, 904, 904, 904, 896]
 
 
 def test_tile_borders_carry_no_weight() -> None:
-    (_, first), (_, second) = windows(112, 64, 16, 8)
+    (_, first), (_, second) = place_tiles(112, 64, 16, 8)
     np.testing.assert_array_equal(first[-4:], 0)
     np.testing.assert_array_equal(second[:4], 0)
     assert first[0] == second[-1] == 1  # the photo's own borders do

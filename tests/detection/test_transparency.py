@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from conftest import textured
 from helpers.bright_detectors import calibration
-from overpaint.detection.calibration import judge, q99, smoothed
+from overpaint.detection.calibration import judge, q99, smooth
 from overpaint.detection.fusion import FusedRunner
 from overpaint.detection.result import Detection
 from overpaint.detection.runner import DetectorRunner
@@ -94,7 +94,7 @@ def test_statistic_and_mask_are_of_the_counted_pixels_alone(window: int) -> None
     assert judged.statistic == q99(judged.smoothed[counted])
     assert judged.share(judged.mask) == judged.mask.sum() / counted.sum()
     whole = judge(logits, 1.0, window, np.ones_like(counted))
-    np.testing.assert_allclose(whole.smoothed, smoothed(logits, window), atol=1e-6)
+    np.testing.assert_allclose(whole.smoothed, smooth(logits, window), atol=1e-6)
 
 
 def test_white_beneath_transparency_is_no_trace_and_white_beside_it_is() -> None:

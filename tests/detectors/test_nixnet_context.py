@@ -216,13 +216,13 @@ def saved(folder: Path, name: str, **config: Any) -> WeightsRecord:
     )
 
 
-def started(first: WeightsRecord, detector: str = "nixnet", **model: Any) -> Any:
+def started(first: WeightsRecord, **model: Any) -> Any:
     values = {"widths": list(SMALL)} | model
-    return recipe(detector=detector, model=values, start_from=str(first.path))
+    return recipe(model=values, start_from=str(first.path))
 
 
 def test_weights_without_context_are_gone_on_from_with_it(first: WeightsRecord) -> None:
-    run = started(first, "nixnet-tiny", context="statistics")
+    run = started(first, context="statistics")
     begun = start(run)
     assert begun.fresh == ("context",)
     model, image = begun.model.eval(), torch.rand(1, 3, 40, 56)
@@ -263,6 +263,6 @@ def test_networks_that_differ_in_more_are_refused(
 
 
 def test_weights_of_another_detector_are_refused(first: WeightsRecord) -> None:
-    run = recipe(detector="ldicn-small", start_from=str(first.path))
+    run = recipe(detector="ldicn", model={"width": 12}, start_from=str(first.path))
     with pytest.raises(WeightsError, match="does not fit"):
         start(run)

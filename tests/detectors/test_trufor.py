@@ -1,6 +1,7 @@
 """TruFor: the contract, the published names, a golden output, attention, heads and statistics."""
 
 import math
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -14,8 +15,11 @@ from overpaint.detectors.trufor import Head, TruFor, TruForConfig, remap, statis
 from overpaint.detectors.trufor_backbone import Attention, CrossPath, DropPath, Rectify
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.registry import detectors
+from overpaint.training.config import load_config
+from overpaint.training.detection.base import DetectorRun
 from overpaint.weights.rename_keys import check_fits
 
+RECIPE = Path(__file__).parents[2] / "recipes" / "detectors" / "trufor-s.yaml"
 TINY: dict[str, Any] = {
     "widths": (8, 8, 16, 16),
     "heads": (1, 2, 2, 4),
@@ -138,7 +142,8 @@ class TestTruForFaithful(TestTruFor):
 
 def test_sizes_are_those_of_the_fact_sheet() -> None:
     with torch.device("meta"):
-        full, small = detectors.create("trufor"), detectors.create("trufor-small")
+        full = detectors.create("trufor")
+        small = detectors.create("trufor", **load_config(DetectorRun, RECIPE).model)
     assert sum(v.numel() for v in full.noiseprint.state_dict().values()) == 559_184
     assert small.num_parameters == 1_395_133
     assert sum(v.numel() for v in small.state_dict().values()) * 2 < 3e6

@@ -36,7 +36,7 @@ from overpaint.evaluation.triplets import (
     HALVES,
     HEADLINE,
     SOURCES,
-    halves,
+    assign_halves,
     read_triplets,
 )
 from overpaint.images import write_jpeg, write_png
@@ -127,12 +127,12 @@ def test_halves_are_even_and_never_divide_a_source():
     sizes = {"a": 12, "b": 19, "c": 5, "d": 5, "e": 7, "g": 4}
     pictures = [(group, f"{group}{i}") for group, n in sizes.items() for i in range(n)]
     pictures += [("pair", "c0"), ("pair", "c1")]  # of pictures that another group has, too
-    half_of = halves(pictures)
+    half_of = assign_halves(pictures)
     for group, n in (sizes | {"pair": 2}).items():
         reported = [s for g, s in pictures if g == group and half_of[s] == "report"]
         assert len(reported) == math.ceil(n / 2)
-    assert half_of == halves(pictures[::-1])
-    assert halves([*pictures, ("new", "x")]) == half_of | {"x": "report"}
+    assert half_of == assign_halves(pictures[::-1])
+    assert assign_halves([*pictures, ("new", "x")]) == half_of | {"x": "report"}
 
 
 def test_the_halves_of_the_real_triplets(shared_data: Path):
@@ -177,7 +177,7 @@ def test_score_picture_marks_little_where_the_threshold_is_not_reached():
 def test_flagged_is_more_than_one_percent():
     shares = [0.0, 0.01, 0.0101, 1.0]
     pictures = [Picture("untouched", "a", "net", str(s), {"fraction": s}) for s in shares]
-    assert parts.flagged(pictures) == [0.0, 0.0, 1.0, 1.0]
+    assert parts.flag_pictures(pictures) == [0.0, 0.0, 1.0, 1.0]
 
 
 def test_row_is_a_mean_over_the_pictures_with_a_number():
@@ -313,7 +313,7 @@ def test_evaluate_refuses_what_it_does_not_know(data: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="no part is called 'triplet'"):
         benchmark.evaluate({"net": "x"}, data, tmp_path, ["triplet"])
     with pytest.raises(WeightsError, match="holds no autoencoder"):
-        parts.banks(tmp_path)
+        parts.load_banks(tmp_path)
 
 
 def test_speed_is_measured_in_a_process_of_its_own(trained: Path):
@@ -324,7 +324,8 @@ def test_speed_is_measured_in_a_process_of_its_own(trained: Path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("detector", "nixnet-tiny"), ("inpainter", "aotgan-small")]
+    ("kind", "name"),
+    [("detector", "nixnet:widths=[16,32,64]"), ("inpainter", "aotgan:width=16;rwsa=true")],
 )
 def test_networks_of_the_registry_are_timed(kind: Kind, name: str):
     rows = measure_network(SOURCE, kind, name, sides=(64,), runs=2)

@@ -12,7 +12,7 @@ from helpers.bright_detectors import registered, save
 from helpers.real_fills import write_fills
 from overpaint.errors import ConfigError
 from overpaint.evaluation import benchmark
-from overpaint.evaluation.families import FAMILY_CONDITIONS, SEEN, UNSEEN, by_source
+from overpaint.evaluation.families import FAMILY_CONDITIONS, SEEN, UNSEEN, average_by_source
 from overpaint.evaluation.measurement import RobustnessSettings
 from overpaint.evaluation.robustness import AS_IS
 from overpaint.evaluation.rows import Picture, Row, read_rows
@@ -103,8 +103,8 @@ def test_photos_count_alike_in_a_family() -> None:
 
     pictures = [picture("a", 0.2), picture("b", 0.4), picture("c", 0.9)]
     sources = {"a": "s", "b": "s", "c": "t"}
-    assert by_source(pictures, sources, "f, as is", "auc") == pytest.approx([0.3, 0.9])
-    assert by_source(pictures, sources, "f, as is", "f1@default") == []
+    assert average_by_source(pictures, sources, "f, as is", "auc") == pytest.approx([0.3, 0.9])
+    assert average_by_source(pictures, sources, "f, as is", "f1@default") == []
 
 
 def test_the_interval_is_over_families() -> None:

@@ -25,15 +25,15 @@ from overpaint.evaluation.robustness import (
     AS_IS,
     CONDITIONS,
     Exhibit,
-    capped,
+    apply_condition,
     chosen_conditions,
-    composited,
+    composite,
+    compute_headlines,
     forged_folders,
-    headlines,
-    look,
-    of_triplets,
+    limit_exhibits,
     read_forged,
-    under,
+    read_triplet_exhibits,
+    score_exhibit,
 )
 from overpaint.evaluation.rows import Picture, Source, pictures_file, read_pictures
 from overpaint.evaluation.triplets import HEADLINE, Triplet, read_triplets
@@ -206,11 +206,15 @@ def test_each_condition_has_the_threshold_of_its_quality():
     bands = same.bands | {HIGH: missing.bands[HIGH]}
     runner.calibration = same.model_copy(update={"bands": bands})
     exhibit = Exhibit("triplets:madf", "a", filled(), HOLE, LOSSLESS)
-    found = {p.method: p.numbers["f1@default"] for p in look(runner, exhibit, CONDITIONS, "net")}
+    found = {
+        p.method: p.numbers["f1@default"] for p in score_exhibit(runner, exhibit, CONDITIONS, "net")
+    }
     assert found.pop("triplets:madf, JPEG 95") == 0
     assert min(found.values()) > 0.9
     of_jpeg = Exhibit("triplets:madf", "a", filled(), HOLE, HIGH)
-    found = {p.method: p.numbers["f1@default"] for p in look(runner, of_jpeg, CONDITIONS, "net")}
+    found = {
+        p.method: p.numbers["f1@default"] for p in score_exhibit(runner, of_jpeg, CONDITIONS, "net")
+    }
     assert found["triplets:madf, as is"] == 0
     assert found["triplets:madf, resize 0.75"] > 0.9
 
@@ -218,7 +222,7 @@ def test_each_condition_has_the_threshold_of_its_quality():
 def test_conditions():
     noise = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3), np.uint8)
     exhibit = Exhibit("s", "a", noise, HOLE, LOW)
-    shown = {name: under(exhibit, condition) for name, condition in CONDITIONS.items()}
+    shown = {name: apply_condition(exhibit, condition) for name, condition in CONDITIONS.items()}
     assert {name: e.quality for name, e in shown.items()} == {
         AS_IS: LOW,
         "JPEG 95": HIGH,
@@ -238,7 +242,10 @@ def test_conditions():
     for quality in (95, 85, 75):
         np.testing.assert_array_equal(shown[f"JPEG {quality}"].pixels, jpeg(noise, quality))
     np.testing.assert_array_equal(shown["WebP 85"].pixels, webp(noise, 85))
-    assert under(Exhibit("s", "a", plain(), None, LOW), CONDITIONS["resize 1.5"]).mask is None
+    assert (
+        apply_condition(Exhibit("s", "a", plain(), None, LOW), CONDITIONS["resize 1.5"]).mask
+        is None
+    )
 
 
 def test_unknown_conditions_are_refused():
@@ -253,16 +260,16 @@ def test_unknown_conditions_are_refused():
 def test_a_composite_is_the_original_outside_of_the_mask():
     rng = np.random.default_rng(0)
     inpainted, original = rng.integers(0, 256, (2, *SHAPE, 3), np.uint8)
-    whole = composited(inpainted, original, HOLE)
+    whole = composite(inpainted, original, HOLE)
     assert whole is not None
     np.testing.assert_array_equal(whole[HOLE == 0], original[HOLE == 0])
     np.testing.assert_array_equal(whole[HOLE == 1], inpainted[HOLE == 1])
-    assert composited(whole, original, HOLE) is None  # intact already
-    assert composited(inpainted, original[:-1], HOLE) is None
+    assert composite(whole, original, HOLE) is None  # intact already
+    assert composite(inpainted, original[:-1], HOLE) is None
 
 
 def test_only_triplets_with_other_known_pixels_are_composited(data: Path):
-    found = {(e.set, e.id): e for e in of_triplets(read_triplets(data))}
+    found = {(e.set, e.id): e for e in read_triplet_exhibits(read_triplets(data))}
     composites = {key: e for key, e in found.items() if key[0].startswith("composited")}
     assert list(composites) == [("composited:madf", "b")]
     np.testing.assert_array_equal(composites["composited:madf", "b"].pixels, filled())
@@ -275,7 +282,7 @@ def test_a_composite_counts_as_lossless_whatever_the_files_were(tmp_path: Path):
     write_jpeg(tmp_path / "inpainted.jpg", filled(99), 95)
     write_png(tmp_path / "mask.png", HOLE * np.uint8(255))
     files = (tmp_path / name for name in ("inpainted.jpg", "mask.png", "original.jpg"))
-    found = of_triplets([Triplet("madf", "a", *files, half="choice")])
+    found = read_triplet_exhibits([Triplet("madf", "a", *files, half="choice")])
     assert [e.quality for e in found] == [HIGH, LOSSLESS, LOW]
 
 
@@ -302,8 +309,8 @@ def test_folders_of_forgeries_are_found_in_a_folder(tmp_path: Path):
 
 def test_a_limit_is_of_each_set():
     shown = [Exhibit(name, str(i), plain(), None, LOSSLESS) for i, name in enumerate("aabab")]
-    assert [e.id for e in capped(shown, 2)] == ["0", "1", "2", "4"]
-    assert list(capped(shown, None)) == shown
+    assert [e.id for e in limit_exhibits(shown, 2)] == ["0", "1", "2", "4"]
+    assert list(limit_exhibits(shown, None)) == shown
 
 
 def test_headlines_are_means_of_means():
@@ -320,7 +327,7 @@ def test_headlines_are_means_of_means():
     for band, shares in ((LOSSLESS, (0.02, 0)), (LOW, (0.5, 0.009, 0.011))):
         method = f"untouched:{band}, as is"
         pictures += [Picture("robustness", method, "net", "", {"fraction": s}) for s in shares]
-    rows = headlines(SOURCE, pictures, [AS_IS], {"0": "choice", "1": "report"})
+    rows = compute_headlines(SOURCE, pictures, [AS_IS], {"0": "choice", "1": "report"})
     found = {(r.method, r.metric): r.value for r in rows}
     assert found == pytest.approx({
         ("forged, as is", "auc"): 0.5,

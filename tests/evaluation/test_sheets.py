@@ -5,12 +5,12 @@ import math
 import numpy as np
 
 from overpaint.detection.calibration import judge
-from overpaint.evaluation.sheets import GAP, LABEL, SIDE, Album, draw_row, heat, sheet
+from overpaint.evaluation.sheets import GAP, LABEL, SIDE, Album, draw_heat, draw_row, draw_sheet
 
 
 def test_pictures_lie_below_their_titles() -> None:
     rows = [[np.full((30, 40, 3), 10 * i + j, np.uint8) for j in range(2)] for i in range(3)]
-    page = sheet(rows, ["a", "b"], ["x", "y", "z"])
+    page = draw_sheet(rows, ["a", "b"], ["x", "y", "z"])
     assert page.shape == (LABEL + 3 * (30 + LABEL + GAP), 2 * 40 + GAP, 3)
     top = LABEL + 2 * (30 + LABEL + GAP) + LABEL
     assert (page[top : top + 30, 40 + GAP : 80 + GAP] == 21).all()
@@ -18,14 +18,16 @@ def test_pictures_lie_below_their_titles() -> None:
 
 
 def test_a_smaller_picture_stands_in_the_corner_of_its_place() -> None:
-    page = sheet([[np.zeros((30, 40, 3), np.uint8)], [np.full((8, 50, 3), 7, np.uint8)]], "a", "xy")
+    page = draw_sheet(
+        [[np.zeros((30, 40, 3), np.uint8)], [np.full((8, 50, 3), 7, np.uint8)]], "a", "xy"
+    )
     top = LABEL + (30 + LABEL + GAP) + LABEL
     assert (page[top : top + 8, :50] == 7).all()
     assert (page[top + 8 : top + 30] == 255).all()
 
 
 def test_heat_is_the_sigmoid() -> None:
-    found = heat(np.array([0.0, math.log(3), -1000.0]))
+    found = draw_heat(np.array([0.0, math.log(3), -1000.0]))
     np.testing.assert_allclose(found, [0.5, 0.75, 0.0], atol=1e-12)
 
 

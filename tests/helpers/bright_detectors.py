@@ -72,7 +72,9 @@ def calibration(
         num_inpainted=100,
         untouched_quantiles=untouched_quantiles(np.linspace(-10, threshold + 2, 201)),
     )
-    return Calibration(bands=dict.fromkeys(bands, band), max_pixels_tested=10**6, data="-")
+    return Calibration(
+        bands=dict.fromkeys(bands, band), window=1, max_pixels_tested=10**6, data="-"
+    )
 
 
 def save(

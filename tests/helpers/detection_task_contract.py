@@ -14,7 +14,7 @@ from conftest import textured
 from helpers.states import differing
 from overpaint.data.universal import Pair
 from overpaint.errors import ConfigError
-from overpaint.training.detection.base import DetectorRun, DetectorTask, detection_task
+from overpaint.training.detection.base import DetectorRun, DetectorTask, make_detection_task
 from overpaint.training.distributed import Processes
 from overpaint.training.loop import Run
 
@@ -75,7 +75,7 @@ class DetectionTaskContract:
 
     def made(self, start_from: str | None = None, **loss: Any) -> DetectorTask[Any, Any]:
         torch.manual_seed(0)
-        return detection_task(self.run(start_from, **loss), Redrawn(), Redrawn())
+        return make_detection_task(self.run(start_from, **loss), Redrawn(), Redrawn())
 
     def run(self, start_from: str | None = None, **loss: Any) -> DetectorRun:
         about = {"detector": self.detector, "model": self.model, "start_from": start_from}

@@ -13,7 +13,7 @@ from torch.utils.data import default_collate
 from helpers.states import differing
 from overpaint.data.sources import PhotoSource
 from overpaint.training.distributed import Processes
-from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, inpainting_task
+from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, make_inpainting_task
 from overpaint.training.loop import Run
 
 Steps = list[tuple[str, Tensor]]
@@ -46,7 +46,7 @@ class InpaintingTaskContract:
                 "validation_photos": 2,
             }
         )
-        return inpainting_task(run, photos, photos)
+        return make_inpainting_task(run, photos, photos)
 
     def batch(self, task: InpaintingTask[Any, Any]) -> dict[str, Tensor]:
         return default_collate([task.train[i] for i in range(2)])

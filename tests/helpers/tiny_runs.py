@@ -16,7 +16,7 @@ from overpaint.data.autoencoder import Autoencoder, AutoencoderConfig
 from overpaint.data.universal import LivePairs
 from overpaint.training.autoencoder import AutoencoderRun, AutoencoderTask
 from overpaint.training.config import LoopConfig
-from overpaint.training.detection.base import DetectorRun, detection_task
+from overpaint.training.detection.base import DetectorRun, make_detection_task
 from overpaint.training.detection.nixnet import NIXNetTask
 from overpaint.training.distributed import Processes
 from overpaint.training.loop import fit
@@ -95,7 +95,7 @@ def nixnet(config: LoopConfig) -> NIXNetTask:
         torch.manual_seed(5)
         bank = {"g": Autoencoder(AutoencoderConfig(width=4, depth=1, num_blocks=1)).eval()}
     pairs = LivePairs(PHOTOS, bank, run.data.bank, run.data.history, 40)
-    return cast(NIXNetTask, detection_task(run, pairs, pairs))
+    return cast(NIXNetTask, make_detection_task(run, pairs, pairs))
 
 
 class Numbers(Dataset[dict[str, Any]]):
@@ -107,7 +107,7 @@ class Tiny:
     """A linear layer with dropout; notes what it sees, and follows a script of figures."""
 
     rates: Mapping[str, float] = {}
-    parts: Mapping[str, Tensor] = {}
+    loss_terms: Mapping[str, Tensor] = {}
 
     def __init__(self, figures: list[float] | None = None) -> None:
         self.modules: dict[str, nn.Module] = {

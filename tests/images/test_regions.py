@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from overpaint.images.regions import Region, find_regions, seeded
+from overpaint.images.regions import Region, find_regions, select_seeded
 
 
 def flood_fill(mask: np.ndarray) -> list[set[tuple[int, int]]]:
@@ -58,7 +58,7 @@ def test_regions_equal_a_flood_fill(density: float) -> None:
         for region in flood_fill(mask):
             half = sum(seeds[p] for p in region) > 0.5 * len(region)
             kept[tuple(np.array(list(region)).T)] = half
-        np.testing.assert_array_equal(seeded(mask, seeds, 0.5), kept)
+        np.testing.assert_array_equal(select_seeded(mask, seeds, 0.5), kept)
 
 
 def test_a_winding_region_is_one() -> None:

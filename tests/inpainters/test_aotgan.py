@@ -73,7 +73,7 @@ def test_sizes_are_those_of_the_fact_sheet() -> None:
         assert count(SoftMaskDiscriminator()) == 2_763_777
         full, with_rwsa = (inpainters.create("aotgan", rwsa=rwsa) for rwsa in (False, True))
         attention = sum(count(RWSA(n)) for n in (64, 128, 256))
-        small = [inpainters.create("aotgan-small", rwsa=rwsa) for rwsa in (False, True)]
+        small = [inpainters.create("aotgan", width=16, rwsa=rwsa) for rwsa in (False, True)]
     assert with_rwsa.num_parameters - full.num_parameters == attention
     assert [model.num_parameters for model in small] == [954_003, 1_163_479]
     assert all(sum(v.numel() for v in m.state_dict().values()) * 2 < 3e6 for m in small)

@@ -252,7 +252,7 @@ class TestPatches:
         picture[4:17, 5:19] = picture[17:30, 24:38]  # all that patches over the hole cover
         patches = patchmatch.Patches(hole, 5)
         assert patches.targets.shape == (2, 9 * 10)
-        field = patchmatch.first_field(patches)
+        field = patchmatch.match_nearest(patches)
         costs = np.ones(1)
         found = patches.descriptors(picture, patches.components(picture, rng))
         for _ in range(20):
@@ -283,7 +283,7 @@ class TestPatches:
         hole = np.zeros((3, 5), bool)
         hole[0:2, 0:2] = True
         hole[0, 2] = hole[2, 4] = True
-        means, missing = patchmatch.halved(picture, hole)
+        means, missing = patchmatch.halve(picture, hole)
         assert missing.tolist() == [[True, False, False], [False, False, True]]
         assert means[..., 0].tolist() == [[0, pytest.approx(18 / 3), 6.5], [10.5, 12.5, 0]]
 

@@ -85,7 +85,7 @@ def test_sizes_at_the_papers_width_are_those_of_the_fact_sheet() -> None:
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
     with torch.device("meta"):
-        model = inpainters.create("edgeconnect-small")
+        model = inpainters.create("edgeconnect", width=16)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
     assert model.config == EdgeConnectConfig(width=16)
 

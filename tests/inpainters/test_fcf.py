@@ -1,6 +1,7 @@
 """FcF: the contract, published names and outputs, other sizes, and where randomness comes from."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from helpers.inpainter_contract import TrainableContract, has_gradient, sample
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.inpainters.fcf import Discriminator, FcF, FcFConfig, remap
 from overpaint.registry import inpainters
+from overpaint.training.config import load_config
+from overpaint.training.inpainting.base import InpainterRun
 from overpaint.weights.rename_keys import check_fits
 
+RECIPE = Path(__file__).parents[2] / "recipes" / "inpainters" / "fcf-s.yaml"
 TINY: dict[str, Any] = {"resolution": 64, "width": 32, "max_width": 32, "latent_size": 32}
 
 GOLDEN: dict[str, Any] = {"resolution": 64, "width": 32, "max_width": 64, "latent_size": 64}
@@ -176,7 +180,7 @@ class TestPublishedWeights:
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
     with torch.device("meta"):
-        model = inpainters.create("fcf-small")
+        model = inpainters.create("fcf", **load_config(InpainterRun, RECIPE).model)
     assert model.num_parameters == 1_271_093
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
 

@@ -82,7 +82,7 @@ def published() -> MADF:
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
     with torch.device("meta"):
-        model = inpainters.create("madf-small")
+        model = inpainters.create("madf", width=8)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
     assert model.config == MADFConfig(width=8)
 

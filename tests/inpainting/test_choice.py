@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from conftest import textured
+from helpers.random_weights import save_random
 from overpaint import weights
 from overpaint.errors import WeightsError
-from overpaint.evaluation.fillers import BINS, SET, draw_cases, middle
+from overpaint.evaluation.fillers import BINS, SET, cut_middle, draw_cases
 from overpaint.evaluation.rows import read_rows
 from overpaint.inpainting.api import inpaint
 from overpaint.inpainting.choice import AUTO, BEST, BIG_LAMA, LIMITS, choose
-from overpaint.registry import inpainters
 
 TABLE = Path(__file__).parents[2] / "results" / f"{SET}.csv"
 SHARES = (0.01, 0.05, 0.15, 0.30)
@@ -27,18 +27,9 @@ def big_lama(imported_weights: Path) -> Iterator[str]:
     """Weights as an import leaves them, but small and random."""
     torch.manual_seed(0)
     config = {"width": 4, "num_blocks": 1}
-    record = weights.save_weights(
-        imported_weights,
-        inpainters.create("big-lama", **config),
-        name=BIG_LAMA,
-        kind="inpainter",
-        architecture="big-lama",
-        config=config,
-        data="none",
-        recipe="none",
-        commit="none",
-        licence="none",
-        published=weights.Published(repository="none", files={}),
+    published = weights.Published(repository="none", files={})
+    record = save_random(
+        imported_weights, "inpainter", "big-lama", config, BIG_LAMA, published=published
     )
     yield record.sha256
     for path in imported_weights.glob(f"{BIG_LAMA}.*"):
@@ -127,5 +118,5 @@ def test_every_photo_has_a_hole_of_each_size(shared_data: Path) -> None:
 
 def test_the_middle_of_a_photo_keeps_a_smaller_one_whole() -> None:
     pixels = textured(20, 31, seed=0)
-    assert np.array_equal(middle(pixels, 40), pixels)
-    assert np.array_equal(middle(pixels, 10), pixels[5:15, 10:20])
+    assert np.array_equal(cut_middle(pixels, 40), pixels)
+    assert np.array_equal(cut_middle(pixels, 10), pixels[5:15, 10:20])

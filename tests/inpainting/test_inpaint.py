@@ -15,6 +15,7 @@ import overpaint
 from conftest import textured
 from helpers.handmade import save
 from helpers.holed import holes, noise
+from helpers.random_weights import save_random
 from overpaint import weights
 from overpaint.errors import ImageError, InputError, OverpaintError, WeightsError
 from overpaint.images import read_image, read_mask, write_png
@@ -74,23 +75,12 @@ def safepaint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a small SafePaint, random ones."""
     torch.manual_seed(0)
     config = {"width": 4, "num_blocks": 1, "vector_size": 5}
-    module = inpainters.create("safepaint-small", **config)
+    module = inpainters.create("safepaint", **config)
     return save_inpainter(tmp_path_factory.mktemp("weights"), module, config).path
 
 
 def save_inpainter(folder: Path, module: nn.Module, config: dict[str, Any]) -> Any:
-    return weights.save_weights(
-        folder,
-        module,
-        name="tiny",
-        kind="inpainter",
-        architecture="safepaint-small",
-        config=config,
-        data="none",
-        recipe="none",
-        commit="none",
-        licence="Apache-2.0",
-    )
+    return save_random(folder, "inpainter", "safepaint", config, "tiny", module)
 
 
 def slow_shrink(
@@ -241,8 +231,8 @@ class TestModels:
         assert "safepaint" not in methods
 
     def test_a_registered_network_without_weights_is_never_used(self, flat: str) -> None:
-        with pytest.raises(WeightsError, match=r"safepaint-small is a network.*none \(.*flat"):
-            overpaint.load_inpainter("safepaint-small")
+        with pytest.raises(WeightsError, match=r"safepaint is a network.*none \(.*flat"):
+            overpaint.load_inpainter("safepaint")
 
     def test_a_method_without_weights_is_used_by_name(self, flat: str) -> None:
         assert isinstance(overpaint.load_inpainter(flat), Flat)
@@ -277,7 +267,7 @@ class TestModels:
         results = []
         for seed in (1, 2):
             torch.manual_seed(seed)
-            save_inpainter(tmp_path, inpainters.create("safepaint-small", **config), config)
+            save_inpainter(tmp_path, inpainters.create("safepaint", **config), config)
             results.append(overpaint.inpaint(photo, mask, model=tmp_path / "tiny.json"))
         assert results[0].weights_sha256 != results[1].weights_sha256
         assert not np.array_equal(results[0].pixels, results[1].pixels)

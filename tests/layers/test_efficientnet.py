@@ -19,10 +19,10 @@ from overpaint.layers.efficientnet import (
     STEM,
     TAPS,
     LiteFeatures,
-    folded_state,
+    fold_state,
     read_lite_features,
 )
-from overpaint.training.detection.base import detection_task, start
+from overpaint.training.detection.base import make_detection_task, start
 
 TINY: dict[str, Any] = {"widths": [4, 4, 4], "content": True}
 
@@ -84,7 +84,7 @@ def reference(state: dict[str, Tensor], image: Tensor) -> list[Tensor]:
 
 def test_features_are_those_of_the_network_as_published() -> None:
     state, features = published(), LiteFeatures()
-    features.load_state_dict(folded_state(state))
+    features.load_state_dict(fold_state(state))
     image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         maps = features(image)
@@ -126,7 +126,7 @@ class TestStream:
         path = tmp_path / "lite0.pth"
         torch.save(published(), path)
         run = recipe(model=TINY, content_from=str(path))
-        task = detection_task(run, Redrawn(), Redrawn())
+        task = make_detection_task(run, Redrawn(), Redrawn())
         features = task.model.content.features
         for name, value in read_lite_features(path).items():
             assert torch.equal(features.state_dict()[name], value)

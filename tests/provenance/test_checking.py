@@ -348,7 +348,7 @@ class TestCommand:
         assert "b" * 64 in text
         assert text.count("receipt: none beside the file") == 1
         assert text.rstrip().endswith(CAVEAT)
-        assert "no mark proves nothing" in text
+        assert "the absence of a mark proves nothing" in text
 
     def test_json_is_one_object_a_line_and_a_bad_file_stops_nothing(self, source, tmp_path):
         good = edit(source, tmp_path / "good.png")

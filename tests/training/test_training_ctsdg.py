@@ -13,7 +13,7 @@ from overpaint.inpainters.ctsdg import CTSDG
 from overpaint.inpainters.edgeconnect import canny_edges, to_grey
 from overpaint.layers.perceptual import Backbone
 from overpaint.training.distributed import Processes
-from overpaint.training.inpainting.base import InpainterRun, inpainting_task
+from overpaint.training.inpainting.base import InpainterRun, make_inpainting_task
 from overpaint.training.inpainting.ctsdg import CTSDGLoss, CTSDGTask
 
 
@@ -73,7 +73,7 @@ class TestCTSDGTask(InpaintingTaskContract):
                 "validation_photos": 2,
             }
         )
-        task = inpainting_task(run, photos, photos)
+        task = make_inpainting_task(run, photos, photos)
         assert isinstance(task, CTSDGTask)
         return task
 

@@ -15,7 +15,7 @@ from overpaint.detectors.base import Findings
 from overpaint.detectors.psccnet import Stages
 from overpaint.errors import ConfigError
 from overpaint.registry import detectors
-from overpaint.training.detection.base import DetectorTask, detection_task
+from overpaint.training.detection.base import DetectorTask, make_detection_task
 from overpaint.training.detection.iidnet import IIDNetTask
 from overpaint.training.detection.ldicn import LDICNTask
 from overpaint.training.detection.mantranet import ManTraNetTask
@@ -165,7 +165,7 @@ class TestPSCCNetTask(DetectionTaskContract):
         run = self.run()
         data = run.data.model_copy(update={"size": 60})
         with pytest.raises(ConfigError, match="multiple of 8"):
-            detection_task(run.model_copy(update={"data": data}), Redrawn(), Redrawn())
+            make_detection_task(run.model_copy(update={"data": data}), Redrawn(), Redrawn())
 
 
 class OfTruFor(DetectionTaskContract):
@@ -256,7 +256,7 @@ class TestTruForConfidence(OfTruFor):
 
     def test_the_figure_is_that_of_what_is_trained(self, task: DetectorTask[Any, Any]) -> None:
         figures = task.validate(task.model.eval())
-        assert figures["figure"] == -figures["judgement_loss"] < 0
+        assert figures["figure"] == -figures["second_phase_loss"] < 0
         with torch.no_grad():
             task.model.confidence.predict.bias.fill_(-30)  # trusts nothing
         assert task.validate(task.model)["figure"] < figures["figure"]

@@ -12,7 +12,11 @@ from overpaint.inpainters.edgeconnect import EdgeConnect
 from overpaint.layers.patchgan import PatchDiscriminator
 from overpaint.layers.perceptual import Backbone
 from overpaint.training.distributed import Processes
-from overpaint.training.inpainting.edgeconnect import EdgeConnectLoss, EdgeConnectTask, features
+from overpaint.training.inpainting.edgeconnect import (
+    EdgeConnectLoss,
+    EdgeConnectTask,
+    find_features,
+)
 
 EDGES, REAL_EDGES, JOINT = 2, 3, 4
 """Steps in each of the three phases."""
@@ -182,7 +186,7 @@ class TestEdgeConnectTask(InpaintingTaskContract):
 def test_features_are_activations_and_logits() -> None:
     discriminator = PatchDiscriminator(2, width=4).eval()
     x = torch.rand(1, 2, 64, 64)
-    *activated, logits = features(discriminator, x)
+    *activated, logits = find_features(discriminator, x)
     assert [tuple(f.shape[1:]) for f in activated] == [
         (4, 32, 32),
         (8, 16, 16),

@@ -13,7 +13,7 @@ from overpaint.data.sources import PhotoSource
 from overpaint.errors import ConfigError
 from overpaint.registry import inpainters
 from overpaint.training.config import create_model, load_config
-from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, inpainting_task
+from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, make_inpainting_task
 from overpaint.training.inpainting.data import InpaintingData, PhotosAndHoles
 from overpaint.training.inpainting.safepaint import SafePaintTask
 
@@ -40,7 +40,7 @@ def recipe(**changes: Any) -> InpainterRun:
 
 
 def task(photos: PhotoSource, **changes: Any) -> InpaintingTask[Any, Any]:
-    return inpainting_task(recipe(**changes), photos, photos)
+    return make_inpainting_task(recipe(**changes), photos, photos)
 
 
 def test_samples_are_a_function_of_seed_and_number(photos: PhotoSource) -> None:

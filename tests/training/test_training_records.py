@@ -23,8 +23,6 @@ RUNS: dict[str, Any] = {
 }
 FIRST_STAGE = "18f39ce96db2"
 """Of nixnet-s: what its overrides were was not recorded."""
-RESTATED = {"safepaint-s"}
-"""Weights whose recipe states the norm and the scale of the losses since, which were implied."""
 EXPERIMENTS = ROOT / "results" / "experiments"
 
 
@@ -76,7 +74,7 @@ def test_recipe_and_overrides_of_a_record_give_the_recorded_configuration(path: 
     trained = [entry for entry in (*record.ancestors, record) if entry.recipe is not None]
     assert trained
     for entry in trained:
-        if entry.sha256 == FIRST_STAGE or entry.name in RESTATED:
+        if entry.sha256 == FIRST_STAGE:
             continue
         run = load_config(RUNS[record.kind], ROOT / str(entry.recipe), entry.overrides)
         assert config_hash(run) == entry.config_hash, entry.name

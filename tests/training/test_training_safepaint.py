@@ -20,7 +20,7 @@ from overpaint.layers.perceptual import DistilledVGG19
 from overpaint.registry import inpainters
 from overpaint.training.config import load_config, load_section
 from overpaint.training.distributed import Processes
-from overpaint.training.inpainting.base import InpainterRun, inpainting_task
+from overpaint.training.inpainting.base import InpainterRun, make_inpainting_task
 from overpaint.training.inpainting.safepaint import (
     SafePaintLoss,
     SafePaintTask,
@@ -62,7 +62,7 @@ def recipe(**changes: Any) -> InpainterRun:
 
 
 def task_and_batch(photos: PhotoSource, **changes: Any) -> tuple[SafePaintTask, dict[str, Tensor]]:
-    task = cast(SafePaintTask, inpainting_task(recipe(**changes), photos, photos))
+    task = cast(SafePaintTask, make_inpainting_task(recipe(**changes), photos, photos))
     return task, default_collate([task.train[i] for i in range(2)])
 
 
@@ -202,7 +202,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(photos: PhotoSource) -> None:
     def run() -> Run:
         torch.manual_seed(0)
         config = recipe(loop={"steps": 3, "batch_size": 2, "bf16": False})
-        return Run(inpainting_task(config, photos, photos), config.loop, torch.device("cpu"))
+        return Run(make_inpainting_task(config, photos, photos), config.loop, torch.device("cpu"))
 
     def batch(i: int) -> dict[str, Tensor]:
         return default_collate([whole.task.dataset()[2 * i + j] for j in range(2)])
@@ -281,9 +281,9 @@ def test_command_line_trains_exports_and_resumes(photo_folder: Path, tmp_path: P
     assert torch.equal(out * (1 - mask), image * (1 - mask))
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     last = next(line for line in reversed(lines) if "discriminator" in line)
-    parts = {k.removeprefix("part/"): v for k, v in last.items() if k.startswith("part/")}
-    assert parts.keys() == {"l1", "domain", "adversarial"}
-    assert sum(parts.values()) == pytest.approx(last["model"], rel=1e-4)
+    terms = {k.removeprefix("term/"): v for k, v in last.items() if k.startswith("term/")}
+    assert terms.keys() == {"l1", "domain", "adversarial"}
+    assert sum(terms.values()) == pytest.approx(last["model"], rel=1e-4)
     assert any("validation/relative_spread" in line for line in lines)
 
 

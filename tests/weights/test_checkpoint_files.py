@@ -20,7 +20,7 @@ from torch.torch_version import TorchVersion
 
 from helpers.made_checkpoints import Evil, same, save, tensors, with_pickle
 from overpaint.errors import WeightsError
-from overpaint.weights.checkpoint_files import flattened, read_checkpoint, without_part
+from overpaint.weights.checkpoint_files import flatten, read_checkpoint, strip_part
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ class TestPickles:
 
     def test_two_tensors_of_one_name_are_an_error(self) -> None:
         with pytest.raises(WeightsError, match=r"two tensors of the name a\.b"):
-            flattened({"a": {"b": torch.ones(1)}, "a.b": torch.ones(1)})
+            flatten({"a": {"b": torch.ones(1)}, "a.b": torch.ones(1)})
 
 
 class TestSafetensors:
@@ -252,8 +252,8 @@ class TestTensorFlow:
         return paths
 
     def test_the_parts_of_one_checkpoint_have_one_prefix(self, parts: list[Path]) -> None:
-        assert {without_part(path) for path in parts} == {parts[0].with_name("snap-0")}
-        assert without_part(Path("a/x.pth")) == Path("a/x.pth")
+        assert {strip_part(path) for path in parts} == {parts[0].with_name("snap-0")}
+        assert strip_part(Path("a/x.pth")) == Path("a/x.pth")
 
     def test_without_tensorflow_the_error_says_so(
         self, parts: list[Path], monkeypatch: pytest.MonkeyPatch

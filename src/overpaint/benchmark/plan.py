@@ -107,7 +107,9 @@ class Planner:
     def stage(self, kind: str, label: str, settings: Mapping[str, Any], **how: Any) -> Stage:
         architecture = how.pop("architecture", "")
         code = self._code(kind, architecture)
-        how.setdefault("pace", f"{kind} {architecture} {self.recipe.size}")
+        places = how.get("places", {})
+        model = places.get("detector") or places.get("inpainter") or architecture
+        how.setdefault("pace", f"{kind} {Path(model).stem} {self.recipe.size}")
         return Stage(kind, label, settings, own_code=code, **how)
 
     def missing(self, label: str, error: Exception) -> Stage:

@@ -75,7 +75,10 @@ def _version(wanted: bool) -> None:
 
 def _common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="The version; nothing else is done."
+        ),
     ] = False,
 ) -> None:
     pass

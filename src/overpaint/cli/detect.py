@@ -52,9 +52,7 @@ Threshold = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help=DEVICE_HELP)]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object a line instead of a table.")
-]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
 
 
 def detect(

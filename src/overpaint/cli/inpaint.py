@@ -49,7 +49,7 @@ Out = Annotated[
 ]
 Mask = Annotated[
     Path | None,
-    typer.Argument(metavar="MASK", help="White is removed. One mask serves a whole folder."),
+    typer.Argument(metavar="MASK", help="Mask: white is removed. For a folder, one mask for all."),
 ]
 Masks = Annotated[
     Path | None,
@@ -63,7 +63,9 @@ Size = Annotated[
     int | None,
     typer.Option("--size", min=64, max=2048, help="Working size, pixels. Default: model's."),
 ]
-InvertMask = Annotated[bool, typer.Option("--invert-mask", help="Remove what is black instead.")]
+InvertMask = Annotated[
+    bool, typer.Option("--invert-mask", help="Black is removed instead of white.")
+]
 Dilate = Annotated[
     int | None,
     typer.Option(
@@ -77,11 +79,11 @@ Flatten = Annotated[
     str | None,
     typer.Option("--flatten", help="Colour on which transparent parts are laid: white, #rrggbb."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")]
-Device = Annotated[str, typer.Option("--device", help=DEVICE_HELP)]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object a line instead of words.")
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Results of an earlier run are replaced.")
 ]
+Device = Annotated[str, typer.Option("--device", help=DEVICE_HELP)]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of words.")]
 C2paCert = Annotated[
     Path | None, typer.Option("--c2pa-cert", help="Certificate chain, to sign with C2PA.")
 ]

@@ -28,7 +28,7 @@ def provenance(
     pip install "overpaint[c2pa]".
 
     Exit code 0: all read, and no check failed. 1: some could not be read, or a receipt or manifest
-    does not hold. 2: wrong use. Marks can be removed: no mark proves nothing.
+    does not hold. 2: wrong use. Marks can be removed: the absence of one proves nothing.
     """
     from overpaint.provenance.checking import CAVEAT, in_words
 

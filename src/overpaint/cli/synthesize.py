@@ -89,7 +89,7 @@ def synthesize(
             progress=lambda done, _: bar.update(task, completed=done),
         )
     say(f"{len(rows)} samples in {out}")
-    if problems := [*source.problems, *library.passed_over(rows)]:
+    if problems := [*source.problems, *library.list_passed_over(rows)]:
         for problem in problems:
             say(problem, err=True)
         say(f"{len(problems)} could not be read; others took their place", err=True)

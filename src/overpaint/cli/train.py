@@ -5,10 +5,11 @@ could not go on, or was stopped (all is saved then), or some photos could not be
 2 the command or the recipe is wrong.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +18,7 @@ from overpaint.errors import OverpaintError, TrainingError
 from overpaint.terminal import say
 
 if TYPE_CHECKING:
+    from overpaint.training.config import Section
     from overpaint.weights import WeightsRecord
 
 app = typer.Typer(no_args_is_help=True, help="Train a model by a recipe and export its weights.")
@@ -57,26 +59,11 @@ def autoencoder(
 ) -> None:
     """Train one autoencoder of the bank (NIX-Net eq. 1)."""
     from overpaint.training.autoencoder import AutoencoderRun
-    from overpaint.training.config import load_config
     from overpaint.training.runs import train_autoencoder
 
-    problems = Problems()
-    with _errors_in_a_line():
-        run = load_config(AutoencoderRun, config, overrides or ())
-        folder = out or Path("runs") / run.name
-        record = train_autoencoder(
-            run,
-            photos,
-            folder,
-            export or folder,
-            recipe=config,
-            overrides=overrides or (),
-            exclude=exclude or (),
-            device=device,
-            problem=problems,
-        )
-    _say_what_came_of_it(record)
-    problems.exit()
+    _train(
+        AutoencoderRun, train_autoencoder, config, photos, out, overrides, export, device, exclude
+    )
 
 
 @app.command()
@@ -105,30 +92,20 @@ def detector(
 
     The recipe names the bank that redraws, and folders of `overpaint forge`, if any.
     """
-    from overpaint.training.config import load_config
     from overpaint.training.detection.base import DetectorRun
     from overpaint.training.runs import train_detector
 
-    problems = Problems()
-    with _errors_in_a_line():
-        run = load_config(DetectorRun, config, overrides or ())
-        folder = out or Path("runs") / run.name
-        record = train_detector(
-            run,
-            photos,
-            folder,
-            export or folder,
-            recipe=config,
-            overrides=overrides or (),
-            exclude=exclude or (),
-            device=device,
-            problem=problems,
-            assets=assets,
-            cache=cache or folder / "cache",
-            export_only=export_only,
-        )
-    _say_what_came_of_it(record)
-    problems.exit()
+    def train(
+        run: DetectorRun, photos: list[str], folder: Path, export: Path, **shared: Any
+    ) -> Any:
+        own: dict[str, Any] = {
+            "assets": assets,
+            "cache": cache or folder / "cache",
+            "export_only": export_only,
+        }
+        return train_detector(run, photos, folder, export, **shared, **own)
+
+    _train(DetectorRun, train, config, photos, out, overrides, export, device, exclude)
 
 
 @app.command()
@@ -143,15 +120,32 @@ def inpainter(
     assets: Assets = Path(),
 ) -> None:
     """Train an inpainter on PHOTOS with random holes, by the losses of its paper."""
-    from overpaint.training.config import load_config
     from overpaint.training.inpainting.base import InpainterRun
     from overpaint.training.runs import train_inpainter
 
+    train = partial(train_inpainter, assets=assets)
+    _train(InpainterRun, train, config, photos, out, overrides, export, device, exclude)
+
+
+def _train(
+    kind: "type[Section]",
+    train: Callable[..., "WeightsRecord | None"],
+    config: Path,
+    photos: list[str],
+    out: Path | None,
+    overrides: list[str] | None,
+    export: Path | None,
+    device: str,
+    exclude: list[str] | None,
+) -> None:
+    """Read the recipe, train by it, and print the result; exit with 1 or 2 after a problem."""
+    from overpaint.training.config import load_config
+
     problems = Problems()
     with _errors_in_a_line():
-        run = load_config(InpainterRun, config, overrides or ())
+        run: Any = load_config(kind, config, overrides or ())
         folder = out or Path("runs") / run.name
-        record = train_inpainter(
+        record = train(
             run,
             photos,
             folder,
@@ -161,9 +155,10 @@ def inpainter(
             exclude=exclude or (),
             device=device,
             problem=problems,
-            assets=assets,
         )
-    _say_what_came_of_it(record)
+    if record is not None:
+        figures = ", ".join(f"{k} {v:.4g}" for k, v in record.validation.items())
+        say(f"{record.path}: {record.parameters} parameters; validation: {figures}")
     problems.exit()
 
 
@@ -174,9 +169,3 @@ def _errors_in_a_line() -> Iterator[None]:
     except OverpaintError as error:
         say(f"overpaint train: {error}", err=True)
         raise typer.Exit(1 if isinstance(error, TrainingError) else 2) from error
-
-
-def _say_what_came_of_it(record: "WeightsRecord | None") -> None:
-    if record is not None:
-        figures = ", ".join(f"{k} {v:.4g}" for k, v in record.validation.items())
-        say(f"{record.path}: {record.parameters} parameters; validation: {figures}")

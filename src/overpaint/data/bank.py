@@ -26,7 +26,7 @@ _FOLDERS: Mapping[str, tuple[Callable[[Path], nn.Module], Callable[[Path], Itera
     "taef2": (load_taef2, taef2_files),
     "esrgan": (load_esrgan, esrgan_files),
 }
-"""What reads a folder, and its files, by what stands before the colon."""
+"""Readers of a folder and the names of its files, by the prefix before the colon."""
 
 
 def shipped_bank() -> list[str]:
@@ -53,7 +53,7 @@ def load_bank(names: Iterable[str], assets: Path = Path()) -> dict[str, nn.Modul
 
 
 def bank_sha256(names: Iterable[str], assets: Path = Path()) -> dict[str, str]:
-    """Which weights the names stand for: the sha256 of each file, of a folder's files joined.
+    """The weights of these names: the sha256 of each file, of a folder's files joined.
 
     Raises WeightsError naming what is missing.
     """

@@ -58,11 +58,11 @@ class CachedPairs:
         member = draw_weighted(self.weights, rng)
         photo = np.asarray(self.photos[index])
         redrawn = np.asarray(self.reconstructions[index, self.members.index(member)])
-        source = self.sources[photo_of(index, self.num, len(self.sources))]
+        source = self.sources[choose_photo(index, self.num, len(self.sources))]
         return Pair(photo, redrawn, source, member)
 
 
-def photo_of(entry: int, num: int, num_photos: int) -> int:
+def choose_photo(entry: int, num: int, num_photos: int) -> int:
     """The photo that entry `entry` of `num` shows: all in turn, or evenly many of each folder.
 
     Photos are in the order of their folders, so the first few would be those of one folder.
@@ -94,7 +94,7 @@ def build_cache(
     while about["done"] < num:
         chunk = range(about["done"], min(about["done"] + CHUNK, num))
         for i in chunk:
-            index = photo_of(i, num, len(live.photos))
+            index = choose_photo(i, num, len(live.photos))
             photos[i], _ = live.photo(index, np.random.default_rng([seed, i]))
         for number, name in enumerate(about["members"]):
             batch = photos[chunk.start : chunk.stop]
@@ -107,7 +107,10 @@ def build_cache(
 
 
 def _claim(folder: Path, live: LivePairs, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What the folder's cache.json says, or will; raises TrainingError when it is another's."""
+    """The content of the folder's cache.json, present or future.
+
+    Raises TrainingError when it is that of another cache.
+    """
     current = {
         **json.loads(json.dumps(wanted)),
         "members": sorted(live.bank),

@@ -25,11 +25,11 @@ SHOWN = 3
 """How many missing files a report names."""
 
 
-class _Record(BaseModel):
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Index(_Record):
+class Index(_Frozen):
     """A CSV file of a data set that names its other files."""
 
     file: str
@@ -44,7 +44,7 @@ class Index(_Record):
     """Where the pictures are from."""
 
 
-class Dataset(_Record):
+class Dataset(_Frozen):
     """One folder below the data folder."""
 
     folder: str

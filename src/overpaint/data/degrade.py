@@ -92,7 +92,7 @@ def webp(pixels: Pixels, quality: int) -> Pixels:
     return _recoded(pixels, format="WEBP", quality=quality)
 
 
-def halved_colours(pixels: Pixels, phase: Sequence[int] = (0, 0)) -> Pixels:
+def halve_colours(pixels: Pixels, phase: Sequence[int] = (0, 0)) -> Pixels:
     """The photo with its colours at half of the resolution, as in a JPEG file with 4:2:0 chroma.
 
     Nothing else of such a file: Cb and Cr are means of 2 x 2 pixels, enlarged linearly.
@@ -133,7 +133,7 @@ def _seeded_noise(pixels: Pixels, sigma: float, seed: int) -> Pixels:
 # Photo and mask together
 
 
-def scaled(side: int, scale: float) -> int:
+def scale_side(side: int, scale: float) -> int:
     """Length of a side after `resize`: rounded, half up, and at least 1 pixel."""
     return max(1, int(side * scale + 0.5))
 
@@ -146,7 +146,7 @@ def resize(
     Pillow widens the kernel when it shrinks, so that nothing aliases.
     """
     _check(pixels)
-    size = (scaled(pixels.shape[1], scale), scaled(pixels.shape[0], scale))
+    size = (scale_side(pixels.shape[1], scale), scale_side(pixels.shape[0], scale))
     resized = np.array(Image.fromarray(pixels).resize(size, KERNELS[kernel]))
     if mask is None:
         return resized, mask
@@ -175,7 +175,7 @@ def crop(
 _PHOTO_STEPS: dict[str, Callable[..., Pixels]] = {
     "jpeg": jpeg,
     "webp": webp,
-    "halved_colours": halved_colours,
+    "halved_colours": halve_colours,
     "blur": blur,
     "noise": _seeded_noise,
 }
@@ -205,7 +205,7 @@ def replay(pixels: Pixels, mask: MaybeMask, steps: Iterable[Step]) -> tuple[Pixe
 # Random chains
 
 
-def rising(span: tuple[float, float]) -> tuple[float, float]:
+def check_rising(span: tuple[float, float]) -> tuple[float, float]:
     """The range itself; raises ValueError when its ends are the wrong way round."""
     if span[0] > span[1]:
         raise ValueError(f"the range {list(span)} is empty; put the lower end first")
@@ -217,10 +217,10 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Quality = Annotated[int, Field(ge=1, le=100)]
 Scale = Annotated[float, Field(gt=0, le=8)]
 Strength = Annotated[float, Field(ge=0)]
-QualityRange = Annotated[tuple[Quality, Quality], AfterValidator(rising)]
-ScaleRange = Annotated[tuple[Scale, Scale], AfterValidator(rising)]
-ShareRange = Annotated[tuple[Share, Share], AfterValidator(rising)]
-StrengthRange = Annotated[tuple[Strength, Strength], AfterValidator(rising)]
+QualityRange = Annotated[tuple[Quality, Quality], AfterValidator(check_rising)]
+ScaleRange = Annotated[tuple[Scale, Scale], AfterValidator(check_rising)]
+ShareRange = Annotated[tuple[Share, Share], AfterValidator(check_rising)]
+StrengthRange = Annotated[tuple[Strength, Strength], AfterValidator(check_rising)]
 
 
 class _Chain(BaseModel):
@@ -273,7 +273,7 @@ class _Chain(BaseModel):
         scale = float(rng.uniform(*self.scale))
         kernel = self.kernels[rng.integers(len(self.kernels))]
         step = Step("resize", {"scale": scale, "kernel": kernel})
-        return [step], scaled(height, scale), scaled(width, scale)
+        return [step], scale_side(height, scale), scale_side(width, scale)
 
     def _content(self, rng: np.random.Generator) -> list[Step]:
         raise NotImplementedError
@@ -348,8 +348,7 @@ class Degrade(_Chain):
 
     probability: Probability = 0.7
     resize: Probability = 0.3
-    # A key younger than the shipped recipes does not change their hash.
-    saved: Probability = Field(default=0.0, exclude_if=lambda value: not value)
+    saved: Probability = 0.0
     crop: Probability = 0.0
     keep: ShareRange = (0.8, 1.0)
     blur: Probability = 0.1

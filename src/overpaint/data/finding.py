@@ -1,7 +1,7 @@
 """Photos on the local disk: what files, folders, globs and list files name, and what is left out.
 
-- Whatever is named and cannot be searched or is not there is a problem of its own, and costs no
-  other path: one line of a list, one glob, one folder without permission.
+- Whatever is named and cannot be searched or is not there is reported alone, and all other paths
+  are read: one line of a list, one glob, one folder without permission.
 - In folders and globs the suffix decides, and where it is not known the content: the first bytes of
   a file say whether it holds a picture, also one of a kind that cannot be read (JPEG 2000, camera
   raw), which the reader then refuses by name. All else is counted, nothing is left out in silence.
@@ -60,7 +60,7 @@ def is_picture(head: bytes) -> bool:
 
 
 def result_mark(head: bytes) -> str | None:
-    """What the text chunk of a picture of findings says; None for every other file.
+    """The text chunk of a picture of findings; None for every other file.
 
     head: the first `HEAD` bytes of the file.
     """
@@ -201,7 +201,7 @@ class Search:
             self._add(path)
 
     def _matches(self, folder: str, parts: list[str]) -> Iterator[str]:
-        """What matches a glob below a folder; Python's own goes round in circles of links."""
+        """The matches of a glob below a folder; links in a circle end, unlike in Python's own."""
         part, *rest = parts
         if part == "**":
             for below, entries in self._walk(folder):

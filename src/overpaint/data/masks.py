@@ -276,7 +276,7 @@ class ObjectMasks:
     wholly inside the image.
 
     All files are read once, at construction, and kept at one bit a pixel and at most `max_side`
-    pixels a side: a damaged file is an error before a run and not in its midst.
+    pixels a side: a damaged file is an error before a run and not during it.
 
     Raises:
         ImageError: a folder without masks, a file that cannot be read or has no hole.

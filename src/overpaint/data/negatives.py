@@ -35,35 +35,37 @@ SIGNS = [*string.ascii_letters, *string.digits, *"    .,:-!@"]
 
 def brightened(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Other gamma, contrast, exposure and colour cast; with a soft or a hard edge."""
-    gamma, contrast, exposure = (log_uniform(rng, *r) for r in ((0.6, 1.6), (0.7, 1.4), (0.6, 1.6)))
+    gamma, contrast, exposure = (
+        draw_log_uniform(rng, *r) for r in ((0.6, 1.6), (0.7, 1.4), (0.6, 1.6))
+    )
     cast = np.exp(rng.normal(0, 0.06, 3))
     values = ((pixels / 255) ** gamma - 0.5) * contrast + 0.5
     weight = _softened(mask, rng) if rng.random() < 0.5 else mask
-    return mixed(pixels, 255 * exposure * cast * values, weight)
+    return mix_edit(pixels, 255 * exposure * cast * values, weight)
 
 
 def sharpened(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Unsharp masking, up to halos; with a soft or a hard edge."""
-    amount, sigma = log_uniform(rng, 0.5, 4), log_uniform(rng, 0.5, 3)
-    detail = pixels.astype(np.float32) - blurred(pixels, sigma)
+    amount, sigma = draw_log_uniform(rng, 0.5, 4), draw_log_uniform(rng, 0.5, 3)
+    detail = pixels.astype(np.float32) - blur_planes(pixels, sigma)
     weight = _softened(mask, rng) if rng.random() < 0.5 else mask
-    return mixed(pixels, pixels + amount * detail, weight)
+    return mix_edit(pixels, pixels + amount * detail, weight)
 
 
 def vivid(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Stronger colours, with sharper edges between them; the luma stays, where nothing clips."""
-    saturation, amount = log_uniform(rng, 0.8, 2.5), log_uniform(rng, 0.3, 4)
-    detail = pixels.astype(np.float32) - blurred(pixels, log_uniform(rng, 0.5, 3))
+    saturation, amount = draw_log_uniform(rng, 0.8, 2.5), draw_log_uniform(rng, 0.3, 4)
+    detail = pixels.astype(np.float32) - blur_planes(pixels, draw_log_uniform(rng, 0.5, 3))
     edited = pixels + (saturation - 1) * _without_luma(pixels) + amount * _without_luma(detail)
     weight = _softened(mask, rng) if rng.random() < 0.5 else mask
-    return mixed(pixels, edited, weight)
+    return mix_edit(pixels, edited, weight)
 
 
 def spot_colour(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Black and white, or nearly, but for the region; with a soft or a hard edge."""
     weight = _softened(mask, rng) if rng.random() < 0.5 else mask
     grey = pixels - rng.uniform(0.85, 1) * _without_luma(pixels)
-    return mixed(pixels, grey, 1 - weight.astype(float))
+    return mix_edit(pixels, grey, 1 - weight.astype(float))
 
 
 def cut_out(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -74,27 +76,27 @@ def cut_out(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> n
         1 + steps[0] * np.linspace(-1, 1, height)[:, None] + steps[1] * np.linspace(-1, 1, width)
     )
     colour = np.full(3, 255.0) if rng.random() < 0.5 else rng.uniform(0, 255, 3)
-    return mixed(pixels, colour * light[..., None], 1 - mask.astype(float))
+    return mix_edit(pixels, colour * light[..., None], 1 - mask.astype(float))
 
 
 def smoothed(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Out of focus, up to the gradient of a sky; half of the time with new grain."""
-    smooth = blurred(pixels, log_uniform(rng, 3, 40)).astype(np.float32)
+    smooth = blur_planes(pixels, draw_log_uniform(rng, 3, 40)).astype(np.float32)
     if rng.random() < 0.5:
-        smooth += rng.normal(0, log_uniform(rng, 1, 5), pixels.shape)
-    return mixed(pixels, smooth, _softened(mask, rng))
+        smooth += rng.normal(0, draw_log_uniform(rng, 1, 5), pixels.shape)
+    return mix_edit(pixels, smooth, _softened(mask, rng))
 
 
 def noisy(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Few photons: shot and read noise in linear light, half of the time as demosaicking leaves it.
+    """Low light: shot and read noise in linear light, half of the time as demosaicking leaves it.
 
     The whole photo, whatever the mask. White collects 60 to 1500 electrons.
     """
-    white, read, left = (log_uniform(rng, *r) for r in ((60, 1500), (1, 6), (0.3, 1)))
+    white, read, left = (draw_log_uniform(rng, *r) for r in ((60, 1500), (1, 6), (0.3, 1)))
     electrons = rng.poisson((pixels / 255) ** GAMMA * white) + rng.normal(0, read, pixels.shape)
     light = np.clip(left * electrons / white, 0, 1)
-    out = rounded(255 * light ** (1 / GAMMA))
-    return blurred(out, float(rng.uniform(0.4, 0.8))) if rng.random() < 0.5 else out
+    out = to_uint8(255 * light ** (1 / GAMMA))
+    return blur_planes(out, float(rng.uniform(0.4, 0.8))) if rng.random() < 0.5 else out
 
 
 def text(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -103,7 +105,7 @@ def text(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.n
     Opaque or half transparent, level or at an angle.
     """
     height, width = pixels.shape[:2]
-    font = ImageFont.load_default(log_uniform(rng, 8, max(9, height / 4)))
+    font = ImageFont.load_default(draw_log_uniform(rng, 8, max(9, height / 4)))
     lengths = rng.integers(3, 25, size=rng.integers(1, 4))
     words = "\n".join("".join(rng.choice(SIGNS, n)) for n in lengths)
     place = (float(rng.uniform(-0.05, 0.6)) * width, float(rng.uniform(0, 0.8)) * height)
@@ -113,7 +115,7 @@ def text(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.n
         angle = float(rng.uniform(-30, 30))
         layer = layer.rotate(angle, Image.Resampling.BILINEAR, center=place)
     opacity = 1.0 if rng.random() < 0.5 else float(rng.uniform(0.25, 0.8))
-    return mixed(pixels, any_colour(rng), opacity * np.asarray(layer) / 255)
+    return mix_edit(pixels, draw_colour(rng), opacity * np.asarray(layer) / 255)
 
 
 def frame(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -127,7 +129,7 @@ def frame(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.
     for lines in ((cover,), (cover.T,), (cover, cover.T), ())[kind]:
         thick = max(1, round(len(lines) * rng.uniform(0.03, 0.2)))
         lines[:thick] = lines[-thick:] = True
-    return mixed(pixels, any_colour(rng), cover)
+    return mix_edit(pixels, draw_colour(rng), cover)
 
 
 def _span(side: int, rng: np.random.Generator) -> slice:
@@ -137,43 +139,43 @@ def _span(side: int, rng: np.random.Generator) -> slice:
     return slice(start, start + length)
 
 
-def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def draw_log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def any_colour(rng: np.random.Generator) -> np.ndarray:
+def draw_colour(rng: np.random.Generator) -> np.ndarray:
     """Black, white or any colour, (3,)."""
     return (np.zeros(3), np.full(3, 255.0), rng.uniform(0, 255, 3))[rng.integers(3)]
 
 
 def _without_luma(values: np.ndarray) -> np.ndarray:
-    """What is left of (h, w, 3) when its luma is taken away."""
+    """(h, w, 3) less its luma."""
     return values - (values @ LUMA)[..., None]
 
 
-def blurred(pixels: np.ndarray, sigma: float) -> np.ndarray:
+def blur_planes(pixels: np.ndarray, sigma: float) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
 
 
 def _softened(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Weights (h, w): 0 at the region's edge, rising inside of it to 1."""
-    sigma = log_uniform(rng, 2, 12)
+    sigma = draw_log_uniform(rng, 2, 12)
     region = (mask != 0).astype(np.uint8)
     while sigma > 0.5:
-        inner = np.clip(blurred(255 * region, sigma) / 127.5 - 1, 0, 1) * region
+        inner = np.clip(blur_planes(255 * region, sigma) / 127.5 - 1, 0, 1) * region
         if inner.max() > 0.2:
             return inner / inner.max()
         sigma /= 2  # a thin stroke has no inside at this scale
     return region
 
 
-def mixed(pixels: np.ndarray, edited: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def mix_edit(pixels: np.ndarray, edited: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """The photo where the weight (h, w) is 0, and the edit (to be rounded) where it is 1."""
     difference = np.subtract(edited, pixels, dtype=np.result_type(edited, np.float32))
-    return rounded(pixels + weight[..., None] * difference)
+    return to_uint8(pixels + weight[..., None] * difference)
 
 
-def rounded(values: np.ndarray) -> np.ndarray:
+def to_uint8(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 

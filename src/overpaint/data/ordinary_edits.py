@@ -8,7 +8,7 @@ detector of inpainting should raise no alarm on them; where it does, its report 
 - Only `montage` and `collage` look at the other photo. Without one, pieces of the photo itself,
   turned round, stand in.
 - Edits of a region draw an ellipse or a rectangle for it, with a soft or a hard edge.
-- `as_negative` makes one a hard negative of training (`data.negatives`), whose mask it ignores.
+- `to_negative` makes one a hard negative of training (`data.negatives`), whose mask it ignores.
 
 Sources of ideas: median and Gaussian filters, unsharp masking and affine resampling are textbook;
 the bilateral filter by Tomasi and Manduchi (ICCV 1998); non-local means by Buades, Coll and Morel
@@ -24,17 +24,17 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch.nn import functional as F
 
-from overpaint.data.degrade import KERNELS, scaled
+from overpaint.data.degrade import KERNELS, scale_side
 from overpaint.data.negatives import (
     SIGNS,
     Negative,
-    any_colour,
-    blurred,
-    log_uniform,
-    mixed,
-    rounded,
+    blur_planes,
+    draw_colour,
+    draw_log_uniform,
+    mix_edit,
     sharpened,
     text,
+    to_uint8,
 )
 from overpaint.data.photo_fill_gap import LUMA
 
@@ -45,7 +45,7 @@ _KERNELS = tuple(KERNELS.values())
 _SMOOTH = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 
 
-def edited(
+def apply_edit(
     name: str, pixels: Pixels, rng: np.random.Generator, other: Pixels | None = None
 ) -> Pixels:
     """A photo uint8 (h, w, 3) after the edit of that name, a key of `ORDINARY_EDITS`.
@@ -56,9 +56,9 @@ def edited(
     return ORDINARY_EDITS[name](pixels, rng, pixels[::-1, ::-1] if other is None else other)
 
 
-def as_negative(name: str) -> Negative:
+def to_negative(name: str) -> Negative:
     """An edit that keeps the photo's size, as `data.negatives` calls its kinds."""
-    return lambda pixels, mask, rng: edited(name, pixels, rng)
+    return lambda pixels, mask, rng: apply_edit(name, pixels, rng)
 
 
 # Of the whole photo
@@ -72,7 +72,7 @@ def median(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
 
 def blur(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     """A Gaussian blur of sigma 0.6 to 4 pixels."""
-    return blurred(pixels, log_uniform(rng, 0.6, 4)).copy()
+    return blur_planes(pixels, draw_log_uniform(rng, 0.6, 4)).copy()
 
 
 def unsharp(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
@@ -82,7 +82,7 @@ def unsharp(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
 
 def denoise(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     """Non-local means: 25 patches of 5 pixels square within 3 pixels, weighed by their luma."""
-    strength, reach = log_uniform(rng, 4, 16), 3
+    strength, reach = draw_log_uniform(rng, 4, 16), 3
     steps = (0, 2, 3, 4, 6)  # all 49 would take twice as long and look alike
     luma = pixels @ LUMA
     padded = np.pad(pixels, ((reach, reach), (reach, reach), (0, 0)), mode="symmetric")
@@ -97,7 +97,7 @@ def denoise(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
             weight = np.exp(-distance / np.float32(strength**2))[..., None]
             total += weight
             out += weight * padded[there]
-    return rounded(out / total)
+    return to_uint8(out / total)
 
 
 def tone_mapping(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
@@ -112,7 +112,7 @@ def tone_mapping(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pix
     top = float(base.max())
     mapped = np.exp(top + compression * (base - top) + detail * (logarithm - base))
     ratio = (np.maximum(pixels, 1) / 255 / light[..., None]) ** colour
-    return rounded(255 * ratio * mapped[..., None])
+    return to_uint8(255 * ratio * mapped[..., None])
 
 
 def grading(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
@@ -124,7 +124,7 @@ def grading(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
         own = np.interp(levels, *_tone_curve(rng, 0.05))
         out[..., channel] = 255 * np.interp(own, *curve)[pixels[..., channel]]
     grey = (out @ LUMA)[..., None]
-    return rounded(grey + rng.uniform(0.4, 1.6) * (out - grey))
+    return to_uint8(grey + rng.uniform(0.4, 1.6) * (out - grey))
 
 
 def vignette(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
@@ -135,14 +135,14 @@ def vignette(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     distance = np.sqrt((rows**2 + columns**2) / 2)
     fall = float(rng.uniform(0.25, 0.8)) * distance ** rng.uniform(1.5, 4)
     target = 255.0 if rng.random() < 0.15 else 0.0
-    return mixed(pixels, np.full(3, target), np.clip(fall, 0, 1))
+    return mix_edit(pixels, np.full(3, target), np.clip(fall, 0, 1))
 
 
 def rotation(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     """Straightened by up to 15 degrees and enlarged until no corner is empty; or, as often, turned
     by any angle with corners of one colour."""
     straightened = rng.random() < 0.5
-    angle = float(rng.choice([-1, 1]) * log_uniform(rng, 0.5, 15))
+    angle = float(rng.choice([-1, 1]) * draw_log_uniform(rng, 0.5, 15))
     if not straightened:
         angle = float(rng.uniform(-180, 180))
     height, width = pixels.shape[:2]
@@ -157,7 +157,7 @@ def rotation(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
         *(d, e, height / 2 - d * width / 2 - e * height / 2),
     )
     kernel = _SMOOTH[rng.integers(len(_SMOOTH))]
-    corners = tuple(int(v) for v in any_colour(rng))
+    corners = tuple(int(v) for v in draw_colour(rng))
     image = Image.fromarray(pixels)
     return np.array(
         image.transform(image.size, Image.Transform.AFFINE, matrix, kernel, fillcolor=corners)
@@ -166,8 +166,8 @@ def rotation(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
 
 def resize(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     """Half to twice the size, by one of the usual kernels; the only edit that changes it."""
-    scale = log_uniform(rng, 0.5, 2)
-    height, width = (scaled(side, scale) for side in pixels.shape[:2])
+    scale = draw_log_uniform(rng, 0.5, 2)
+    height, width = (scale_side(side, scale) for side in pixels.shape[:2])
     return _fitted(pixels, height, width, rng).copy()
 
 
@@ -176,27 +176,27 @@ def resize(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
 
 def blurred_region(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     """A face or a number plate made unrecognisable: a Gaussian blur of 1 to 8 % of the photo."""
-    sigma = max(1.5, min(pixels.shape[:2]) * log_uniform(rng, 0.01, 0.08))
-    return mixed(pixels, blurred(pixels, sigma), _region(pixels, rng))
+    sigma = max(1.5, min(pixels.shape[:2]) * draw_log_uniform(rng, 0.01, 0.08))
+    return mix_edit(pixels, blur_planes(pixels, sigma), _region(pixels, rng))
 
 
 def pixelation(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
-    """Squares of one colour in a rectangle, as hide a face."""
+    """Pixelation: squares of one colour in a rectangle."""
     height, width = pixels.shape[:2]
-    side = max(2, round(min(height, width) * log_uniform(rng, 0.012, 0.08)))
+    side = max(2, round(min(height, width) * draw_log_uniform(rng, 0.012, 0.08)))
     image = Image.fromarray(pixels)
     small = image.resize((-(-width // side), -(-height // side)), Image.Resampling.BOX)
     squares = small.resize((width, height), Image.Resampling.NEAREST)
-    return mixed(pixels, np.asarray(squares), _shape(pixels, rng, ellipse=False))
+    return mix_edit(pixels, np.asarray(squares), _shape(pixels, rng, ellipse=False))
 
 
 def redaction(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     """One to five boxes of one colour, mostly black."""
-    colour = np.zeros(3) if rng.random() < 0.7 else any_colour(rng)
+    colour = np.zeros(3) if rng.random() < 0.7 else draw_colour(rng)
     cover = np.zeros(pixels.shape[:2])
     for _ in range(rng.integers(1, 6)):
         cover = np.maximum(cover, _shape(pixels, rng, ellipse=False, largest=0.08))
-    return mixed(pixels, colour, cover)
+    return mix_edit(pixels, colour, cover)
 
 
 def caption(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
@@ -206,21 +206,21 @@ def caption(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
 
 def beauty(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     """Skin made smooth by a bilateral filter, in the whole photo or in a region."""
-    smooth = _bilateral(pixels, log_uniform(rng, 1, 3), log_uniform(rng, 10, 40))
+    smooth = _bilateral(pixels, draw_log_uniform(rng, 1, 3), draw_log_uniform(rng, 10, 40))
     weight = np.ones(pixels.shape[:2]) if rng.random() < 0.5 else _region(pixels, rng)
-    return mixed(pixels, smooth, rng.uniform(0.6, 1) * weight)
+    return mix_edit(pixels, smooth, rng.uniform(0.6, 1) * weight)
 
 
 def montage(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
-    """Something of another photo put in by a soft edge, its light more or less fitted."""
+    """A part of another photo, inserted with a soft edge, its light more or less fitted."""
     height, width = pixels.shape[:2]
     put = _cover(other, height, width, rng).astype(np.float32)
     weight = _shape(pixels, rng, ellipse=bool(rng.random() < 0.7), largest=0.3)
-    weight = blurred(rounded(255 * weight), log_uniform(rng, 0.8, 8)) / 255
+    weight = blur_planes(to_uint8(255 * weight), draw_log_uniform(rng, 0.8, 8)) / 255
     if weight.sum():
         here, there = (np.average(p, (0, 1), _three(weight)) for p in (pixels, put))
         put += rng.uniform(0, 1) * (here - there)
-    return mixed(pixels, put, weight)
+    return mix_edit(pixels, put, weight)
 
 
 # Of what is around the photo
@@ -231,7 +231,7 @@ def frame(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     height, width = pixels.shape[:2]
     border = max(1, round(min(height, width) * rng.uniform(0.02, 0.12)))
     out = np.empty_like(pixels)
-    out[:] = rounded(any_colour(rng))
+    out[:] = to_uint8(draw_colour(rng))
     size = (max(1, height - 2 * border), max(1, width - 2 * border))
     top, left = (height - size[0]) // 2, (width - size[1]) // 2
     out[top : top + size[0], left : left + size[1]] = _fitted(pixels, *size, rng)
@@ -242,7 +242,7 @@ def collage(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     """The photo and another side by side or above each other, or four pieces, with a gap."""
     height, width = pixels.shape[:2]
     out = np.empty_like(pixels)
-    out[:] = rounded(any_colour(rng))
+    out[:] = to_uint8(draw_colour(rng))
     gap = round(min(height, width) * rng.uniform(0, 0.04))
     rows, columns = ((1, 2), (2, 1), (2, 2))[rng.integers(3)]
     cells = [(r, c) for r in range(rows) for c in range(columns)]
@@ -330,8 +330,8 @@ def _shape(
 ) -> np.ndarray:
     """Weights (h, w), 1 in an ellipse or a rectangle of 1 % to `largest` of the photo, else 0."""
     height, width = pixels.shape[:2]
-    area = log_uniform(rng, 0.01, largest) * height * width
-    aspect = log_uniform(rng, 0.5, 2)
+    area = draw_log_uniform(rng, 0.01, largest) * height * width
+    aspect = draw_log_uniform(rng, 0.5, 2)
     tall = min(height, max(1.0, math.sqrt(area * aspect)))
     wide = min(width, max(1.0, area / tall))
     top, left = rng.uniform(0, height - tall), rng.uniform(0, width - wide)
@@ -345,8 +345,8 @@ def _shape(
 def _region(pixels: Pixels, rng: np.random.Generator) -> np.ndarray:
     """Weights (h, w): an ellipse or a rectangle, with a soft edge half of the time."""
     weight = _shape(pixels, rng, ellipse=bool(rng.random() < 0.7))
-    soft = log_uniform(rng, 1, 10)
-    return blurred(rounded(255 * weight), soft) / 255 if rng.random() < 0.5 else weight
+    soft = draw_log_uniform(rng, 1, 10)
+    return blur_planes(to_uint8(255 * weight), soft) / 255 if rng.random() < 0.5 else weight
 
 
 def _cell(side: int, num: int, index: int, gap: int) -> tuple[int, int]:

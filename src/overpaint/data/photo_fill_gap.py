@@ -1,6 +1,6 @@
 """Differences between a photo and its fill that real inpainting has and a reconstruction lacks.
 
-Beyond the paper. An autoencoder gets the very photo that its output is blended into, so the output
+Beyond the paper. An autoencoder gets the photo into which its output is blended, so the output
 has the same traces, weakened. An inpainter was trained on other photos:
 
 - The photo was stored as JPEG, mostly with 4:2:0 chroma; the fill was not. Here the photo is stored
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from overpaint.data.degrade import GRID, QualityRange, Subsampling, jpeg, rising
+from overpaint.data.degrade import GRID, QualityRange, Subsampling, check_rising, jpeg
 
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 LARGEST_GRAIN = 3.0
@@ -40,7 +40,7 @@ class Apart(BaseModel):
         default=(60, 98), description="JPEG quality of these files, lowest and highest"
     )
     coloured: Share = Field(default=0.0, description="share of fills with chroma noise")
-    strength: Annotated[tuple[GreyLevels, GreyLevels], AfterValidator(rising)] = Field(
+    strength: Annotated[tuple[GreyLevels, GreyLevels], AfterValidator(check_rising)] = Field(
         default=(0.4, 4.0), description="standard deviation of this noise, grey levels; log-uniform"
     )
 

@@ -40,7 +40,7 @@ from overpaint.data.universal import (
     Sample,
     UniversalConfig,
     blend,
-    finished,
+    finish_sample,
 )
 from overpaint.errors import ConfigError, ImageError
 from overpaint.images import read_image, read_mask, to_tensor
@@ -118,7 +118,7 @@ class RealFills(BaseModel):
     pasted: Share = Field(default=0.0, description="of fills in another photo, where they lay")
 
 
-def family_of(name: str) -> str:
+def find_family(name: str) -> str:
     """The family that counts as one."""
     first = name.partition("-")[0]
     return first if first in TOGETHER else name
@@ -161,7 +161,7 @@ def _fill(folder: Path, row: Mapping[str, str]) -> RealFill:
     return RealFill(
         row["id"],
         row["pool"],  # type: ignore[arg-type]  # checked above
-        family_of(row["family"]),
+        find_family(row["family"]),
         row["method"],
         row["source"],
         folder / "known" / f"{row['known']}.webp",
@@ -172,29 +172,29 @@ def _fill(folder: Path, row: Mapping[str, str]) -> RealFill:
     )
 
 
-def fills_folder(config: RealFills, assets: Path) -> Path:
+def find_fills_folder(config: RealFills, assets: Path) -> Path:
     """Below the assets if it is there, otherwise as it is named."""
     below = assets / config.folder
     return below if below.is_dir() else Path(config.folder)
 
 
-def trained_families(config: RealFills, assets: Path) -> tuple[str, ...]:
+def list_trained_families(config: RealFills, assets: Path) -> tuple[str, ...]:
     """Families that a training sees."""
-    fills = read_fills(fills_folder(config, assets), ("train",), config.leave_out)
+    fills = read_fills(find_fills_folder(config, assets), ("train",), config.leave_out)
     return tuple(sorted({fill.family for fill in fills}))
 
 
 def describe_fills(config: RealFills, assets: Path) -> str:
     """For a record: "a share of 0.5 real fills by cmgan 16, lama 16 (left out: sd2)"."""
     counts: dict[str, int] = defaultdict(int)
-    for fill in read_fills(fills_folder(config, assets), ("train",), config.leave_out):
+    for fill in read_fills(find_fills_folder(config, assets), ("train",), config.leave_out):
         counts[fill.family] += 1
     families = ", ".join(f"{name} {num}" for name, num in sorted(counts.items()))
     left = f" (left out: {', '.join(sorted(config.leave_out))})" if config.leave_out else ""
     return f"a share of {config.share:g} real fills by {families}{left}"
 
 
-def grouped(fills: Iterable[RealFill]) -> dict[str, dict[str, list[RealFill]]]:
+def group_fills(fills: Iterable[RealFill]) -> dict[str, dict[str, list[RealFill]]]:
     """By family, then by source, both sorted."""
     families: dict[str, dict[str, list[RealFill]]] = defaultdict(lambda: defaultdict(list))
     for fill in fills:
@@ -218,8 +218,8 @@ class RealFillDataset(Dataset[dict[str, Tensor]]):
         assets: Path = Path(),
     ) -> None:
         self.config, self.fills, self.pairs, self.seed = config, fills, pairs, seed
-        found = read_fills(fills_folder(fills, assets), (pool,), fills.leave_out)
-        self.families = [list(sources.values()) for sources in grouped(found).values()]
+        found = read_fills(find_fills_folder(fills, assets), (pool,), fills.leave_out)
+        self.families = [list(sources.values()) for sources in group_fills(found).values()]
 
     def sample(self, index: int) -> Sample:
         """Raises ImageError for files that cannot be read."""
@@ -233,19 +233,19 @@ class RealFillDataset(Dataset[dict[str, Tensor]]):
         margin = config.degrade.margin(config.size)
         scale = float(rng.uniform(*how.shrunk_to)) if rng.random() < how.shrunk else 1.0
         anywhere = bool(rng.random() < how.anywhere)
-        photo, mask = window(picture, mask, math.ceil(margin / scale), rng, anywhere=anywhere)
+        photo, mask = cut_window(picture, mask, math.ceil(margin / scale), rng, anywhere=anywhere)
         if scale < 1:
             photo, mask = resize(photo, mask, scale, SHRINKING[rng.integers(len(SHRINKING))])
             photo, mask = photo[:margin, :margin], mask[:margin, :margin]
         redrawn = photo
         if rng.random() < how.enlarged:
-            name, redrawn = f"{name}+enlarged", enlarged(redrawn, how.enlarged_from, rng)
+            name, redrawn = f"{name}+enlarged", imitate_enlarging(redrawn, how.enlarged_from, rng)
         if rng.random() < how.pasted:
             name, photo = f"{name}+pasted", random_crop(self.pairs.draw(rng).photo, margin, rng)
         own = np.random.default_rng([self.seed, index, APART])
         photo, redrawn = config.apart(photo, redrawn, own)
         blended = blend(photo, redrawn, mask)
-        pixels, mask, steps = finished(config, blended, mask, rng, [self.seed, index])
+        pixels, mask, steps = finish_sample(config, blended, mask, rng, [self.seed, index])
         name = name if mask.any() else ""
         return Sample(pixels, mask, fill.source, name, (), tuple(steps))
 
@@ -255,7 +255,7 @@ class RealFillDataset(Dataset[dict[str, Tensor]]):
         return {"image": to_tensor(sample.pixels)[0], "mask": mask}
 
 
-def window(
+def cut_window(
     picture: np.ndarray,
     mask: np.ndarray,
     size: int,
@@ -284,7 +284,7 @@ def _square(mask: np.ndarray, size: int, rng: np.random.Generator) -> tuple[slic
     return slice(top, top + size), slice(left, left + size)
 
 
-def enlarged(
+def imitate_enlarging(
     pixels: np.ndarray, scales: tuple[float, float], rng: np.random.Generator
 ) -> np.ndarray:
     """The picture as if it had been made at a smaller size; uint8 (h, w, 3), same size."""

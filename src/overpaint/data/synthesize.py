@@ -104,7 +104,7 @@ def read_manifest(folder: Path) -> list[UniversalRow]:
     return read_rows(folder, UniversalRow)
 
 
-def passed_over(rows: Iterable[UniversalRow]) -> list[str]:
+def list_passed_over(rows: Iterable[UniversalRow]) -> list[str]:
     """What could not be read, each photo once."""
     return sorted({text for row in rows for text in row.passed_over})
 

@@ -5,7 +5,7 @@ layers; the module names below are those of the official state dicts, so that th
 are. Its weights are not shipped: `load_taef2` reads the two official files.
 
 In the universal data it stands for what a latent-diffusion inpainter's decoder leaves behind, and
-it is the best trained G at hand (28 to 35 dB, visually sharp).
+it is the best trained G available (28 to 35 dB, visually sharp).
 """
 
 from pathlib import Path

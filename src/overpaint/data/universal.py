@@ -38,7 +38,7 @@ from overpaint.data.degrade import Degrade, History, Step, replay
 from overpaint.data.masks import MaskFn
 from overpaint.data.moved_content import move_content
 from overpaint.data.negatives import NEGATIVES, Negative
-from overpaint.data.ordinary_edits import KEEP_SIZE, as_negative
+from overpaint.data.ordinary_edits import KEEP_SIZE, to_negative
 from overpaint.data.photo_fill_gap import Apart
 from overpaint.data.sources import PhotoSource
 from overpaint.images import to_tensor
@@ -50,7 +50,7 @@ NEGATIVE, APART, ALIKE = 3, 4, 6
 `training.detection.forged` and `data.real_fills`."""
 
 
-KINDS: Mapping[str, Negative] = {name: as_negative(name) for name in KEEP_SIZE} | NEGATIVES
+KINDS: Mapping[str, Negative] = {name: to_negative(name) for name in KEEP_SIZE} | NEGATIVES
 """Of negatives, by name; "frame" is that of `negatives`."""
 
 
@@ -106,15 +106,13 @@ class UniversalConfig(BaseModel):
     untouched: float = Field(
         default=0.2, ge=0, le=1, description="share of samples with an empty mask"
     )
-    # A key younger than the shipped recipes does not change their hash.
-    negatives: Negatives = Field(default=Negatives(), exclude_if=lambda value: not value.share)
-    apart: Apart = Field(default=Apart(), exclude_if=lambda value: value == Apart())
+    negatives: Negatives = Negatives()
+    apart: Apart = Apart()
     alike: float = Field(
         default=0.0,
         ge=0,
         le=1,
         description="share in which photo and fill alike have colours at half of the resolution",
-        exclude_if=lambda value: not value,
     )
     history: History = History()
     degrade: Degrade = Degrade()
@@ -156,7 +154,7 @@ def blend(photo: np.ndarray, reconstruction: np.ndarray, mask: np.ndarray) -> np
     return np.where(mask[..., None] != 0, reconstruction, photo)
 
 
-def finished(
+def finish_sample(
     config: UniversalConfig,
     blended: np.ndarray,
     mask: np.ndarray,
@@ -262,7 +260,7 @@ class UniversalDataset(Dataset[dict[str, Tensor]]):
             instead, photo = config.negatives(photo, mask, own)
             mask = np.zeros_like(mask)
         blended = blend(photo, redrawn, mask)
-        pixels, mask, steps = finished(config, blended, mask, rng, [self.seed, index])
+        pixels, mask, steps = finish_sample(config, blended, mask, rng, [self.seed, index])
         name = name if mask.any() else instead  # the cut to size may have missed the hole
         return Sample(pixels, mask, pair.source, name, pair.history, tuple(steps))
 

@@ -12,8 +12,8 @@
   chosen by hand can be stated too.
 - A rate is stated with the bound that the number of photos allows (Clopper and Pearson 1934,
   one-sided, 95 %). The variants of one photo are not independent: n is the number of photos.
-- Ordinary edits (blur, rotation, montage) are no inpainting. How many of them reach the threshold
-  is stored by kind.
+- Ordinary edits (blur, rotation, montage) are no inpainting. The threshold may be raised for
+  them; how many of them reach it is stored by kind.
 - Outside what was tested there is no verdict. No verdict ever says that a photo is authentic.
 """
 
@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from overpaint import atomic
 from overpaint.data.ordinary_edits import WORDS
 from overpaint.errors import WeightsError
-from overpaint.images.regions import seeded
+from overpaint.images.regions import select_seeded
 
 LOSSLESS, HIGH, MEDIUM, LOW = QUALITY_BANDS = ("lossless", "jpeg>=90", "jpeg75-90", "jpeg<75")
 
@@ -70,7 +70,7 @@ def q99(logits: np.ndarray) -> float:
     return float(np.partition(values, rank)[rank])
 
 
-def smoothed(logits: np.ndarray, window: int) -> np.ndarray:
+def smooth(logits: np.ndarray, window: int) -> np.ndarray:
     """Means of float32 logits (h, w) in a square window around each pixel, of what there is of it
     at the borders. window: its side, pixels, odd; 1 gives the logits themselves."""
     if window == 1:
@@ -81,9 +81,9 @@ def smoothed(logits: np.ndarray, window: int) -> np.ndarray:
 
 
 def _smoothed_within(logits: np.ndarray, window: int, counted: np.ndarray) -> np.ndarray:
-    """As `smoothed`, of the counted pixels alone; -inf at the others."""
-    sums = smoothed(np.where(counted, logits, 0).astype(np.float32), window)
-    share = smoothed(counted.astype(np.float32), window)
+    """As `smooth`, of the counted pixels alone; -inf at the others."""
+    sums = smooth(np.where(counted, logits, 0).astype(np.float32), window)
+    share = smooth(counted.astype(np.float32), window)
     out = np.full_like(logits, -np.inf)
     np.divide(sums, share, out=out, where=counted)
     return out
@@ -134,7 +134,7 @@ def judge(
     the false-alarm rate, is as without.
     """
     if counted is None:
-        evidence = smoothed(logits, window)
+        evidence = smooth(logits, window)
         statistic = q99(evidence)
     else:
         evidence = _smoothed_within(logits, window, counted)
@@ -142,7 +142,7 @@ def judge(
         statistic = q99(evidence[counted])
     mask = evidence >= threshold
     if 0 < threshold <= statistic:
-        mask |= seeded(logits >= 0, mask, AREA)
+        mask |= select_seeded(logits >= 0, mask, AREA)
     return Judged(logits, evidence, window, threshold, statistic, mask, counted)
 
 
@@ -188,11 +188,11 @@ def upper_bound(num_reached: int, num: int, confidence: float = 0.95) -> float:
     return high
 
 
-class _Record(BaseModel):
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class EditCount(_Record):
+class EditCount(_Frozen):
     """How an ordinary edit of untouched photos fares."""
 
     num: int = Field(ge=1)
@@ -206,13 +206,13 @@ class EditCount(_Record):
         return self.num_reached / self.num
 
 
-class QualityBand(_Record):
+class QualityBand(_Frozen):
     """What was fitted on validation photos of one quality. Thresholds are logits of q99."""
 
     threshold_logit: float
     """At most `false_alarm_rate` of the untouched photos have a q99 at or above it."""
     inconclusive_logit: float
-    """The lower threshold, with ten times that rate."""
+    """The lower threshold, with ten times the rate that was asked for."""
     slope: float = Field(gt=0)
     """Platt scaling: score = sigmoid(slope · q99 + intercept); positive, so monotone."""
     intercept: float
@@ -223,7 +223,7 @@ class QualityBand(_Record):
     num_inpainted: int = Field(ge=0)
     untouched_quantiles: tuple[float, ...]
     """q99 of the untouched photos at `QUANTILE_LEVELS`; make it with `untouched_quantiles()`."""
-    false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)
+    false_alarm_rate: float = Field(default=0.01, ge=0, lt=1)
     false_alarm_bound: float = Field(gt=0, le=1)
     """`bound` of that rate."""
     edits: dict[str, EditCount] = {}
@@ -298,13 +298,13 @@ class QualityBand(_Record):
         return round(1.0 - below, 6), None
 
 
-class Calibration(_Record):
+class Calibration(_Frozen):
     """The calibration of one weights file, and the limits of what was tested."""
 
     bands: dict[str, QualityBand]
-    window: int = Field(default=1, ge=1)
-    """Side of the window that logits are averaged over (`smoothed`), pixels, odd. Calibrations that
-    do not say it were fitted to the logits themselves."""
+    window: int = Field(ge=1)
+    """Side of the window that logits are averaged over (`smooth`), pixels, odd; 1 leaves them as
+    they are."""
     min_side: int = Field(default=128, ge=1)
     """Shorter side in pixels, below which nothing was tested."""
     min_jpeg_quality: int = Field(default=50, ge=1, le=100)

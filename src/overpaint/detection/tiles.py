@@ -57,7 +57,7 @@ def tiled(
     """
     _check(image, tile, overlap, stride)
     size = image.shape[:2] if isinstance(image, np.ndarray) else tuple(image.shape[-2:])
-    rows, columns = (windows(n, tile, overlap, stride) for n in size)
+    rows, columns = (place_tiles(n, tile, overlap, stride) for n in size)
     logits, confidence, scores = np.zeros(size, dtype=np.float32), None, []
     with torch.inference_mode(), exact_float32():
         for top, weight_y in rows:
@@ -77,7 +77,7 @@ def tiled(
     return Seen(logits, confidence, tuple(scores))
 
 
-def windows(length: int, tile: int, overlap: int, stride: int) -> list[tuple[int, np.ndarray]]:
+def place_tiles(length: int, tile: int, overlap: int, stride: int) -> list[tuple[int, np.ndarray]]:
     """(start, weights float32) of each tile along one axis; the weights sum to one per pixel.
 
     As few tiles as `tile` allows, and those no larger than needed: 4000 px become five tiles of

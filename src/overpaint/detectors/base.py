@@ -1,10 +1,10 @@
 """What every detector shares: the input contract, padding to the stride, and the crop.
 
 - A detector maps a photo to logits. No sigmoid, threshold or loss inside.
-- Any size is taken: the photo is padded at the right and at the bottom by reflection to a
-  multiple of `stride`, and the logits are cropped back. Padding only there keeps the pixel grid
-  of the photo and that of a tile at the same place. Repeated rows would be a strip without noise,
-  which looks filled in: they were most of the false alarms on photos of other sizes.
+- Any size is taken: the photo is padded at the right and at the bottom by reflection to a multiple
+  of `stride`, and the logits are cropped back. Padding only there keeps the pixel grid of the photo
+  and that of a tile at the same place. Repeated rows would be a strip without noise, like a fill:
+  they were most of the false alarms on photos of other sizes.
 - The shape is checked in every call; the values only in eval mode, because the pass over all
   pixels would be paid in every training step and the training data is made by our own code.
 """
@@ -22,14 +22,14 @@ from overpaint.images.image_checks import check_image, check_shape
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All that a detector says of a batch of photos; at least float32, no sigmoid applied."""
+    """All outputs of a detector for a batch of photos; at least float32, no sigmoid applied."""
 
     logits: Tensor
     """(b, 1, h, w), positive means inpainted."""
     score: Tensor | None = None
-    """Logit (b,) of the whole photo, of a detector that judges it apart from the pixels."""
+    """Logit (b,) of the whole photo, of a detector that scores it separately."""
     confidence: Tensor | None = None
-    """(b, 1, h, w), logit of how far to trust each pixel, of a detector that says so."""
+    """(b, 1, h, w), confidence logits, of a detector that gives them."""
 
 
 def pad_to(image: Tensor, stride: int) -> Tensor:
@@ -72,7 +72,7 @@ class Detector(nn.Module, ABC):
         return self.examine(image).logits
 
     def examine(self, image: Tensor) -> Findings:
-        """Everything that the detector says; arguments and errors as of `forward`."""
+        """All outputs of the detector; arguments and errors as of `forward`."""
         if self.training:
             check_shape(image)
         else:
@@ -92,7 +92,7 @@ class Detector(nn.Module, ABC):
     def _logits(self, image: Tensor) -> Tensor | Findings:
         """Map (b, 3, h, w), h and w multiples of `stride`, to logits (b, 1, h, w).
 
-        A detector that says more than these returns its `Findings`.
+        A detector with more outputs returns its `Findings`.
         """
 
     @property

@@ -7,7 +7,7 @@ and a fact sheet of that code; no code taken. Licence of this file: Apache-2.0, 
 
 Three convolutions bring out the traces of inpainting (enhancement), ten cells found by a search
 over architectures collect features at an eighth of the photo's size (extraction), and attention
-to what looks alike and to what lies near precedes the decoder (decision).
+over similar and over nearby features precedes the decoder (decision).
 
 Inside, photos are in [-1, 1]. Where the authors' code is followed only by `faithful`, which their
 weights need:
@@ -45,7 +45,7 @@ from torch.nn import functional as F
 from overpaint.detectors.base import Detector
 from overpaint.errors import ConfigError
 from overpaint.registry import Official, detectors
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 # Operations of a cell, in the authors' numbers: 0 separable with a norm in between, 1 and 2
 # separable 3x3 and 5x5, 3 none. The last one has the cell's stride.
@@ -72,14 +72,14 @@ NEAR_KERNEL = (  # of the local attention, fixed by the authors
     (0.03679, 0.03936, 0.04443, 0.03950, 0.03679),
     (0.03590, 0.03720, 0.04003, 0.03738, 0.03601),
 )
-MAX_ALIKE = 15  # places looked at by the global attention, itself included
+MAX_ALIKE = 15  # places that the global attention compares, itself included
 MIN_COSINE = 0.5  # of places that count as alike
 ROWS = 1024  # of the matrix of similarities that are held at a time
 
 
 @dataclass(frozen=True, slots=True)
 class IIDNetConfig:
-    """What builds an IID-Net."""
+    """Configuration of IID-Net."""
 
     width: int = 32
     """Channels of the first map; all later ones are 2, 4 and 8 times as wide."""
@@ -199,7 +199,7 @@ def _depthwise(channels: int, size: int, stride: int, dilation: int) -> nn.Conv2
 
 
 class GlobalLocalAttention(nn.Module):
-    """What looks alike and what lies near: (b, c, h, w) -> (b, 3c, h, w)."""
+    """Attention over similar and over nearby features: (b, c, h, w) -> (b, 3c, h, w)."""
 
     near: Tensor
 
@@ -350,17 +350,12 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
     The weight of its median, which no computation uses, is left out.
     """
-    return renamed(state_dict, _RULES, drop=[r"(?:module\.)?median\.weight"])
+    return rename_keys(state_dict, _RULES, drop=[r"(?:module\.)?median\.weight"])
 
 
 def iidnet(**config: Any) -> IIDNet:
     """IID-Net at the published width; fields of IIDNetConfig as keyword arguments."""
     return IIDNet(IIDNetConfig(**config))
-
-
-def iidnet_small(**config: Any) -> IIDNet:
-    """IID-Net at width 8."""
-    return iidnet(**{"width": 8, **config})
 
 
 OFFICIAL = Official(
@@ -371,16 +366,12 @@ OFFICIAL = Official(
     files=("IID_weights.pth",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("iidnet", iidnet, "5.8 M parameters, the published width", OFFICIAL),
-    ("iidnet-small", iidnet_small, "0.4 M parameters", None),
-):
-    detectors.register(
-        _name,
-        _factory,
-        paper="IID-Net: Image Inpainting Detection Network via Neural Architecture Search and "
-        "Attention, TCSVT 2022, arXiv:2101.07419",
-        licence="Apache-2.0 (the official code and weights state no licence; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+detectors.register(
+    "iidnet",
+    iidnet,
+    paper="IID-Net: Image Inpainting Detection Network via Neural Architecture Search and "
+    "Attention, TCSVT 2022, arXiv:2101.07419",
+    licence="Apache-2.0 (the official code and weights state no licence; none taken)",
+    summary="5.8 M parameters, the published width",
+    official=OFFICIAL,
+)

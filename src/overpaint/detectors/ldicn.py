@@ -7,9 +7,9 @@ Apache-2.0, as the project. The paper of NIX-Net calls this detector LDICN, and 
 Three learnable difference filters on each colour, a small ResNet-v2 on what they leave, and two
 learnable enlargements by 4; no skip connections. The filters start as differences of neighbours.
 
-Quirks of the published code:
+Peculiarities of the published code:
 - every pair of channels of the two enlargements starts with the same bilinear kernel. The hidden
-  channels between them then get equal gradients and stay copies of each other for ever: 64
+  channels between them then get equal gradients and stay equal in training: 64
   channels do the work of one. Here each pair's kernel starts with a random factor;
   `faithful=True` starts as published. Loaded weights and the network itself are not touched by it;
 - the stride is on the last unit of each block, and the decoder reads the last sum, not the norm
@@ -39,7 +39,7 @@ from torch.nn import functional as F
 from overpaint.detectors.base import Detector
 from overpaint.errors import ConfigError
 from overpaint.registry import Official, detectors
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 DIRECTIONS = ((1, 0), (0, 1), (1, 1))  # rows, columns: down, right, and both
 ENLARGEMENT = 4  # of each step of the decoder
@@ -47,7 +47,7 @@ ENLARGEMENT = 4  # of each step of the decoder
 
 @dataclass(frozen=True, slots=True)
 class LDICNConfig:
-    """What builds an LDICN; `order` is the ablation of the paper's filters."""
+    """Configuration of LDICN; `order` is the ablation of the paper's filters."""
 
     width: int = 32
     """Channels inside the units of the first block; all others are multiples of it."""
@@ -216,7 +216,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     (height, width, out, in) likewise (in, out, height, width).
     """
     out: dict[str, Any] = {}
-    for key, value in renamed(state_dict, _RULES, _UNUSED).items():
+    for key, value in rename_keys(state_dict, _RULES, _UNUSED).items():
         if key.startswith("residual."):  # (height, width, 3, 1), one filter for each colour
             value = value.permute(2, 3, 0, 1)
         elif value.ndim == 4:
@@ -233,11 +233,6 @@ def ldicn(**config: Any) -> LDICN:
     return LDICN(LDICNConfig(**config))
 
 
-def ldicn_small(**config: Any) -> LDICN:
-    """LDICN at width 12."""
-    return ldicn(**{"width": 12, **config})
-
-
 OFFICIAL = Official(
     repository="lihaod/Deep_inpainting_localization@d33468d",
     licence="not stated; the repository's code is MIT",
@@ -246,16 +241,11 @@ OFFICIAL = Official(
     files=("model.ckpt",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("ldicn", ldicn, "7.7 M parameters, the published width", OFFICIAL),
-    ("ldicn-small", ldicn_small, "1.1 M parameters", None),
-):
-    detectors.register(
-        _name,
-        _factory,
-        paper="Localization of Deep Inpainting Using High-Pass Fully Convolutional Network, "
-        "ICCV 2019",
-        licence="Apache-2.0 (the official code is MIT; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+detectors.register(
+    "ldicn",
+    ldicn,
+    paper="Localization of Deep Inpainting Using High-Pass Fully Convolutional Network, ICCV 2019",
+    licence="Apache-2.0 (the official code is MIT; none taken)",
+    summary="7.7 M parameters, the published width",
+    official=OFFICIAL,
+)

@@ -13,7 +13,7 @@ deviations, and reads the four answers one after the other. Inside, photos are i
 The network is that of the released weights, of which the authors say that it differs from the
 paper: the first block has 16 filters (4 plain, 9 of SRM, 3 of Bayar), not 32.
 
-Quirks of the published codes, of which `faithful=True` keeps the first two:
+Peculiarities of the published codes, of which `faithful=True` keeps the first two:
 - the norm before the windows takes the statistics of the whole batch at every call, so that each
   photo depends on its neighbours (the port). Here it takes those of each photo, which for a single
   photo is the same. Keras has moving ones, which have no place here and are left out: the distances
@@ -55,15 +55,15 @@ from overpaint.detectors.base import Detector
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.layers.highpass import SRM_DIVISORS, SRM_KERNELS
 from overpaint.registry import Official, detectors
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
-MULTIPLES = (1, 2, 2, 4, 4, 4, 8, 8, 8, 8, 8, 8)  # of `width`: what each 3x3 convolution puts out
+MULTIPLES = (1, 2, 2, 4, 4, 4, 8, 8, 8, 8, 8, 8)  # of `width`: the outputs of each 3x3 convolution
 NUM_PLAIN, NUM_SRM, NUM_BAYAR = 4, 9, 3  # filters of the first block
 
 
 @dataclass(frozen=True, slots=True)
 class ManTraNetConfig:
-    """What builds a ManTraNet."""
+    """Configuration of ManTraNet."""
 
     width: int = 32
     """Channels behind the first block; all others are multiples of it."""
@@ -86,7 +86,7 @@ def pad_symmetric(x: Tensor, n: int) -> Tensor:
     """n pixels more at each side of x (b, c, h, w), mirrored together with the edge pixel."""
     for axis in (2, 3):
         side = x.shape[axis]
-        i = torch.arange(-n, side + n, device=x.device) % (2 * side)  # there and back again
+        i = torch.arange(-n, side + n, device=x.device) % (2 * side)  # forwards, then backwards
         x = x.index_select(axis, torch.minimum(i, 2 * side - 1 - i))
     return x
 
@@ -289,7 +289,7 @@ def from_keras(state: Mapping[str, Any]) -> dict[str, Any]:
     stored as constrained, which the constraint leaves as they are; those of SRM are not stored.
     """
     out: dict[str, Any] = {}
-    for key, value in renamed(state, _KERAS_RULES, _KERAS_UNUSED).items():
+    for key, value in rename_keys(state, _KERAS_RULES, _KERAS_UNUSED).items():
         if key == "anomaly.min_std":  # (1, 1, 1, channels)
             value = value.reshape(1, -1, 1, 1)
         elif value.ndim == 4:
@@ -312,7 +312,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """
     if any(key.endswith(":0") for key in state_dict):
         return from_keras(state_dict)
-    out = renamed(state_dict.get("model", state_dict), _RULES)
+    out = rename_keys(state_dict.get("model", state_dict), _RULES)
     srm = out.pop("srm", None)
     if srm is not None and not torch.allclose(srm.float().cpu(), srm_kernels(), atol=1e-5):
         raise WeightsError("SRMConv2D.weight does not hold the SRM kernels of the paper")
@@ -324,11 +324,6 @@ def mantranet(**config: Any) -> ManTraNet:
     return ManTraNet(ManTraNetConfig(**config))
 
 
-def mantranet_small(**config: Any) -> ManTraNet:
-    """ManTra-Net at a quarter of the width, with half of the recurrent channels."""
-    return mantranet(**{"width": 8, "num_hidden": 4, **config})
-
-
 OFFICIAL = Official(
     repository="RonyAbecidan/ManTraNet-pytorch@1af95cd, converted from ManTraNet_Ptrain4.h5 of "
     "ISICV/ManTraNet@59436db, which is taken as well",
@@ -338,16 +333,12 @@ OFFICIAL = Official(
     files=("MantraNetv4.pt",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("mantranet", mantranet, "3.8 M parameters, as released", OFFICIAL),
-    ("mantranet-small", mantranet_small, "0.25 M parameters", None),
-):
-    detectors.register(
-        _name,
-        _factory,
-        paper="ManTra-Net: Manipulation Tracing Network for Detection and Localization of Image "
-        "Forgeries with Anomalous Features, CVPR 2019",
-        licence="Apache-2.0 (the official code is for academic, non-commercial use; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+detectors.register(
+    "mantranet",
+    mantranet,
+    paper="ManTra-Net: Manipulation Tracing Network for Detection and Localization of Image "
+    "Forgeries with Anomalous Features, CVPR 2019",
+    licence="Apache-2.0 (the official code is for academic, non-commercial use; none taken)",
+    summary="3.8 M parameters, as released",
+    official=OFFICIAL,
+)

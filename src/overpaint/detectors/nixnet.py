@@ -25,9 +25,9 @@ to 1, so the result is the same for 4 or 16 times fewer operations.
 
 Beyond the paper, and off by default: `context` compares a region with the rest of its photo
 (`nixnet_context`); `colour` adds the noise of the colour differences to the noise stream, which in
-the paper's residual, a sum over the colours, cancels or drowns in that of the luma; `energies` adds
-there how strong both are in windows (why: experiments/fine_detail.py);
-`content` adds a third stream to the coarsest joint map.
+the paper's residual, a sum over the colours, cancels or is far below that of the luma; `energies`
+adds there how strong both are in windows (why: experiments/fine_detail.py); `content` adds a third
+stream to the coarsest joint map.
 
 Size: 29.5 M parameters at the paper's widths, 1.85 M at 32/64/128, 0.46 M at 16/32/64. One photo
 of 256x256 costs 182.8 GFLOP, 11.6 and 3.0; with the upsampling first and the SRM kernels run on
@@ -61,14 +61,14 @@ Residual = Literal["sum", "colours"]
 
 @dataclass(frozen=True, slots=True)
 class NIXNetConfig:
-    """What builds a NIX-Net; the flags are the ablations of the paper's table 2."""
+    """Configuration of NIX-Net; the flags are the ablations of the paper's table 2."""
 
     widths: tuple[int, int, int] = (128, 256, 512)
     """Channels of the maps at 1/2, 1/4 and 1/8 of the photo's size."""
     noise_stream: bool = True
-    """Look at the noise residual."""
+    """Use the stream of noise residuals."""
     image_stream: bool = True
-    """Look at the colours."""
+    """Use the stream of colours."""
     fusion_12: bool = True
     """Fusion modules 1 and 2, within the streams."""
     fusion_3: bool = True
@@ -76,13 +76,13 @@ class NIXNetConfig:
     residual: Residual = "sum"
     """Of eq. 3: each kernel's response summed over the colours, or that of each colour."""
     colour: bool = False
-    """Look at the noise of the colour differences as well; not in the paper."""
+    """Add the noise of the colour differences; not in the paper."""
     energies: bool = False
-    """Look at how strong the noise of luma and colours is in windows; not in the paper."""
+    """Add the strength of the noise of luma and colours in windows; not in the paper."""
     context: Context = "none"
     """What a region is compared with beyond its neighbourhood; see `nixnet_context`."""
     content: bool = False
-    """Look at the features of a network trained on ImageNet as well; see `nixnet_context`."""
+    """Add features of a network trained on ImageNet; see `nixnet_context`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))  # JSON and YAML give lists
@@ -250,7 +250,7 @@ class NIXNet(Detector):
         self.fusion_3 = fusion(config.fusion_3)
         self.head = Head(widths)
         self._initialise()
-        # Last, as their own start is another, and leaves that of all others as it is.
+        # Last, as they have another initialisation, and the others keep theirs.
         self.colour_residual = SRMFilter(unit=2)  # colours have less noise than the luma
         self.colour = ColourNoise(widths[0]) if config.colour else None
         self.energies = Energies(9, widths[0]) if config.energies else None
@@ -313,25 +313,10 @@ def nixnet(**config: object) -> NIXNet:
     return NIXNet(NIXNetConfig(**config))  # type: ignore[arg-type]
 
 
-def nixnet_small(**config: object) -> NIXNet:
-    """NIX-Net with a quarter of the paper's channels: 32/64/128."""
-    return nixnet(**{"widths": (32, 64, 128), **config})
-
-
-def nixnet_tiny(**config: object) -> NIXNet:
-    """NIX-Net with an eighth of the paper's channels: 16/32/64."""
-    return nixnet(**{"widths": (16, 32, 64), **config})
-
-
-for _name, _factory, _summary in (
-    ("nixnet", nixnet, "29.5 M parameters, the paper's widths"),
-    ("nixnet-small", nixnet_small, "1.85 M parameters"),
-    ("nixnet-tiny", nixnet_tiny, "0.46 M parameters"),
-):
-    detectors.register(
-        _name,
-        _factory,
-        paper="Noise Doesn't Lie: Towards Universal Detection of Deep Inpainting, IJCAI 2021",
-        licence="Apache-2.0 (no official code)",
-        summary=_summary,
-    )
+detectors.register(
+    "nixnet",
+    nixnet,
+    paper="Noise Doesn't Lie: Towards Universal Detection of Deep Inpainting, IJCAI 2021",
+    licence="Apache-2.0 (no official code)",
+    summary="29.5 M parameters, the paper's widths",
+)

@@ -1,7 +1,7 @@
 """Context for NIX-Net: what a region is compared with. Ours, not in the paper.
 
-A region is odd only against the rest of its photo, of which NIX-Net sees the neighbourhood alone.
-Behind fusion module 3 this adds to the joint maps:
+A region is unusual only compared with the rest of its photo; NIX-Net compares it with its
+neighbourhood alone. Behind fusion module 3 this adds to the joint maps:
 
 - `Statistics`: how many standard deviations a reduced map is away from its mean, over the whole
   photo and over large windows. Idea: ManTra-Net (Wu et al., CVPR 2019), section 4, which takes
@@ -15,8 +15,9 @@ And beside the noise stream's first block:
 And beside the joint maps:
 
 - `Content`: features of a network trained on ImageNet. The grain that sets a fill apart is gone
-  after a JPEG file; that its content is odd is not. They are fixed: few photos would bend them.
-  Fills whose holes lie on salient things teach it where holes lie instead (docs/experiments.md).
+  after a JPEG file; that its content is unusual is not. They are fixed: there are too few photos to
+  train them. If the holes lie on salient objects, it learns where holes lie instead
+  (docs/experiments.md).
 
 Written from the papers, no code taken. Licence of this file: Apache-2.0, as the project.
 
@@ -95,7 +96,7 @@ class Statistics(nn.Module):
         super().__init__()
         few = max(1, channels // SHARE)
         self.reduce = nn.Conv2d(channels, few, 1, bias=False)
-        self.mix = mixed((1 + len(WINDOWS)) * few, few)
+        self.mix = make_mixing((1 + len(WINDOWS)) * few, few)
         self.back = zero_conv(few, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ class Energies(nn.Module):
 
     def __init__(self, channels: int, fine: int) -> None:
         super().__init__()
-        self.mix = mixed(2 * 2 * len(ENERGY_WINDOWS) * channels, fine)
+        self.mix = make_mixing(2 * 2 * len(ENERGY_WINDOWS) * channels, fine)
         self.back = zero_conv(fine, fine)
 
     def forward(self, noise: Tensor, halved: Tensor) -> Tensor:
@@ -141,7 +142,7 @@ class Content(nn.Module):
         self.features = LiteFeatures()
         self.features.requires_grad_(False)
         self.drop = nn.Dropout2d(DROPPED)
-        self.mix = mixed(2 * sum(CHANNELS), coarse)
+        self.mix = make_mixing(2 * sum(CHANNELS), coarse)
         self.back = zero_conv(coarse, coarse)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -157,14 +158,14 @@ class Content(nn.Module):
         return self.back(self.mix(scores))
 
 
-def mixed(in_channels: int, out_channels: int) -> nn.Sequential:
+def make_mixing(in_channels: int, out_channels: int) -> nn.Sequential:
     """A 1x1 convolution with batch norm and ReLU."""
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
 def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """A 1x1 convolution that puts out zero until it is trained."""
+    """A 1x1 convolution that outputs zero until it is trained."""
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
     nn.init.zeros_(conv.weight)
     return conv

@@ -7,7 +7,7 @@ code taken. Licence of this file: Apache-2.0, as the project.
 
 A light HRNet (W18 small v2, with a stem that keeps the photo's size) gives maps at 1, 1/2, 1/4
 and 1/8. From the coarsest on, a map is correlated with itself over places and over channels and
-becomes a mask, which weighs the next finer map. Another head judges the whole photo.
+becomes a mask, which weighs the next finer map. Another head scores the whole photo.
 
 Where the authors' code is followed only by `faithful`, which their weights need:
 - it stretches the maps to those of a photo of 256x256 before both heads, whatever the photo's
@@ -49,11 +49,11 @@ from overpaint.detectors.psccnet_hrnet import (
     Bottleneck,
     ConvNorm,
     backbone_rules,
-    resized,
+    resize,
 )
 from overpaint.errors import ConfigError
 from overpaint.registry import Official, detectors, parts
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 HEAD_SIZE = 256  # of the photo whose maps the authors' heads see, pixels
 REDUCTIONS = (4, 2, 2, 1)  # of the maps, finest first, before they are correlated
@@ -61,7 +61,7 @@ REDUCTIONS = (4, 2, 2, 1)  # of the maps, finest first, before they are correlat
 
 @dataclass(frozen=True, slots=True)
 class PSCCNetConfig:
-    """What builds a PSCC-Net."""
+    """Configuration of PSCC-Net."""
 
     stem: int = 64
     """Channels of the first convolutions."""
@@ -190,11 +190,11 @@ class PSCCNet(Detector):
         """All heads' logits for a photo (b, 3, h, w) in [0, 1]; sides: multiples of 8."""
         maps = self.backbone(image)
         if self.config.faithful:
-            maps = [resized(x, [HEAD_SIZE >> i] * 2) for i, x in enumerate(maps)]
+            maps = [resize(x, [HEAD_SIZE >> i] * 2) for i, x in enumerate(maps)]
         masks: list[Tensor] = []
         for x, correlation in zip(maps[::-1], self.correlations[::-1], strict=True):
             if masks:  # the coarser one
-                x = x * resized(torch.sigmoid(masks[-1]), x.shape[-2:])
+                x = x * resize(torch.sigmoid(masks[-1]), x.shape[-2:])
             masks.append(correlation(x))
         coarsest, coarse, fine, finest = masks
         score = None if self.image_head is None else self.image_head(maps)
@@ -209,7 +209,7 @@ def _logits_at(size: Sequence[int], mask: Tensor) -> Tensor:
     """Logits whose probabilities are those of `mask` brought to `size`."""
     if list(mask.shape[-2:]) == list(size):
         return mask
-    return torch.logit(resized(torch.sigmoid(mask.float()), size), eps=1e-6)
+    return torch.logit(resize(torch.sigmoid(mask.float()), size), eps=1e-6)
 
 
 _CORRELATION = (
@@ -256,17 +256,12 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     state_dict: their tensors, each under the file's name (HRNet, NLCDetection, DetectionHead), a
     dot and the published key.
     """
-    return renamed(state_dict, _RULES)
+    return rename_keys(state_dict, _RULES)
 
 
 def psccnet(**config: Any) -> PSCCNet:
     """PSCC-Net at the published widths; fields of PSCCNetConfig as keyword arguments."""
     return PSCCNet(PSCCNetConfig(**config))
-
-
-def psccnet_small(**config: Any) -> PSCCNet:
-    """PSCC-Net with a stem of 16 and widths 8/16/32/64."""
-    return psccnet(**{"stem": 16, "widths": (8, 16, 32, 64), **config})
 
 
 def psccnet_heads(**config: Any) -> nn.ModuleDict:
@@ -285,19 +280,15 @@ OFFICIAL = Official(
     without={"DetectionHead.pth": {"image_head": False}},
 )
 
-for _name, _factory, _summary, _official in (
-    ("psccnet", psccnet, "3.7 M parameters, the published widths", OFFICIAL),
-    ("psccnet-small", psccnet_small, "0.7 M parameters", None),
-):
-    detectors.register(
-        _name,
-        _factory,
-        paper="PSCC-Net: Progressive Spatio-Channel Correlation Network for Image Manipulation "
-        "Detection and Localization, TCSVT 2022, arXiv:2103.10596",
-        licence="Apache-2.0 (the official code and weights are MIT; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+detectors.register(
+    "psccnet",
+    psccnet,
+    paper="PSCC-Net: Progressive Spatio-Channel Correlation Network for Image Manipulation "
+    "Detection and Localization, TCSVT 2022, arXiv:2103.10596",
+    licence="Apache-2.0 (the official code and weights are MIT; none taken)",
+    summary="3.7 M parameters, the published widths",
+    official=OFFICIAL,
+)
 
 parts.register(
     "psccnet-heads",

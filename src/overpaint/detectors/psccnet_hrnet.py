@@ -85,7 +85,7 @@ class Exchange(nn.Module):
         fused = []
         for x, fusions in zip(maps, self.fusions, strict=True):
             pairs = zip(fusions, maps, strict=True)  # type: ignore[arg-type]
-            parts = (resized(fuse(part), x.shape[-2:]) for fuse, part in pairs)
+            parts = (resize(fuse(part), x.shape[-2:]) for fuse, part in pairs)
             fused.append(F.relu(reduce(torch.add, parts)))
         return fused
 
@@ -122,7 +122,7 @@ class Backbone(nn.Module):
         return maps
 
 
-def resized(x: Tensor, size: Sequence[int]) -> Tensor:
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear, with the corners kept in place."""
     if list(x.shape[-2:]) == list(size):
         return x

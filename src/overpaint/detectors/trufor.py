@@ -6,8 +6,8 @@ Written from the paper and a fact sheet of that code; no code taken. Licence of 
 Apache-2.0, as the project; that of the published weights stays theirs.
 
 A learned camera fingerprint, Noiseprint++, and the photo go through one dual encoder
-(trufor_backbone.py). One head says which pixels are forged, one how far to trust that, and the
-score of the photo comes from statistics of both maps.
+(trufor_backbone.py). One head gives the forged pixels, one the confidence in them, and the score of
+the photo comes from statistics of both maps.
 
 With `faithful`, as published:
 - 8-bit values are divided by 256, not by 255;
@@ -51,7 +51,7 @@ from overpaint.detectors.trufor_backbone import DualEncoder
 from overpaint.errors import ConfigError
 from overpaint.images.image_checks import check_image, check_shape
 from overpaint.registry import Official, detectors, parts
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 NUM_STAGES = 4
 NOISE_DEPTH = 17  # convolutions of Noiseprint++
@@ -61,7 +61,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 @dataclass(frozen=True, slots=True)
 class TruForConfig:
-    """What builds a TruFor."""
+    """Configuration of TruFor."""
 
     widths: tuple[int, ...] = (64, 128, 320, 512)
     """Channels of the encoder's four stages, multiples of `heads`."""
@@ -76,7 +76,7 @@ class TruForConfig:
     drop_path: float = 0.1
     """Stochastic depth in the last block, in training."""
     faithful: bool = False
-    """Take the photo in as the authors do; see the module's header."""
+    """Prepare the photo as the authors do; see the module's header."""
 
     def __post_init__(self) -> None:
         for name in ("widths", "heads", "depths"):  # JSON and YAML give lists
@@ -124,11 +124,11 @@ class Head(nn.Module):
             part = part.flatten(1)
             weight, bias = part @ project.weight, part @ project.bias  # type: ignore[operator]
             y = F.conv2d(x, weight[..., None, None], bias)
-            total = total + enlarged(y, maps[0].shape[-2:])
+            total = total + enlarge(y, maps[0].shape[-2:])
         return self.predict(self.drop(F.relu(self.norm(total), inplace=True)))
 
 
-def enlarged(x: Tensor, size: torch.Size) -> Tensor:
+def enlarge(x: Tensor, size: torch.Size) -> Tensor:
     """x (b, c, h, w), bilinearly at another size."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
@@ -182,8 +182,8 @@ class TruFor(Detector):
         untouched, forged = self.head(maps).chunk(2, dim=1)  # (b, 1, h/4, w/4)
         dtype = torch.promote_types(forged.dtype, torch.float32)
         size = image.shape[-2:]
-        logits = enlarged((forged - untouched).to(dtype), size)  # (b, 1, h, w)
-        confidence = enlarged(self.confidence(maps).to(dtype), size)
+        logits = enlarge((forged - untouched).to(dtype), size)  # (b, 1, h, w)
+        confidence = enlarge(self.confidence(maps).to(dtype), size)
         plain = statistics(confidence, torch.zeros_like(confidence))
         trusted = statistics(logits, F.logsigmoid(confidence))
         score = self.score(torch.cat([plain, trusted], dim=1)).flatten()  # (b, 8) -> (b,)
@@ -259,12 +259,12 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     the network's alone, with or without the prefixes "module." and "network.". The state of the
     optimiser, in checkpoints of a training, is left out.
     """
-    return renamed(state_dict.get("state_dict", state_dict), _RULES, drop=[r"optimizer\..*"])
+    return rename_keys(state_dict.get("state_dict", state_dict), _RULES, drop=[r"optimizer\..*"])
 
 
 def remap_noiseprint(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of the published Noiseprint++ (`noiseprint++.th`), {"network": ...}, to ours; strict."""
-    return renamed(state_dict, [(r"(?:network\.)?(?:module\.)?(\d+\.\w+)", r"noiseprint.\1")])
+    return rename_keys(state_dict, [(r"(?:network\.)?(?:module\.)?(\d+\.\w+)", r"noiseprint.\1")])
 
 
 def noiseprint_part(**config: Any) -> nn.ModuleDict:
@@ -277,18 +277,6 @@ def trufor(**config: Any) -> TruFor:
     return TruFor(TruForConfig(**config))
 
 
-def trufor_small(**config: Any) -> TruFor:
-    """TruFor with thinner and fewer blocks, and Noiseprint++ at a quarter of its width."""
-    small = {
-        "widths": (16, 32, 64, 80),
-        "heads": (1, 2, 4, 5),
-        "depths": (2, 2, 2, 1),
-        "head_width": 64,
-        "noise_width": 16,
-    }
-    return trufor(**{**small, **config})
-
-
 OFFICIAL = Official(
     repository="grip-unina/TruFor@ae54475",
     licence="GRIP-UNINA, non-profit and informational use only, with citation",
@@ -297,19 +285,15 @@ OFFICIAL = Official(
     files=("trufor.pth.tar",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("trufor", trufor, "68.7 M parameters, as published", OFFICIAL),
-    ("trufor-small", trufor_small, "1.4 M parameters", None),
-):
-    detectors.register(
-        _name,
-        _factory,
-        paper="TruFor: Leveraging all-round clues for trustworthy image forgery detection and "
-        "localization, CVPR 2023, arXiv:2212.10957",
-        licence="Apache-2.0 (no code taken; the official code and weights: non-profit use only)",
-        summary=_summary,
-        official=_official,
-    )
+detectors.register(
+    "trufor",
+    trufor,
+    paper="TruFor: Leveraging all-round clues for trustworthy image forgery detection and "
+    "localization, CVPR 2023, arXiv:2212.10957",
+    licence="Apache-2.0 (no code taken; the official code and weights: non-profit use only)",
+    summary="68.7 M parameters, as published",
+    official=OFFICIAL,
+)
 
 parts.register(
     "noiseprint",

@@ -23,15 +23,15 @@ from overpaint.data.sources import PhotoSource
 from overpaint.detection.calibration import LOSSLESS, QUALITY_BANDS, quality_band
 from overpaint.errors import ConfigError
 from overpaint.evaluation.edits import measure_edits
-from overpaint.evaluation.families import left_out, measure_families
+from overpaint.evaluation.families import compute_left_out, measure_families
 from overpaint.evaluation.measurement import (
+    Measurement,
     Report,
     Result,
     RobustnessSettings,
     Settings,
-    Task,
     autoencoder_records,
-    flagged,
+    flag_pictures,
     rows_by_method,
     score_picture,
     universal_samples,
@@ -53,41 +53,41 @@ from overpaint.metrics import psnr, squared_error
 from overpaint.weights import read_record
 
 
-def measure_universal(task: Task) -> Result:
+def measure_universal(job: Measurement) -> Result:
     """mIoU, F1 and AUC on universal test data: lossless, and after JPEG."""
-    settings, runner = task.settings, task.runner()
+    settings, runner = job.settings, job.runner()
     pictures = []
-    for kind, name, sample in universal_samples(task):
-        for label, quality, pixels in stored(sample.pixels, settings.qualities):
+    for kind, name, sample in universal_samples(job):
+        for label, quality, pixels in store(sample.pixels, settings.qualities):
             numbers = score_picture(runner, pixels, quality, sample.mask)
-            pictures.append(Picture("universal", f"{kind}, {label}", task.name, name, numbers))
+            pictures.append(Picture("universal", f"{kind}, {label}", job.name, name, numbers))
     protocol = f"test split, {settings.size} px crops, brush masks, one sample of each photo"
-    source = task.source("universal", protocol, runner)
+    source = job.source("universal", protocol, runner)
     return rows_by_method(source, pictures), pictures
 
 
-def stored(pixels: np.ndarray, qualities: Iterable[int]) -> Iterator[tuple[str, str, np.ndarray]]:
+def store(pixels: np.ndarray, qualities: Iterable[int]) -> Iterator[tuple[str, str, np.ndarray]]:
     """(label, quality band, pixels) of a picture stored without loss, then as JPEGs."""
     yield "lossless", LOSSLESS, pixels
     for quality in qualities:
         yield f"JPEG {quality}", quality_band(quality, True), jpeg(pixels, quality)
 
 
-def measure_triplets(task: Task) -> Result:
+def measure_triplets(job: Measurement) -> Result:
     """AUC, mIoU and F1 for each group of triplets, and the headline."""
-    runner, pictures = task.runner(), []
-    found = read_triplets(task.data)
+    runner, pictures = job.runner(), []
+    found = read_triplets(job.data)
     for group in GROUPS:
-        triplets = [t for t in found if t.group == group][: task.settings.limit]
-        task.report(f"triplets: {len(triplets)} of {group}")
+        triplets = [t for t in found if t.group == group][: job.settings.limit]
+        job.report(f"triplets: {len(triplets)} of {group}")
         for triplet in triplets:
             photo = read_image(triplet.inpainted)
             mask = read_mask(triplet.mask, size=(photo.height, photo.width))
             quality = quality_band(photo.jpeg_quality, photo.lossy)
             numbers = score_picture(runner, photo.pixels, quality, mask)
-            pictures.append(Picture("triplets", group, task.name, triplet.id, numbers))
+            pictures.append(Picture("triplets", group, job.name, triplet.id, numbers))
     protocol = "whole pictures at native resolution; headline: mean of four groups' means"
-    source = task.source("triplets", protocol, runner)
+    source = job.source("triplets", protocol, runner)
     headlines = _headlines(source, pictures, {t.id: t.half for t in found})
     return [*rows_by_method(source, pictures), *headlines], pictures
 
@@ -103,9 +103,9 @@ def _headlines(source: Source, pictures: list[Picture], halves: Mapping[str, str
     return rows
 
 
-def measure_untouched(task: Task) -> Result:
+def measure_untouched(job: Measurement) -> Result:
     """Share of untouched photos that are flagged: by folder, by quality band, and recompressed."""
-    runner, photos = task.runner(), task.photos()
+    runner, photos = job.runner(), job.photos()
     folders: dict[str, list[int]] = defaultdict(list)
     for index, name in enumerate(photos.names):
         folders[Path(name).parent.name].append(index)
@@ -113,33 +113,33 @@ def measure_untouched(task: Task) -> Result:
 
     def look(method: str, label: str, name: str, pixels: np.ndarray, quality: str) -> Picture:
         numbers = score_picture(runner, pixels, quality)
-        picture = Picture("untouched", method, task.name, f"{label}/{name}", numbers)
+        picture = Picture("untouched", method, job.name, f"{label}/{name}", numbers)
         measured[method, label].append(picture)
         return picture
 
     for folder, indices in folders.items():
-        task.report(f"untouched: {len(indices[: task.settings.limit])} photos of {folder}")
-        for index in indices[: task.settings.limit]:
+        job.report(f"untouched: {len(indices[: job.settings.limit])} photos of {folder}")
+        for index in indices[: job.settings.limit]:
             photo = photos.photo(index)
             own = quality_band(photo.jpeg_quality, photo.lossy)
             name = photo.path.name
             measured[own, "as-is"].append(look(folder, "as-is", name, photo.pixels, own))
-            for q in task.settings.recompressed:
+            for q in job.settings.recompressed:
                 pixels = jpeg(photo.pixels, q)
                 look(folder, f"jpeg{q}", name, pixels, quality_band(q, True))
     pictures = [p for (m, _), group in measured.items() if m in folders for p in group]
-    for path in _originals(task):
+    for path in _originals(job):
         photo = read_image(path)
         own = quality_band(photo.jpeg_quality, photo.lossy)
         pictures.append(look(ORIGINALS, "as-is", path.name, photo.pixels, own))
     protocol = "test split at native resolution; flagged: over 1 % of the area in the default mask"
-    source = task.source("untouched", protocol, runner)
-    return _untouched_rows(source, measured, folders, task.settings), pictures
+    source = job.source("untouched", protocol, runner)
+    return _untouched_rows(source, measured, folders, job.settings), pictures
 
 
-def _originals(task: Task) -> list[Path]:
-    paths = [t.original for t in read_triplets(task.data) if t.original is not None]
-    return paths[: task.settings.limit]
+def _originals(job: Measurement) -> list[Path]:
+    paths = [t.original for t in read_triplets(job.data) if t.original is not None]
+    return paths[: job.settings.limit]
 
 
 def _untouched_rows(
@@ -157,23 +157,23 @@ def _untouched_rows(
     }
     groups[ORIGINALS, "as-is"] = measured[ORIGINALS, "as-is"]
     return [
-        row(source, method, f"flagged@{label}", [flagged(pictures)])
+        row(source, method, f"flagged@{label}", [flag_pictures(pictures)])
         for (method, label), pictures in groups.items()
         if pictures
     ]
 
 
-def measure_autoencoders(task: Task) -> Result:
+def measure_autoencoders(job: Measurement) -> Result:
     """PSNR of every autoencoder on photos that none of them saw."""
-    size, photos = task.settings.size, task.photos()
+    size, photos = job.settings.size, job.photos()
     rows, pictures = [], []
     protocol = f"test split, {size} px centre crops of photos that are at least as large"
-    source = replace(task.source("autoencoders", protocol), weights="")
-    for record in autoencoder_records(task.bank):
-        task.report(f"autoencoders: {record.name}")
+    source = replace(job.source("autoencoders", protocol), weights="")
+    for record in autoencoder_records(job.bank):
+        job.report(f"autoencoders: {record.name}")
         (module,) = load_bank([str(record.path)]).values()
         of_this = []
-        for name, pixels in _centre_crops(photos, size, task.settings.limit):
+        for name, pixels in _centre_crops(photos, size, job.settings.limit):
             error = squared_error(reconstruct(module, pixels), pixels)
             numbers = {"psnr": psnr(error)}
             of_this.append(Picture("autoencoders", record.name, "", name, numbers))
@@ -196,18 +196,19 @@ def _centre_crops(
             yield f"{path.parent.name}/{path.name}", pixels[top : top + size, left : left + size]
 
 
-def measure_speed_rows(task: Task) -> Result:
+def measure_speed_rows(job: Measurement) -> Result:
     """Time and memory of a 12-megapixel photo, and of starting the command line."""
-    runs = 1 if task.settings.limit else 3
+    runs = 1 if job.settings.limit else 3
     protocol = f"2 threads, own process; median of {runs} runs, of 5 for starting"
     source = replace(
-        task.source("speed", protocol), weights_sha256=read_record(task.weights).sha256
+        job.source("speed", protocol),
+        weights_sha256=read_record(job.weights).sha256,
     )
-    photos = task.photos()
-    return measure_speed(source, task.weights, photos.read(0), runs, task.report), []
+    photos = job.photos()
+    return measure_speed(source, job.weights, photos.read(0), runs, job.report), []
 
 
-PARTS: dict[str, Callable[[Task], Result]] = {
+PARTS: dict[str, Callable[[Measurement], Result]] = {
     "universal": measure_universal,
     "triplets": measure_triplets,
     "untouched": measure_untouched,
@@ -266,16 +267,18 @@ def evaluate(
     of_families: list[Picture] = []
     for number, (name, path) in enumerate(weights.items()):
         folder = None if bank is None else Path(bank)
-        task = Task(Path(data), folder, path, name, settings or Settings(), report, special, device)
+        job = Measurement(
+            Path(data), folder, path, name, settings or Settings(), report, special, device
+        )
         for part in parts:
             if part == "autoencoders" and number:  # the same for all detectors
                 continue
-            found, pictures = PARTS[part](task)
+            found, pictures = PARTS[part](job)
             write_results(Path(out), found, pictures)
             rows += found
             of_families += pictures if part == "families" else []
     if len(weights) > 1 and of_families:
-        together = left_out(rows, of_families, Path(data), weights)
+        together = compute_left_out(rows, of_families, Path(data), weights)
         write_results(Path(out), together, [])
         rows += together
     return rows

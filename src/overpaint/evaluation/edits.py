@@ -14,11 +14,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from overpaint.data.degrade import jpeg
-from overpaint.data.ordinary_edits import ORDINARY_EDITS, WORDS, edited
+from overpaint.data.ordinary_edits import ORDINARY_EDITS, WORDS, apply_edit
 from overpaint.data.sources import PhotoSource
 from overpaint.detection.calibration import LOSSLESS, quality_band
 from overpaint.errors import ConfigError
-from overpaint.evaluation.measurement import Result, Task, score_judged
+from overpaint.evaluation.measurement import Measurement, Result, score_judged
 from overpaint.evaluation.rows import Picture, row
 
 NUM = 40
@@ -29,30 +29,30 @@ UNEDITED = "unedited"
 BANDS = {"strong": "strong trace", "inconclusive": "inconclusive"}
 
 
-def measure_edits(task: Task) -> Result:
+def measure_edits(job: Measurement) -> Result:
     """Shares of "strong trace" and "inconclusive" for each kind of edit."""
-    runner, photos = task.runner(), task.photos()
+    runner, photos = job.runner(), job.photos()
     if runner.calibration is None:
         raise ConfigError(f"{runner.name}: no calibration, so no verdicts; fit one first")
-    num = min(len(photos), task.settings.limit or NUM)
+    num = min(len(photos), job.settings.limit or NUM)
     verdicts: dict[tuple[str, str], list[str]] = defaultdict(list)
     pictures = []
     for place in range(num):
         index = place * len(photos) // num
         if place % 5 == 0:
-            task.report(f"edits: {place} of {num} photos")
-        for kind, pixels in _versions(photos, index, task.settings.seed):
+            job.report(f"edits: {place} of {num} photos")
+        for kind, pixels in _versions(photos, index, job.settings.seed):
             for stored, quality, seen in _stored(pixels):
                 judged = runner.judge(runner.logits(seen), quality)
                 verdicts[kind, stored].append(runner.verdict(judged, quality))
                 name = f"{stored}/{photos.names[index]}"
                 numbers = score_judged(judged)
-                pictures.append(Picture("edits", kind, task.name, name, numbers))
+                pictures.append(Picture("edits", kind, job.name, name, numbers))
     protocol = (
         f"{num} photos of the test split, centre crops of at most {SIDE} px, edited and stored "
         f"without loss or as JPEG {JPEG}; share of verdicts"
     )
-    source = task.source("edits", protocol, runner)
+    source = job.source("edits", protocol, runner)
     rows = [
         row(source, WORDS.get(kind, kind), f"{metric}@{stored}", [[float(v == band) for v in said]])
         for (kind, stored), said in verdicts.items()
@@ -66,7 +66,7 @@ def _versions(photos: PhotoSource, index: int, seed: int) -> Iterator[tuple[str,
     pixels, other = (_crop(photos.read(i % len(photos))) for i in (index, index + 1))
     yield UNEDITED, pixels
     for number, kind in enumerate(ORDINARY_EDITS):
-        yield kind, edited(kind, pixels, np.random.default_rng([seed, index, number]), other)
+        yield kind, apply_edit(kind, pixels, np.random.default_rng([seed, index, number]), other)
 
 
 def _stored(pixels: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:

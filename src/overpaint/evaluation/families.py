@@ -28,14 +28,14 @@ from overpaint.data.real_fills import POOLS, RealFill, read_fills
 from overpaint.detection.calibration import LOSSLESS, quality_band
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError
-from overpaint.evaluation.measurement import Result, Task, rows_by_method
+from overpaint.evaluation.measurement import Measurement, Result, rows_by_method
 from overpaint.evaluation.robustness import (
     AS_IS,
     CONDITIONS,
     Condition,
     Exhibit,
-    look,
     quality_of,
+    score_exhibit,
     write_sheets,
 )
 from overpaint.evaluation.rows import Picture, Row, Source
@@ -64,15 +64,15 @@ METRICS = ("auc", "f1@default")
 ORIGINALS = "originals of "
 
 
-def of_fills(fills: Iterable[RealFill]) -> Iterator[tuple[Exhibit, str]]:
+def list_fills(fills: Iterable[RealFill]) -> Iterator[tuple[Exhibit, str]]:
     """Each picture with its family for a set, and its source."""
     for fill in fills:
         pixels, mask = fill.read()
         yield Exhibit(fill.family, fill.id, pixels, mask, LOSSLESS), fill.source
 
 
-def of_triplets(triplets: Iterable[Triplet]) -> Iterator[tuple[Exhibit, str]]:
-    """As `of_fills`, of the triplets; after each its original, if it is of the same size."""
+def list_triplets(triplets: Iterable[Triplet]) -> Iterator[tuple[Exhibit, str]]:
+    """As `list_fills`, of the triplets; after each its original, if it is of the same size."""
     for triplet in triplets:
         photo = read_image(triplet.inpainted)
         mask = read_mask(triplet.mask, size=(photo.height, photo.width))
@@ -84,39 +84,41 @@ def of_triplets(triplets: Iterable[Triplet]) -> Iterator[tuple[Exhibit, str]]:
             yield Exhibit(name, triplet.id, original.pixels, mask, quality), source
 
 
-def measure_families(task: Task) -> Result:
+def measure_families(job: Measurement) -> Result:
     """Every picture under every condition: rows by family and condition, and the headlines."""
-    conditions = chosen_conditions(task.robustness.conditions)
-    fills = read_fills(task.data / "fills", task.robustness.pools or POOLS)
-    triplets = read_triplets(task.data, HEADLINE)
+    conditions = chosen_conditions(job.robustness.conditions)
+    fills = read_fills(job.data / "fills", job.robustness.pools or POOLS)
+    triplets = read_triplets(job.data, HEADLINE)
     families = sorted({f.family for f in fills} | {OF_TRIPLETS[t.group] for t in triplets})
-    only = task.robustness.families or tuple(families)
+    only = job.robustness.families or tuple(families)
     if unknown := sorted(set(only) - set(families)):
         raise ConfigError(f"no family is called {unknown[0]!r}; there are {', '.join(families)}")
     kinds = {
-        "real fills": of_fills(f for f in fills if f.family in only),
-        "triplets": of_triplets(t for t in triplets if OF_TRIPLETS[t.group] in only),
+        "real fills": list_fills(f for f in fills if f.family in only),
+        "triplets": list_triplets(t for t in triplets if OF_TRIPLETS[t.group] in only),
     }
-    runner, pictures, sources = task.runner(), [], {}
-    album = Album() if task.robustness.sheets else None
+    runner, pictures, sources = job.runner(), [], {}
+    album = Album() if job.robustness.sheets else None
     num: dict[str, int] = defaultdict(int)
     for kind, exhibits in kinds.items():
-        task.report(f"families: {kind}")
+        job.report(f"families: {kind}")
         for exhibit, source in exhibits:
             num[exhibit.set] += 1
-            if task.settings.limit is not None and num[exhibit.set] > task.settings.limit:
+            if job.settings.limit is not None and num[exhibit.set] > job.settings.limit:
                 continue
             sources[exhibit.id] = source
-            seen = look(runner, exhibit, conditions, task.name, album)
+            seen = score_exhibit(runner, exhibit, conditions, job.name, album)
             pictures += [replace(picture, set=SET) for picture in seen]
-    if task.robustness.sheets and album:
-        write_sheets(task.robustness.sheets / task.name, album)
-    trained = set(read_record(task.weights, kind="detector").families)
-    source = _source(task, runner, conditions, only)
+    if job.robustness.sheets and album:
+        write_sheets(job.robustness.sheets / job.name, album)
+    trained = set(read_record(job.weights, kind="detector").families)
+    source = _source(job, runner, conditions, only)
     rows = [
         *rows_by_method(source, pictures),
-        *headlines(source, pictures, sources, conditions, [f for f in only if f not in trained]),
-        *headlines(
+        *compute_headlines(
+            source, pictures, sources, conditions, [f for f in only if f not in trained]
+        ),
+        *compute_headlines(
             source, pictures, sources, conditions, [f for f in only if f in trained], name=SEEN
         ),
     ]
@@ -132,7 +134,7 @@ def chosen_conditions(names: Sequence[str]) -> dict[str, Condition]:
     return {name: FAMILY_CONDITIONS[name] for name in names or FAMILY_CONDITIONS}
 
 
-def headlines(
+def compute_headlines(
     source: Source,
     pictures: Sequence[Picture],
     sources: Mapping[str, str],
@@ -148,7 +150,7 @@ def headlines(
     for condition in conditions:
         for metric in METRICS:
             groups = [
-                by_source(pictures, sources, f"{family}, {condition}", metric)
+                average_by_source(pictures, sources, f"{family}, {condition}", metric)
                 for family in families
             ]
             groups = [group for group in groups if group]
@@ -157,7 +159,7 @@ def headlines(
     return rows
 
 
-def by_source(
+def average_by_source(
     pictures: Iterable[Picture], sources: Mapping[str, str], method: str, metric: str
 ) -> list[float]:
     """Mean over the pictures of each photo."""
@@ -185,19 +187,22 @@ def _mean_and_worst(
 
 
 def _source(
-    task: Task, runner: DetectorRunner, conditions: Mapping[str, Condition], families: Sequence[str]
+    job: Measurement,
+    runner: DetectorRunner,
+    conditions: Mapping[str, Condition],
+    families: Sequence[str],
 ) -> Source:
     about: dict[str, object] = {
-        "settings": asdict(task.settings),
+        "settings": asdict(job.settings),
         "conditions": {name: asdict(condition) for name, condition in conditions.items()},
         "families": list(families),
-        "pools": list(task.robustness.pools),
+        "pools": list(job.robustness.pools),
     }
     protocol = (
         "real fills and triplets, whole pictures; headline: mean over families of means over "
         "photos, n families; interval: families, then photos"
     )
-    return replace(task.source(SET, protocol, runner), config_hash=config_hash(about))
+    return replace(job.source(SET, protocol, runner), config_hash=config_hash(about))
 
 
 def sources_of(data: Path) -> dict[str, str]:
@@ -206,7 +211,7 @@ def sources_of(data: Path) -> dict[str, str]:
     return fills | {t.id: source_of(t.id) for t in read_triplets(data, HEADLINE)}
 
 
-def left_out(
+def compute_left_out(
     rows: Sequence[Row],
     pictures: Sequence[Picture],
     data: Path,
@@ -239,4 +244,4 @@ def left_out(
         f"{first.protocol}; each family by weights that were not trained on it",
         "+".join(dict.fromkeys(r.calibration_sha256[:12] for r in rows if r.set == SET)),
     )
-    return headlines(source, mine, sources_of(data), conditions, families)
+    return compute_headlines(source, mine, sources_of(data), conditions, families)

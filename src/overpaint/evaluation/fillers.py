@@ -84,7 +84,7 @@ def draw_cases(
     kinds: tuple[MaskFn, ...] = (mask_mixture(SHAPES, assets), mask_mixture({"brush": 1.0}))
     chosen = np.random.default_rng(seed).permutation(len(photos))[:num].tolist()
     for i, index in enumerate(chosen):
-        photo = middle(photos.read(index), SIDE)
+        photo = cut_middle(photos.read(index), SIDE)
         for name, (low, high) in BINS.items():
             draw = in_ratio(kinds[i % 2], low, high, tries=5000)
             height, width = photo.shape[:2]
@@ -92,7 +92,7 @@ def draw_cases(
             yield name, photo, hole.astype(np.uint8)
 
 
-def middle(pixels: np.ndarray, side: int) -> np.ndarray:
+def cut_middle(pixels: np.ndarray, side: int) -> np.ndarray:
     """The middle of a photo (h, w, 3), of at most `side` pixels each way."""
     top, left = (max(0, (n - side) // 2) for n in pixels.shape[:2])
     return np.ascontiguousarray(pixels[top : top + side, left : left + side])

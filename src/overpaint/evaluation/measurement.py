@@ -1,4 +1,4 @@
-"""What the parts of the benchmark share: the task, its photos, and the numbers of a picture.
+"""What the parts of the benchmark share: the measurement, its photos, and the numbers of a picture.
 
 - Photos and faces of the test split, and universal samples of them.
 - Every picture goes through the path that a user's photo takes (`DetectorRunner`), at native
@@ -66,7 +66,7 @@ class RobustnessSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Measurement:
     """One part of the benchmark for one detector: what its function gets."""
 
     data: Path
@@ -136,7 +136,7 @@ def score_judged(judged: Judged, mask: np.ndarray | None = None) -> dict[str, fl
     return numbers
 
 
-def flagged(pictures: Iterable[Picture]) -> list[float]:
+def flag_pictures(pictures: Iterable[Picture]) -> list[float]:
     """1 for each picture with more than 1 % of its area in the default mask, otherwise 0."""
     return [float(value > AREA) for value in values_of(pictures, "fraction")]
 
@@ -155,7 +155,7 @@ def rows_by_method(source: Source, pictures: Iterable[Picture]) -> list[Row]:
             metric = f"m{number}" if number.startswith("iou") else number
             if values := values_of(group, number):
                 rows.append(row(source, method, metric, [values]))
-        rows.append(row(source, method, "flagged@default", [flagged(group)]))
+        rows.append(row(source, method, "flagged@default", [flag_pictures(group)]))
     return rows
 
 
@@ -167,7 +167,7 @@ def autoencoder_records(folder: Path | None = None) -> list[WeightsRecord]:
     return found
 
 
-def banks(folder: Path | None) -> dict[str, dict[str, nn.Module]]:
+def load_banks(folder: Path | None) -> dict[str, dict[str, nn.Module]]:
     """The autoencoders: "bank" those that detectors train on, "held-out" the one they do not."""
     found: dict[str, dict[str, nn.Module]] = {"bank": {}, "held-out": {}}
     for record in autoencoder_records(folder):
@@ -176,12 +176,12 @@ def banks(folder: Path | None) -> dict[str, dict[str, nn.Module]]:
     return {kind: bank for kind, bank in found.items() if bank}
 
 
-def universal_samples(task: Task) -> Iterator[tuple[str, str, Sample]]:
+def universal_samples(job: Measurement) -> Iterator[tuple[str, str, Sample]]:
     """("bank" or "held-out", name, sample): one sample of each photo, so independent ones."""
-    photos = task.photos()
-    num = min(len(photos), task.settings.limit or len(photos))
-    how = {"size": task.settings.size, "num": num, "seed": task.settings.seed}
-    for kind, bank in banks(task.bank).items():
-        task.report(f"universal: {num} samples, {kind} of {', '.join(bank)}")
+    photos = job.photos()
+    num = min(len(photos), job.settings.limit or len(photos))
+    how = {"size": job.settings.size, "num": num, "seed": job.settings.seed}
+    for kind, bank in load_banks(job.bank).items():
+        job.report(f"universal: {num} samples, {kind} of {', '.join(bank)}")
         for i, sample in enumerate(universal_test_set(photos, bank, **how)):
             yield kind, f"{i}/{Path(sample.source).name}/{sample.redrawn_by}", sample

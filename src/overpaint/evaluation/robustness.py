@@ -26,10 +26,10 @@ from overpaint.detection.calibration import LOSSLESS, QUALITY_BANDS, quality_ban
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError
 from overpaint.evaluation.measurement import (
+    Measurement,
     Result,
     RobustnessSettings,
-    Task,
-    flagged,
+    flag_pictures,
     rows_by_method,
     score_judged,
     score_picture,
@@ -89,7 +89,7 @@ class Exhibit:
     """One of `QUALITY_BANDS`."""
 
 
-def under(exhibit: Exhibit, condition: Condition) -> Exhibit:
+def apply_condition(exhibit: Exhibit, condition: Condition) -> Exhibit:
     """The picture, its mask and its quality under a condition."""
     if exhibit.mask is None:
         pixels, mask = replay(exhibit.pixels, None, condition.steps)
@@ -106,9 +106,9 @@ def quality_of(photo: Photo) -> str:
 # The pictures
 
 
-def universal(task: Task) -> Iterator[Exhibit]:
+def draw_universal(job: Measurement) -> Iterator[Exhibit]:
     """As in the part "universal", without loss."""
-    for kind, name, sample in universal_samples(task):
+    for kind, name, sample in universal_samples(job):
         yield Exhibit(f"universal:{kind}", name, sample.pixels, sample.mask, LOSSLESS)
 
 
@@ -138,7 +138,7 @@ def forged(rows: Iterable[tuple[Path, ForgedRow]]) -> Iterator[Exhibit]:
         yield Exhibit(f"forged:{forgery.inpainter}", name, photo.pixels, mask, quality_of(photo))
 
 
-def composited(inpainted: np.ndarray, original: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+def composite(inpainted: np.ndarray, original: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     """The inpainted picture with the original's pixels outside of the mask, all uint8 (h, w, 3).
 
     None where the sizes differ, and where the known pixels are intact already.
@@ -149,7 +149,7 @@ def composited(inpainted: np.ndarray, original: np.ndarray, mask: np.ndarray) ->
     return None if np.array_equal(whole, inpainted) else whole
 
 
-def of_triplets(triplets: Iterable[Triplet]) -> Iterator[Exhibit]:
+def read_triplet_exhibits(triplets: Iterable[Triplet]) -> Iterator[Exhibit]:
     """Each as published, then composited, then its original, where there is one."""
     for triplet in triplets:
         photo = read_image(triplet.inpainted)
@@ -161,7 +161,7 @@ def of_triplets(triplets: Iterable[Triplet]) -> Iterator[Exhibit]:
         if triplet.original is None:
             continue
         original = read_image(triplet.original)
-        whole = composited(photo.pixels, original.pixels, mask)
+        whole = composite(photo.pixels, original.pixels, mask)
         if whole is not None:
             name = f"composited:{triplet.group}"
             yield replace(published, set=name, pixels=whole, quality=LOSSLESS)
@@ -169,16 +169,16 @@ def of_triplets(triplets: Iterable[Triplet]) -> Iterator[Exhibit]:
         yield Exhibit(name, triplet.id, original.pixels, None, quality)
 
 
-def untouched(task: Task) -> Iterator[Exhibit]:
+def read_untouched(job: Measurement) -> Iterator[Exhibit]:
     """Photos of the test split, one set for each quality band."""
-    photos = task.photos()
+    photos = job.photos()
     for index, path in enumerate(map(Path, photos.names)):
         photo = photos.photo(index)
         name, quality = f"{path.parent.name}/{path.name}", quality_of(photo)
         yield Exhibit(f"untouched:{quality}", name, photo.pixels, None, quality)
 
 
-def capped(exhibits: Iterable[Exhibit], limit: int | None) -> Iterator[Exhibit]:
+def limit_exhibits(exhibits: Iterable[Exhibit], limit: int | None) -> Iterator[Exhibit]:
     """At most so many of each set."""
     seen: Counter[str] = Counter()
     for exhibit in exhibits:
@@ -190,47 +190,50 @@ def capped(exhibits: Iterable[Exhibit], limit: int | None) -> Iterator[Exhibit]:
 # The measurement
 
 
-def measure_robustness(task: Task) -> Result:
+def measure_robustness(job: Measurement) -> Result:
     """Every picture under every condition: rows for each set and condition, and the headlines."""
-    conditions = chosen_conditions(task.robustness)
-    folders = forged_folders(task.robustness.forged)
-    forgeries = read_forged(folders, task.settings.split_seed)
-    found = read_triplets(task.data)
+    conditions = chosen_conditions(job.robustness)
+    folders = forged_folders(job.robustness.forged)
+    forgeries = read_forged(folders, job.settings.split_seed)
+    found = read_triplets(job.data)
     triplets = [t for group in GROUPS for t in found if t.group == group]
     kinds = {
-        "universal samples": universal(task),
+        "universal samples": draw_universal(job),
         f"{len(forgeries)} forgeries": forged(forgeries),
-        f"{len(triplets)} triplets": of_triplets(triplets),
-        "untouched photos": untouched(task),
+        f"{len(triplets)} triplets": read_triplet_exhibits(triplets),
+        "untouched photos": read_untouched(job),
     }
-    runner, pictures = task.runner(), []
-    sheets = task.robustness.sheets
+    runner, pictures = job.runner(), []
+    sheets = job.robustness.sheets
     for kind, exhibits in kinds.items():
-        task.report(f"robustness: {kind}")
+        job.report(f"robustness: {kind}")
         album = Album() if sheets else None
-        for exhibit in capped(exhibits, task.settings.limit):
-            pictures += look(runner, exhibit, conditions, task.name, album)
+        for exhibit in limit_exhibits(exhibits, job.settings.limit):
+            pictures += score_exhibit(runner, exhibit, conditions, job.name, album)
         if sheets and album:
-            write_sheets(sheets / task.name, album)
-    source = _source(task, runner, conditions, folders)
+            write_sheets(sheets / job.name, album)
+    source = _source(job, runner, conditions, folders)
     halves = {t.id: t.half for t in triplets}
-    rows = [*rows_by_method(source, pictures), *headlines(source, pictures, conditions, halves)]
+    rows = [
+        *rows_by_method(source, pictures),
+        *compute_headlines(source, pictures, conditions, halves),
+    ]
     return rows, pictures
 
 
-def measure_forged(task: Task) -> Result:
+def measure_forged(job: Measurement) -> Result:
     """The forgeries alone, as they are: the rows of NIX-Net's table 1, a method per inpainter."""
-    folders = forged_folders(task.robustness.forged)
-    forgeries = read_forged(folders, task.settings.split_seed)
+    folders = forged_folders(job.robustness.forged)
+    forgeries = read_forged(folders, job.settings.split_seed)
     if not forgeries:
         raise ConfigError("the part forged needs a folder of `overpaint forge`; name it (--forged)")
-    task.report(f"forged: {len(forgeries)} forgeries")
-    runner, pictures = task.runner(), []
-    for exhibit in capped(forged(forgeries), task.settings.limit):
+    job.report(f"forged: {len(forgeries)} forgeries")
+    runner, pictures = job.runner(), []
+    for exhibit in limit_exhibits(forged(forgeries), job.settings.limit):
         numbers = score_picture(runner, exhibit.pixels, exhibit.quality, exhibit.mask)
         method = exhibit.set.removeprefix("forged:")
-        pictures.append(Picture("forged", method, task.name, exhibit.id, numbers))
-    source = _source(task, runner, {AS_IS: CONDITIONS[AS_IS]}, folders)
+        pictures.append(Picture("forged", method, job.name, exhibit.id, numbers))
+    source = _source(job, runner, {AS_IS: CONDITIONS[AS_IS]}, folders)
     source = replace(source, set="forged", protocol="forgeries of test photos, as cut out by forge")
     return rows_by_method(source, pictures), pictures
 
@@ -246,7 +249,7 @@ def chosen_conditions(settings: RobustnessSettings) -> dict[str, Condition]:
     return {name: CONDITIONS[name] for name in names}
 
 
-def look(
+def score_exhibit(
     runner: DetectorRunner,
     exhibit: Exhibit,
     conditions: Mapping[str, Condition],
@@ -256,7 +259,7 @@ def look(
     """The numbers of one picture under each condition; as it is, it goes into the album."""
     pictures = []
     for name, condition in conditions.items():
-        shown = under(exhibit, condition)
+        shown = apply_condition(exhibit, condition)
         judged = runner.judge(runner.logits(shown.pixels), shown.quality)
         numbers = score_judged(judged, shown.mask)
         method = f"{exhibit.set}, {name}"
@@ -283,14 +286,14 @@ def write_sheets(folder: Path, album: Album) -> None:
 
 
 def _source(
-    task: Task,
+    job: Measurement,
     runner: DetectorRunner,
     conditions: Mapping[str, Condition],
     folders: Iterable[Path],
 ) -> Source:
     """The hash covers the forgeries, by their manifests."""
     about: dict[str, object] = {
-        "settings": asdict(task.settings),
+        "settings": asdict(job.settings),
         "conditions": {name: asdict(condition) for name, condition in conditions.items()},
         "forged": [hashes.file_sha256(f / MANIFEST) for f in folders],
     }
@@ -298,10 +301,10 @@ def _source(
         "test split and triplets, whole or as cut out by forge, thresholds by quality; "
         "forged: mean over inpainters; triplets: mean of four groups' means"
     )
-    return replace(task.source(SET, protocol, runner), config_hash=config_hash(about))
+    return replace(job.source(SET, protocol, runner), config_hash=config_hash(about))
 
 
-def headlines(
+def compute_headlines(
     source: Source,
     pictures: Iterable[Picture],
     conditions: Iterable[str],
@@ -329,7 +332,7 @@ def headlines(
             kept = [[p for p in group if halves[p.picture] == half] for group in groups]
             rows += _means(source, method, kept, ("auc", "f1@default"))
         photos = [p for b in QUALITY_BANDS for p in by_method[f"untouched:{b}, {name}"]]
-        rows.append(row(source, f"untouched, {name}", "flagged@default", [flagged(photos)]))
+        rows.append(row(source, f"untouched, {name}", "flagged@default", [flag_pictures(photos)]))
     return rows
 
 

@@ -19,11 +19,13 @@ SIDE = 384
 """Longest side of a picture on a sheet, pixels; larger ones are scaled down."""
 TITLES = ("picture", "true mask", "heatmap", "found, outlined at the default threshold")
 
-Row = list[np.ndarray]
+SheetRow = list[np.ndarray]
 """Pictures beside each other: uint8 (h, w, 3)."""
 
 
-def sheet(rows: Sequence[Row], titles: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+def draw_sheet(
+    rows: Sequence[SheetRow], titles: Sequence[str], labels: Sequence[str]
+) -> np.ndarray:
     """The pictures, all uint8 (h, w, 3), with titles above and a label over each row.
 
     uint8 (rows * (h + LABEL + GAP) + LABEL, columns * (w + GAP) - GAP, 3), with h and w of the
@@ -43,18 +45,18 @@ def sheet(rows: Sequence[Row], titles: Sequence[str], labels: Sequence[str]) -> 
     return np.asarray(page)
 
 
-def heat(logits: np.ndarray) -> np.ndarray:
+def draw_heat(logits: np.ndarray) -> np.ndarray:
     """The heatmap: the logits' sigmoid, without overflow."""
     return 0.5 + 0.5 * np.tanh(0.5 * logits)
 
 
-def draw_row(pixels: np.ndarray, mask: np.ndarray | None, judged: Judged) -> Row:
+def draw_row(pixels: np.ndarray, mask: np.ndarray | None, judged: Judged) -> SheetRow:
     """The views of `TITLES`, no side above `SIDE`.
 
     pixels: uint8 (h, w, 3). mask: (h, w), 1 = inpainted; None for an untouched picture. judged:
     what the detector made of it.
     """
-    picture, heatmap = _shrunk(pixels), _shrunk(heat(judged.logits).astype(np.float32))
+    picture, heatmap = _shrunk(pixels), _shrunk(draw_heat(judged.logits).astype(np.float32))
     true = np.zeros(judged.mask.shape, np.uint8) if mask is None else mask
     found = _shrunk(judged.mask.astype(np.uint8), Image.Resampling.NEAREST)
     views = (_shrunk(true, Image.Resampling.NEAREST) * np.uint8(255), _grey_levels(heatmap))
@@ -82,10 +84,10 @@ class Album:
 
     num: int = 10
     """So many of either kind."""
-    kept: dict[str, list[tuple[float, str, Row]]] = field(default_factory=dict)
+    kept: dict[str, list[tuple[float, str, SheetRow]]] = field(default_factory=dict)
     """(value, label, row) by set, the highest value first."""
 
-    def add(self, name: str, value: float, label: str, row: Row) -> None:
+    def add(self, name: str, value: float, label: str, row: SheetRow) -> None:
         """Look at one more picture of the set `name`; one without a value (NaN) is passed over."""
         if math.isnan(value):
             return
@@ -97,6 +99,6 @@ class Album:
     def pages(self) -> dict[str, np.ndarray]:
         """The sheet of each set, from the highest value down to the lowest."""
         return {
-            name: sheet([row for _, _, row in rows], TITLES, [label for _, label, _ in rows])
+            name: draw_sheet([row for _, _, row in rows], TITLES, [label for _, label, _ in rows])
             for name, rows in self.kept.items()
         }

@@ -17,8 +17,9 @@ from PIL import Image
 
 from overpaint.errors import OverpaintError
 from overpaint.evaluation.rows import Row, Source
+from overpaint.evaluation.timed_job import find_network
 from overpaint.images import write_jpeg, write_png
-from overpaint.registry import detectors, inpainters, num_parameters
+from overpaint.registry import num_parameters
 
 Kind = Literal["detector", "inpainter"]
 
@@ -85,9 +86,12 @@ def measure_inpaint(source: Source, model: str, pixels: np.ndarray, runs: int = 
 def measure_network(
     source: Source, kind: Kind, name: str, sides: Sequence[int] = (256, 512), runs: int = 5
 ) -> list[Row]:
-    """Rows for a network of the registry: its parameters, and time and memory by side in pixels."""
-    entry = (detectors if kind == "detector" else inpainters).get(name)
-    rows = [_median(source, "network", "parameters", [num_parameters(entry)])]
+    """Rows for a network: its parameters, and time and memory by side in pixels.
+
+    name: see `timed_job.find_network`. Raises UnknownNameError.
+    """
+    entry, config = find_network(kind, name)
+    rows = [_median(source, "network", "parameters", [num_parameters(entry, config)])]
     for side in sides:
         seconds, peak = _job("network", kind, name, str(side), str(runs))
         rows.append(_median(source, f"{side} px", "seconds", seconds))

@@ -2,18 +2,21 @@
 
     python -m overpaint.evaluation.timed_job detect WEIGHTS PHOTO
     python -m overpaint.evaluation.timed_job inpaint MODEL PHOTO MASK
-    python -m overpaint.evaluation.timed_job network detector|inpainter NAME SIDE RUNS
+    python -m overpaint.evaluation.timed_job network detector|inpainter NETWORK SIDE RUNS
 
-The last one runs a network of the registry, with random weights, on noise of SIDE x SIDE pixels;
-a first run is not counted. Prints JSON: {"seconds": [...], "peak_mib": ...}.
+The last one runs a network, with random weights, on noise of SIDE x SIDE pixels; a first run is
+not counted. NETWORK: see `find_network`. Prints JSON: {"seconds": [...], "peak_mib": ...}.
 """
 
+import json
 import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from overpaint.registry import Entry, detectors, inpainters
 from overpaint.terminal import say_json
 
 
@@ -50,15 +53,24 @@ def inpaint(model: str, photo: str, mask: str) -> list[float]:
     return [_seconds(lambda: run(photo, mask, model=model, out=out, overwrite=True))]
 
 
+def find_network(kind: str, name: str) -> tuple[Entry[Any], dict[str, Any]]:
+    """The entry and the configuration that "NAME" or "NAME:KEY=VALUE;KEY=VALUE" stands for.
+
+    kind: "detector" or "inpainter". The values are JSON. Raises UnknownNameError.
+    """
+    name, _, settings = name.partition(":")
+    pairs = (pair.partition("=") for pair in settings.split(";") if pair)
+    config = {key: json.loads(value) for key, _, value in pairs}
+    return (detectors if kind == "detector" else inpainters).get(name), config
+
+
 def network(kind: str, name: str, side: str, runs: str) -> list[float]:
     """Seconds of each forward pass of a network."""
     import torch
 
-    from overpaint.registry import detectors, inpainters
-
     torch.manual_seed(0)
-    of_kind = detectors if kind == "detector" else inpainters
-    model = of_kind.create(name).eval()
+    entry, config = find_network(kind, name)
+    model = entry.factory(**config).eval()
     image, mask = torch.rand(1, 3, int(side), int(side)), torch.zeros(1, 1, int(side), int(side))
     mask[..., int(side) // 4 : int(side) // 2, int(side) // 4 : int(side) // 2] = 1
     inputs = (image,) if kind == "detector" else (image, mask)

@@ -5,7 +5,7 @@
 - The headline is the mean of four groups' mean pixel AUC, so that each group has the same weight
   whatever its number of pictures.
 - Two halves, by source picture, so that no photo is in both: one may be looked at to choose between
-  networks ("choice"), the other is kept for what is reported ("report"). See `halves`.
+  networks ("choice"), the other is kept for what is reported ("report"). See `assign_halves`.
 """
 
 import csv
@@ -49,7 +49,7 @@ def read_triplets(data_dir: str | Path, groups: Collection[str] = GROUPS) -> lis
     try:
         with index.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        half_of = halves((_group(row), source_of(row["id"])) for row in rows)
+        half_of = assign_halves((_group(row), source_of(row["id"])) for row in rows)
         found = [_triplet(root, row, half_of[source_of(row["id"])]) for row in rows]
     except OSError as error:
         raise ImageError(
@@ -60,7 +60,7 @@ def read_triplets(data_dir: str | Path, groups: Collection[str] = GROUPS) -> lis
     return [t for t in found if t.group in groups]
 
 
-def halves(pictures: Iterable[tuple[str, str]]) -> dict[str, Half]:
+def assign_halves(pictures: Iterable[tuple[str, str]]) -> dict[str, Half]:
     """The half of each source, from (group, source) of every triplet.
 
     Each group is divided evenly, an odd one with one more for the report. The order of the

@@ -1,16 +1,13 @@
 """Photos and masks: files to pixels, checked, and back."""
 
+from overpaint.images.decoding import MAX_PIXELS, Photo, decode_image, pixel_limit
 from overpaint.images.files import (
-    MAX_PIXELS,
     BinaryStream,
     File,
-    Photo,
     check_jpeg_size,
-    decode_image,
     file_bytes,
     image_suffixes,
     is_file,
-    pixel_limit,
     read_bytes,
     read_image,
     read_mask,

@@ -47,7 +47,7 @@ from overpaint.errors import ConfigError, ImageError, InputError
 MAX_PIXELS = 200_000_000
 """Largest photo that is decoded, unless OVERPAINT_MAX_PIXELS or `max_pixels` says otherwise."""
 
-# Pillow's decoders to try. A short list, as some of the others run outside programs.
+# Pillow's decoders to try: no others, as some of them run external programs.
 _FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "BMP", "GIF"]
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SUBFILE_TYPE, _DNG = 274, 258, 262, 254, 50706
@@ -70,7 +70,7 @@ class Photo:
     pixels: uint8 (h, w, 3), RGB, upright. path: empty where there is no file, but bytes, an array
     or a Pillow image. sha256: of the file's bytes, hexadecimal; empty for the last two.
     format: Pillow's name, with MPO counted as "JPEG". jpeg_quality: 1..100, None when not a JPEG.
-    lossy: the format throws detail away (GIF counts as lossy for its 256 colours).
+    lossy: the format discards detail (GIF counts as lossy for its 256 colours).
     notes: what was converted, in words. alpha: uint8 (h, w), upright, 255 = opaque; None where
     every pixel is. The pixels beneath are as stored.
     """
@@ -110,7 +110,7 @@ def decode_image(data: bytes, name: str | Path, *, max_pixels: int | None = None
             reason = "not a photo that can be read, or its header is damaged; give JPEG, PNG, "
             reason += "WebP, TIFF, HEIC, AVIF, BMP or GIF (the content counts, not the name)"
             reason = _why_unreadable(data) or reason
-        except Exception as error:  # a decoder fed hostile bytes raises whatever it likes
+        except Exception as error:  # damaged bytes may raise any exception
             reason = f"cut short or damaged ({error}); get the file again from where it came"
         else:
             return photo
@@ -147,7 +147,7 @@ def formats_for(data: bytes, name: str | Path) -> list[str]:
 
 @contextlib.contextmanager
 def pillow_limited_to(limit: int) -> Iterator[None]:
-    """Pillow with our size limit as a hard one, libtiff for every TIFF, and no other warnings."""
+    """Pillow with our size limit as an error, libtiff for every TIFF, and no other warnings."""
     with _decoding, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -227,7 +227,7 @@ def from_pillow(image: Image.Image) -> Photo:
 
 
 def _refuse_unknown(image: Any) -> None:
-    """Raise `ImageError` for an opened file whose samples do not say what they stand for."""
+    """Raise `ImageError` for an opened file whose samples have no defined range."""
     tags = getattr(image, "tag_v2", {})
     if tags.get(_SUBFILE_TYPE, 0) & 1 or _DNG in tags:
         raise ImageError("this holds a preview only (camera raw?); develop it to TIFF or JPEG")
@@ -239,7 +239,7 @@ def _refuse_unknown(image: Any) -> None:
 
 
 def _why_unreadable(data: bytes) -> str | None:
-    """What a file is that none of the decoders took, where its first bytes tell."""
+    """The kind of a file that no decoder accepts, as far as its first bytes show it."""
     if data[:4] in _TIFF_MAGIC:
         kind = "float, signed or Lab samples, or 10, 12 or 14 bit of them?"
         return f"a TIFF of a kind that cannot be read ({kind}); save it as 8 or 16 bit RGB"
@@ -252,7 +252,7 @@ def _why_unreadable(data: bytes) -> str | None:
 
 
 def _load(image: Any, notes: list[str]) -> None:
-    """Decode the pixels of an opened file; what libtiff has to say becomes a note or an error."""
+    """Decode the pixels of an opened file; messages of libtiff become a note or an error."""
     image.info.pop("xmp", None)  # by which Pillow would turn a TIFF without EXIF
     if image.format != "TIFF":
         image.load()
@@ -268,7 +268,7 @@ def _load(image: Any, notes: list[str]) -> None:
 
 @contextlib.contextmanager
 def _libtiff_heard(said: list[str]) -> Iterator[None]:
-    """Collect what libtiff, which knows no other way, prints on the standard error stream.
+    """Collect what libtiff prints on the standard error stream, its only output for messages.
 
     Whatever else is printed there meanwhile, by other threads, is passed on.
     """
@@ -465,7 +465,7 @@ def read_orientation(image: Any) -> int:
             exif = Image.Exif()
             exif.load(image.info.get("exif") or b"")
             value = exif.get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF must not cost the photo
+    except Exception:  # damaged EXIF is no reason to refuse the photo
         return 1
     return value if value in range(2, 9) else 1
 

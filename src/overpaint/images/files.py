@@ -21,31 +21,10 @@ from PIL import Image
 
 from overpaint import atomic
 from overpaint.errors import ImageError, InputError
-from overpaint.images.decoding import MAX_PIXELS, Photo, check_num_bytes, decode_image, pixel_limit
+from overpaint.images.decoding import Photo, check_num_bytes, decode_image, pixel_limit
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = [
-    "MAX_PIXELS",
-    "BinaryStream",
-    "File",
-    "Photo",
-    "check_jpeg_size",
-    "decode_image",
-    "file_bytes",
-    "image_suffixes",
-    "is_file",
-    "read_bytes",
-    "read_image",
-    "read_mask",
-    "read_mask_levels",
-    "to_pixels",
-    "to_tensor",
-    "write_bytes",
-    "write_jpeg",
-    "write_png",
-]
 
 _USUAL = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp"}
 image_suffixes: frozenset[str] = frozenset(_USUAL | {".heic", ".heif", ".avif", ".bmp", ".gif"})

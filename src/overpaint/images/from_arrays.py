@@ -7,8 +7,8 @@ from PIL import Image
 from torch import Tensor
 
 from overpaint.errors import InputError
-from overpaint.images.decoding import from_pillow
-from overpaint.images.files import File, Photo, is_file, read_image
+from overpaint.images.decoding import Photo, from_pillow
+from overpaint.images.files import File, is_file, read_image
 
 Picture = File | np.ndarray | Image.Image
 """A photo: its file (path, bytes, binary stream), uint8 (h, w, 3) in RGB, or a PIL image."""

@@ -1,4 +1,4 @@
-"""The contract of an image at every public border: float (b, 3, h, w), RGB, in [0, 1].
+"""The contract of an image at every public function: float (b, 3, h, w), RGB, in [0, 1].
 
 Every error names the remedy, so that it can be shown to the caller as it stands.
 """

@@ -76,7 +76,7 @@ def find_regions(
     return listed, int(ranked.size)
 
 
-def seeded(mask: np.ndarray, seeds: np.ndarray, share: float) -> np.ndarray:
+def select_seeded(mask: np.ndarray, seeds: np.ndarray, share: float) -> np.ndarray:
     """The regions of `mask` of which more than `share` are `seeds`; all bool (h, w)."""
     row, start, end = _runs(mask)
     out = np.zeros_like(mask)

@@ -68,7 +68,7 @@ class Samples:
 
     @property
     def opaque(self) -> int:
-        """The value of alpha that lets nothing through."""
+        """The value of alpha that is opaque."""
         return 2**self.bits - 1
 
     @property
@@ -144,7 +144,7 @@ def decode_samples(data: bytes, photo: Photo) -> Samples:
             values = _read(data, photo.path)
         except ImageError:
             raise
-        except Exception as error:  # a decoder fed hostile bytes raises whatever it likes
+        except Exception as error:  # damaged bytes may raise any exception
             raise ImageError(f"{photo.path}: cut short or damaged ({error})") from error
     if values is None:
         return from_pixels(photo.pixels, photo.notes)

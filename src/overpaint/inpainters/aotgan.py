@@ -4,8 +4,8 @@ Zeng, Fu, Chao and Guo, IEEE TVCG 2022, arXiv:2104.01431. Original code and weig
 researchmm/AOT-GAN-for-Inpainting @2cd1afd, both Apache-2.0. Written from the paper and a fact sheet
 of that code; no code taken. Licence of this file: Apache-2.0, as the project.
 
-One stage: an encoder, blocks that look at four distances at once and gate what they change, and a
-decoder. The discriminator does not judge the whole picture but paints where the hole is, softly.
+One stage: an encoder, blocks that combine four dilations and gate their changes, and a
+decoder. The discriminator does not score the whole picture: it outputs a blurred mask of the hole.
 
 Inside, photos are in [-1, 1] and the hole is white (+1); the mask, 1 in the hole, is the fourth
 channel. Both networks convert from and to [0, 1] themselves.
@@ -39,14 +39,14 @@ from overpaint.errors import ConfigError
 from overpaint.inpainters.base import Inpainter, compose
 from overpaint.layers.rwsa import RWSA
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 RATES = (1, 2, 4, 8)  # dilations of the transformations in a block
 
 
 @dataclass(frozen=True, slots=True)
 class AOTGANConfig:
-    """What builds an AOTGAN."""
+    """Configuration of AOTGAN."""
 
     width: int = 64
     """Channels at full resolution; all others are multiples of it."""
@@ -93,7 +93,7 @@ class UpConv(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What the generator made of a batch; (b, 3, h, w) both."""
+    """Outputs of the generator for a batch; (b, 3, h, w) both."""
 
     fill: Tensor
     """Its whole picture, known pixels too."""
@@ -217,17 +217,12 @@ _RULES = (
 
 def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of the published generator (`G0000000.pt`) to ours; strict."""
-    return renamed(state_dict, _RULES)
+    return rename_keys(state_dict, _RULES)
 
 
 def aotgan(**config: Any) -> AOTGAN:
     """AOT-GAN at the paper's width; fields of AOTGANConfig as keyword arguments."""
     return AOTGAN(AOTGANConfig(**config))
-
-
-def aotgan_small(**config: Any) -> AOTGAN:
-    """AOT-GAN at width 16."""
-    return aotgan(**{"width": 16, **config})
 
 
 OFFICIAL = Official(
@@ -237,16 +232,12 @@ OFFICIAL = Official(
     files=("G0000000.pt",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("aotgan", aotgan, "15.2 M parameters, the paper's width", OFFICIAL),
-    ("aotgan-small", aotgan_small, "1.0 M parameters", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="Aggregated Contextual Transformations for High-Resolution Image Inpainting, "
-        "TVCG 2022, arXiv:2104.01431",
-        licence="Apache-2.0 (as the official code and weights; no code taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "aotgan",
+    aotgan,
+    paper="Aggregated Contextual Transformations for High-Resolution Image Inpainting, "
+    "TVCG 2022, arXiv:2104.01431",
+    licence="Apache-2.0 (as the official code and weights; no code taken)",
+    summary="15.2 M parameters, the paper's width",
+    official=OFFICIAL,
+)

@@ -1,9 +1,9 @@
 """Inpainters without a network: mean, Telea, Navier-Stokes and biharmonic.
 
-- They are what inpainting was before networks, and the floor that a network has to beat. The
+- They are the methods from before networks, and the baseline that a network has to exceed. The
   fifth of them, which copies patches, is in `patchmatch`.
-- `Classical` turns the tensors of the contract into one photo and hole after the other. With
-  nothing known there is nothing to go on from, and the fill is mid-grey. No gradient passes.
+- `Classical` turns the tensors of the contract into one photo and hole after the other. Without any
+  known pixel the fill is mid-grey. No gradient passes.
 - cv2, skimage and scipy come with the extra `classical`. They are imported when a method that
   needs them is built, so that listing the methods costs nothing.
 - The two methods of OpenCV run on single-precision channels from 0 to 255. On 8-bit photos its
@@ -40,7 +40,7 @@ Hole = NDArray[np.bool_]
 MID_GREY = 0.5
 
 
-def optional(name: str) -> ModuleType:
+def import_optional(name: str) -> ModuleType:
     """Import a module of the extra `classical`; raises OverpaintError naming the extra."""
     try:
         return importlib.import_module(name)
@@ -61,7 +61,7 @@ class Classical(Inpainter):
         """Raises OverpaintError when a module is missing."""
         super().__init__()
         for name in self.requires:
-            optional(name)
+            import_optional(name)
 
     @abstractmethod
     def _paint(self, photo: Picture, hole: Hole) -> NDArray[np.floating[Any]]:
@@ -93,7 +93,7 @@ class MeanFill(Classical):
 
 @dataclass(frozen=True, slots=True)
 class RadiusConfig:
-    """What builds a Telea or a NavierStokes."""
+    """Configuration of Telea and NavierStokes."""
 
     radius: int = 3
     """How far from a pixel its fill is taken, pixels; 1 to 100."""
@@ -114,7 +114,7 @@ class OpenCVFill(Classical):
         self.config = config or RadiusConfig()
 
     def _paint(self, photo: Picture, hole: Hole) -> NDArray[np.floating[Any]]:
-        cv2 = optional("cv2")
+        cv2 = import_optional("cv2")
         levels = 255 * np.where(hole[..., None], photo[~hole].mean(axis=0), photo)
         channels = np.ascontiguousarray(levels.transpose(2, 0, 1), dtype=np.float32)
         mask, flag = hole.astype(np.uint8), getattr(cv2, self.flag)
@@ -133,13 +133,13 @@ class Telea(OpenCVFill):
 
 
 class NavierStokes(OpenCVFill):
-    """Each pixel is a mean of known ones, weighted by how well isophotes lead to it."""
+    """Each pixel is a mean of known ones, weighted by how well isophotes continue into it."""
 
     flag = "INPAINT_NS"
 
 
 class Biharmonic(Classical):
-    """The surface with a Laplacian of Laplacian 0 that goes on from the known pixels.
+    """The surface with a Laplacian of Laplacian 0 that continues the known pixels.
 
     One sparse system with a row for each pixel of the hole is solved by a direct method. Its time
     and memory grow faster than the hole: 39,000 pixels took half a second and 0.2 GB, 620,000
@@ -149,7 +149,7 @@ class Biharmonic(Classical):
     requires = ("scipy", "skimage")
 
     def _paint(self, photo: Picture, hole: Hole) -> Picture:
-        restoration = optional("skimage.restoration")
+        restoration = import_optional("skimage.restoration")
         return restoration.inpaint_biharmonic(photo, hole, channel_axis=-1)
 
 

@@ -37,12 +37,12 @@ from torch.nn import functional as F
 
 from overpaint.errors import ConfigError
 from overpaint.inpainters.base import Inpainter
-from overpaint.inpainters.classical import optional
+from overpaint.inpainters.classical import import_optional
 from overpaint.inpainters.edgeconnect import canny_edges, to_grey
 from overpaint.layers.partial import PartialConv2d
 from overpaint.layers.patchgan import PatchDiscriminator
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 SIGMA = 2.0  # of the Gaussian before Canny's gradient, pixels
 KERNEL_SIZES = (7, 5, 5, 3, 3, 3, 3)  # of the encoders' levels; each halves the sides
@@ -54,7 +54,7 @@ PASTED = {"kernel_size": 4, "stride": 2, "padding": 1}  # patches that are paste
 
 @dataclass(frozen=True, slots=True)
 class CTSDGConfig:
-    """What builds a CTSDG."""
+    """Configuration of CTSDG."""
 
     width: int = 64
     """Channels at full resolution; all others are multiples of it or a fourth."""
@@ -128,7 +128,7 @@ class Decoder(nn.Module):
 
 
 class Projection(nn.Module):
-    """A residual block, and what it shows of the features: (b, c, h, w) -> (b, n, h, w)."""
+    """A residual block, and a projection of the features: (b, c, h, w) -> (b, n, h, w)."""
 
     def __init__(self, channels: int, inner: int, out_channels: int, bias: bool = False) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ class Aggregation(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What a batch became on the way."""
+    """Intermediate and final outputs for a batch."""
 
     fill: Tensor
     """(b, 3, h, w) in [0, 1]: what was painted, known pixels too."""
@@ -250,7 +250,7 @@ class CTSDG(Inpainter):
 
     def __init__(self, config: CTSDGConfig | None = None) -> None:
         super().__init__()
-        optional("skimage.feature")  # rather missed here than at the first photo
+        import_optional("skimage.feature")  # fails here and not at the first photo
         self.config = config = config or CTSDGConfig()
         self.texture_encoder, self.structure_encoder = Encoder(3, config), Encoder(2, config)
         self.texture_decoder, self.structure_decoder = Decoder(3, config), Decoder(2, config)
@@ -263,7 +263,7 @@ class CTSDG(Inpainter):
 
     def structure(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
         """Edges and grey of a photo (b, 3, h, w), edges of its known region: (b, 2, h, w)."""
-        grey = to_grey(folded(image) if self.config.folded else image)
+        grey = to_grey(wrap_8_bit(image) if self.config.folded else image)
         known = None if mask is None else 1 - mask
         return torch.cat([canny_edges(grey, SIGMA, known), grey], dim=1)
 
@@ -288,7 +288,7 @@ class CTSDG(Inpainter):
         return self.stages(image, mask).fill
 
 
-def folded(image: Tensor) -> Tensor:
+def wrap_8_bit(image: Tensor) -> Tensor:
     """A photo in [0, 1] as the authors' 8 bits of 2 x - 1 hold it, overflow and all: in [0, 1]."""
     return (255 * (2 * image - 1)).trunc().remainder(256) / 255
 
@@ -369,7 +369,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     state_dict: the file's content, {"generator": ..., "discriminator": ..., ...}, nested or with
     keys joined by dots, or its generator alone.
     """
-    return renamed(
+    return rename_keys(
         state_dict.get("generator", state_dict), _RULES, drop=[r"discriminator\..*", "n_iter"]
     )
 
@@ -379,21 +379,12 @@ def ctsdg(**config: Any) -> CTSDG:
     return CTSDG(CTSDGConfig(**config))
 
 
-def ctsdg_small(**config: Any) -> CTSDG:
-    """CTSDG at width 10."""
-    return ctsdg(**{"width": 10, **config})
-
-
 OFFICIAL = Official("Xiefan-Guo/CTSDG@def0274", "MIT", remap, config={"folded": True})
-for _name, _factory, _summary, _official in (
-    ("ctsdg", ctsdg, "52.1 M parameters, the published width", OFFICIAL),
-    ("ctsdg-small", ctsdg_small, "1.3 M parameters", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="Image Inpainting via Conditional Texture and Structure Dual Generation, ICCV 2021",
-        licence="Apache-2.0 (the official code and weights are MIT; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "ctsdg",
+    ctsdg,
+    paper="Image Inpainting via Conditional Texture and Structure Dual Generation, ICCV 2021",
+    licence="Apache-2.0 (the official code and weights are MIT; none taken)",
+    summary="52.1 M parameters, the published width",
+    official=OFFICIAL,
+)

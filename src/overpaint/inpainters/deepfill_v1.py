@@ -4,18 +4,18 @@ Origin: JiahuiYu/generative_inpainting, branch v1.0.0 @06cd62c (TensorFlow; code
 BY-NC 4.0), and its port daa233/generative-inpainting-pytorch @c6cdaea (MIT). Written from the
 paper and from a fact sheet of both: facts only, no code taken. Licence of this file: Apache-2.0.
 
-A coarse network fills the hole with what it should roughly be. A refinement network looks at that
-picture in two branches, one of dilated convolutions and one of contextual attention, which copies
-from the known region, and draws it again.
+A coarse network fills the hole roughly. A refinement network encodes that picture in two branches,
+one of dilated convolutions and one of contextual attention, which copies from the known region, and
+draws it again.
 
 Inside, pictures are in [-1, 1], the hole is 0 and the mask 1 there; a channel of ones shows where
 zero padding begins. Both networks clamp to [-1, 1], which ends in no gradient beyond.
 
 What this implementation settles, or does another way:
 - strided convolutions and the attention's sampling are symmetric as in the port. The authors' own
-  weights want TensorFlow's habits: `tensorflow=True` (`overpaint.layers.tensorflow`);
-- the port adds 1e-4 to every square in the attention's norm; its own weights want
-  `norm_offset=1e-4`, the authors' and the paper want none;
+  weights need TensorFlow's conventions: `tensorflow=True` (`overpaint.layers.tensorflow`);
+- the port adds 1e-4 to every square in the attention's norm; its own weights need
+  `norm_offset=1e-4`, the authors' and the paper none;
 - the authors' networks see BGR, which OpenCV reads. Their checkpoint is turned to RGB when it is
   remapped; a converted one is taken as its port takes it, which feeds RGB;
 - each picture of a batch has its own mask (the authors' attention uses the first one's for all);
@@ -41,7 +41,7 @@ from overpaint.inpainters.base import Inpainter, compose
 from overpaint.layers.attention import ContextualAttention
 from overpaint.layers.tensorflow import conv2d
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 Conv = Callable[..., nn.Module]
 """(in_channels, out_channels, kernel_size=3, stride=1, dilation=1, *, activation=nn.ELU)."""
@@ -49,7 +49,7 @@ Conv = Callable[..., nn.Module]
 
 @dataclass(frozen=True, slots=True)
 class DeepFillV1Config:
-    """What builds a DeepFillV1."""
+    """Configuration of DeepFillV1."""
 
     width: int = 32
     """Channels at full resolution (the authors' cnum); all others are multiples of it. Even."""
@@ -96,7 +96,7 @@ def encoder(conv: Conv, widths: Sequence[int]) -> list[nn.Module]:
 
 
 def dilated(conv: Conv, channels: int) -> list[nn.Module]:
-    """conv6 to conv10: a view of 63 places around."""
+    """conv6 to conv10: a receptive field of 63 places."""
     return [conv(channels, channels, 3, 1, dilation) for dilation in (1, 2, 4, 8, 16)]
 
 
@@ -115,7 +115,7 @@ def decoder(conv: Conv, in_channels: int, c: int) -> list[nn.Module]:
     ]
 
 
-def numbered(first: int, layers: Iterable[nn.Module]) -> nn.Sequential:
+def number_layers(first: int, layers: Iterable[nn.Module]) -> nn.Sequential:
     """The layers in a row, with the published numbers: `conv11`, `conv12`, `upsample13`, ..."""
     row, number = nn.Sequential(), first
     for layer in layers:
@@ -128,7 +128,9 @@ def numbered(first: int, layers: Iterable[nn.Module]) -> nn.Sequential:
 def coarse_network(conv: Conv, in_channels: int, c: int) -> nn.Sequential:
     """The first network: (b, in_channels, h, w) -> (b, 3, h, w), unbounded."""
     widths = [in_channels, c, 2 * c, 2 * c, 4 * c, 4 * c]
-    return numbered(1, [*encoder(conv, widths), *dilated(conv, 4 * c), *decoder(conv, 4 * c, c)])
+    return number_layers(
+        1, [*encoder(conv, widths), *dilated(conv, 4 * c), *decoder(conv, 4 * c, c)]
+    )
 
 
 class Refinement(nn.Module):
@@ -139,13 +141,13 @@ class Refinement(nn.Module):
     ) -> None:
         super().__init__()
         widths = [in_channels, c, c, 2 * c, 2 * c, 4 * c]
-        self.imagine = numbered(1, [*encoder(conv, widths), *dilated(conv, 4 * c)])
+        self.imagine = number_layers(1, [*encoder(conv, widths), *dilated(conv, 4 * c)])
         widths = [in_channels, c, c, 2 * c, 4 * c, 4 * c]
         to_match = conv(4 * c, 4 * c, activation=nn.ReLU)
-        self.look = numbered(1, [*encoder(conv, widths), to_match])
+        self.look = number_layers(1, [*encoder(conv, widths), to_match])
         self.attention = attention
-        self.copy = numbered(9, [conv(4 * c, 4 * c), conv(4 * c, 4 * c)])
-        self.merge = numbered(11, decoder(conv, 8 * c, c))
+        self.copy = number_layers(9, [conv(4 * c, 4 * c), conv(4 * c, 4 * c)])
+        self.merge = number_layers(11, decoder(conv, 8 * c, c))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         imagined = self.imagine(x)  # (b, 4c, h/4, w/4)
@@ -155,7 +157,7 @@ class Refinement(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What both networks drew, whole pictures (b, 3, h, w) in [0, 1], not composed."""
+    """Outputs of both networks, whole pictures (b, 3, h, w) in [0, 1], not composed."""
 
     coarse: Tensor
     output: Tensor
@@ -273,17 +275,12 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     A checkpoint of the authors' TensorFlow code, its names joined by dots, is taken as well.
     """
     drop = [r"(?:localD|globalD)\..*", *TRAINING_ONLY]
-    return renamed(from_tensorflow(state_dict), FLAT_RULES + _PORT_RULES, drop)
+    return rename_keys(from_tensorflow(state_dict), FLAT_RULES + _PORT_RULES, drop)
 
 
 def deepfill_v1(**config: Any) -> DeepFillV1:
     """DeepFill v1 at the published width; fields of DeepFillV1Config as keyword arguments."""
     return DeepFillV1(DeepFillV1Config(**config))
-
-
-def deepfill_v1_small(**config: Any) -> DeepFillV1:
-    """DeepFill v1 at width 20."""
-    return deepfill_v1(**{"width": 20, **config})
 
 
 OFFICIAL = Official(
@@ -297,15 +294,11 @@ OFFICIAL = Official(
     files=("torch_model.p",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("deepfill_v1", deepfill_v1, "3.6 M parameters, the published width", OFFICIAL),
-    ("deepfill_v1-small", deepfill_v1_small, "1.4 M parameters", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="Generative Image Inpainting with Contextual Attention, CVPR 2018, arXiv 1801.07892",
-        licence="Apache-2.0 (the official code is CC BY-NC 4.0; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "deepfill_v1",
+    deepfill_v1,
+    paper="Generative Image Inpainting with Contextual Attention, CVPR 2018, arXiv 1801.07892",
+    licence="Apache-2.0 (the official code is CC BY-NC 4.0; none taken)",
+    summary="3.6 M parameters, the published width",
+    official=OFFICIAL,
+)

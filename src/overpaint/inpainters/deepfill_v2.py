@@ -6,7 +6,7 @@ paper and from a fact sheet of both: facts only, no code taken. Licence of this 
 
 The two networks of DeepFill v1 (`overpaint.inpainters.deepfill_v1`), thinner, with four changes:
 all convolutions but the last are gated; the pictures end in tanh, not in a clamp; the refinement
-sees the filled picture alone, without the mask; one SN-PatchGAN judges holes of any shape
+sees the filled picture alone, without the mask; one SN-PatchGAN scores holes of any shape
 (`overpaint.layers.sn_patchgan`), not two critics.
 
 Inside, pictures are in [-1, 1], the hole is 0 and the mask 1 there; a channel of ones shows where
@@ -15,7 +15,7 @@ zero padding begins (it was made for the user's sketch).
 What this implementation settles, or does another way:
 - `width` counts channels behind the gates. The authors' cnum, 48, counts features and gates;
 - strided convolutions and the attention's sampling are symmetric as in `networks.py` of the port.
-  The authors' own weights want TensorFlow's habits: `tensorflow=True`;
+  The authors' own weights need TensorFlow's conventions: `tensorflow=True`;
 - their own checkpoint is turned from BGR to RGB, as in v1; a converted one is taken as it is;
 - with these weights the port (`networks_tf.py`) samples the mask once, the authors and this file
   twice, which differs by a pixel; and it does not fuse the attention's scores (`fuse=False`),
@@ -48,12 +48,12 @@ from overpaint.inpainters.deepfill_v1 import (
 from overpaint.layers.attention import ContextualAttention
 from overpaint.layers.gated import GatedConv2d
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 
 @dataclass(frozen=True, slots=True)
 class DeepFillV2Config:
-    """What builds a DeepFillV2."""
+    """Configuration of DeepFillV2."""
 
     width: int = 24
     """Channels at full resolution, behind the gates; all others are multiples of it. Even."""
@@ -131,17 +131,12 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     state = state_dict.get("G", state_dict)
     state = {key.removeprefix("G."): value for key, value in state.items()}
     drop = [r".*contextual_attention\.fuse_weight", r"(?:D|[GD]_optim)\..*", "n_iter"]
-    return renamed(from_tensorflow(state), _RULES, [*drop, *TRAINING_ONLY])
+    return rename_keys(from_tensorflow(state), _RULES, [*drop, *TRAINING_ONLY])
 
 
 def deepfill_v2(**config: Any) -> DeepFillV2:
     """DeepFill v2 at the published width; fields of DeepFillV2Config as keyword arguments."""
     return DeepFillV2(DeepFillV2Config(**config))
-
-
-def deepfill_v2_small(**config: Any) -> DeepFillV2:
-    """DeepFill v2 at width 14."""
-    return deepfill_v2(**{"width": 14, **config})
 
 
 OFFICIAL = Official(
@@ -154,15 +149,11 @@ OFFICIAL = Official(
     files=("states_tf_places2.pth",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("deepfill_v2", deepfill_v2, "4.1 M parameters, the published width", OFFICIAL),
-    ("deepfill_v2-small", deepfill_v2_small, "1.4 M parameters", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="Free-Form Image Inpainting with Gated Convolution, ICCV 2019, arXiv 1806.03589",
-        licence="Apache-2.0 (the official code is CC BY-NC 4.0; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "deepfill_v2",
+    deepfill_v2,
+    paper="Free-Form Image Inpainting with Gated Convolution, ICCV 2019, arXiv 1806.03589",
+    licence="Apache-2.0 (the official code is CC BY-NC 4.0; none taken)",
+    summary="4.1 M parameters, the published width",
+    official=OFFICIAL,
+)

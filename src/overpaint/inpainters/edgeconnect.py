@@ -36,17 +36,17 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from overpaint.errors import ConfigError
 from overpaint.inpainters.base import Inpainter, compose
-from overpaint.inpainters.classical import optional
+from overpaint.inpainters.classical import import_optional
 from overpaint.layers.rwsa import RWSA
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 LUMINANCE = (0.2125, 0.7154, 0.0721)
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeConnectConfig:
-    """What builds an EdgeConnect."""
+    """Configuration of EdgeConnect."""
 
     width: int = 64
     """Channels at full resolution; all others are multiples of it."""
@@ -76,7 +76,7 @@ def canny_edges(grey: Tensor, sigma: float, known: Tensor | None = None) -> Tens
     known: (b, 1, h, w), 1 = pixel to be seen; others, and those beside them, have no edge.
     Raises OverpaintError naming the extra when scikit-image is missing.
     """
-    canny = optional("skimage.feature").canny
+    canny = import_optional("skimage.feature").canny
     pictures = grey.detach().double().cpu().numpy()[:, 0]
     seen = torch.ones_like(grey) if known is None else known
     regions = seen.bool().cpu().numpy()[:, 0]
@@ -148,7 +148,7 @@ class Generator(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What both phases made of a batch; every field (b, 1, h, w) but the last two."""
+    """Outputs of both phases for a batch; every field (b, 1, h, w) but the last two."""
 
     grey: Tensor
     """Of the photo as it was given, its hole too; with edges the edge discriminator's input."""
@@ -170,7 +170,7 @@ class EdgeConnect(Inpainter):
 
     def __init__(self, config: EdgeConnectConfig | None = None) -> None:
         super().__init__()
-        optional("skimage.feature")  # rather missed here than at the first photo
+        import_optional("skimage.feature")  # fails here and not at the first photo
         self.config = config = config or EdgeConnectConfig()
         self.edge_generator = Generator(3, 1, config, normalised=True)  # G1
         self.inpaint_generator = Generator(4, 3, config, rwsa=config.rwsa)  # G2
@@ -248,7 +248,9 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     state_dict: the content of both files, {"EdgeModel_gen": {"iteration": ..., "generator": ...},
     "InpaintingModel_gen": ...}, or the same with nested keys joined by dots.
     """
-    return renamed(_flat(state_dict), _RULES, drop=[r"(EdgeModel|InpaintingModel)_gen\.iteration"])
+    return rename_keys(
+        _flat(state_dict), _RULES, drop=[r"(EdgeModel|InpaintingModel)_gen\.iteration"]
+    )
 
 
 def _flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -264,11 +266,6 @@ def edgeconnect(**config: Any) -> EdgeConnect:
     return EdgeConnect(EdgeConnectConfig(**config))
 
 
-def edgeconnect_small(**config: Any) -> EdgeConnect:
-    """EdgeConnect at width 16."""
-    return edgeconnect(**{"width": 16, **config})
-
-
 OFFICIAL = Official(
     repository="knazeri/edge-connect@3142579",
     licence="CC BY-NC 4.0",
@@ -276,15 +273,11 @@ OFFICIAL = Official(
     files=("EdgeModel_gen.pth", "InpaintingModel_gen.pth"),
 )
 
-for _name, _factory, _summary, _official in (
-    ("edgeconnect", edgeconnect, "21.5 M parameters, the paper's width", OFFICIAL),
-    ("edgeconnect-small", edgeconnect_small, "1.3 M parameters", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="EdgeConnect: Generative Image Inpainting with Adversarial Edge Learning, ICCVW 2019",
-        licence="Apache-2.0 (the official code and weights are CC BY-NC 4.0; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "edgeconnect",
+    edgeconnect,
+    paper="EdgeConnect: Generative Image Inpainting with Adversarial Edge Learning, ICCVW 2019",
+    licence="Apache-2.0 (the official code and weights are CC BY-NC 4.0; none taken)",
+    summary="21.5 M parameters, the paper's width",
+    official=OFFICIAL,
+)

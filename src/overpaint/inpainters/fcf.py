@@ -8,7 +8,7 @@ as well. Licence of this file: Apache-2.0, as the project.
 
 An encoder turns the photo into a code and features. A co-modulated StyleGAN2 generator (Zhao et al.
 2021, arXiv:2103.10428) paints from coarse to fine, its styles made of that code and of a random
-latent. From 32 x 32 on, what it paints meets the features in fast Fourier convolutions.
+latent. From 32 x 32 on, its features are joined with the encoder's in fast Fourier convolutions.
 
 Photos are in [-1, 1] inside, 0 in the hole, and the mask goes in front of them as 0.5 - mask: the
 hole is -0.5. The output is not bounded: `stages` gives it as it is, and the fill of a photo in eval
@@ -25,16 +25,16 @@ What this implementation settles, or does another way than the authors' code:
 - their generator's convolutions hold a bias that is never added: left out here;
 - their first noise (4 x 4) is a fresh one in each call, in eval too; here it is as all others;
 - their eval draws one latent a photo from a generator seeded once, so that a fill depends on those
-  before it; at a truncation of 0.1 little is seen of it;
+  before it; at a truncation of 0.1 the effect is small;
 - the deviation over a batch is taken in training only. In eval it is that of a single photo, a
   constant, as in their evaluation, so that a fill does not depend on the photos beside it;
 - everything is float32 (theirs: float16 in the four finest resolutions).
 
-The published .pkl files hold pickled code. Export `G_ema.state_dict()` where their code is at hand;
+The published .pkl files hold pickled code. Export `G_ema.state_dict()` with their code installed;
 IOPaint offers one as places_512_G.pth. With `resolution=256` those for 256 pixels fit.
 
 Size at the published width, in parameters, at 512 pixels: 85.1 M, discriminator 29.0 M; at 256:
-70.3 M and 24.0 M. fcf-small: 1.3 M.
+70.3 M and 24.0 M. At the size of recipes/inpainters/fcf-s.yaml: 1.3 M.
 """
 
 import math
@@ -60,7 +60,7 @@ from overpaint.layers.modulated import (
     upsample,
 )
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 Noise = Literal["fixed", "none"]
 
@@ -70,7 +70,7 @@ GLOBAL_SHARE = 0.75
 
 @dataclass(frozen=True, slots=True)
 class FcFConfig:
-    """What builds an FcF."""
+    """Configuration of FcF."""
 
     resolution: int = 512
     """Side of the photos that it is trained on, pixels; a power of two from 32 on."""
@@ -127,7 +127,7 @@ class FcFConfig:
 
 
 class EncoderBlock(nn.Module):
-    """(b, c, h, w) -> features (b, c, h, w) and what goes on, (b, c_out, h/2, w/2)."""
+    """(b, c, h, w) -> features (b, c, h, w), and the next input (b, c_out, h/2, w/2)."""
 
     def __init__(self, config: FcFConfig, side: int) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class Encoder(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution: up, meet the encoder's features, convolve, add to the picture."""
+    """One resolution: upsample, join the encoder's features, convolve, add to the picture."""
 
     def __init__(self, config: FcFConfig, side: int) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class Synthesis(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What the network made of a batch."""
+    """Outputs of the network for a batch."""
 
     fill: Tensor
     """(b, 3, h, w): the whole picture that it painted, not clamped."""
@@ -297,7 +297,7 @@ class ResidualBlock(nn.Module):
 class Discriminator(nn.Module):
     """StyleGAN2's: picture (b, 3, h, w) in [0, 1] and mask (b, 1, h, w) -> logit (b, 1).
 
-    Positive = real. Sides: multiples of resolution / 4. It looks at batches of 4 as a whole.
+    Positive = real. Sides: multiples of resolution / 4. Its batch deviation is over groups of 4.
     """
 
     def __init__(self, config: FcFConfig | None = None) -> None:
@@ -357,18 +357,12 @@ _UNUSED = (r".*\.resample_filter", r"synthesis\.(foreword\.conv|b\d+\.conv[01])\
 
 def remap(state_dict: AnyMapping[str, Any]) -> dict[str, Any]:
     """Keys of the authors' `G_ema` to ours; strict. Leaves out filters and biases never added."""
-    return renamed(state_dict, _RULES, drop=_UNUSED)
+    return rename_keys(state_dict, _RULES, drop=_UNUSED)
 
 
 def fcf(**config: Any) -> FcF:
     """FcF at the published width; fields of FcFConfig as keyword arguments."""
     return FcF(FcFConfig(**config))
-
-
-def fcf_small(**config: Any) -> FcF:
-    """FcF for 256 pixels at widths of 32 and 64, without noise, whose maps would add an eighth."""
-    small = {"resolution": 256, "width": 32, "max_width": 64, "latent_size": 32, "noise": "none"}
-    return fcf(**{**small, **config})
 
 
 OFFICIAL = Official(
@@ -380,15 +374,11 @@ OFFICIAL = Official(
     'their repository: see "Published weights" in docs/guides/researcher.md',
 )
 
-for _name, _factory, _summary, _official in (
-    ("fcf", fcf, "85.1 M parameters, the published width, 512 pixels", OFFICIAL),
-    ("fcf-small", fcf_small, "1.3 M parameters, 256 pixels", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="Keys to Better Image Inpainting (FcF), WACV 2023, arXiv:2208.03382",
-        licence="Apache-2.0 (official code: Apache-2.0 and NVIDIA non-commercial; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "fcf",
+    fcf,
+    paper="Keys to Better Image Inpainting (FcF), WACV 2023, arXiv:2208.03382",
+    licence="Apache-2.0 (official code: Apache-2.0 and NVIDIA non-commercial; none taken)",
+    summary="85.1 M parameters, the published width, 512 pixels",
+    official=OFFICIAL,
+)

@@ -5,7 +5,7 @@ those of a re-implementation in PyTorch, otenim/GLCIC-PyTorch @3f9de13 (MIT; its
 weights, on CelebA); no code taken. Licence of this file: Apache-2.0, as the project.
 
 One completion network paints the hole with dilated convolutions at a quarter of the size. Two
-discriminators judge the result, one all of it and one a window around the hole.
+discriminators score the result, one all of it and one a window around the hole.
 
 Inside, as outside, photos are in [0, 1] and the mask is 1 in the hole. The hole is filled with the
 mean colour of the training photos before the network sees it. The output is a sigmoid's.
@@ -34,14 +34,14 @@ from torch import Tensor, nn
 from overpaint.errors import ConfigError, InputError
 from overpaint.inpainters.base import Inpainter, compose
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 DILATIONS = (2, 4, 8, 16)
 
 
 @dataclass(frozen=True, slots=True)
 class GLCICConfig:
-    """What builds a GLCIC."""
+    """Configuration of GLCIC."""
 
     width: int = 64
     """Channels at full resolution, even; all others are multiples of it or its half."""
@@ -107,7 +107,7 @@ class CompletionNetwork(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What the network made of a batch."""
+    """Outputs of the network for a batch."""
 
     fill: Tensor
     """(b, 3, h, w): what the network painted, known pixels too."""
@@ -142,10 +142,10 @@ class GLCIC(Inpainter):
         return self.stages(image, mask).fill
 
 
-class Judge(nn.Module):
+class Branch(nn.Module):
     """One of the two discriminators: (b, 3, size, size) -> features (b, 16 * width).
 
-    `num_convs` 5x5 convolutions of stride 2, and a layer that sees all that they leave.
+    `num_convs` 5x5 convolutions of stride 2, and a fully connected layer.
     """
 
     def __init__(self, size: int, num_convs: int, width: int, activation_first: bool) -> None:
@@ -185,12 +185,12 @@ class ContextDiscriminator(nn.Module):
         activation_first: bool = False,
     ) -> None:
         super().__init__()
-        self.local_judge = Judge(local_size, 5, width, activation_first)
-        self.global_judge = Judge(global_size, num_global_convs, width, activation_first)
+        self.local_branch = Branch(local_size, 5, width, activation_first)
+        self.global_branch = Branch(global_size, num_global_convs, width, activation_first)
         self.to_logit = nn.Linear(32 * width, 1)
 
     def forward(self, window: Tensor, picture: Tensor) -> Tensor:
-        features = [self.local_judge(window), self.global_judge(picture)]
+        features = [self.local_branch(window), self.global_branch(picture)]
         return self.to_logit(torch.cat(features, dim=1))
 
 
@@ -235,17 +235,12 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
     state_dict: the content of `model_cn`, or {"model_cn": that content}.
     """
-    return renamed(state_dict.get("model_cn", state_dict), _RULES)
+    return rename_keys(state_dict.get("model_cn", state_dict), _RULES)
 
 
 def glcic(**config: Any) -> GLCIC:
     """GLCIC at the paper's width; fields of GLCICConfig as keyword arguments."""
     return GLCIC(GLCICConfig(**config))
-
-
-def glcic_small(**config: Any) -> GLCIC:
-    """GLCIC at width 28."""
-    return glcic(**{"width": 28, **config})
 
 
 OFFICIAL = Official(
@@ -256,15 +251,11 @@ OFFICIAL = Official(
     files=("model_cn",),
 )
 
-for _name, _factory, _summary, _official in (
-    ("glcic", glcic, "6.1 M parameters, the paper's width", OFFICIAL),
-    ("glcic-small", glcic_small, "1.2 M parameters", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="Globally and Locally Consistent Image Completion, SIGGRAPH 2017",
-        licence="Apache-2.0 (the re-implementation otenim/GLCIC-PyTorch is MIT; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "glcic",
+    glcic,
+    paper="Globally and Locally Consistent Image Completion, SIGGRAPH 2017",
+    licence="Apache-2.0 (the re-implementation otenim/GLCIC-PyTorch is MIT; none taken)",
+    summary="6.1 M parameters, the paper's width",
+    official=OFFICIAL,
+)

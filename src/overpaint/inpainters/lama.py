@@ -16,7 +16,7 @@ What this implementation settles, or does another way than the paper or the auth
 - no refinement at several sizes after the fill.
 
 `lama` is the paper's LaMa-Fourier, `big-lama` the larger one of the same paper. Size in parameters:
-lama 27.05 M, big-lama 50.98 M, lama-small 1.20 M; the discriminator 6.96 M.
+lama 27.05 M, big-lama 50.98 M, at width 16 with 6 blocks 1.20 M; the discriminator 6.96 M.
 """
 
 import re
@@ -36,12 +36,12 @@ from overpaint.layers.fourier import (
     split_channels,
 )
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 
 @dataclass(frozen=True, slots=True)
 class LaMaConfig:
-    """What builds a LaMa."""
+    """Configuration of LaMa."""
 
     width: int = 64
     """Channels at full resolution; all others are multiples of it."""
@@ -63,7 +63,7 @@ class LaMaConfig:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What the generator made of a batch; (b, 3, h, w) both."""
+    """Outputs of the generator for a batch; (b, 3, h, w) both."""
 
     fill: Tensor
     """Its whole picture, known pixels too; what the discriminator sees."""
@@ -185,9 +185,9 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     state_dict: of the TorchScript file, of the generator, or the content of a checkpoint, whose
     discriminator and losses are left out.
     """
-    state = renamed(state_dict.get("state_dict", state_dict), _INNER, drop=_NOT_THE_GENERATORS)
+    state = rename_keys(state_dict.get("state_dict", state_dict), _INNER, drop=_NOT_THE_GENERATORS)
     blocks = {key.split(".")[0] for key in state if re.match(r"\d+\.conv1\.", key)}
-    return renamed(state, _numbers(len(blocks)))
+    return rename_keys(state, _numbers(len(blocks)))
 
 
 def lama(**config: Any) -> LaMa:
@@ -200,11 +200,6 @@ def big_lama(**config: Any) -> LaMa:
     return lama(**{"num_blocks": 18, **config})
 
 
-def lama_small(**config: Any) -> LaMa:
-    """LaMa at width 16 with 6 blocks."""
-    return lama(**{"width": 16, "num_blocks": 6, **config})
-
-
 def _official(*files: str) -> Official:
     return Official("advimman/lama@786f593", "Apache-2.0 (the repository's)", remap, files=files)
 
@@ -212,7 +207,6 @@ def _official(*files: str) -> Official:
 for _name, _factory, _summary, _weights in (
     ("lama", lama, "27.0 M parameters, LaMa-Fourier of the paper", _official("best.ckpt")),
     ("big-lama", big_lama, "51.0 M parameters", _official("best.ckpt")),
-    ("lama-small", lama_small, "1.2 M parameters", None),
 ):
     inpainters.register(
         _name,

@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from overpaint.errors import ConfigError
 from overpaint.inpainters.base import Inpainter
 from overpaint.registry import Official, inpainters
-from overpaint.weights.rename_keys import renamed
+from overpaint.weights.rename_keys import rename_keys
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -46,7 +46,7 @@ KERNEL_SIZES = (7, 5, 3, 3, 3, 3, 3)
 
 @dataclass(frozen=True, slots=True)
 class MADFConfig:
-    """What builds a MADF."""
+    """Configuration of MADF."""
 
     width: int = 64
     """Channels of the decoders at half resolution, a multiple of 4; all others follow it."""
@@ -226,7 +226,8 @@ class MADF(Inpainter):
         """What each decoder drew, the last one the best: (b, 3, h, w), in [0, 1] or about it.
 
         image: (b, 3, h, w), finite; its hole is not seen. mask: float (b, 1, h, w), 1 = hole.
-        Sides: multiples of 128. Incremental supervision asks more of each drawing in turn.
+        Sides: multiples of 128. Incremental supervision gives
+        each of them more weight than the one before.
         """
         valid = (1 - mask).expand_as(image)
         features = self.encoder((image - self.mean) / self.std * valid, valid)
@@ -286,7 +287,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     state_dict: the file's content, {"model": ..., ...}, nested or with keys joined by dots, or its
     model alone, with or without the prefix module.model.
     """
-    return renamed(state_dict.get("model", state_dict), _RULES, drop=_DROP)
+    return rename_keys(state_dict.get("model", state_dict), _RULES, drop=_DROP)
 
 
 def madf(**config: Any) -> MADF:
@@ -294,25 +295,11 @@ def madf(**config: Any) -> MADF:
     return MADF(MADFConfig(**config))
 
 
-def madf_small(**config: Any) -> MADF:
-    """MADF at width 8."""
-    return madf(**{"width": 8, **config})
-
-
-for _name, _factory, _summary, _official in (
-    (
-        "madf",
-        madf,
-        "85.1 M parameters, the published width",
-        Official("MADF-inpainting/Pytorch-MADF@6fdbf44", "GPL-3.0", remap),
-    ),
-    ("madf-small", madf_small, "1.3 M parameters", None),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="Image Inpainting by End-to-End Cascaded Refinement with Mask Awareness, TIP 2021",
-        licence="Apache-2.0 (the official code is GPL-3.0; none taken)",
-        summary=_summary,
-        official=_official,
-    )
+inpainters.register(
+    "madf",
+    madf,
+    paper="Image Inpainting by End-to-End Cascaded Refinement with Mask Awareness, TIP 2021",
+    licence="Apache-2.0 (the official code is GPL-3.0; none taken)",
+    summary="85.1 M parameters, the published width",
+    official=Official("MADF-inpainting/Pytorch-MADF@6fdbf44", "GPL-3.0", remap),
+)

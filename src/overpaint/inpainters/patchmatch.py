@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from overpaint.errors import ConfigError
-from overpaint.inpainters.classical import Classical, Hole, Picture, optional
+from overpaint.inpainters.classical import Classical, Hole, Picture, import_optional
 from overpaint.registry import inpainters
 
 Colours = NDArray[np.float32]
@@ -52,7 +52,7 @@ EXTRA_ROUNDS = 2  # for each coarser level, where a round costs a quarter
 
 @dataclass(frozen=True, slots=True)
 class PatchMatchConfig:
-    """What builds a PatchMatch."""
+    """Configuration of PatchMatch."""
 
     patch: int = 5
     """Side of a patch, pixels; smaller where the photo has too few known patches of it."""
@@ -74,7 +74,7 @@ class Patches:
 
     def __init__(self, hole: Hole, side: int) -> None:
         """hole: (h, w) with side <= h, w and at least one patch without hole."""
-        ndimage = optional("scipy.ndimage")
+        ndimage = import_optional("scipy.ndimage")
         touches = sliding_window_view(hole, (side, side)).any(axis=(2, 3))
         self.hole, self.shape = hole, touches.shape
         self.nearest: Positions = ndimage.distance_transform_edt(
@@ -95,7 +95,7 @@ class Patches:
         return self.nearest[:, rows, columns]
 
     def matches_around(self, field: Positions, step: Positions) -> Positions:
-        """What the match of the neighbour at `step` (2, 1) says of each target's own match."""
+        """The match that each target's neighbour at `step` (2, 1) proposes for it."""
         rows, columns = self._inside(self.targets + step)
         return self.snapped(field[:, rows, columns] - step)
 
@@ -157,7 +157,9 @@ class Patches:
         return np.where(self.hole[..., None], means, picture).astype(np.float32)
 
 
-def proposals(patches: Patches, field: Positions, rng: np.random.Generator) -> Iterator[Positions]:
+def propose_matches(
+    patches: Patches, field: Positions, rng: np.random.Generator
+) -> Iterator[Positions]:
     """Candidates (2, num_targets) from `field`, which the caller improves between them."""
     for side in SIDES:
         yield patches.matches_around(field, np.array(side)[:, None])
@@ -176,7 +178,7 @@ def search(
     """Improve `field` (2, rows, columns), the matches of all patches; return the targets' costs."""
     rows, columns = patches.targets
     costs = patches.costs(descriptors, patches.of_targets(field))
-    for candidates in proposals(patches, field, rng):
+    for candidates in propose_matches(patches, field, rng):
         found = patches.costs(descriptors, candidates)
         better = found < costs
         costs[better] = found[better]
@@ -184,7 +186,7 @@ def search(
     return costs
 
 
-def halved(picture: Colours, hole: Hole) -> tuple[Colours, Hole]:
+def halve(picture: Colours, hole: Hole) -> tuple[Colours, Hole]:
     """The next coarser level: means of the known pixels of 2 x 2, hole where there are none."""
     height, width = hole.shape
     pads = ((0, height % 2), (0, width % 2))
@@ -196,18 +198,18 @@ def halved(picture: Colours, hole: Hole) -> tuple[Colours, Hole]:
     return means, num_known[..., 0] == 0
 
 
-def doubled(values: np.ndarray, height: int, width: int) -> np.ndarray:
+def double(values: np.ndarray, height: int, width: int) -> np.ndarray:
     """The rows and columns of `values` (h, w, ...) twice, cut to the given size."""
     return values.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
 
 
-def first_field(patches: Patches) -> Positions:
+def match_nearest(patches: Patches) -> Positions:
     """Each patch's nearest source as its match."""
     own = np.indices(patches.shape)
     return patches.snapped(own.reshape(2, -1)).reshape(own.shape)
 
 
-def finer_field(patches: Patches, coarser: Positions) -> Positions:
+def refine_field(patches: Patches, coarser: Positions) -> Positions:
     """The matches of the level below, carried to this one."""
     own = np.indices(patches.shape)
     last = np.array(coarser.shape[1:])[:, None, None] - 1
@@ -230,19 +232,19 @@ def synthesise(photo: Colours, hole: Hole, config: PatchMatchConfig) -> Colours:
     side = next(n for n in range(config.patch, 0, -1) if n == 1 or has_sources(hole, n))
     levels = [(photo, hole)]
     while levels[-1][1].any():
-        levels.append(halved(*levels[-1]))
+        levels.append(halve(*levels[-1]))
     picture, field = levels.pop()[0], None
     while levels:
         known, hole = levels.pop()
-        picture = np.where(hole[..., None], doubled(picture, *hole.shape), known)
+        picture = np.where(hole[..., None], double(picture, *hole.shape), known)
         if levels and not has_sources(hole, side):
             continue
         patches = Patches(hole, side)
         components = patches.components(picture, rng)
         if field is None:
-            field = first_field(patches)
+            field = match_nearest(patches)
         else:
-            field = finer_field(patches, field)
+            field = refine_field(patches, field)
             found = patches.descriptors(picture, components)
             costs = patches.costs(found, patches.of_targets(field))
             picture = patches.vote(picture, field, costs)

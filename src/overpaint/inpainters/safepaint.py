@@ -67,7 +67,7 @@ ABLATIONS: dict[str, dict[str, bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class SafePaintConfig:
-    """What builds a SafePaint."""
+    """Configuration of SafePaint."""
 
     width: int = 64
     """Channels at full resolution; all others are multiples of it."""
@@ -281,19 +281,10 @@ def safepaint(**config: Any) -> SafePaint:
     return SafePaint(SafePaintConfig(**config))
 
 
-def safepaint_small(**config: Any) -> SafePaint:
-    """SafePaint at width 24."""
-    return safepaint(**{"width": 24, **config})
-
-
-for _name, _factory, _summary in (
-    ("safepaint", safepaint, "28.8 M parameters, the paper's width"),
-    ("safepaint-small", safepaint_small, "4.1 M parameters"),
-):
-    inpainters.register(
-        _name,
-        _factory,
-        paper="SafePaint: Anti-forensic Image Inpainting with Domain Adaptation, ACM MM 2024",
-        licence="Apache-2.0 (the official code is for non-commercial academic use; none taken)",
-        summary=_summary,
-    )
+inpainters.register(
+    "safepaint",
+    safepaint,
+    paper="SafePaint: Anti-forensic Image Inpainting with Domain Adaptation, ACM MM 2024",
+    licence="Apache-2.0 (the official code is for non-commercial academic use; none taken)",
+    summary="28.8 M parameters, the paper's width",
+)

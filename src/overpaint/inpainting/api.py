@@ -26,7 +26,7 @@ from overpaint.images.from_arrays import Picture, as_photo
 from overpaint.images.regions import find_regions
 from overpaint.images.samples import Samples, decode_samples, from_pixels
 from overpaint.inpainting.choice import AUTO, Choice, choose
-from overpaint.inpainting.holes import Mask, take_mask
+from overpaint.inpainting.holes import HoleMask, take_mask
 from overpaint.inpainting.inpainter_runner import check_known
 from overpaint.provenance.encoding import colour_of, fitted, format_of
 from overpaint.provenance.marking import MANIFESTS, RECEIPT, read_source, write_edited
@@ -155,7 +155,7 @@ def _samples_of(photo: Picture) -> Samples:
     return decode_samples(data, decode_image(data, name))
 
 
-def _run(choice: Choice, samples: Samples, mask: Mask, out: Path | None = None) -> Inpainted:
+def _run(choice: Choice, samples: Samples, mask: HoleMask, out: Path | None = None) -> Inpainted:
     runner, hole, hidden = choice.runner, mask.pixels, samples.hidden
     seen = (hole == 0) if hidden is None else (hole == 0) & ~hidden
     if not seen.any():

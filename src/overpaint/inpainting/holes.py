@@ -39,7 +39,7 @@ from overpaint import hashes
 from overpaint.errors import ImageError, InputError
 from overpaint.images import File, is_file, read_mask_levels
 from overpaint.images.decoding import from_pillow
-from overpaint.images.regions import seeded
+from overpaint.images.regions import select_seeded
 from overpaint.inpainting.edges import fill_weight, usual_radius
 
 THRESHOLD = 128
@@ -54,7 +54,7 @@ _NEAR, _MAX_GREY = 32, 0.01
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mask:
+class HoleMask:
     """A mask that has passed the rules above."""
 
     weight: np.ndarray
@@ -116,7 +116,7 @@ def take_mask(
     *,
     invert: bool = False,
     dilate: int | None = 0,
-) -> Mask:
+) -> HoleMask:
     """Check a mask against the rules in this module's header.
 
     mask: a file, an array (h, w): bool, uint8 of 0 and 1, or uint8 of 0..255 as in a file, or a
@@ -151,7 +151,7 @@ def take_mask(
             f"removed; {remedy}, or paint less"
         )
     radius = usual_radius(hole.shape) if dilate is None else dilate
-    marked = seeded(level >= _NEAR, hole, 0) if radius else hole
+    marked = select_seeded(level >= _NEAR, hole, 0) if radius else hole
     weight = fill_weight(marked, radius).astype(np.float16)
     if weight.all():
         raise error(
@@ -159,7 +159,7 @@ def take_mask(
             "--dilate 0 (dilate=0), or paint less"
         )
     digest = sha256 or hashes.sha256(hole.astype(np.uint8).tobytes())
-    return Mask(weight, radius, digest, path, _notes(grey, invert, radius))
+    return HoleMask(weight, radius, digest, path, _notes(grey, invert, radius))
 
 
 def find_windows(mask: np.ndarray, working_size: int, *, min_view: int = 1) -> list[Window]:

@@ -53,7 +53,7 @@ class ContextualAttention(nn.Module):
         grid = (size[0] // RATE, size[1] // RATE)
         scores = self._scores(sample_nearest(x, grid, self.aligned))  # (b, l, p)
         if self.fuse:
-            scores = fused(scores, grid)
+            scores = fuse_neighbours(scores, grid)
         hole = sample_nearest(sample_nearest(mask, size, self.aligned), grid, self.aligned)
         known = (F.max_pool2d(hole, SIZE, 1, SIZE // 2) == 0).to(x.dtype).flatten(2).mT  # (b, l, 1)
         weights = F.softmax(SCALE * scores * known, dim=1) * known
@@ -69,7 +69,7 @@ class ContextualAttention(nn.Module):
         return (patches / norm).mT @ patches
 
 
-def fused(scores: Tensor, grid: tuple[int, int]) -> Tensor:
+def fuse_neighbours(scores: Tensor, grid: tuple[int, int]) -> Tensor:
     """Scores (b, l, p) over a grid (rows, columns), each with those of the neighbouring pairs.
 
     What is left of l is likely left of p, and what is above l above p: sums of three along the

@@ -97,7 +97,7 @@ def read_lite_features(path: str | Path) -> dict[str, Tensor]:
     """
     try:
         published = torch.load(path, map_location="cpu", weights_only=True)
-        return folded_state(published)
+        return fold_state(published)
     except (OSError, EOFError, RuntimeError, TypeError, KeyError, UnpicklingError) as error:
         raise WeightsError(
             f"{path}: not the file of EfficientNet-Lite0 ({error}); fetch it "
@@ -105,7 +105,7 @@ def read_lite_features(path: str | Path) -> dict[str, Tensor]:
         ) from error
 
 
-def folded_state(published: dict[str, Tensor]) -> dict[str, Tensor]:
+def fold_state(published: dict[str, Tensor]) -> dict[str, Tensor]:
     """The published tensors, batch norms folded, by the names of `LiteFeatures`."""
     pairs = {"stem": ("_conv_stem", "_bn0")}
     number = 0

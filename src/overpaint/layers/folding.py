@@ -19,7 +19,7 @@ def conv_norm(conv: nn.Module, norm: nn.Module, first: Tensor, *others: Tensor) 
     assert isinstance(norm, nn.BatchNorm2d)
     if norm.training:
         return norm(conv(torch.cat([first, *others], dim=1) if others else first))
-    weight, bias = folded(conv.weight, norm)
+    weight, bias = fold_norm(conv.weight, norm)
     weights = weight.split([x.shape[1] for x in (first, *others)], dim=1)
     out = F.conv2d(first, weights[0], bias, conv.stride, conv.padding, conv.dilation)
     for x, w in zip(others, weights[1:], strict=True):
@@ -27,7 +27,7 @@ def conv_norm(conv: nn.Module, norm: nn.Module, first: Tensor, *others: Tensor) 
     return out
 
 
-def folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def fold_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight (o, i, h, w) and bias (o,) of the convolution that is the given one, then the norm."""
     assert norm.running_mean is not None
     assert norm.running_var is not None

@@ -5,8 +5,8 @@
   from Fridrich and Kodovsky 2012, "Rich Models for Steganalysis of Digital Images".
 - The kernels are kept as whole numbers with a divisor each, so that they stay exact in a model
   that was cast to half precision.
-- Borders are padded by replication: zero padding would answer with a false edge of the photo's
-  own brightness, far above any noise.
+- Borders are padded by replication: zero padding would give a false edge as strong as the photo's
+  brightness, far above any noise.
 """
 
 import torch

@@ -55,7 +55,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Stay in eval mode: a backbone is a ruler and learns nothing."""
+        """Stay in eval mode: a backbone measures and is not trained."""
         return super().train(False)
 
 
@@ -139,7 +139,7 @@ class DistilledVGG19(Backbone):
     features, the means of relu1_1 to relu5_1 over 60 photos are 1.01, 1.01, 0.96, 0.95 and 0.89.
     Layer by layer, the features here are therefore on the scale of that network. torchvision's
     weights, for which inpainting's usual weights (0.1 and 250) were chosen, are on another one,
-    and its file was not at hand, so the two factors below match the losses as a whole and not
+    and its file was not available, so the two factors below match the losses as a whole and not
     each layer. They rest on published curves of AOT-GAN's training, with and without style loss
     (praeclarumjj3/AOT-GAN-Experiments, MIT): at the first step, where the generator draws about
     mid-grey everywhere, L1 + 0.1 perceptual is 0.80, and 1.9 to 2.4 with 250 style. Mid-grey

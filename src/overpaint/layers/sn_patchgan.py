@@ -1,11 +1,11 @@
-"""SN-PatchGAN: a discriminator of free-form holes, whose every output value is a verdict.
+"""SN-PatchGAN: a discriminator of free-form holes with a score in every output value.
 
 Source: Yu et al. 2019, "Free-Form Image Inpainting with Gated Convolution" (arXiv 1806.03589),
 section 3.3, and a fact sheet of the authors' code (CC BY-NC 4.0; facts only, no code taken).
 Spectral norm: Miyato et al. 2018 (arXiv 1802.05957).
 
 It differs from the 70x70 PatchGAN of `overpaint.layers.patchgan` in all but the name: six layers
-of stride 2, so that a verdict sees the whole picture; 256 verdicts a place; and the last layer is
+of stride 2, so that a score depends on the whole picture; 256 scores a place; the last layer is
 activated as the others are, as in the authors' code.
 """
 
@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class SNPatchDiscriminator(nn.Module):
-    """Picture and mask (b, in_channels, h, w) -> verdicts (b, 4 width, about h/64, about w/64).
+    """Picture and mask (b, in_channels, h, w) -> scores (b, 4 width, about h/64, about w/64).
 
     Made for the hinge loss; positive is real. 5.95 M parameters at width 64.
     """

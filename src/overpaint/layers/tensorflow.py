@@ -1,4 +1,4 @@
-"""Two habits of TensorFlow 1 that its checkpoints were trained with.
+"""Two conventions of TensorFlow 1 with which its checkpoints were trained.
 
 - `SAME` padding: as much as keeps ceil(n / stride) places, the odd pixel at the bottom and at the
   right. A 3x3 kernel of stride 2 on an even side thus pads one pixel there and none at the top.

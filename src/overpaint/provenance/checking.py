@@ -1,7 +1,7 @@
 """What marks a picture carries, and whether they hold: XMP, receipt and C2PA manifest.
 
-- A mark that is there says something; a mark that is not says nothing, as any program can strip
-  it. `CAVEAT` belongs beside every answer.
+- A mark is evidence of an edit; its absence is no evidence, as any program can remove it. `CAVEAT`
+  belongs beside every answer.
 - A check fails when a receipt is not of these very bytes, or a C2PA manifest is not valid for
   them. A manifest that was not checked, for want of the package or as it lies elsewhere, fails
   nothing, and its state says so.
@@ -25,7 +25,7 @@ __all__ = ["CAVEAT", "Signer", "examine", "in_words", "is_edited", "signer_from"
 
 CAVEAT = (
     "Marks can be removed, and an unsigned one can be forged. A file without a mark is not shown "
-    "to be authentic: no mark proves nothing."
+    "to be authentic: the absence of a mark proves nothing."
 )
 
 Record = dict[str, Any]

@@ -111,7 +111,7 @@ def fitted(samples: Samples, out: Path, flatten: str | None = None) -> tuple[Sam
         notes.append(f"{samples.bits} bit reduced to 8, as {form.name} holds no more here")
         eight = (samples.values >> (samples.bits - 8)).astype(np.uint8)
         samples = replace(samples, values=eight, bits=8)
-    # Hardly anybody reads a TIFF of grey and alpha with 16 bit.
+    # Few programs read a TIFF of grey and alpha with 16 bit.
     odd = form is _TIFF and samples.values.dtype == np.uint16 and samples.alpha is not None
     if samples.num_colours == 1 and (odd or not form.grey):
         notes.append("grey written as equal red, green and blue: write .png to keep one channel")
@@ -273,7 +273,7 @@ def _tiff(samples: Samples, kept: Metadata, packet: bytes, notes: list[str]) -> 
         for tag, value in exif.describing(kept.exif) if kept.exif else ():
             tags[tag] = value
         tags.tobytes()
-    except Exception as error:  # what a camera wrote need not be what its type says
+    except Exception as error:  # a camera's value need not fit its stated type
         notes.append(f"EXIF left out, as a TIFF cannot hold it ({error})")
         return _tiff(samples, replace(kept, exif=None), packet, notes)
     differences = stored.copy()

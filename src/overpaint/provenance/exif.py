@@ -89,6 +89,6 @@ def describing(block: bytes) -> Iterator[tuple[int, Any]]:
     for tag in _DESCRIBING:
         if tag in found:
             value = dict(found.get_ifd(tag)) if tag in (_EXIF, _GPS) else found[tag]
-            if tag == _EXIF:  # refers to a directory that says nothing of the photo
+            if tag == _EXIF:  # refers to a directory that does not describe the photo
                 value.pop(_INTEROPERABILITY, None)
             yield tag, value

@@ -89,7 +89,7 @@ def read_xmp(data: bytes, name: str | Path) -> tuple[str, bytes | None]:
             return "JPEG" if image.format == "MPO" else str(image.format), _xmp(image)
     except OverpaintError:
         raise
-    except Exception as error:  # a decoder fed hostile bytes raises whatever it likes
+    except Exception as error:  # damaged bytes may raise any exception
         reason = "not a photo that can be read, or damaged; give JPEG, PNG, WebP or TIFF"
         raise ImageError(f"{name}: {reason}") from error
 
@@ -126,7 +126,7 @@ def _exif(image: Any, notes: list[str]) -> bytes | None:
         if not block:
             return None
         block, found = exif.without_pictures(block)
-    except Exception as error:  # damaged EXIF must not cost the photo
+    except Exception as error:  # damaged EXIF is no reason to refuse the photo
         notes.append(f"EXIF left out, because it is damaged ({error})")
         return None
     notes += found

@@ -21,7 +21,7 @@ from overpaint.layers.patchgan import PatchDiscriminator
 from overpaint.metrics import psnr, squared_error
 from overpaint.registry import autoencoders
 from overpaint.training import losses
-from overpaint.training.config import LoopConfig, Section, create_model
+from overpaint.training.config import AdversarialLoss, LoopConfig, Section, create_model
 from overpaint.training.loop import Batch
 
 ARCHITECTURE = "conv-autoencoder"
@@ -29,14 +29,12 @@ SMALLEST_FOR_GAN = 24
 """Side in pixels of the smallest crop of which the discriminator makes a value."""
 
 
-class EquationOne(Section):
+class EquationOne(AdversarialLoss):
     """The terms of eq. 1 and how this member of the bank weighs them."""
 
     reconstruction: Literal["l2", "l1"] = "l2"
     reconstruction_weight: float = Field(default=0.1, gt=0, description="lambda")
     adversarial_weight: float = Field(default=1.0, ge=0, description="0: reconstruction alone")
-    adversarial_from: int = Field(default=0, ge=0, description="step at which the GAN term joins")
-    discriminator_width: int = Field(default=64, gt=0)
 
 
 class AutoencoderRun(Section):
@@ -58,7 +56,7 @@ class AutoencoderTask:
     """
 
     rates: Mapping[str, float] = {}
-    parts: Mapping[str, Tensor] = {}
+    loss_terms: Mapping[str, Tensor] = {}
 
     def __init__(self, run: AutoencoderRun, photos: PhotoSource, validation: PhotoSource) -> None:
         self.run, self.photos = run, photos
@@ -74,7 +72,7 @@ class AutoencoderTask:
         number = min(run.validation_photos, len(validation))
         # Spread over the list, which is sorted by folder.
         chosen = np.linspace(0, len(validation) - 1, number).round().astype(int)
-        self.validation = [centre(validation.read(int(i)), run.validation_crop) for i in chosen]
+        self.validation = [cut_centre(validation.read(int(i)), run.validation_crop) for i in chosen]
 
     def dataset(self) -> PhotoCrops:
         return PhotoCrops(self.photos, self.run.crop, self.run.loop.seed)
@@ -107,7 +105,7 @@ class AutoencoderTask:
         return {"photo and reconstruction": torch.from_numpy(pair / 255).permute(2, 0, 1)}
 
 
-def centre(pixels: np.ndarray, size: int) -> np.ndarray:
+def cut_centre(pixels: np.ndarray, size: int) -> np.ndarray:
     """The middle (size, size) of a photo, or all of it along a side that is shorter."""
     height, width = pixels.shape[:2]
     top, left = max(0, (height - size) // 2), max(0, (width - size) // 2)

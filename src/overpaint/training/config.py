@@ -31,8 +31,6 @@ class OptimizerConfig(Section):
     algorithm: Literal["adam", "adadelta"] = Field(
         default="adam",
         description="adam decays weights apart from the gradient (AdamW)",
-        # Recipes from before there was a choice keep their hash.
-        exclude_if=lambda name: name == "adam",
     )
     learning_rate: float = Field(default=1e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
@@ -40,6 +38,15 @@ class OptimizerConfig(Section):
     warmup_steps: int = Field(default=0, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
     clip_norm: float = Field(default=1.0, gt=0, description="largest norm of all gradients")
+
+
+class AdversarialLoss(Section):
+    """What all losses with a discriminator share."""
+
+    adversarial_from: int = Field(
+        default=0, ge=0, description="step at which the discriminator's losses join"
+    )
+    discriminator_width: int = Field(default=64, gt=0)
 
 
 class LoopConfig(Section):

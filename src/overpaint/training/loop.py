@@ -41,7 +41,7 @@ class Task(Protocol):
     """What is trained, by name. "model" is the one that is averaged, validated and exported."""
     rates: Mapping[str, float]
     """Factor of the learning rate by a module's name; 1 for those not named."""
-    parts: Mapping[str, Tensor]
+    loss_terms: Mapping[str, Tensor]
     """The weighted terms of the last step's losses by name, for the log; may be empty."""
 
     def dataset(self) -> Dataset[Batch]:
@@ -280,8 +280,8 @@ def fit(
                 progress(losses, loop.batch_size)
                 if run.step % loop.log_every == 0 or run.step == loop.steps:
                     seconds = time.perf_counter() - started
-                    parts = {f"part/{k}": float(v) for k, v in task.parts.items()}
-                    log.scalars(run.step, {**losses, **parts, "step_seconds": seconds})
+                    terms = {f"term/{k}": float(v) for k, v in task.loss_terms.items()}
+                    log.scalars(run.step, {**losses, **terms, "step_seconds": seconds})
                 if processes.is_main and (run.step % loop.validate_every == 0 or run.ended):
                     _validate(run, log, best, config_hash)
                 ended, stopping = processes.any(run.ended), processes.any(stop.requested)

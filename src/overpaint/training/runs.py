@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from overpaint.data.real_fills import describe_fills, trained_families
+from overpaint.data.real_fills import describe_fills, list_trained_families
 from overpaint.data.sources import PhotoSource, data_list_hash
 from overpaint.data.universal import Pairs
 from overpaint.run_identity import current_commit
@@ -24,13 +24,13 @@ from overpaint.training.config import config_hash
 from overpaint.training.detection.base import (
     DetectorRun,
     check,
-    detection_task,
+    make_detection_task,
     make_pairs,
     start,
 )
 from overpaint.training.detection.forged import describe_forgeries
 from overpaint.training.distributed import Processes
-from overpaint.training.inpainting.base import InpainterRun, inpainting_task
+from overpaint.training.inpainting.base import InpainterRun, make_inpainting_task
 from overpaint.training.loop import Task, fit
 from overpaint.weights import Kind, WeightsRecord, save_weights
 
@@ -108,7 +108,7 @@ def train_detector(
         about["data"] += f"; {describe_forgeries(run.forged, assets, exclude)}"
     if run.fills.share:
         about["data"] += f"; {describe_fills(run.fills, assets)}"
-        about["families"] = trained_families(run.fills, assets)
+        about["families"] = list_trained_families(run.fills, assets)
     if export_only:
         state = load_checkpoint(out / "last.pt", config_hash(run))
         values = state["average"] if run.loop.ema_decay else state["modules"]["model"]
@@ -116,7 +116,7 @@ def train_detector(
     with Processes(device) as processes:
         pairs = _cached_pairs(run, train, assets, cache, processes)
         held_out = make_pairs(run, validation, assets)
-        task = detection_task(run, pairs, held_out, assets, exclude, begun.model)
+        task = make_detection_task(run, pairs, held_out, assets, exclude, begun.model)
         return _fit_and_export(run, task, out, export, train, about, processes)
 
 
@@ -142,7 +142,7 @@ def train_inpainter(
     train, validation = _split(photos, exclude, problem)
     with Processes(device) as processes:
         torch.manual_seed(run.loop.seed)
-        task = inpainting_task(run, train, validation, assets)
+        task = make_inpainting_task(run, train, validation, assets)
         return _fit_and_export(run, task, out, export, train, about, processes)
 
 

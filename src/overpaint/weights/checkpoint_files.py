@@ -30,7 +30,7 @@ from torch import Tensor
 
 from overpaint import hashes
 from overpaint.errors import WeightsError
-from overpaint.weights.torchscript import is_torchscript, named, read_torchscript
+from overpaint.weights.torchscript import is_torchscript, list_imports, read_torchscript
 
 _TENSORFLOW = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
 _ZIP, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
@@ -53,7 +53,7 @@ class Checkpoint:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """By names joined with dots."""
-        return flattened(self.content)[0]
+        return flatten(self.content)[0]
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -63,16 +63,16 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     WeightsError for a file that cannot be read, that holds code, or that holds no named tensor.
     """
     path = Path(path)
-    prefix = without_part(path)
+    prefix = strip_part(path)
     if prefix != path or path.with_name(f"{path.name}.index").is_file():
-        beside = sorted(p for p in path.parent.glob("*") if without_part(p) == prefix != p)
+        beside = sorted(p for p in path.parent.glob("*") if strip_part(p) == prefix != p)
         parts = {part.name: hashes.sha256(_bytes(part)) for part in beside}
         nested = _tensorflow(prefix)
     else:
         data = _bytes(path)
         parts, nested = {path.name: hashes.sha256(data)}, _decoded(path, data)
     try:
-        tensors, others = flattened(nested)
+        tensors, others = flatten(nested)
     except RecursionError as error:
         raise WeightsError(f"{path}: nested without end; it was forged or is damaged") from error
     if not tensors:
@@ -80,7 +80,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(_only_tensors(nested), parts, _left_out(path, others))
 
 
-def flattened(nested: Any) -> tuple[dict[str, Tensor], list[str]]:
+def flatten(nested: Any) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors in nested mappings and sequences by dotted names, and the names of the rest.
 
     Raises WeightsError when two tensors come to one name.
@@ -156,7 +156,7 @@ def _torch(path: Path, data: bytes) -> Any:
 def _is_of_a_training(data: bytes) -> bool:
     """Whether all that a zip checkpoint's pickle names is of tensors and of known trainers."""
     try:
-        roots = {name.split()[0].split(".")[0] for name in named(data)}
+        roots = {name.split()[0].split(".")[0] for name in list_imports(data)}
     except Exception:  # what damaged files lead to is of every kind
         return False
     return roots <= {*_OF_TRAININGS, *_OF_TENSORS} and not roots.isdisjoint(_OF_TRAININGS)
@@ -241,7 +241,7 @@ def _left_out(path: Path, others: list[str]) -> tuple[str, ...]:
     return (f"{path.name}: left out what is no tensor: {', '.join(others[:_SHOWN])}{more}",)
 
 
-def without_part(path: Path) -> Path:
+def strip_part(path: Path) -> Path:
     """The common prefix of a TensorFlow checkpoint's parts; any other path as it is."""
     return path.with_name(_TENSORFLOW.sub("", path.name) or path.name)
 

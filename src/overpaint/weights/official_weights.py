@@ -31,7 +31,7 @@ from overpaint.weights import (
     read_record,
     save_weights,
 )
-from overpaint.weights.checkpoint_files import Checkpoint, flattened, read_checkpoint, without_part
+from overpaint.weights.checkpoint_files import Checkpoint, flatten, read_checkpoint, strip_part
 from overpaint.weights.rename_keys import check_fits
 
 
@@ -56,7 +56,7 @@ def import_weights(
     """
     kind, entry = _entry(name)
     official = _official(entry)
-    paths = list(dict.fromkeys(without_part(Path(file)) for file in files))
+    paths = list(dict.fromkeys(strip_part(Path(file)) for file in files))
     prefixes = _prefixes(paths, official, name)
     config = {**official.config, **_config_without(official, prefixes)}
     folder = imported_folder() if folder is None else Path(folder)
@@ -109,7 +109,7 @@ def _official(entry: Entry[Any]) -> Official:
 def _prefixes(paths: list[Path], official: Official, name: str) -> list[str]:
     """What goes before the names of each file's tensors: "" where only one is published, else
     its stem."""
-    wanted = list(dict.fromkeys(without_part(Path(file)).stem for file in official.files))
+    wanted = list(dict.fromkeys(strip_part(Path(file)).stem for file in official.files))
     needed = {stem for stem in wanted if stem not in _stems_without(official)}
     stems = [path.stem for path in paths]
     if len({path.name for path in paths}) < len(paths):
@@ -183,7 +183,7 @@ def _renamed(official: Official, read: Mapping[str, Checkpoint]) -> dict[str, Te
     """The model's rules applied to dotted names; where they refuse these, to nested content."""
     content: dict[str, Any] = {prefix: one.content for prefix, one in read.items()}
     content = content.get("", content)
-    tensors, _ = flattened(content)
+    tensors, _ = flatten(content)
     try:
         return official.remap(tensors)
     except WeightsError as refused:

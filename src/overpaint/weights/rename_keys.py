@@ -1,6 +1,6 @@
 """From the keys of a published checkpoint to ours: strict, so that nothing is lost in silence.
 
-- A model file holds a table of rules, (pattern, replacement), and a `remap` made of `renamed`.
+- A model file holds a table of rules, (pattern, replacement), and a `remap` made of `rename_keys`.
 - A key that no rule takes, two keys that become one, a key that the network lacks or wants, and
   another shape are errors that list the keys.
 """
@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 SHOWN = 8  # keys in one message
 
 
-def renamed(
+def rename_keys(
     state: Mapping[str, Value], rules: Sequence[tuple[str, str]], drop: Sequence[str] = ()
 ) -> dict[str, Value]:
     """The values of `state` under new keys.

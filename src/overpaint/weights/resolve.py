@@ -68,7 +68,7 @@ def select(models: Iterable[str | Path], folders: Sequence[str | Path] = ()) -> 
     found: dict[tuple[str, str], WeightsRecord] = {}
     for model in models:
         if model == ALL:
-            records = available("detector", folders)
+            records = list_available("detector", folders)
             if not records:
                 raise WeightsError(
                     "no detector has weights here; `overpaint models` says how to get some"
@@ -82,7 +82,7 @@ def select(models: Iterable[str | Path], folders: Sequence[str | Path] = ()) -> 
     return list(found.values())
 
 
-def available(kind: Kind, folders: Sequence[str | Path] = ()) -> list[WeightsRecord]:
+def list_available(kind: Kind, folders: Sequence[str | Path] = ()) -> list[WeightsRecord]:
     """The records of all weights of a kind that are here; raises WeightsError for a folder that is
     not there."""
     records = list_records(imported=True)
@@ -95,7 +95,7 @@ def available(kind: Kind, folders: Sequence[str | Path] = ()) -> list[WeightsRec
 
 def _remedy(name: str, kind: Kind, folders: Sequence[str | Path]) -> str:
     """What a name without weights is, and what can be used instead."""
-    registry, here = REGISTRIES[kind], available(kind, folders)
+    registry, here = REGISTRIES[kind], list_available(kind, folders)
     use = _instead(kind, here)
     if name not in registry:
         return f"{name}: there are no such weights here; {use}"

@@ -112,7 +112,7 @@ class _Reader:
             raise WeightsError("the TorchScript archive was written on a big-endian machine")
 
     def read(self) -> Any:
-        return self._value(described(self.archive.read(f"{self.root}data.pkl")))
+        return self._value(describe_pickle(self.archive.read(f"{self.root}data.pkl")))
 
     def _value(self, found: Any) -> Any:
         self.num_values += 1
@@ -152,7 +152,7 @@ class _Reader:
         return self.storages[path]
 
 
-def named(data: bytes) -> set[str]:
+def list_imports(data: bytes) -> set[str]:
     """What the pickle of a zip checkpoint would import, each "module name".
 
     Raises what damaged files lead to: any kind of exception.
@@ -165,7 +165,7 @@ def named(data: bytes) -> set[str]:
     return {str(argument) for opcode, argument, _ in opcodes if opcode.name == "GLOBAL"}
 
 
-def described(data: bytes) -> Any:
+def describe_pickle(data: bytes) -> Any:
     """What a pickle describes, with nothing imported, called or built.
 
     Knows the opcodes that TorchScript and torch.save write; raises WeightsError for any other.

@@ -49,9 +49,6 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 ModelT = TypeVar("ModelT", bound=Detector)
 LossT = TypeVar("LossT", bound=Section)
 
-OUTSIDE = ("focal_gamma", "positive_weight", "iou_weight")
-"""Keys of a loss that may stand at the top level, as in recipes from before there was `loss`."""
-
 
 class CacheConfig(Section):
     """Reconstructions computed once, see `data.cache`; `num` 0 makes them on the fly."""
@@ -62,7 +59,6 @@ class CacheConfig(Section):
         default=None,
         ge=0,
         description="of the crops and their histories; null takes the run's own",
-        exclude_if=lambda seed: seed is None,
     )
 
 
@@ -85,30 +81,21 @@ class DetectorRun(Section):
         default=None,
         description="file of EfficientNet-Lite0 for `model.content`, unless the weights to go on "
         "from have it",
-        exclude_if=lambda path: path is None,
     )
     loop: LoopConfig
     data: UniversalConfig
-    # Keys with a default that are younger than the shipped recipes do not change their hash.
-    forged: ForgedConfig = Field(default=ForgedConfig(), exclude_if=lambda forged: not forged.share)
-    fills: RealFills = Field(default=RealFills(), exclude_if=lambda fills: not fills.share)
+    forged: ForgedConfig = ForgedConfig()
+    fills: RealFills = RealFills()
     cache: CacheConfig = CacheConfig()
     loss: dict[str, Any] = Field(
-        default={},
-        description="settings of its loss: the `loss_config` of its task",
-        exclude_if=lambda loss: not loss,
+        default={}, description="settings of its loss: the `loss_config` of its task"
     )
-    focal_gamma: float = Field(default=2.0, ge=0, description="as in `loss`; NIX-Net alone")
-    positive_weight: float = Field(default=1.0, gt=0, description="likewise")
-    iou_weight: float = Field(default=0.0, ge=0, description="likewise")
     validation_samples: int = Field(default=128, ge=1)
 
     @model_validator(mode="after")
-    def _said_once(self) -> Self:
+    def _shares_fit(self) -> Self:
         if self.forged.share + self.fills.share > 1:
             raise ValueError("forged.share + fills.share is above 1; lower one of them")
-        if twice := sorted({*OUTSIDE} & self.model_fields_set & self.loss.keys()):
-            raise ValueError(f"{twice[0]}: it stands in loss as well; keep one of the two")
         return self
 
 
@@ -128,7 +115,7 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
     side_multiple: ClassVar[int] = 1
     """Of which a sample's side has to be a multiple."""
     rates: Mapping[str, float] = {}
-    parts: Mapping[str, Tensor] = {}
+    loss_terms: Mapping[str, Tensor] = {}
 
     def __init__(
         self,
@@ -167,8 +154,7 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
     @classmethod
     def load_terms(cls, run: DetectorRun) -> Section:
         """The checked settings of the run's loss; raises ConfigError."""
-        outside = {name: getattr(run, name) for name in OUTSIDE if name in run.model_fields_set}
-        return load_section(cls.loss_config, outside | run.loss, "loss")
+        return load_section(cls.loss_config, run.loss, "loss")
 
     def frozen(self) -> list[nn.Module]:
         """The parts of the model that are not trained."""
@@ -327,7 +313,7 @@ def _only_in(prefix: str, own: Mapping[str, Any], other: Mapping[str, Any]) -> b
     return holds(own) and not holds(other)
 
 
-def detection_task(
+def make_detection_task(
     run: DetectorRun,
     train: Pairs,
     validation: Pairs,
@@ -345,7 +331,7 @@ def detection_task(
 
 
 def check(run: DetectorRun, model: nn.Module, assets: Path, exclude: Collection[str] = ()) -> None:
-    """Raise what `detection_task` would, as far as it can be told without reconstructions."""
+    """Raise what `make_detection_task` would, as far as it can be told without reconstructions."""
     task_of(model, DetectorTask).load_terms(run)
     mask_mixture(run.data.masks, assets)
     if run.fills.share:

@@ -24,7 +24,7 @@ from overpaint.data.universal import (
     UniversalConfig,
     Weights,
     draw_weighted,
-    finished,
+    finish_sample,
 )
 from overpaint.images import read_image, read_mask, to_tensor
 from overpaint.training.config import Section
@@ -90,7 +90,7 @@ class ForgedDataset(Dataset[dict[str, Tensor]]):
         picture, mask = piece[..., :3], piece[..., 3]
         if untouched:
             mask = np.zeros_like(mask)
-        picture, mask, steps = finished(config, picture, mask, rng, [self.seed, index])
+        picture, mask, steps = finish_sample(config, picture, mask, rng, [self.seed, index])
         # As there, the cut to size may have missed the hole.
         inpainter = row.inpainter if mask.any() else ""
         return Sample(picture, mask, row.photo, inpainter, (), tuple(steps))

@@ -79,12 +79,12 @@ class TruForTask(DetectorTask[TruFor, TruForLoss]):
             part.eval()
         found, terms = self.model.examine(image), self.terms
         if terms.phase == "confidence":
-            return self.loss_of_judgement(found, mask)
+            return self.second_phase_loss(found, mask)
         loss = losses.weighted_cross_entropy(found.logits, mask, terms.positive_weight)
         dice = losses.dice_loss(found.logits, mask)
         return terms.cross_entropy_weight * loss + terms.dice_weight * dice
 
-    def loss_of_judgement(self, found: Findings, mask: Tensor) -> Tensor:
+    def second_phase_loss(self, found: Findings, mask: Tensor) -> Tensor:
         """Of the second phase, for findings of pictures with masks (b, 1, h, w)."""
         confidence, score = found.confidence, found.score
         assert confidence is not None
@@ -103,9 +103,9 @@ class TruForTask(DetectorTask[TruFor, TruForLoss]):
         for sample in self.validation:
             found = self.examine(model, sample["image"])
             mask = sample["mask"][None].to(found.logits.device)
-            values.append(float(self.loss_of_judgement(found, mask)))
+            values.append(float(self.second_phase_loss(found, mask)))
         loss = float(np.mean(values))
-        return {**figures, "figure": -loss, "judgement_loss": loss}
+        return {**figures, "figure": -loss, "second_phase_loss": loss}
 
 
 def confidence_loss(confidence: Tensor, logits: Tensor, mask: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from overpaint.inpainters.aotgan import AOTGAN, SoftMaskDiscriminator, soft_mask
 from overpaint.layers.perceptual import feature_losses
-from overpaint.training.inpainting.base import AdversarialLoss, InpaintingTask, Weight
+from overpaint.training.config import AdversarialLoss
+from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
@@ -26,7 +27,6 @@ class AOTGANLoss(AdversarialLoss):
     perceptual_weight: Weight = 0.1
     style_weight: Weight = 250.0
     adversarial_weight: Weight = 0.01
-    discriminator_width: int = Field(default=64, gt=0)
     softness: float = Field(
         default=10.0, gt=0, description="deviation of the soft mask's blur, pixels; 10 at 512 px"
     )

@@ -21,7 +21,13 @@ from overpaint.inpainters.base import Inpainter
 from overpaint.layers.perceptual import load_backbone
 from overpaint.metrics import psnr, squared_error
 from overpaint.registry import inpainters
-from overpaint.training.config import LoopConfig, Section, create_model, load_section
+from overpaint.training.config import (
+    AdversarialLoss,
+    LoopConfig,
+    Section,
+    create_model,
+    load_section,
+)
 from overpaint.training.discovery import task_of
 from overpaint.training.inpainting.data import InpaintingData, PhotosAndHoles
 from overpaint.training.loop import Batch
@@ -54,14 +60,6 @@ class InpainterRun(Section):
     validation_photos: int = Field(default=32, ge=1)
 
 
-class AdversarialLoss(Section):
-    """What the losses of all inpainters share that are trained against a discriminator."""
-
-    adversarial_from: int = Field(
-        default=0, ge=0, description="step at which the discriminator's losses join"
-    )
-
-
 class InpaintingTask(ABC, Generic[ModelT, LossT]):
     """What the loop needs; see `training.loop.Task`.
 
@@ -77,7 +75,7 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
     architecture: ClassVar[type[Inpainter]]
     loss_config: ClassVar[type[Section]]
     rates: Mapping[str, float] = {}
-    parts: Mapping[str, Tensor] = {}
+    loss_terms: Mapping[str, Tensor] = {}
 
     def __init__(
         self,
@@ -136,7 +134,7 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
     def validate(self, model: nn.Module) -> dict[str, float]:
         """PSNR of the whole picture at 8 bit."""
         values = [
-            psnr(squared_error(levels(picture), levels(image)))
+            psnr(squared_error(to_levels(picture), to_levels(image)))
             for image, picture in (
                 (s["image"][None], self._output(model, s)) for s in self.validation
             )
@@ -158,7 +156,7 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
         return model(*(sample[name][None].to(device) for name in ("image", "mask")))
 
 
-def inpainting_task(
+def make_inpainting_task(
     run: InpainterRun, photos: PhotoSource, validation: PhotoSource, assets: Path = Path()
 ) -> InpaintingTask[Any, Any]:
     """The run's network, built once, in the task that trains it.
@@ -171,6 +169,6 @@ def inpainting_task(
     return kind(run, model, photos, validation, assets)  # type: ignore[abstract]
 
 
-def levels(picture: Tensor) -> np.ndarray:
+def to_levels(picture: Tensor) -> np.ndarray:
     """A picture (1, 3, h, w) in [0, 1] on the scale of 8 bit, rounded."""
     return (picture.float() * 255).round().cpu().numpy()

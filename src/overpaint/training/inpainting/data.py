@@ -22,19 +22,16 @@ class InpaintingData(Section):
     shrink: float = Field(
         default=1.0, ge=1, le=8, description="largest factor by which a photo is made smaller"
     )
-    # Recipes from before there was a choice keep their hash.
     early_size: int = Field(
         default=128,
         ge=64,
         multiple_of=4,
         description="side of the first samples, pixels",
-        exclude_if=lambda size: size == 128,
     )
     early_samples: int = Field(
         default=0,
         ge=0,
         description="how many samples have that side",
-        exclude_if=lambda num: num == 0,
     )
     masks: Weights = Field(
         default={"brush": 1.0}, description="kinds of masks, see UniversalConfig"

@@ -24,7 +24,8 @@ from overpaint.inpainters.base import compose
 from overpaint.inpainters.deepfill_v1 import DeepFillV1, LocalGlobalCritic
 from overpaint.inpainters.glcic import local_window
 from overpaint.training import losses
-from overpaint.training.inpainting.base import AdversarialLoss, InpaintingTask, Weight
+from overpaint.training.config import AdversarialLoss
+from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
@@ -38,7 +39,6 @@ class DeepFillV1Loss(AdversarialLoss):
     adversarial_weight: Weight = 0.001
     penalty_weight: Weight = Field(default=10.0, description="lambda of the gradient penalty")
     n_critic: int = Field(default=5, ge=1, description="the critics' steps for the generator's one")
-    discriminator_width: int = Field(default=64, gt=0)
 
 
 class DeepFillV1Task(InpaintingTask[DeepFillV1, DeepFillV1Loss]):

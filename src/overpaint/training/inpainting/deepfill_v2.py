@@ -11,14 +11,14 @@ The discriminator is trained behind the generator, in the authors' code before i
 from collections.abc import Iterator
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from overpaint.inpainters.base import compose
 from overpaint.inpainters.deepfill_v2 import DeepFillV2
 from overpaint.layers.sn_patchgan import SNPatchDiscriminator
 from overpaint.training import losses
-from overpaint.training.inpainting.base import AdversarialLoss, InpaintingTask, Weight
+from overpaint.training.config import AdversarialLoss
+from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
@@ -27,7 +27,6 @@ class DeepFillV2Loss(AdversarialLoss):
 
     l1_weight: Weight = 1.0
     adversarial_weight: Weight = 1.0
-    discriminator_width: int = Field(default=64, gt=0)
 
 
 class DeepFillV2Task(InpaintingTask[DeepFillV2, DeepFillV2Loss]):

@@ -86,8 +86,8 @@ class EdgeConnectTask(InpaintingTask[EdgeConnect, EdgeConnectLoss]):
         """Adversarial and feature-matching loss, weighted, of grey and edges (b, 2, h, w)."""
         discriminator = self.modules["edge_discriminator"].requires_grad_(False)
         with torch.no_grad():
-            wanted = features(discriminator, real)
-        found = features(discriminator, fake)
+            wanted = find_features(discriminator, real)
+        found = find_features(discriminator, fake)
         matching = [(f - w).abs().mean() for f, w in zip(found, wanted, strict=True)]
         return (
             self.terms.edge_adversarial_weight * losses.generator_loss(found[-1])
@@ -106,7 +106,7 @@ class EdgeConnectTask(InpaintingTask[EdgeConnect, EdgeConnectLoss]):
         return loss + terms.adversarial_weight * losses.generator_loss(fake)
 
 
-def features(discriminator: nn.Module, x: Tensor) -> list[Tensor]:
+def find_features(discriminator: nn.Module, x: Tensor) -> list[Tensor]:
     """What the convolutions of a `PatchDiscriminator` find, activated; last the logits."""
     found: list[Tensor] = []
     for layer in discriminator.layers:  # type: ignore[union-attr]

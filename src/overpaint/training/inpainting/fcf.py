@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from overpaint.inpainters.fcf import Discriminator, FcF
 from overpaint.layers.perceptual import feature_losses
 from overpaint.training import losses
-from overpaint.training.inpainting.base import AdversarialLoss, InpaintingTask, Weight
+from overpaint.training.config import AdversarialLoss
+from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 

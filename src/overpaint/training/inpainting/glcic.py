@@ -60,11 +60,11 @@ class GLCICTask(InpaintingTask[GLCIC, GLCICLoss]):
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, image, mask = self.terms, batch["image"], batch["mask"]
-        judged = "discriminator" in self.modules and step >= terms.completion_steps
-        painted = not judged or step >= terms.completion_steps + terms.discriminator_steps
+        adversarial = "discriminator" in self.modules and step >= terms.completion_steps
+        painted = not adversarial or step >= terms.completion_steps + terms.discriminator_steps
         with torch.set_grad_enabled(painted):
             stages = self.model.stages(image, mask)
-        if judged:
+        if adversarial:
             self.modules["discriminator"].requires_grad_(True)
             real = self._verdict(image, mask.roll(1, dims=0))
             fake = self._verdict(stages.output.detach(), mask)
@@ -72,7 +72,7 @@ class GLCICTask(InpaintingTask[GLCIC, GLCICLoss]):
         if not painted:
             return
         loss = ((stages.fill.float() - image) * mask).square().mean()  # eq. 2
-        if judged:
+        if adversarial:
             self.modules["discriminator"].requires_grad_(False)
             fake = self._verdict(stages.output, mask)
             loss = loss + terms.adversarial_weight * losses.generator_loss(fake)

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from overpaint.inpainters.lama import Discriminator, LaMa
 from overpaint.layers.perceptual import feature_losses
 from overpaint.training import losses
-from overpaint.training.inpainting.base import AdversarialLoss, InpaintingTask, Weight
+from overpaint.training.config import AdversarialLoss
+from overpaint.training.inpainting.base import InpaintingTask, Weight
 from overpaint.training.loop import Batch
 
 
@@ -36,7 +37,6 @@ class LaMaLoss(AdversarialLoss):
         default=100.0, description="of the differences of the discriminator's features"
     )
     r1_weight: Weight = Field(default=0.001, description="of the discriminator's squared gradient")
-    discriminator_width: int = Field(default=64, gt=0)
 
 
 class LaMaTask(InpaintingTask[LaMa, LaMaLoss]):

@@ -30,12 +30,12 @@ from overpaint.layers.patchgan import PatchDiscriminator
 from overpaint.layers.perceptual import feature_losses
 from overpaint.metrics import psnr, squared_error
 from overpaint.training import losses
-from overpaint.training.config import Section
-from overpaint.training.inpainting.base import InpaintingTask, Weight, levels
+from overpaint.training.config import AdversarialLoss
+from overpaint.training.inpainting.base import InpaintingTask, Weight, to_levels
 from overpaint.training.loop import Batch
 
 
-class SafePaintLoss(Section):
+class SafePaintLoss(AdversarialLoss):
     """Eq. 14: the weights of the five losses, and the readings in which code and paper differ."""
 
     l1_weight: Weight = 1.0
@@ -59,8 +59,6 @@ class SafePaintLoss(Section):
     )
     repel_weight: Weight = Field(default=0.0, description="term between photos, not in the paper")
     repel_distance: float = Field(default=1.0, gt=0, description="at which it ends")
-    adversarial_from: int = Field(default=0, ge=0, description="step at which the GAN term joins")
-    discriminator_width: int = Field(default=64, gt=0)
 
 
 class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
@@ -78,14 +76,14 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
         terms, image, mask = self.terms, batch["image"], batch["mask"]
         stages = self.model.stages(image, mask)
         parts = self._reconstruction(stages, image, mask) | self._domain(stages, image, mask)
-        adversarial = "discriminator" in self.modules and step >= terms.adversarial_from
+        adversarial = self.is_adversarial(step)
         if adversarial:
             discriminator = self.modules["discriminator"].requires_grad_(False)
             fake = discriminator(stages.output).float()
             parts["adversarial"] = terms.adversarial_weight * generator_loss(
                 fake, terms.adversarial
             )
-        self.parts = {name: part.detach() for name, part in parts.items()}
+        self.loss_terms = {name: part.detach() for name, part in parts.items()}
         yield "model", torch.stack(list(parts.values())).sum()
         if adversarial:
             discriminator = self.modules["discriminator"].requires_grad_(True)
@@ -141,7 +139,7 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
         for sample in self.validation:
             image, mask, stages = self._stages(model, sample)
             for name, picture in (("psnr", stages.output), ("coarse_psnr", stages.coarse)):
-                figures[name].append(psnr(squared_error(levels(picture), levels(image))))
+                figures[name].append(psnr(squared_error(to_levels(picture), to_levels(image))))
             if self.backbone is not None:
                 backbone = self.backbone.to(image.device)
                 for name, picture in (
