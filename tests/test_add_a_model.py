@@ -15,6 +15,7 @@ from PIL import Image
 
 from conftest import textured
 
+HEAT = Path(__file__).parents[1] / "recipes" / "tables" / "heat.yaml"
 PACKAGE = Path(__file__).parents[1] / "src" / "overpaint"
 
 TOY_DETECTOR = '''
@@ -138,6 +139,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "photos").mkdir()
     for i in range(24):
         Image.fromarray(textured(96, 96, seed=i)).save(here / "photos" / f"{i}.png")
+    (here / "recipes" / "tables").mkdir(parents=True)
+    shutil.copy(HEAT, here / "recipes" / "tables")
     return here
 
 
@@ -176,3 +179,21 @@ def test_an_inpainter_is_two_files_and_a_recipe(place: Path) -> None:
     arguments = ("inpaint", "photos/0.png", "mask.png", "--model", weights, "--out", "filled.png")
     overpaint(place, *arguments)
     assert (place / "filled.png").is_file()
+
+
+@pytest.mark.slow
+def test_both_appear_in_the_heat_table_by_one_command(place: Path) -> None:
+    """Their weights are put where the recipe looks; it stays as it is."""
+    for kind, name in (("detector", "toynet-s"), ("inpainter", "toyfill-s")):
+        train = ("train", kind, "--config", f"{name}.yaml", "--photos", "photos")
+        overpaint(place, *train, "--out", f"runs/heat-{name}", "--export", "benchmarks/weights")
+    table = ("benchmark", "recipes/tables/heat.yaml", "--scale", "smoke", "--out", "heat")
+    overpaint(place, *table)
+    text = (place / "heat" / "table.md").read_text()
+    header, row = (
+        next(line for line in text.splitlines() if line.startswith(start)).split(" | ")
+        for start in ("| inpainter |", "| toyfill-s |")
+    )
+    (column,) = (i for i, name in enumerate(header) if name.strip(" |") == "toynet-s")
+    assert 0 <= float(row[column].strip(" |")) <= 1
+    assert (place / "heat" / "heat-photos.png").is_file()

@@ -22,6 +22,7 @@ RANK = {
     "inpainting": 6,
     "training": 6,
     "evaluation": 7,
+    "benchmark": 8,
     "scan": 8,
     "report": 8,
     "cli": 9,

@@ -143,6 +143,8 @@ def test_padding_at_the_right_and_bottom_leaves_the_grid_in_place(size: tuple[in
         ({"widths": (8, 16)}, "three positive numbers"),
         ({"widths": (8, 0, 16)}, "three positive numbers"),
         ({"noise_stream": False, "image_stream": False}, "keep the noise stream"),
+        ({"residual": "mean"}, "choose sum or colours"),
+        ({"residual": "colours", "energies": True}, 'of the residual "sum"'),
     ],
 )
 def test_an_impossible_configuration_is_refused(config: dict[str, Any], message: str) -> None:
@@ -152,3 +154,33 @@ def test_an_impossible_configuration_is_refused(config: dict[str, Any], message:
 
 def test_widths_from_json_make_the_same_configuration() -> None:
     assert detectors.create("nixnet", widths=[8, 12, 16]).config == NIXNetConfig(SMALL)
+
+
+class TestNIXNetByColour(DetectorContract):
+    """Eq. 3 of each colour, as nine planes."""
+
+    name, num_parameters = "nixnet", 29_493_377  # of the usual configuration
+    config = {"widths": SMALL, "residual": "colours"}  # noqa: RUF012
+
+
+def test_residuals_by_colour_sum_to_the_residual_of_the_sum() -> None:
+    torch.manual_seed(0)
+    by_colour = NIXNet(NIXNetConfig(widths=SMALL, residual="colours")).eval()
+    summed = NIXNet(NIXNetConfig(widths=SMALL)).eval()
+    image = torch.rand(1, 3, 16, 24)
+    planes = by_colour._noise(image).unflatten(1, (3, 3))  # colour, kernel
+    torch.testing.assert_close(planes.sum(dim=1) / 3, summed._noise(image), atol=1e-4, rtol=1e-4)
+    # The first block sees six planes more, by a 3x3 and a 1x1 convolution.
+    more = by_colour.num_parameters - summed.num_parameters
+    assert more == 6 * SMALL[0] * (9 + 1)
+
+
+def test_a_colour_cast_is_seen_by_colour_and_not_in_the_sum() -> None:
+    noise = torch.randn(16, 24) * 0.02
+    opposite = torch.stack([0.5 + noise, 0.5 - noise, torch.full_like(noise, 0.5)])[None]
+    seen = {
+        residual: NIXNet(NIXNetConfig(widths=SMALL, residual=residual))._noise(opposite)
+        for residual in ("sum", "colours")
+    }
+    assert seen["sum"].abs().max() < 1e-4
+    assert seen["colours"].abs().max() > 0.1

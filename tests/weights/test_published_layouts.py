@@ -134,9 +134,11 @@ class TestTruFor:
 
     def test_at_another_width_it_does_not_fit(self, imported: Path, tmp_path: Path) -> None:
         import_weights("noiseprint", [self.noiseprint_file(tmp_path)[0]])
+        narrow = recipe(
+            "trufor", parts_from=["noiseprint"], model=NARROW_TRUFOR | {"noise_width": 16}
+        )
         with pytest.raises(WeightsError, match="the part noiseprint does not fit trufor"):
-            narrow = NARROW_TRUFOR | {"noise_width": 16}
-            start(recipe("trufor", parts_from=["noiseprint"], model=narrow))
+            start(narrow)
 
     def test_it_is_stored_as_exactly_as_it_came(self, imported: Path, tmp_path: Path) -> None:
         path, state = self.noiseprint_file(tmp_path)

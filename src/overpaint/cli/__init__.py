@@ -28,6 +28,7 @@ COMMANDS = (
     "train",
     "calibrate",
     "evaluate",
+    "benchmark",
 )
 
 

@@ -25,6 +25,8 @@ class ForgedRow(SampleRow):
     mask: str
     inpainted: str
     photo: str
+    part: Part | None = None
+    """Of the photo, where it was not divided by its name."""
     inpainter: str
 
     @property
@@ -46,9 +48,10 @@ def read_forgeries(
     rows = read_rows(folder, ForgedRow)
     if not rows:
         raise ConfigError(f"{folder} holds no forgeries; see `overpaint forge`")
-    photos = set(split((row.photo for row in rows), part, seed))
+    photos = set(split((row.photo for row in rows if row.part is None), part, seed))
     unwanted = {_file_name(path) for path in exclude}
-    kept = [r for r in rows if r.photo in photos and _file_name(r.photo) not in unwanted]
+    of_part = [r for r in rows if (r.photo in photos if r.part is None else r.part == part)]
+    kept = [r for r in of_part if _file_name(r.photo) not in unwanted]
     if not kept:
         raise ConfigError(
             f"none of the {len(rows)} forgeries in {folder} is of a photo of the {part} part; "

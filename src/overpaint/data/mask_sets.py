@@ -51,7 +51,7 @@ NVIDIA_BINS: tuple[Bin, ...] = (
 NVIDIA_NUM = 12_000
 _PER_BIN = NVIDIA_NUM // len(NVIDIA_BINS)
 _NVIDIA = "expected testing_mask_dataset/00000.png to 11999.png, in it or in mask/ or test_mask/"
-_FILES = ("nvidia", "folder", "folder-black", "objects")
+FILES = ("nvidia", "folder", "folder-black", "objects")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +103,10 @@ def open_masks(spec: str, bin: Bin | None = None) -> MaskFn:
     kind, colon, root = spec.partition(":")
     if not colon and kind in MASKS:
         return MASKS[kind] if bin is None else in_ratio(MASKS[kind], *bin)
-    if not colon or kind not in _FILES or not root:
+    if not colon or kind not in FILES or not root:
         raise ConfigError(
             f"masks {spec!r}: there are {', '.join(MASKS)}, and with a folder "
-            f"{', '.join(f'{name}:ROOT' for name in _FILES)}"
+            f"{', '.join(f'{name}:ROOT' for name in FILES)}"
         )
     folder = Path(root).expanduser()
     if not folder.is_dir():

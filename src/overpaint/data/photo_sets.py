@@ -106,6 +106,11 @@ class PhotoSet:
         return self._source.names
 
     @property
+    def source(self) -> PhotoSource:
+        """The photos as their files have them."""
+        return self._source
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """What was asked for and could not be found, one message each."""
         return self._source.problems

@@ -209,6 +209,11 @@ class PhotoSource:
         return cls(list(places.values()), problems, passed or None)
 
     @property
+    def places(self) -> list[Place]:
+        """Where the photos are."""
+        return list(self._photos)
+
+    @property
     def names(self) -> list[str]:
         return [place.name for place in self._photos]
 

@@ -6,7 +6,9 @@ paper. Licence of this file: Apache-2.0, as the project.
 
 Where the paper is silent, these readings are ours and not in the paper:
 - the noise residual of eq. 3 is the response of the three SRM kernels (layers/highpass.py), as
-  in Zhou et al. 2018, in float32 also under autocast;
+  in Zhou et al. 2018, in float32 also under autocast. There, as in the common port of those
+  kernels, a residual is summed over the colours; `residual="colours"` keeps x - d(x) of each
+  colour, which is eq. 3 to the letter, as nine planes;
 - the image enters its stream as (x - 0.5) / 0.25;
 - the residual blocks are the pre-activated two-convolution blocks of He et al. 2016b. The first
   block has no pre-activation: a ReLU on the input would throw away half of the residual;
@@ -34,7 +36,7 @@ each colour apart it would be 193.7, 12.3 and 3.2.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +56,8 @@ from overpaint.layers.folding import conv_norm
 from overpaint.layers.highpass import SRMFilter
 from overpaint.registry import detectors
 
+Residual = Literal["sum", "colours"]
+
 
 @dataclass(frozen=True, slots=True)
 class NIXNetConfig:
@@ -69,6 +73,8 @@ class NIXNetConfig:
     """Fusion modules 1 and 2, within the streams."""
     fusion_3: bool = True
     """Fusion module 3, on the joint maps."""
+    residual: Residual = "sum"
+    """Of eq. 3: each kernel's response summed over the colours, or that of each colour."""
     colour: bool = False
     """Add the noise of the colour differences; not in the paper."""
     energies: bool = False
@@ -86,6 +92,11 @@ class NIXNetConfig:
             raise ConfigError("nixnet: keep the noise stream, the image stream, or both")
         if (self.colour or self.energies) and not self.noise_stream:
             raise ConfigError("nixnet: colour and energies belong to the noise stream; keep it")
+        if self.residual not in get_args(Residual):
+            known = " or ".join(get_args(Residual))
+            raise ConfigError(f"nixnet: residual {self.residual!r}; choose {known}")
+        if self.residual != "sum" and self.energies:
+            raise ConfigError('nixnet: energies are of the residual "sum"; leave one of them out')
         if self.context not in CONTEXTS:
             known = ", ".join(CONTEXTS)
             raise ConfigError(f"nixnet: no context {self.context!r}; there are {known}")
@@ -140,10 +151,10 @@ class Stream(nn.Module):
     `beside` is added to what the first block finds.
     """
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], in_channels: int = 3) -> None:
         super().__init__()
         fine, middle, coarse = widths
-        self.block_1 = ResidualBlock(3, fine, first=True)
+        self.block_1 = ResidualBlock(in_channels, fine, first=True)
         self.block_2 = ResidualBlock(fine, middle)
         self.block_3 = ResidualBlock(middle, coarse)
 
@@ -222,9 +233,12 @@ class NIXNet(Detector):
         widths = config.widths
         if widths[0] > 64:  # 1024 pixels would take 3 GB
             self.tile = 768
-        self.residual = SRMFilter()
+        by_colour = config.residual == "colours"
+        # A third of the sum's unit, as a colour alone has a third of its response.
+        self.residual = SRMFilter(unit=16 / 3) if by_colour else SRMFilter()
         self.image_stream = Stream(widths) if config.image_stream else None
-        self.noise_stream = Stream(widths) if config.noise_stream else None
+        planes = 9 if by_colour else 3
+        self.noise_stream = Stream(widths, planes) if config.noise_stream else None
         in_each = config.image_stream + config.noise_stream
 
         def fusion(wanted: bool) -> nn.Module:
@@ -248,7 +262,7 @@ class NIXNet(Detector):
         if self.image_stream is not None:
             streams.append(self.fusion_1(self.image_stream((image - 0.5) / 0.25)))
         if self.noise_stream is not None:
-            noise = self.residual(image)  # eq. 3
+            noise = self._noise(image)  # eq. 3
             streams.append(self.fusion_2(self.noise_stream(noise, self._beside(image, noise))))
         joint = [
             block(*maps)  # two of (b, c, ...) -> (b, c, ...)
@@ -260,6 +274,12 @@ class NIXNet(Detector):
         if self.context is not None:
             joint = [block(x) for block, x in zip(self.context, joint, strict=True)]
         return self.head(joint)  # (b, 1, h, w)
+
+    def _noise(self, image: Tensor) -> Tensor:
+        """(b, 3, h, w) -> (b, 3 or 9, h, w): see `NIXNetConfig.residual`."""
+        if self.config.residual == "colours":
+            return self.residual.of_planes(image)
+        return self.residual(image)
 
     def _beside(self, image: Tensor, noise: Tensor) -> Tensor | float:
         """What the options add to the noise stream's first map."""

@@ -29,7 +29,7 @@ from overpaint import __version__, hashes
 from overpaint.data.forgeries import ForgedRow
 from overpaint.data.masks import MaskFn, hole_ratio, in_ratio
 from overpaint.data.samples import MANIFEST, SampleRow, claim, fill, printable
-from overpaint.data.sources import PhotoSource
+from overpaint.data.sources import Part, PhotoSource
 from overpaint.data.universal import mask_mixture
 from overpaint.devices import find_device
 from overpaint.errors import ImageError, InputError, OverpaintError
@@ -85,7 +85,7 @@ def forge(
     folder: Path,
     photos: PhotoSource,
     inpainter: str | Path,
-    masks: Sequence[str],
+    masks: Sequence[str] | Mapping[str, MaskFn],
     *,
     num: int | None = None,
     seed: int = 0,
@@ -93,15 +93,18 @@ def forge(
     assets: Path = Path(),
     workers: int = 0,
     device: str = "cpu",
+    part_of: Callable[[str], Part | None] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Forged:
     """Fill `folder` with the samples 0 to num - 1, or go on filling it.
 
-    inpainter: see `InpainterRunner`. masks: kinds as for `universal.mask_mixture`, drawn alike;
-    their folders lie below `assets`. num: None makes one of each photo. size: side of the square
-    pieces in pixels, or `NATIVE`. workers: processes beside this one; with cuda none, as processes
-    cannot share a graphics card's memory. device: cpu or cuda. progress: called with the number of
-    samples tried and `num`.
+    inpainter: see `InpainterRunner`. masks: kinds as for `universal.mask_mixture`, whose
+    folders lie below `assets`, or generators by the names that the manifest gives them; drawn
+    alike. num: None makes one of each photo. size: side of the square pieces in pixels, or
+    `NATIVE`. workers: processes beside this one; with cuda none, as processes
+    cannot share a graphics card's memory. device: cpu or cuda. part_of: of a photo's name, where
+    photos were not divided by their names. progress: called with the number
+    of samples tried and `num`.
 
     Raises ConfigError when the folder holds anything else, WeightsError, UnknownNameError and
     InputError for what is asked for and is not there.
@@ -114,9 +117,12 @@ def forge(
     if workers and find_device(device).type == "cuda":
         raise InputError(f"--workers {workers}: a graphics card is used by one process; give 0")
     runner = InpainterRunner(inpainter, device=device)
-    fns = {kind: _mask_fn(kind, assets) for kind in dict.fromkeys(masks)}
+    if isinstance(masks, Mapping):
+        fns = dict(masks)
+    else:
+        fns = {kind: _mask_fn(kind, assets) for kind in dict.fromkeys(masks)}
     claim(folder, _about(photos, runner, fns, seed, size), KINDS)
-    make = _Forger(folder, photos, runner, fns, seed, size)
+    make = _Forger(folder, photos, runner, fns, seed, size, part_of)
     num = len(photos) if num is None else num
     how: dict[str, Any] = {"num": num, "workers": workers, "progress": progress}
     rows, failed = fill(folder, Forgery, make, go_on=True, **how)
@@ -133,13 +139,15 @@ class _Forger:
     masks: Mapping[str, MaskFn]
     seed: int
     size: int
+    part_of: Callable[[str], Part | None] | None
 
     def __call__(self, index: int) -> Forgery:
         chosen = np.random.default_rng(self.seed).permutation(len(self.photos))
         number = int(chosen[index % len(chosen)])
         photo, name = self.photos.photo(number), printable(self.photos.names[number])
         try:
-            return self._make(index, photo, name)
+            part = self.part_of(self.photos.names[number]) if self.part_of else None
+            return self._make(index, photo, name, part)
         except OverpaintError as error:
             message = str(error)
             raise type(error)(message if name in message else f"{name}: {message}") from error
@@ -147,7 +155,7 @@ class _Forger:
         except (MemoryError, RuntimeError) as error:
             raise OverpaintError(f"{name}: {error or type(error).__name__}") from error
 
-    def _make(self, index: int, photo: Photo, name: str) -> Forgery:
+    def _make(self, index: int, photo: Photo, name: str, part: Part | None) -> Forgery:
         rng = np.random.default_rng([self.seed, index])
         pixels, top, left = self._piece(photo.pixels, name, rng)
         kind = list(self.masks)[rng.integers(len(self.masks))]
@@ -168,6 +176,7 @@ class _Forger:
             mask_sha256=digests[1],
             inpainted_sha256=digests[2],
             photo=name,
+            part=part,
             photo_sha256=photo.sha256,
             top=top,
             left=left,

@@ -113,7 +113,7 @@ def read_recipe(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any
         return values
     if not isinstance(parent, str):
         raise ConfigError(f"{whence}{path}: extends: give the path of one recipe, not {parent!r}")
-    return _merge(read_recipe(path.parent / parent, (*extended_by, path)), values)
+    return merge(read_recipe(path.parent / parent, (*extended_by, path)), values)
 
 
 def load_section(kind: type[ConfigT], values: Mapping[str, Any], key: str) -> ConfigT:
@@ -152,14 +152,15 @@ def config_hash(config: BaseModel) -> str:
     return origin.config_hash(config.model_dump(mode="json"))
 
 
-def _merge(values: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+def merge(values: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` after a JSON Merge Patch (RFC 7396)."""
     merged = dict(values)
     for key, value in patch.items():
         if value is None:
             merged.pop(key, None)
         elif isinstance(value, dict):
             old = merged.get(key)
-            merged[key] = _merge(old if isinstance(old, dict) else {}, value)
+            merged[key] = merge(old if isinstance(old, dict) else {}, value)
         else:
             merged[key] = value
     return merged

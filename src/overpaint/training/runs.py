@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +38,20 @@ from overpaint.weights import Kind, WeightsRecord, save_weights
 AnyRun = AutoencoderRun | DetectorRun | InpainterRun
 
 
+class Divided(NamedTuple):
+    """Photos that were divided otherwise than by their names."""
+
+    train: PhotoSource
+    validation: PhotoSource
+
+
+Photos = Sequence[str] | Divided
+"""Paths, which are split by their names, or photos that are divided already."""
+
+
 def train_autoencoder(
     run: AutoencoderRun,
-    photos: Sequence[str],
+    photos: Photos,
     out: Path,
     export: Path,
     *,
@@ -66,7 +77,7 @@ def train_autoencoder(
 
 def train_detector(
     run: DetectorRun,
-    photos: Sequence[str],
+    photos: Photos,
     out: Path,
     export: Path,
     *,
@@ -112,7 +123,7 @@ def train_detector(
 
 def train_inpainter(
     run: InpainterRun,
-    photos: Sequence[str],
+    photos: Photos,
     out: Path,
     export: Path,
     *,
@@ -144,8 +155,10 @@ def describe(photos: PhotoSource) -> str:
 
 
 def _split(
-    photos: Sequence[str], exclude: Collection[str], problem: Callable[[str], None]
+    photos: Photos, exclude: Collection[str], problem: Callable[[str], None]
 ) -> tuple[PhotoSource, PhotoSource]:
+    if isinstance(photos, Divided):
+        return photos
     train = collect_photos(photos, part="train", exclude=exclude)
     if train.passed_over:
         say(train.passed_over, err=True)

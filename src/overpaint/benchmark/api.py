@@ -1,0 +1,127 @@
+"""A recipe in, its rows, tables and plots out."""
+
+import fnmatch
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from overpaint.benchmark.plan import Cell, plan
+from overpaint.benchmark.plots import require_matplotlib, write_plots
+from overpaint.benchmark.recipe import AXES, Recipe, load_recipe
+from overpaint.benchmark.rendering import write_tables
+from overpaint.benchmark.rows import BenchmarkRow, rows_of, write_rows
+from overpaint.benchmark.running import Outlook, Progress, Report, look_ahead, run
+from overpaint.benchmark.store import Store
+from overpaint.devices import find_device
+from overpaint.errors import ConfigError, InputError
+
+ROWS = "rows.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a benchmark gave."""
+
+    recipe: Recipe
+    rows: list[BenchmarkRow]
+    files: list[Path]
+
+    @property
+    def num_failed(self) -> int:
+        """Rows with an error."""
+        return sum(1 for row in self.rows if row.error)
+
+
+def prepare(
+    path: str | Path, data: str | Path, cache: str | Path, scale: str | None, only: Iterable[str]
+) -> tuple[Recipe, list[Cell]]:
+    """The recipe and its cells, those that `only` names ("AXIS=PATTERN", all of which must hold).
+
+    Raises ConfigError.
+    """
+    recipe = load_recipe(Path(path), scale)
+    cells = plan(recipe, Path(path).parent, Path(data), Path(cache))
+    return recipe, chosen(cells, only)
+
+
+def chosen(cells: Iterable[Cell], only: Iterable[str]) -> list[Cell]:
+    """Of the cells, those that match each of "AXIS=PATTERN"; several of one axis are alternatives.
+
+    PATTERN: as of a shell, for instance "Stable*". Raises ConfigError where none is left.
+    """
+    wanted: dict[str, list[str]] = {}
+    for text in only:
+        axis, equals, pattern = text.partition("=")
+        if not equals or axis not in AXES or axis == "metric":
+            known = ", ".join(a for a in AXES if a != "metric")
+            raise ConfigError(f"--only {text}: write AXIS=PATTERN, with one of the axes {known}")
+        wanted.setdefault(axis, []).append(pattern)
+    kept = [
+        cell
+        for cell in cells
+        if all(
+            any(fnmatch.fnmatchcase(cell.axes[axis], p) for p in patterns)
+            for axis, patterns in wanted.items()
+        )
+    ]
+    if not kept:
+        raise ConfigError(f"--only {' '.join(only)}: no cell of the recipe matches")
+    return kept
+
+
+def benchmark(
+    path: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    cache: str | Path = "cache/benchmark",
+    scale: str | None = None,
+    only: Iterable[str] = (),
+    resume: bool = False,
+    jobs: int = 1,
+    device: str = "cpu",
+    report: Report = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Done:
+    """Measure what is missing of a recipe, and write rows.csv, table.md, .tex and .csv, and plots.
+
+    path: the recipe. data: folder below which its photos, masks and pairs lie. out: folder that is
+    written. cache: folder of all results, of any recipe. scale: of the recipe; None: lite, if there
+    is one. only: see `chosen`. resume: results of other code count, and failures are not tried
+    again. jobs: processes. A cell that fails is a row with its error.
+    Raises ConfigError for the recipe, InputError for `jobs` and `device`.
+    """
+    if jobs < 1:
+        raise InputError(f"jobs {jobs}: give 1 or more")
+    if jobs > 1 and find_device(device).type == "cuda":
+        raise InputError(f"jobs {jobs}: a graphics card is used by one process; give 1")
+    store = Store(Path(cache), resume)
+    only = list(only)
+    with store.locked():
+        recipe, cells = prepare(path, data, cache, scale, only)
+        if recipe.plots:
+            require_matplotlib()  # before anything is measured
+        how = {"report": report, "on_progress": on_progress}
+        errors = run(cells, store, jobs=jobs, device=device, **how)  # type: ignore[arg-type]
+        rows = rows_of(recipe, cells, store, errors)
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_rows(folder / ROWS, rows)
+        files = [folder / ROWS, *write_tables(recipe, rows, folder)]
+        if recipe.plots:
+            files += write_plots(recipe, cells, rows, store, errors, folder)
+    return Done(recipe, rows, files)
+
+
+def outlook(
+    path: str | Path,
+    data: str | Path,
+    *,
+    cache: str | Path = "cache/benchmark",
+    scale: str | None = None,
+    only: Iterable[str] = (),
+    resume: bool = False,
+) -> Outlook:
+    """What a run would make, and how long that takes; nothing is made. Arguments as above."""
+    _, cells = prepare(path, data, cache, scale, list(only))
+    return look_ahead(cells, Store(Path(cache), resume))

@@ -1,0 +1,78 @@
+"""The tables of recipes in Markdown files, rendered from committed rows between markers.
+
+- A table stands between `<!-- benchmark:NAME -->` and `<!-- /benchmark -->`; what stood there is
+  replaced. Its rows are `results/tables/NAME.csv` (a `rows.csv` of `overpaint benchmark`), its
+  recipe `recipes/tables/NAME.yaml`, at the scale of the rows.
+- Rows of another configuration than the recipe's are an error: then measure anew.
+- `python -m overpaint.benchmark.pages docs/*.md` rewrites files; with `--check` it changes nothing
+  and exits with 1 when a table is out of date.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from overpaint.benchmark.recipe import load_recipe
+from overpaint.benchmark.rendering import markdown
+from overpaint.benchmark.rows import read_rows
+from overpaint.errors import ConfigError, OverpaintError
+from overpaint.images import write_bytes
+from overpaint.terminal import say
+
+MARKER = re.compile(r"(<!-- benchmark:(\S+) -->\n)(.*?)(<!-- /benchmark -->)", re.DOTALL)
+
+
+def render(name: str, root: Path) -> str:
+    """The Markdown of one table, its headings one level down.
+
+    root: of the checkout. Raises ConfigError for a missing recipe, and for rows that are missing or
+    of another configuration.
+    """
+    path = root / "results" / "tables" / f"{name}.csv"
+    rows = read_rows(path)
+    if not rows:
+        raise ConfigError(f"{path}: holds no row; measure it")
+    recipe = load_recipe(root / "recipes" / "tables" / f"{name}.yaml", rows[0].scale or None)
+    if {row.config_hash for row in rows} != {recipe.hash}:
+        raise ConfigError(
+            f"{path}: rows of another configuration than the recipe's {recipe.hash}; measure it"
+        )
+    return re.sub(r"^#", "##", markdown(recipe, rows), flags=re.MULTILINE)
+
+
+def fill(text: str, root: Path) -> str:
+    """A Markdown text with every marked table rendered anew."""
+    return MARKER.sub(lambda m: f"{m[1]}{render(m[2], root)}{m[4]}", text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; -> exit status."""
+    parser = argparse.ArgumentParser(prog="python -m overpaint.benchmark.pages")
+    parser.add_argument("files", type=Path, nargs="+", help="Markdown files with markers")
+    parser.add_argument("--root", type=Path, default=Path(), help="Checkout. Default: here.")
+    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    options = parser.parse_args(arguments)
+    done = [_update(path, options.root, options.check) for path in options.files]
+    return 0 if all(done) else 1
+
+
+def _update(path: Path, root: Path, only_check: bool) -> bool:
+    """Render the tables of one file anew; -> whether it is well now."""
+    try:
+        old = path.read_text(encoding="utf-8")
+        new = fill(old, root)
+        if old != new and not only_check:
+            write_bytes(path, new.encode())
+    except (OSError, OverpaintError) as error:
+        say(f"{path}: {error}", err=True)
+        return False
+    if only_check and old != new:
+        say(f"{path}: tables out of date; run without --check", err=True)
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

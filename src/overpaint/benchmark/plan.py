@@ -1,0 +1,510 @@
+"""From a recipe to the graph of its stages, and to its cells: one for each combination of the axes.
+
+Stages are shared: a detector is trained once for all that it looks at, a fill is made once for all
+that look at it. What is missing (weights, photos, a recipe of a training) becomes a stage that
+fails, so that the other cells are measured.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from overpaint.benchmark.code import code_hash, modules_of
+from overpaint.benchmark.photos import below, choose, content_hash
+from overpaint.benchmark.recipe import ANY, FRECHET, QUALITY, ModelSource, Recipe
+from overpaint.benchmark.stages import DETECTED, HELPERS, MODULES, WORK, file_hash
+from overpaint.benchmark.store import Stage
+from overpaint.data.pair_sets import SETS, read_pairs
+from overpaint.data.sources import Part, Place
+from overpaint.errors import ConfigError, OverpaintError
+from overpaint.named_metrics import METRICS
+from overpaint.registry import detectors, inpainters
+from overpaint.training.config import load_config
+from overpaint.training.detection.base import DetectorRun, DetectorTask
+from overpaint.training.inpainting.base import InpainterRun, InpaintingTask
+from overpaint.weights import list_records
+from overpaint.weights.resolve import find, is_method
+from overpaint.weights.store import Kind, WeightsRecord
+
+SHIPPED = "shipped"
+GIVEN = "as given"
+"""Training data of weights that were not trained for the table."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of the axes, and where its figures come from."""
+
+    axes: Mapping[str, str]
+    """By axis, without "metric"."""
+    scores: Stage
+    originals: Stage | None = None
+    """Scores of the untouched pictures, for figures of whole photos."""
+    models: Mapping[str, Stage | Mapping[str, Any]] = field(default_factory=dict)
+    """By role: what trains it, or hashes of what is given."""
+    data_hash: Stage | str = ""
+
+    def stages(self) -> Iterator[Stage]:
+        """All that it needs, what is needed first."""
+        seen: dict[Stage, None] = {}
+
+        def visit(stage: Stage) -> None:
+            for needed in stage.needs.values():
+                visit(needed)
+            seen.setdefault(stage)
+
+        for stage in (self.scores, self.originals):
+            if stage is not None:
+                visit(stage)
+        yield from seen
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model of the recipe, for one photo set."""
+
+    settings: Mapping[str, Any]
+    """What it is, where it was given."""
+    place: str | None
+    """Name or path, where it was given."""
+    stage: Stage | None
+    """What trains it, or fails because it is missing."""
+    architecture: str
+
+    @property
+    def key(self) -> dict[str, Any]:
+        return {} if self.stage else dict(self.settings)
+
+
+class Planner:
+    """Makes the stages of one recipe; see `plan`."""
+
+    def __init__(self, recipe: Recipe, folder: Path, data: Path, cache: Path) -> None:
+        self.recipe, self.folder, self.data, self.cache = recipe, folder, data, cache
+        self.detectors = _entries(recipe.detectors, recipe.detectors_from, folder, "detector")
+        self.inpainters = _entries(recipe.inpainters, recipe.inpainters_from, folder, "inpainter")
+        if recipe.methods:
+            names = [n for n in inpainters.names() if not inpainters.get(n).trainable]
+            methods = {n: ModelSource(method=n) for n in names}
+            self.inpainters = methods | self.inpainters
+        if unknown := [m for m in recipe.metrics if not _is_metric(m)]:
+            known = ", ".join([DETECTED, *QUALITY, *METRICS])
+            raise ConfigError(f"metrics: no metric is called {unknown[0]!r}; there are {known}")
+        self.of_fills = tuple(m for m in recipe.metrics if m in QUALITY)
+        self.of_detectors = tuple(m for m in recipe.metrics if m not in QUALITY)
+        self.of_photos = any(m in METRICS and METRICS[m].level == "image" for m in recipe.metrics)
+        self._photos: dict[tuple[str, Part], Stage] = {}
+        self._models: dict[tuple[Any, ...], Model] = {}
+        self._hashes: dict[str, str | None] = {}
+        self._codes: dict[tuple[str, str], str] = {}
+
+    # Stages
+
+    def stage(self, kind: str, label: str, settings: Mapping[str, Any], **how: Any) -> Stage:
+        architecture = how.pop("architecture", "")
+        code = self._code(kind, architecture)
+        places = how.get("places", {})
+        model = places.get("detector") or places.get("inpainter") or architecture
+        how.setdefault("pace", f"{kind} {Path(model).stem} {self.recipe.size}")
+        return Stage(kind, label, settings, own_code=code, **how)
+
+    def missing(self, label: str, error: Exception) -> Stage:
+        return self.stage("missing", label, {"error": f"{label}: {error}"})
+
+    def _code(self, kind: str, architecture: str) -> str:
+        if (kind, architecture) not in self._codes:
+            modules = [*MODULES[kind], *_model_modules(kind, architecture)]
+            helpers = (WORK[kind], *HELPERS.get(kind, ()))
+            self._codes[kind, architecture] = code_hash(modules, helpers)
+        return self._codes[kind, architecture]
+
+    def photos(self, name: str, part: Part) -> Stage:
+        """The photos of one part of a set, by their content."""
+        if (name, part) not in self._photos:
+            label = f"{part} photos of {name}"
+            try:
+                self._photos[name, part] = self._chosen(name, part, label)
+            except OverpaintError as error:
+                self._photos[name, part] = self.missing(label, error)
+        return self._photos[name, part]
+
+    def _chosen(self, name: str, part: Part, label: str) -> Stage:
+        if name not in self.recipe.photos:
+            raise ConfigError("a training needs a photo set; give one in photos")
+        chosen = self.recipe.photos[name]
+        places = choose(chosen, self.data, part, self.recipe.seed)
+        settings = {
+            "content": content_hash(places, self._contents),
+            "fit": chosen.fit,
+            **({} if chosen.fit == "native" else {"size": self.recipe.size}),
+        }
+        how = {"places": {"photos": [tuple(p) for p in places]}, "units": len(places)}
+        return self.stage("photos", label, settings, **how)
+
+    def _files(self, *specs: str) -> dict[str, str]:
+        """The content of the files and folders below the data folder that "KIND:PLACE" name."""
+        for spec in specs:
+            if spec not in self._hashes:
+                self._hashes[spec] = self._hash(spec)
+        return {spec: found for spec in specs if (found := self._hashes[spec]) is not None}
+
+    def _hash(self, spec: str) -> str | None:
+        _, colon, name = spec.partition(":")
+        place = self.data / name
+        if not colon or not place.exists():
+            return None
+        files = [place] if place.is_file() else sorted(place.rglob("*"))
+        places = [Place(str(f), "", str(f)) for f in files if f.is_file()]
+        return content_hash(places, self._contents)
+
+    def model(
+        self, kind: Kind, name: str, photos: str, training: str = "", seed: int | None = None
+    ) -> Model:
+        """A detector or an inpainter; one with a recipe is trained on the photos of a set.
+
+        seed: of the training; None for the first one.
+        """
+        key = kind, name, photos, training, seed
+        if key not in self._models:
+            self._models[key] = self._model(*key)
+        return self._models[key]
+
+    def _model(self, kind: Kind, name: str, photos: str, training: str, seed: int | None) -> Model:
+        source = (self.detectors if kind == "detector" else self.inpainters)[name]
+        label = " ".join(part for part in (name, training and f"trained on {training}") if part)
+        try:
+            if source.recipe is None:
+                return self._given(kind, source)
+            if kind == "detector":
+                return self._trained_detector(label, source, photos, training, seed)
+            return self._trained_inpainter(label, source, photos, seed)
+        except (OverpaintError, OSError) as error:
+            return Model({}, None, self.missing(label, error), "")
+
+    def _given(self, kind: Kind, source: ModelSource) -> Model:
+        if source.method is not None:
+            if not is_method(source.method, "inpainter"):
+                raise ConfigError(f"method {source.method!r} needs weights; give weights")
+            inpainters.create(source.method)  # raises, naming the extra, where a package is missing
+            return Model({"method": source.method}, source.method, None, source.method)
+        record = self._find(kind, str(source.weights))
+        settings = {"weights_sha256": record.sha256, **_calibration(record)}
+        return Model(settings, str(record.path), None, record.architecture)
+
+    def _find(self, kind: Kind, name: str) -> WeightsRecord:
+        path = self.folder / name
+        return find(str(path) if path.suffix and path.is_file() else name, kind)
+
+    def _trained_detector(
+        self, label: str, source: ModelSource, photos: str, training: str, seed: int | None
+    ) -> Model:
+        data = self.recipe.training[training]
+        recipe = self.folder / str(source.recipe)
+        own = {**self.recipe.detector_set, **source.set, "loop.seed": self._seed(seed)}
+        if data.inpainters:
+            own |= {"forged.share": data.share, "forged.folders": {"fills": 1}}
+        if data.inpainters and data.share == 1:  # of universal samples, none is drawn
+            own["cache.num"] = 0
+        run = load_config(DetectorRun, recipe, _overrides(own))
+        settings = run.model_dump(mode="json", exclude={"name"})
+        named = [*settings["data"]["masks"], *settings["data"]["bank"]]
+        if run.fills.share:
+            named.append(f"fills:{run.fills.folder}")
+        settings["files"] = self._files(*named)
+        settings["shipped"] = _bank(run)
+        if run.start_from is not None:
+            settings["start_from"] = find(run.start_from, "detector").sha256
+        places = {"recipe": recipe, "assets": self.data}
+        needs = {part: self.photos(photos, part) for part in ("train", "validation")}
+        shared = {k: v for k, v in own.items() if not k.startswith("forged.")}
+        if run.cache.num:
+            what = {"cache": settings["cache"], "seed": run.loop.seed, "files": settings["files"]}
+            what |= {"bank": settings["data"]["bank"], "history": settings["data"]["history"]}
+            what |= {"shipped": _bank(run)}
+            what |= {"margin": run.data.degrade.margin(run.data.size)}
+            needs["reconstructions"] = self.stage(
+                "reconstructions",
+                f"reconstructions of {photos}",
+                what,
+                needs={"train": needs["train"]},
+                places={**places, "set": _overrides(shared)},
+                units=run.cache.num,
+            )
+        for inpainter in data.inpainters:
+            needs[f"fills {inpainter}"] = self.fills(inpainter, photos, data.num)
+        own.pop("forged.folders", None)  # known once they are made
+        return self._trained("detector", label, run, run.detector, settings, needs, places, own)
+
+    def _seed(self, seed: int | None) -> int:
+        return self.recipe.seeds[0] if seed is None else seed
+
+    def _trained_inpainter(
+        self, label: str, source: ModelSource, photos: str, seed: int | None
+    ) -> Model:
+        recipe = self.folder / str(source.recipe)
+        own = {**self.recipe.inpainter_set, **source.set, "loop.seed": self._seed(seed)}
+        run = load_config(InpainterRun, recipe, _overrides(own))
+        settings = run.model_dump(mode="json", exclude={"name"})
+        settings["files"] = self._files(*settings["data"]["masks"], run.backbone)
+        places = {"recipe": recipe, "assets": self.data}
+        needs = {part: self.photos(photos, part) for part in ("train", "validation")}
+        return self._trained("inpainter", label, run, run.inpainter, settings, needs, places, own)
+
+    def _trained(
+        self,
+        kind: Kind,
+        label: str,
+        run: DetectorRun | InpainterRun,
+        architecture: str,
+        settings: Mapping[str, Any],
+        needs: Mapping[str, Stage],
+        places: Mapping[str, Any],
+        own: Mapping[str, Any],
+    ) -> Model:
+        stage = self.stage(
+            kind,
+            f"training of {label}",
+            settings,
+            needs=needs,
+            places={**places, "set": _overrides(own)},
+            architecture=architecture,
+            units=run.loop.steps,
+            pace=f"{kind} {architecture} {run.model} {run.data.size} {run.loop.batch_size}",
+        )
+        return Model({}, None, stage, architecture)
+
+    def fills(
+        self,
+        inpainter: str,
+        photos: str,
+        num: int | None,
+        mask: str = "",
+        hole: str = ANY,
+        seed: int | None = None,
+    ) -> Stage:
+        """Fills of test photos with masks of one kind and bin; without `mask`, to train on.
+
+        seed: of the training of the inpainter.
+        """
+        recipe, model = self.recipe, self.model("inpainter", inpainter, photos, seed=seed)
+        masks = {mask: recipe.masks[mask]} if mask else recipe.masks
+        parts: tuple[Part, ...] = ("test",) if mask else ("train", "validation")
+        needs = {part: self.photos(photos, part) for part in parts}
+        settings = {
+            "inpainter": model.key,
+            "mask_files": self._files(*masks.values()),
+            "masks": {_bin_label(n, hole): [spec, hole] for n, spec in masks.items()},
+            "num": num,
+            "seed": recipe.seed,
+            "size": recipe.size,
+        }
+        units = num or sum(stage.units for stage in needs.values())
+        which = (f"({_bin_label(mask, hole)} %)",) if mask and hole != ANY else ()
+        return self.stage(
+            "fills",
+            " ".join((*parts, "photos of", photos, "filled in by", inpainter, *which)),
+            settings,
+            needs=needs | ({"inpainter": model.stage} if model.stage else {}),
+            places={"inpainter": model.place, "assets": self.data},
+            architecture=model.architecture,
+            units=units,
+        )
+
+    def scores(
+        self, detector: Model, fills: Stage | None, processing: str, label: str, **how: Any
+    ) -> Stage:
+        """Figures of a detector on fills, or on the pairs in `how`."""
+        steps = [{"name": s.name, "params": s.params} for s in self.recipe.steps(processing)]
+        looked = {"detector": detector.key, "processing": steps, "of": how.pop("of", "inpainted")}
+        looked |= how.pop("settings", {})
+        needs = {"detector": detector.stage} if detector.stage else {}
+        needs |= {"fills": fills} if fills is not None else {}
+        places = {"detector": detector.place, **how.pop("places", {})}
+        units = how.pop("units", fills.units if fills is not None else 1)
+        shared = {"architecture": detector.architecture, "units": units}
+        figured = {"metrics": sorted(self.of_detectors), "of": looked["of"]}
+        if not self.recipe.keep_heatmaps:
+            settings = {**looked, **figured}
+            return self.stage("scores", label, settings, needs=needs, places=places, **shared)
+        heatmaps = self.stage(
+            "heatmaps", f"heatmaps of {label}", looked, needs=needs, places=places, **shared
+        )
+        return self.stage("scores", label, figured, needs={"heatmaps": heatmaps}, units=units)
+
+    # Cells
+
+    def cells(self) -> Iterator[Cell]:
+        """All cells, in the order of the recipe."""
+        recipe = self.recipe
+        for photos, mask, hole in product(recipe.photos, recipe.masks, recipe.bins):
+            for inpainter, seed in self.inpainter_runs():
+                fills = self.fills(inpainter, photos, None, mask, hole, seed)
+                axes = {"photos": photos, "mask": mask, "bin": hole, "inpainter": inpainter}
+                axes |= {"seed": _text(seed)}
+                if self.of_fills:
+                    yield self._quality(axes, fills, seed)
+                if self.of_detectors:
+                    yield from self._looks(axes, fills, seed)
+        for name, spec in recipe.pairs.items():
+            yield from self._pairs(name, spec)
+
+    def _quality(self, axes: Mapping[str, str], fills: Stage, seed: int | None) -> Cell:
+        label = f"quality of {fills.label}"
+        settings: dict[str, Any] = {"metrics": sorted(self.of_fills)}
+        if {"vgg-distilled", "lpips-alex", FRECHET} & set(self.of_fills):
+            settings["files"] = self._files("networks:weights")
+        needs, places = {"fills": fills}, {"assets": self.data}
+        how = {"needs": needs, "places": places, "units": fills.units}
+        scores = self.stage("quality", label, settings, **how)
+        empty = {"detector": "", "training": "", "processing": ""}
+        return Cell({**axes, **empty}, scores, None, self._about(axes, seed), fills.needs["test"])
+
+    def _looks(
+        self, axes: Mapping[str, str], fills: Stage, fill_seed: int | None
+    ) -> Iterator[Cell]:
+        recipe, photos = self.recipe, axes["photos"]
+        for name, training, seed in self.detector_runs():
+            model = self.model("detector", name, photos, training, seed)
+            for processing in recipe.processing:
+                label = f"{name} on {fills.label}"
+                scores = self.scores(model, fills, processing, label)
+                originals = None
+                if self.of_photos:
+                    # Photos, pieces and their places are the same for all inpainters, masks, bins.
+                    first = next(iter(self.inpainters)), photos, None, next(iter(recipe.masks))
+                    untouched = self.fills(*first, recipe.bins[0])
+                    label = f"{name} on untouched photos of {photos}"
+                    originals = self.scores(model, untouched, processing, label, of="originals")
+                own = {"detector": name, "training": training or GIVEN, "processing": processing}
+                own |= {"seed": _text(fill_seed if seed is None else seed)}
+                models = {**self._about(axes, fill_seed)}
+                models |= {"detector": model.stage or model.settings}
+                yield Cell({**axes, **own}, scores, originals, models, fills.needs["test"])
+
+    def detector_runs(self) -> Iterator[tuple[str, str, int | None]]:
+        """(name, training data, seed); "" of given weights, None without a choice of seeds."""
+        recipe = self.recipe
+        for name, source in self.detectors.items():
+            if source.recipe is None:
+                yield name, "", None
+            else:
+                seeds = recipe.seeds if recipe.seeds_of == "detectors" else (None,)
+                yield from product([name], source.trained_on, seeds)
+
+    def inpainter_runs(self) -> Iterator[tuple[str, int | None]]:
+        """(name, seed); None without a choice of seeds."""
+        recipe = self.recipe
+        for name, source in self.inpainters.items():
+            several = source.recipe is not None and recipe.seeds_of == "inpainters"
+            yield from product([name], recipe.seeds if several else (None,))
+
+    def _about(
+        self, axes: Mapping[str, str], seed: int | None
+    ) -> dict[str, Stage | Mapping[str, Any]]:
+        model = self.model("inpainter", axes["inpainter"], axes["photos"], seed=seed)
+        return {"inpainter": model.stage or model.settings}
+
+    def _pairs(self, name: str, spec: str) -> Iterator[Cell]:
+        """The detectors on a set that comes with its masks."""
+        broken, settings, places, units = None, {}, {}, 1
+        try:
+            pairs = read_pairs(below(self.data, spec, SETS))
+            files = dict.fromkeys(f for p in pairs for f in (p.image, p.mask) if f is not None)
+            content = content_hash([Place(str(f), "", str(f)) for f in files], self._contents)
+            settings = {"pairs": content}
+            places = {"pairs": list(pairs), "problems": pairs.problems}
+            units = len(pairs)
+        except (OverpaintError, OSError) as error:
+            broken = self.missing(f"the pairs of {name}", error)
+        for detector, training, seed in self.detector_runs():
+            trained_on = next(iter(self.recipe.photos), "")
+            model = self.model("detector", detector, trained_on, training, seed)
+            for processing in self.recipe.processing:
+                how = {"settings": settings, "places": places, "units": units}
+                scores = broken or self.scores(
+                    model, None, processing, f"{detector} on {name}", **how
+                )
+                axes = {"photos": name, "mask": "", "bin": ANY, "inpainter": ""}
+                axes |= {"detector": detector, "training": training or GIVEN}
+                axes |= {"processing": processing, "seed": _text(seed)}
+                models = {"detector": model.stage or model.settings}
+                yield Cell(axes, scores, None, models, settings.get("pairs", ""))
+
+    @property
+    def _contents(self) -> Path:
+        return self.cache / "contents"
+
+
+def plan(recipe: Recipe, folder: Path, data: Path, cache: Path) -> list[Cell]:
+    """The cells of a recipe. folder: where models are relative to. data: below which photos lie.
+
+    Raises ConfigError for an unknown metric, and where nothing is to be measured.
+    """
+    cells = list(Planner(recipe, folder, data, cache).cells())
+    if not cells:
+        raise ConfigError("the recipe has no cell; give photos, inpainters and detectors")
+    return cells
+
+
+def _is_metric(name: str) -> bool:
+    return name in METRICS or name in QUALITY or name == DETECTED
+
+
+def _text(seed: int | None) -> str:
+    return "" if seed is None else str(seed)
+
+
+def _bin_label(mask: str, hole: str) -> str:
+    return mask if hole == ANY else f"{mask} {hole}"
+
+
+def _overrides(values: Mapping[str, Any]) -> list[str]:
+    """As of --set; JSON is YAML."""
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+def _calibration(record: WeightsRecord) -> dict[str, str]:
+    if record.calibration is None:
+        return {}
+    return {"calibration_sha256": file_hash(record.folder / record.calibration)}
+
+
+def _bank(run: DetectorRun) -> dict[str, str]:
+    """Hashes of the shipped autoencoders that a run draws from."""
+    shipped = {r.name: r.sha256 for r in list_records() if r.kind == "autoencoder"}
+    return {name: shipped.get(name, "") for name in run.data.bank}
+
+
+def _entries(
+    named: Mapping[str, ModelSource], folders: tuple[str, ...], base: Path, kind: Kind
+) -> dict[str, ModelSource]:
+    """Those of the recipe, and all weights of the kind in folders."""
+    found = dict(named)
+    for folder in folders:
+        place = None if folder == SHIPPED else base / folder
+        if place is not None and not place.is_dir():
+            raise ConfigError(f"{kind}s_from: {place} is no folder of weights")
+        for record in list_records(place):
+            if record.kind == kind:
+                path = record.path.resolve()
+                found.setdefault(record.name, ModelSource(weights=str(path)))
+    return found
+
+
+@cache
+def _model_modules(kind: str, architecture: str) -> tuple[str, ...]:
+    """Modules of a network, and of its losses where it is trained."""
+    registry = inpainters if kind in ("inpainter", "fills") else detectors
+    if not architecture or architecture not in registry:
+        return ()
+    factory: Callable[..., Any] = registry.get(architecture).factory
+    modules = modules_of(factory)
+    if kind in ("detector", "inpainter"):
+        base: Any = DetectorTask if kind == "detector" else InpaintingTask
+        package = base.__module__.rpartition(".")[0]
+        modules += [f"{package}.{m.rpartition('.')[2]}" for m in modules]
+    return tuple(modules)

@@ -1,0 +1,275 @@
+"""The rows of a benchmark: one for each cell and metric, with all that it takes to trace it.
+
+- A figure of single pictures is their mean, its interval a bootstrap over pictures. A figure of
+  whole photos ("image:") has one over photos of both kinds; a pooled one, of all pixels as one, has
+  none.
+- Rows of the inpainter `ALL` are means over the inpainters of a combination, and those of `UNSEEN`
+  over those whose fills the detector was not trained on; both have an interval that draws
+  inpainters, and of each its pictures, anew.
+- A cell that failed is a row with its error and no value.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from overpaint.benchmark.plan import Cell
+from overpaint.benchmark.recipe import FRECHET, QUALITY, Recipe
+from overpaint.benchmark.stages import read_scores
+from overpaint.benchmark.store import Stage, Store
+from overpaint.errors import ConfigError
+from overpaint.images import write_bytes
+from overpaint.metrics import bootstrap, bootstrap_levels, mean
+from overpaint.named_metrics import METRICS, Photos, figures
+
+ALL, UNSEEN = "all", "unseen"
+RESAMPLES = 1000
+"""Of the photos, for figures of whole photos."""
+OVER_PICTURES, OVER_BOTH = "pictures", "generators and pictures"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkRow:
+    """One figure of one cell."""
+
+    table: str
+    scale: str
+    detector: str
+    training: str
+    inpainter: str
+    photos: str
+    mask: str
+    bin: str
+    processing: str
+    seed: str
+    """Of the training of the detector, or of the inpainter; "" of given weights."""
+    metric: str
+    value: float = math.nan
+    n: int = 0
+    ci_low: float = math.nan
+    ci_high: float = math.nan
+    interval: str = ""
+    """Over what; "" without one."""
+    error: str = ""
+    detector_sha256: str = ""
+    calibration_sha256: str = ""
+    inpainter_sha256: str = ""
+    steps: str = ""
+    """Of the detector's training in this table; "" of given weights."""
+    data_hash: str = ""
+    """SHA-256 of the names and bytes of the test pictures."""
+    picture_seed: int = 0
+    config_hash: str = ""
+    commit: str = ""
+    """Of the code that made the scores."""
+
+    def coordinate(self, axis: str) -> str:
+        """The value on an axis."""
+        return str(getattr(self, axis))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A cell whose scores are there."""
+
+    cell: Cell
+    row: BenchmarkRow
+    """Without metric and value."""
+    values: Mapping[str, list[float]]
+    """By metric of single pictures."""
+
+
+def rows_of(
+    recipe: Recipe, cells: Iterable[Cell], store: Store, errors: Mapping[Stage, str]
+) -> list[BenchmarkRow]:
+    """All rows: those of single cells, then those over inpainters."""
+    rows: list[BenchmarkRow] = []
+    measured: list[Measured] = []
+    for cell in cells:
+        base = _base(recipe, cell, store)
+        metrics = [m for m in recipe.metrics if (m in QUALITY) == (cell.axes["detector"] == "")]
+        failed = errors.get(cell.scores) or (cell.originals and errors.get(cell.originals))
+        if failed:
+            rows += [replace(base, metric=m, error=failed) for m in metrics]
+            continue
+        scores = read_scores(store.folder(cell.scores))
+        values = _values(scores)
+        measured.append(Measured(cell, base, values))
+        for metric in metrics:
+            rows.append(_row(base, metric, scores, values, cell, store))
+    return rows + over_inpainters(recipe, measured)
+
+
+def _base(recipe: Recipe, cell: Cell, store: Store) -> BenchmarkRow:
+    detector, inpainter = (_about(cell.models.get(r), store) for r in ("detector", "inpainter"))
+    about = store.about(cell.scores) or {}
+    data = cell.data_hash
+    if isinstance(data, Stage):
+        data = str(data.settings.get("content", ""))
+    axes: dict[str, Any] = dict(cell.axes)
+    trained = cell.models.get("detector")
+    return BenchmarkRow(
+        table=recipe.name,
+        scale=recipe.scale,
+        **axes,
+        metric="",
+        detector_sha256=str(detector.get("weights_sha256", "")),
+        calibration_sha256=str(detector.get("calibration_sha256", "")),
+        inpainter_sha256=str(inpainter.get("weights_sha256", "")),
+        steps=str(trained.units) if isinstance(trained, Stage) else "",
+        data_hash=data,
+        picture_seed=recipe.seed,
+        config_hash=recipe.hash,
+        commit=about.get("commit", ""),
+    )
+
+
+def _about(model: Stage | Mapping[str, Any] | None, store: Store) -> Mapping[str, Any]:
+    """Hashes of what was given, or what the record of a training says."""
+    if isinstance(model, Stage):
+        return (store.about(model) or {}).get("info", {})
+    return model or {}
+
+
+def _values(scores: Mapping[str, Any]) -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {}
+    for picture in scores["pictures"]:
+        for name, value in picture["numbers"].items():
+            values.setdefault(name, []).append(math.nan if value is None else value)
+    return values
+
+
+def _row(
+    base: BenchmarkRow,
+    metric: str,
+    scores: Mapping[str, Any],
+    values: Mapping[str, list[float]],
+    cell: Cell,
+    store: Store,
+) -> BenchmarkRow:
+    level = METRICS[metric].level if metric in METRICS else "picture"
+    if level == "pooled" or metric == FRECHET:
+        value, n = scores["pooled"].get(metric, math.nan), len(scores["pictures"])
+        return replace(base, metric=metric, value=value, n=n)
+    if level == "image":
+        return _of_photos(base, metric, values, cell, store)
+    numbers = values.get(metric, [])
+    n = sum(not math.isnan(v) for v in numbers)
+    low, high = bootstrap([numbers]) if n > 1 else (math.nan, math.nan)
+    over = OVER_PICTURES if n > 1 else ""
+    return replace(
+        base, metric=metric, value=mean(numbers), n=n, ci_low=low, ci_high=high, interval=over
+    )
+
+
+def _of_photos(
+    base: BenchmarkRow,
+    metric: str,
+    values: Mapping[str, list[float]],
+    cell: Cell,
+    store: Store,
+) -> BenchmarkRow:
+    scores, labels = np.array(values["score"]), np.array(values["forged"])
+    if cell.originals is not None:
+        untouched = _values(read_scores(store.folder(cell.originals)))
+        scores = np.append(scores, untouched["score"])
+        labels = np.append(labels, untouched["forged"])
+    if len(np.unique(labels)) < 2:  # a set without untouched pictures
+        return replace(base, metric=metric)
+    # Photos of several quality bands have no threshold in common.
+    thresholds = set(values["default_score"])
+    default = thresholds.pop() if len(thresholds) == 1 else None
+    default = None if default is None or math.isnan(default) else default
+
+    def figure(chosen: np.ndarray) -> float:
+        return figures(Photos(scores[chosen], labels[chosen], default), [metric])[metric]
+
+    rng = np.random.default_rng(0)
+    groups = [np.flatnonzero(labels == kind) for kind in (1, 0)]
+    draws = [
+        figure(np.concatenate([g[rng.integers(g.size, size=g.size)] for g in groups]))
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    value = figure(np.arange(labels.size))
+    ends = {"ci_low": float(low), "ci_high": float(high), "interval": OVER_PICTURES}
+    return replace(base, metric=metric, value=value, n=labels.size, **ends)
+
+
+def over_inpainters(recipe: Recipe, measured: Sequence[Measured]) -> list[BenchmarkRow]:
+    """Means over the inpainters of each combination of the other axes, where there are several."""
+    groups: dict[tuple[str, ...], list[Measured]] = {}
+    for each in measured:
+        key = tuple(v for axis, v in each.cell.axes.items() if axis != "inpainter")
+        if each.cell.axes["inpainter"]:
+            groups.setdefault(key, []).append(each)
+    rows = []
+    for group in groups.values():
+        seen = recipe.training.get(group[0].row.training)
+        unseen = [m for m in group if seen and m.row.inpainter not in seen.inpainters]
+        kinds = {ALL: group, UNSEEN: unseen if seen and seen.inpainters else []}
+        for name, chosen in kinds.items():
+            if len(chosen) > 1:
+                rows += [_over(name, metric, chosen) for metric in _of_pictures(recipe, chosen)]
+    return rows
+
+
+def _of_pictures(recipe: Recipe, group: Sequence[Measured]) -> list[str]:
+    return [m for m in recipe.metrics if all(m in each.values for each in group)]
+
+
+def _over(name: str, metric: str, group: Sequence[Measured]) -> BenchmarkRow:
+    values = [each.values[metric] for each in group]
+    low, high = bootstrap_levels(values)
+    n = sum(not math.isnan(v) for numbers in values for v in numbers)
+    return replace(
+        group[0].row,
+        inpainter=name,
+        inpainter_sha256="",
+        metric=metric,
+        value=mean(mean(numbers) for numbers in values),
+        n=n,
+        ci_low=low,
+        ci_high=high,
+        interval=OVER_BOTH,
+    )
+
+
+# The file
+
+
+def write_rows(path: Path, rows: Iterable[BenchmarkRow]) -> None:
+    """A CSV file, a line for each row."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(f.name for f in fields(BenchmarkRow))
+    for row in rows:
+        writer.writerow(_text(value) for value in asdict(row).values())
+    write_bytes(path, buffer.getvalue().encode("utf-8", "replace"))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def read_rows(path: Path) -> list[BenchmarkRow]:
+    """What `write_rows` wrote; raises ConfigError naming the file."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        return [BenchmarkRow(**_parsed(line)) for line in lines]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: no rows of a benchmark ({error}); run it again") from error
+
+
+def _parsed(line: Mapping[str, str]) -> dict[str, Any]:
+    numbers = {k: float(line[k] or "nan") for k in ("value", "ci_low", "ci_high")}
+    return {**line, **numbers, **{k: int(line[k]) for k in ("n", "picture_seed")}}

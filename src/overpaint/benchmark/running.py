@@ -1,0 +1,243 @@
+"""Run what is missing of a plan: in processes beside each other, with a bar and its end in sight.
+
+- A stage starts when all that it needs is there. One that fails takes down those that need it, and
+  no others.
+- Processes are started anew (spawn), each on one thread: what a stage makes does not depend on how
+  many there are.
+- The time left is that of the stages left, by what a unit (a step, a picture) of the same kind took
+  here before, in this cache; of kinds that never ran it is not known, which is said.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from overpaint.benchmark.plan import Cell
+from overpaint.benchmark.stages import run_stage
+from overpaint.benchmark.store import Stage, Store
+from overpaint.errors import OverpaintError
+from overpaint.run_identity import current_commit
+from overpaint.terminal import guard
+from overpaint.training.loop import InterruptedRunError
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What there is to do, and for how long."""
+
+    stages: list[Stage]
+    """Not made yet, what is needed first."""
+    num_made: int
+    seconds: float
+    """Of one process, for the stages whose pace is known."""
+    unknown: dict[str, int]
+    """Kinds of stages whose pace is not known -> how many."""
+
+    @property
+    def words(self) -> str:
+        left = f"{self.num_made} results are there, {len(self.stages)} to make"
+        if not self.stages:
+            return left
+        time_left = f"about {_duration(self.seconds)} of one process"
+        if self.unknown:
+            parts = ", ".join(f"{num} {kind}" for kind, num in self.unknown.items())
+            time_left += f", and an unknown time for {parts}"
+        return f"{left}: {time_left}"
+
+
+def look_ahead(cells: Sequence[Cell], store: Store) -> Outlook:
+    """What is missing of some cells."""
+    everything = dict.fromkeys(stage for cell in cells for stage in cell.stages())
+    wanted = dict.fromkeys(_wanted(cells, store))
+    left = [stage for stage in everything if stage in wanted]
+    paces = store.paces()
+    known = [s for s in left if s.pace in paces]
+    unknown: dict[str, int] = {}
+    for stage in left:
+        if stage.pace not in paces and stage.kind not in ("missing", "photos"):
+            unknown[stage.kind] = unknown.get(stage.kind, 0) + 1
+    seconds = sum(paces[s.pace] * s.units for s in known)
+    return Outlook(left, len(everything) - len(left), seconds, unknown)
+
+
+def _wanted(cells: Sequence[Cell], store: Store) -> Iterable[Stage]:
+    """The missing results, and what they need that is missing; not what only made old ones need."""
+    waiting = [s for c in cells for s in (c.scores, c.originals) if s is not None]
+    seen: set[Stage] = set()
+    while waiting:
+        stage = waiting.pop()
+        if stage not in seen and store.about(stage) is None:
+            seen.add(stage)
+            yield stage
+            waiting += stage.needs.values()
+        seen.add(stage)
+
+
+@dataclass
+class Progress:
+    """State of a run, for whoever shows it."""
+
+    num: int
+    done: int = 0
+    failed: int = 0
+    seconds_left: float = 0.0
+    """Of what is left and whose pace is known."""
+    is_known: bool = False
+    """Whether that is all that is left."""
+
+    @property
+    def time_left(self) -> str:
+        """In words."""
+        left = f"{_duration(self.seconds_left)} left"
+        return left if self.is_known else f"at least {left}"
+
+
+@dataclass
+class _Run:
+    store: Store
+    left: dict[Stage, None]
+    device: str
+    report: Report
+    on_progress: Callable[[Progress], None]
+    jobs: int
+    commit: str = field(default_factory=current_commit)
+    errors: dict[Stage, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.progress = Progress(len(self.left))
+        self.paces = self.store.paces()
+
+    def ready(self) -> Iterator[Stage]:
+        """Those whose needs are there; they may be taken out of `left` meanwhile."""
+        for stage in list(self.left):
+            if stage in self.left and not any(n in self.left for n in stage.needs.values()):
+                yield stage
+
+    def start(self, stage: Stage) -> tuple[Stage, dict[str, Path], Path, str] | None:
+        """What a process is told; None where the stage has failed already."""
+        broken = next((n for n in stage.needs.values() if n in self.errors), None)
+        error = self.errors[broken] if broken is not None else self.store.failure(stage)
+        if error is not None:
+            self.errors[stage] = error
+            self.progress.failed += 1
+            self._told()
+            return None
+        folders = {role: self.store.folder(s) for role, s in stage.needs.items()}
+        return stage, folders, self.store.begin(stage), self.device
+
+    def finish(self, stage: Stage, seconds: float, info: Mapping[str, Any] | str) -> None:
+        if isinstance(info, str):
+            self.errors[stage] = info
+            self.store.fail(stage, info)
+            self.progress.failed += 1
+            lines = [f"failed: {stage.label}: {info}"]
+        else:
+            self.store.finish(stage, self.commit, seconds, info)
+            self.progress.done += 1
+            self.paces.setdefault(stage.pace, seconds / max(stage.units, 1))
+            lines = [f"{stage.label}: {_duration(seconds)}"]
+            lines += [f"{stage.label}: left out: {p}" for p in info.get("problems", ())]
+        self._told()
+        state = self.progress
+        where = f"{state.done + state.failed} of {state.num}, {state.time_left}"
+        for line in lines:
+            self.report(f"[{where}] {line}")
+
+    def _told(self) -> None:
+        known = [s for s in self.left if s.pace in self.paces]
+        seconds = sum(self.paces[s.pace] * s.units for s in known)
+        self.progress.seconds_left = seconds / self.jobs
+        self.progress.is_known = len(known) == len(self.left)
+        self.on_progress(self.progress)
+
+
+def run(
+    cells: Sequence[Cell],
+    store: Store,
+    *,
+    jobs: int = 1,
+    device: str = "cpu",
+    report: Report = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> dict[Stage, str]:
+    """Make what is missing; -> the errors of the stages that failed, or that need one that did.
+
+    jobs: processes; 1 works in this one. Ctrl-C ends the run; what was made stays.
+    """
+    outlook = look_ahead(cells, store)
+    state = _Run(store, dict.fromkeys(outlook.stages), device, report, on_progress, jobs)
+    pool: AbstractContextManager[ProcessPoolExecutor | None] = nullcontext()
+    if jobs > 1 and len(state.left) > 1:
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=guard)
+    with pool as executor:
+        if executor is None:
+            _one_by_one(state)
+        else:
+            _beside_each_other(state, executor)
+    return state.errors
+
+
+def _one_by_one(state: _Run) -> None:
+    while state.left:
+        stage = next(state.ready())
+        told = state.start(stage)
+        del state.left[stage]
+        if told is not None:
+            state.finish(stage, *_timed(*told))
+
+
+def _beside_each_other(state: _Run, pool: ProcessPoolExecutor) -> None:
+    running: dict[Future[tuple[float, dict[str, Any] | str]], Stage] = {}
+    started: set[Stage] = set()
+    while state.left or running:
+        for stage in state.ready():
+            if stage in started or len(running) >= state.jobs:
+                continue
+            told = state.start(stage)
+            if told is None:
+                del state.left[stage]
+            else:
+                started.add(stage)
+                running[pool.submit(_timed, *told)] = stage
+        finished, _ = wait(running, return_when=FIRST_COMPLETED) if running else ((), ())
+        for future in finished:
+            stage = running.pop(future)
+            del state.left[stage]
+            try:
+                state.finish(stage, *future.result())
+            except BrokenProcessPool as error:  # killed, as a system does that is out of memory
+                raise OverpaintError(
+                    f"{stage.label}: its process was killed, perhaps for want of memory; run the "
+                    "same command again with fewer --jobs"
+                ) from error
+
+
+def _timed(
+    stage: Stage, folders: Mapping[str, Path], out: Path, device: str
+) -> tuple[float, dict[str, Any] | str]:
+    """Seconds, and what the stage found or why it failed."""
+    begun = time.perf_counter()
+    try:
+        info: dict[str, Any] | str = run_stage(stage, folders, out, device)
+    except InterruptedRunError as error:  # Ctrl-C during a training, which has saved its state
+        raise KeyboardInterrupt from error
+    except (OverpaintError, OSError, MemoryError, RuntimeError, ValueError, TypeError) as error:
+        known = isinstance(error, OverpaintError)
+        info = str(error) if known else f"{type(error).__name__}: {error}"
+    return time.perf_counter() - begun, info
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"

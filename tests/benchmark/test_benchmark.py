@@ -1,0 +1,405 @@
+"""`overpaint benchmark`: the matrix, its cache, failures, and intervals over inpainters."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from conftest import textured
+from helpers.bright_detectors import calibration, registered, save
+from overpaint.benchmark import pages, plots, stages
+from overpaint.benchmark.api import Done, benchmark, outlook
+from overpaint.benchmark.rows import ALL, OVER_BOTH, UNSEEN, BenchmarkRow, read_rows
+from overpaint.cli import build
+from overpaint.data.sources import split
+from overpaint.errors import ConfigError
+from overpaint.metrics import bootstrap, bootstrap_levels, mean
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """photos/ with four photos to train on, three to validate and five to test."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "photos").mkdir()
+    wanted = {"train": 4, "validation": 3, "test": 5}
+    names = [f"photos/{i}.png" for i in range(300)]
+    for part, num in wanted.items():
+        for name in split(names, part)[:num]:  # type: ignore[arg-type]
+            seed = int(Path(name).stem)
+            Image.fromarray(textured(SIDE + 8, SIDE + 16, seed)).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def toys(tmp_path: Path) -> Iterator[Path]:
+    """weights/ with calibrated and uncalibrated detectors, and one that fails."""
+    with registered(tmp_path):
+        folder = tmp_path / "weights"
+        save(folder, "steep", gain=40, fitted=calibration())
+        save(folder, "flat", gain=4)
+        save(folder, "judge", "judge")
+        save(folder, "fails", "fails")
+        yield folder
+
+
+RECIPE: dict[str, Any] = {
+    "name": "toys",
+    "title": "Toys",
+    "size": SIDE,
+    "photos": {"all": {"source": "photos"}},
+    "inpainters": {"mean": {"method": "mean"}, "telea": {"method": "telea"}},
+    "detectors": {"steep": {"weights": "weights/steep.safetensors"}},
+    "metrics": ["iou@0.5", "auc"],
+    "views": [
+        {
+            "title": "AUC",
+            "rows": ["detector"],
+            "columns": ["inpainter"],
+            "where": {"metric": ["auc"]},
+        }
+    ],
+}
+
+
+def measure(toys: Path, data: Path, recipe: dict[str, Any] | None = None, **how: Any) -> Done:
+    """The recipe, changed where told, beside the weights."""
+    path = toys.parent / "recipe.yaml"
+    path.write_text(yaml.safe_dump(RECIPE | (recipe or {}), sort_keys=False))
+    how = {"out": toys.parent / "out", "cache": toys.parent / "cache"} | how
+    return benchmark(path, data, **how)
+
+
+def made(toys: Path, data: Path, recipe: dict[str, Any] | None = None, **how: Any) -> list[str]:
+    """The kinds of what is made on the way."""
+    lines: list[str] = []
+    ran = stages.run_stage
+
+    def noting(stage: Any, *rest: Any) -> Any:
+        lines.append(stage.kind)
+        return ran(stage, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("overpaint.benchmark.running.run_stage", noting)
+        measure(toys, data, recipe, **how)
+    return sorted(lines)
+
+
+def find(rows: list[BenchmarkRow], **wanted: str) -> BenchmarkRow:
+    (row,) = [r for r in rows if all(r.coordinate(k) == v for k, v in wanted.items())]
+    return row
+
+
+def test_a_row_says_what_it_is_and_where_it_comes_from(toys: Path, data: Path) -> None:
+    done = measure(toys, data)
+    row = find(done.rows, detector="steep", inpainter="telea", metric="auc")
+    assert (row.n, row.error, row.interval) == (5, "", "pictures")
+    assert row.ci_low <= row.value <= row.ci_high
+    assert len(row.detector_sha256) == len(row.calibration_sha256) == len(row.data_hash) == 64
+    assert row.config_hash == done.recipe.hash
+    assert row.commit
+    assert read_rows(toys.parent / "out" / "rows.csv")[0].table == "toys"
+    text = (toys.parent / "out" / "table.md").read_text()
+    assert "| detector | mean | telea |" in text
+    assert f"| steep | {find(done.rows, inpainter='mean', metric='auc').value:.3f} |" in text
+
+
+def test_figures_are_those_of_the_pictures(toys: Path, data: Path) -> None:
+    """Against the metrics computed by hand from the forged folder."""
+    from overpaint.data.forgeries import ForgedRow
+    from overpaint.data.samples import read_rows as read_samples
+    from overpaint.detection.runner import DetectorRunner
+    from overpaint.images import read_image, read_mask
+    from overpaint.metrics import pixel_auc
+
+    done = measure(toys, data)
+    runner = DetectorRunner(toys / "steep.safetensors")
+    by_hand = {}
+    for folder in (toys.parent / "cache" / "fills").iterdir():
+        rows = read_samples(folder, ForgedRow)
+        by_hand[rows[0].inpainter] = [
+            pixel_auc(
+                runner.logits(read_image(folder / r.inpainted).pixels),
+                read_mask(folder / r.mask, size=(SIDE, SIDE)),
+            )
+            for r in rows
+        ]
+    for name, values in by_hand.items():
+        row = find(done.rows, inpainter=name, metric="auc")
+        assert row.value == pytest.approx(mean(values))
+        assert (row.ci_low, row.ci_high) == pytest.approx(bootstrap([values]))
+    both = find(done.rows, inpainter=ALL, metric="auc")
+    assert both.interval == OVER_BOTH
+    assert both.value == pytest.approx(mean(map(mean, by_hand.values())))
+    groups = [by_hand["mean"], by_hand["telea"]]
+    assert (both.ci_low, both.ci_high) == pytest.approx(bootstrap_levels(groups))
+
+
+def test_only_what_changed_is_made_again(toys: Path, data: Path) -> None:
+    first = made(toys, data)
+    assert first == ["fills"] * 2 + ["heatmaps"] * 2 + ["photos"] + ["scores"] * 2
+    assert made(toys, data) == []
+    assert made(toys, data, {"metrics": ["auc", "f1@0.5"]}) == ["scores"] * 2
+    two = {**RECIPE["detectors"], "flat": {"weights": "weights/flat.safetensors"}}
+    assert made(toys, data, {"detectors": two}) == ["heatmaps"] * 2 + ["scores"] * 2
+    save(toys, "steep", gain=30)
+    assert made(toys, data) == ["heatmaps"] * 2 + ["scores"] * 2
+    more = {**RECIPE["inpainters"], "plain": {"method": "navier-stokes"}}
+    assert made(toys, data, {"inpainters": more}) == ["fills", "heatmaps", "scores"]
+    assert made(toys, data, {"seed": 1}) == first[:-3] + ["scores"] * 2
+
+
+def test_a_photo_that_changed_is_another_one(toys: Path, data: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    (mine / "photos").mkdir(parents=True)
+    for path in (data / "photos").iterdir():
+        (mine / "photos" / path.name).write_bytes(path.read_bytes())
+    before = measure(toys, data).rows[0].data_hash
+    assert made(toys, mine) == []  # the same photos in another place
+    (name, *_) = split([f"photos/{p.name}" for p in (mine / "photos").iterdir()], "test")
+    Image.fromarray(textured(SIDE, SIDE, 999)).save(mine / name)
+    assert "fills" in made(toys, mine)
+    assert measure(toys, mine).rows[0].data_hash != before
+
+
+def test_a_failing_cell_is_a_row_with_its_error(toys: Path, data: Path) -> None:
+    detectors = {
+        **RECIPE["detectors"],
+        "fails": {"weights": "weights/fails.safetensors"},
+        "nowhere": {"weights": "weights/nowhere.safetensors"},
+    }
+    done = measure(toys, data, {"detectors": detectors})
+    broken = find(done.rows, detector="fails", inpainter="mean", metric="auc")
+    assert math.isnan(broken.value)
+    assert "not enough memory" in broken.error
+    missing = find(done.rows, detector="nowhere", inpainter="mean", metric="auc")
+    assert "nowhere" in missing.error
+    assert find(done.rows, detector="steep", inpainter="mean", metric="auc").error == ""
+    assert done.num_failed == 8
+    text = (toys.parent / "out" / "table.md").read_text()
+    assert "| fails | failed | failed |" in text
+    assert "not enough memory" in text
+    # They are tried again, unless an earlier run is only to be ended.
+    assert made(toys, data, {"detectors": detectors}) == ["heatmaps"] * 2 + ["missing"]
+    assert made(toys, data, {"detectors": detectors}, resume=True) == []
+
+
+def test_code_that_changed_makes_results_old(
+    toys: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(toys, data)
+    monkeypatch.setattr("overpaint.benchmark.plan.code_hash", lambda *_: "another")
+    ahead = outlook(toys.parent / "recipe.yaml", data, cache=toys.parent / "cache")
+    assert len(ahead.stages) == 7
+    assert "about" in ahead.words
+    assert made(toys, data, resume=True) == []
+    assert len(made(toys, data)) == 7
+
+
+def test_whole_photos_are_judged_beside_untouched_ones(toys: Path, data: Path) -> None:
+    detectors = {"judge": {"weights": "weights/judge.safetensors"}, **RECIPE["detectors"]}
+    metrics = ["image:auc", "image:balanced-accuracy@0.5", "detected@0.5", "pooled:auc"]
+    rows = measure(toys, data, {"detectors": detectors, "metrics": metrics, "views": []}).rows
+    row = find(rows, detector="judge", inpainter="mean", metric="image:auc")
+    assert row.n == 10
+    # No photo's first pixel is white, so that all have one score.
+    assert row.value == 0.5
+    assert find(rows, detector="judge", inpainter="mean", metric="detected@0.5").value == 0
+    pooled = find(rows, detector="steep", inpainter="mean", metric="pooled:auc")
+    assert 0 <= pooled.value <= 1
+    assert math.isnan(pooled.ci_low)
+
+
+def test_processing_and_bins_are_axes(toys: Path, data: Path) -> None:
+    recipe = {
+        "bins": ["10-20", "50-60"],
+        "processing": {"as is": [], "JPEG 60": [{"jpeg": {"quality": 60}}]},
+        "plots": True,
+    }
+    view = {"title": "all", "rows": ["inpainter", "bin"], "columns": ["processing", "metric"]}
+    done = measure(toys, data, recipe | {"views": [view]})
+    assert len([r for r in done.rows if r.inpainter == "mean"]) == 2 * 2 * 2
+    names = {path.name for path in done.files}
+    assert {"heat-all.png", "robustness-all.png", "holes-all.png", "roc-all.png"} <= names
+    assert "precision-recall-all.png" in names
+    text = (toys.parent / "out" / "table.md").read_text()
+    assert "| inpainter | hole, % | as is, mIoU | as is, pixel AUC | JPEG 60, mIoU |" in text
+    latex = (toys.parent / "out" / "table.tex").read_text()
+    assert r"telea & 50-60 \% &" in latex
+    for folder in (toys.parent / "cache" / "fills").iterdir():
+        shares = [np.asarray(Image.open(m)).mean() / 255 for m in (folder / "masks").iterdir()]
+        assert all(0.1 <= s < 0.2 for s in shares) or all(0.5 <= s < 0.6 for s in shares)
+
+
+def test_a_view_never_mixes_rows(toys: Path, data: Path) -> None:
+    recipe = {"processing": {"as is": [], "JPEG 60": [{"jpeg": {"quality": 60}}]}}
+    with pytest.raises(ConfigError, match=r"'as is' and 'JPEG 60' \(processing\) would share"):
+        measure(toys, data, recipe)
+
+
+def test_quality_of_fills(toys: Path, data: Path) -> None:
+    rows = measure(toys, data, {"metrics": ["psnr", "ssim"], "detectors": {}, "views": []}).rows
+    row = find(rows, inpainter="telea", metric="psnr")
+    assert row.detector == ""
+    assert 10 < row.value < 80
+
+
+def test_heatmaps_need_not_be_kept(toys: Path, data: Path) -> None:
+    kept = measure(toys, data).rows
+    again = measure(toys, data, {"keep_heatmaps": False}).rows
+    assert [r.value for r in kept] == [r.value for r in again]
+
+
+def test_all_weights_of_a_folder_take_part(toys: Path, data: Path) -> None:
+    for file in toys.glob("fails.*"):
+        file.unlink()
+    rows = measure(toys, data, {"detectors": {}, "detectors_from": ["weights"]}).rows
+    assert {r.detector for r in rows} == {"steep", "flat", "judge"}
+
+
+def test_scales_and_their_errors(toys: Path, data: Path) -> None:
+    scales = {"smoke": {"photos": {"all": {"test": 2}}}, "lite": {}}
+    assert measure(toys, data, {"scales": scales}, scale="smoke").rows[0].n == 2
+    assert measure(toys, data, {"scales": scales}).recipe.scale == "lite"
+    with pytest.raises(ConfigError, match="there are smoke, lite"):
+        measure(toys, data, {"scales": scales}, scale="paper")
+    with pytest.raises(ConfigError, match="no metric is called 'auk'"):
+        measure(toys, data, {"metrics": ["auk"]})
+    with pytest.raises(ConfigError, match="give one of weights, recipe and method"):
+        measure(toys, data, {"detectors": {"x": {}}})
+    with pytest.raises(ConfigError, match="no training data 'GL'"):
+        measure(toys, data, {"detectors": {"x": {"recipe": "x.yaml", "trained_on": ["GL"]}}})
+
+
+TRAINED = """
+name: tiny
+detector: nixnet
+model: {widths: [4, 4, 4]}
+loop: {steps: 2, batch_size: 2, workers: 0, bf16: false, validate_every: 2}
+data: {size: 32, bank: {none: 1}, masks: {boxes: 1}, untouched: 0, history: {probability: 0},
+  degrade: {probability: 0}}
+validation_samples: 2
+"""
+
+
+def test_detectors_are_trained_on_fills_of_photos_that_are_not_tested(
+    toys: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overpaint.training.detection.base.load_bank", lambda *_: {})
+    (toys.parent / "tiny.yaml").write_text(TRAINED)
+    recipe = {
+        "detectors": {"tiny": {"recipe": "tiny.yaml", "trained_on": ["telea"]}},
+        "training": {"telea": {"inpainters": ["telea"]}},
+        "inpainters": {**RECIPE["inpainters"], "plain": {"method": "navier-stokes"}},
+        "seeds": [0, 1],
+    }
+    rows = measure(toys, data, recipe).rows
+    both = [r for r in rows if r.inpainter == "mean" and r.metric == "auc"]
+    assert [r.seed for r in both] == ["0", "1"]
+    assert {r.error for r in both} == {""}
+    assert both[0].detector_sha256 != both[1].detector_sha256
+    assert both[0].steps == "2"
+    unseen = find(rows, inpainter=UNSEEN, metric="auc", seed="0")
+    others = [find(rows, inpainter=i, metric="auc", seed="0").value for i in ("mean", "plain")]
+    assert unseen.value == pytest.approx(mean(others))
+    assert " ± " in (toys.parent / "out" / "table.md").read_text()
+
+
+def test_sets_of_pairs_are_measured_as_they_are(toys: Path, data: Path, tmp_path: Path) -> None:
+    """Of which untouched pictures count for whole photos alone; a broken one is told of."""
+    folder = tmp_path / "pairs"
+    for name in ("images", "masks", "originals"):
+        (folder / name).mkdir(parents=True)
+    for i in range(3):
+        pixels = np.full((48, 40, 3), 50, np.uint8)
+        pixels[:20] = 200  # bright, which the toys take for inpainted
+        mask = np.zeros((48, 40) if i else (8, 8), np.uint8)
+        mask[:20] = 255
+        Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{i}.png")
+    Image.fromarray(pixels // 5).save(folder / "originals" / "untouched.png")
+    recipe = {"photos": {}, "inpainters": {}, "pairs": {"own": f"folder:{folder}"}, "views": []}
+    metrics = ["iou@0.5", "image:auc"]
+    lines: list[str] = []
+    rows = measure(toys, data, recipe | {"metrics": metrics}, report=lines.append).rows
+    assert find(rows, photos="own", metric="iou@0.5").value == 1
+    assert find(rows, photos="own", metric="iou@0.5").n == 2
+    assert find(rows, photos="own", metric="image:auc").value == 1
+    assert any("left out" in line and "8 x 8" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_processes_beside_each_other_give_the_same_rows(tmp_path: Path, data: Path) -> None:
+    """Of shipped weights: processes that are started anew do not know the toys."""
+    recipe = RECIPE | {"detectors": {"nixnet-s": {"weights": "nixnet-s"}}}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    one, two = (
+        benchmark(path, data, tmp_path / f"out{n}", cache=tmp_path / f"cache{n}", jobs=n).rows
+        for n in (1, 2)
+    )
+    assert one == two
+
+
+def test_the_command(toys: Path, data: Path) -> None:
+    path = toys.parent / "recipe.yaml"
+    detectors = {**RECIPE["detectors"], "fails": {"weights": "weights/fails.safetensors"}}
+    path.write_text(yaml.safe_dump(RECIPE | {"detectors": detectors}))
+    out, cache = str(toys.parent / "here"), str(toys.parent / "cache")
+    common = ["benchmark", str(path), "--data", str(data), "--cache", cache]
+    run = CliRunner().invoke
+    planned = run(build(), [*common, "--plan"])
+    assert planned.exit_code == 0
+    assert "0 results are there, 11 to make" in planned.output
+    some = run(
+        build(), [*common, "--out", out, "--only", "detector=st*", "--only", "inpainter=mean"]
+    )
+    assert some.exit_code == 0, some.output
+    assert {r.detector for r in read_rows(Path(out) / "rows.csv")} == {"steep"}
+    every = run(build(), [*common, "--out", out])
+    assert every.exit_code == 1
+    assert "4 of 10 rows failed" in every.output
+    wrong = run(build(), [*common, "--only", "detector"])
+    assert "write AXIS=PATTERN" in str(wrong.exception)
+
+
+def test_plots_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(ConfigError, match=r"overpaint\[plots\]"):
+        plots.require_matplotlib()
+
+
+def test_pages_show_committed_rows(toys: Path, data: Path, tmp_path: Path) -> None:
+    measure(toys, data)
+    root = tmp_path / "checkout"
+    for folder in ("recipes/tables", "results/tables"):
+        (root / folder).mkdir(parents=True)
+    recipe = root / "recipes" / "tables" / "toys.yaml"
+    recipe.write_bytes((toys.parent / "recipe.yaml").read_bytes())
+    (root / "results/tables/toys.csv").write_bytes((toys.parent / "out/rows.csv").read_bytes())
+    page = root / "page.md"
+    page.write_text("Before\n<!-- benchmark:toys -->\nold\n<!-- /benchmark -->\nafter\n")
+    assert pages.main([str(page), "--root", str(root), "--check"]) == 1
+    assert pages.main([str(page), "--root", str(root)]) == 0
+    text = page.read_text()
+    assert "\n## Toys\n" in text
+    assert "| detector | mean | telea |" in text
+    assert text.endswith("<!-- /benchmark -->\nafter\n")
+    assert pages.main([str(page), "--root", str(root), "--check"]) == 0
+    recipe.write_text(recipe.read_text() + "seed: 5\n")
+    with pytest.raises(ConfigError, match="of another configuration"):
+        pages.render("toys", root)
+
+
+def test_published_pages_are_up_to_date() -> None:
+    root = Path(__file__).parents[2]
+    files = [str(path) for path in sorted((root / "docs").glob("benchmarks*.md"))]
+    assert pages.main([*files, "--root", str(root), "--check"]) == 0
