@@ -1,0 +1,83 @@
+// A photo's pictures and maps in the browser: fetched once, decoded when they are first shown.
+
+import { getBlob } from "/static/api.js";
+
+const SMALL = 2_000_000; // pixels; a larger picture is drawn from a smaller copy when it is zoomed out
+
+/** A picture that can be drawn at any zoom. factor: pixels of the photo that one of its pixels is wide. */
+export class Picture {
+  constructor(full, small, factor) {
+    Object.assign(this, { full, small, factor });
+  }
+
+  static async of(blob, factor = 1) {
+    const full = await createImageBitmap(blob);
+    const share = Math.sqrt(SMALL / (full.width * full.height));
+    const small = share >= 0.7 ? null : await createImageBitmap(full, {
+      resizeWidth: Math.max(Math.round(full.width * share), 1),
+      resizeHeight: Math.max(Math.round(full.height * share), 1), resizeQuality: "high" });
+    return new Picture(full, small, factor);
+  }
+
+  get width() {
+    return this.full.width;
+  }
+
+  get height() {
+    return this.full.height;
+  }
+
+  /** Draw into a canvas's context. left, top: the photo's pixels at the corner; scale: canvas pixels that one
+   * of them is wide. */
+  draw(context, left, top, scale) {
+    const { full, small, factor } = this;
+    const taken = small && scale * factor * full.width <= small.width ? small : full;
+    const own = scale * factor * full.width / taken.width;
+    context.imageSmoothingEnabled = own < 1; // enlarged pixels stay squares
+    context.imageSmoothingQuality = own < 0.5 ? "medium" : "low";
+    context.drawImage(taken, -left * scale, -top * scale, full.width * factor * scale, full.height * factor * scale);
+  }
+
+  close() {
+    this.full.close();
+    this.small?.close();
+  }
+}
+
+/** The worker behind the heatmap, of one photo at a time. */
+export class Maps {
+  #worker = new Worker("/static/heat-worker.js", { type: "module" });
+  #asked = new Map();
+  #next = 0;
+
+  constructor() {
+    this.#worker.addEventListener("message", ({ data: { id, answer, error } }) => {
+      const { resolve, reject } = this.#asked.get(id);
+      this.#asked.delete(id);
+      if (error === undefined) resolve(answer);
+      else reject(new Error(error));
+    });
+  }
+
+  /** {heat, evidence, mask: levels, counts} of a done job of detection. Throws `ServerError`. */
+  async open(job) {
+    const names = { heat: "heatmap.png", evidence: "evidence.png", mask: "mask.png" };
+    const fetched = Object.entries(names).map(async ([key, name]) => (
+      [key, await (await getBlob(job.files[name])).arrayBuffer()]));
+    const files = Object.fromEntries(await Promise.all(fetched));
+    return this.#ask("open", files, Object.values(files));
+  }
+
+  /** {regions, count} of the opened photo at a level of evidence. */
+  regions(level) {
+    return this.#ask("regions", { level }, []);
+  }
+
+  #ask(task, about, given) {
+    return new Promise((resolve, reject) => {
+      const id = this.#next++;
+      this.#asked.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, task, about }, given);
+    });
+  }
+}
