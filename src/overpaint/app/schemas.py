@@ -1,0 +1,224 @@
+"""What the API answers, as its OpenAPI document has it: fields, units, examples."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from overpaint.app.table import JobKind, State
+from overpaint.detection.calibration import Band
+
+_OWN = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Health(BaseModel):
+    """That the server answers."""
+
+    model_config = _OWN
+
+    status: Literal["ok"]
+    version: str
+    """Of overpaint."""
+
+
+class Model(BaseModel):
+    """A detector or inpainter that can be asked for."""
+
+    model_config = _OWN
+
+    name: str
+    kind: Literal["detector", "inpainter"]
+    summary: str
+    """What it is good for."""
+    default: bool
+    """Whether it is taken where none is named."""
+    sha256: str | None
+    """Of its weights; null for a method without."""
+    calibrated: bool
+    """Whether a detector's verdicts have a stated false-alarm rate."""
+    licence: str
+
+
+class Problem(BaseModel):
+    """Why there is no result."""
+
+    model_config = _OWN | {
+        "json_schema_extra": {
+            "example": {
+                "message": "photo.jpg: cut short or damaged (image file is truncated)",
+                "remedy": "get the file again from where it came",
+            }
+        }
+    }
+
+    message: str
+    remedy: str | None = None
+    """What to do about it."""
+
+
+class Region(BaseModel):
+    """A marked region, in pixels of the upright photo."""
+
+    model_config = _OWN
+
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+    mean: Share
+    """Mean heat."""
+
+
+class View(BaseModel):
+    """What stands beside a view of the photo."""
+
+    model_config = _OWN
+
+    name: str
+    """Its file is NAME.png; that of the photo may be photo.jpg."""
+    title: str
+    shows: str
+    look_for: str
+    ignore: str
+
+
+class Heatmap(BaseModel):
+    """The file heatmap.png: grey, one pixel for each pixel of the photo; `top` is 1."""
+
+    model_config = _OWN
+
+    width: int
+    height: int
+    bits: Literal[16]
+    top: Literal[65535]
+
+
+class DetectResult(BaseModel):
+    """The record of `overpaint detect`, with the client's own name of the file."""
+
+    model_config = _OWN
+
+    tool: str
+    file: str
+    sha256: str
+    width: int
+    height: int
+    score: Share
+    """If `calibrated`, half where inpainted and untouched test photos are equally likely."""
+    calibrated: bool
+    image_score: Share | None
+    """Of a detector that judges the whole photo apart from its pixels; uncalibrated."""
+    band: Band
+    """The verdict."""
+    words: str
+    """The verdict and the extent, in one line."""
+    meaning: str
+    """What the verdict says, or why there is none."""
+    caveat: str
+    """What no verdict says."""
+    fraction: Share
+    """Of the photo that is marked."""
+    regions: list[Region]
+    """The largest first; the smallest may be left out."""
+    num_regions: int
+    threshold: Share
+    """On the heatmap, whose log odds are averaged over `window` pixels square before."""
+    threshold_words: str
+    window: int
+    false_alarm_rate: Share | None
+    """Share of untouched photos of this quality band with more than 1 % of their area marked."""
+    false_alarm_bound: Share | None
+    """What that rate may be at most, with 95 % confidence."""
+    num_photos: int | None
+    """Untouched photos behind that rate."""
+    false_alarm_note: str | None
+    """Why the rate is unknown."""
+    edits: dict[str, Share]
+    """By kind of ordinary edit: share of photos, edited so alone, with a strong trace."""
+    quality: str
+    """The photo's quality band."""
+    notes: list[str]
+    model: str
+    weights_sha256: str | None
+    version: str
+    seconds: float
+    """In the detector."""
+    heatmap: Heatmap
+    views: list[View]
+
+
+class InpaintResult(BaseModel):
+    """What was filled in, and how."""
+
+    model_config = _OWN
+
+    file: str
+    """The client's name of the photo."""
+    words: str
+    width: int
+    height: int
+    fraction: Share
+    """Of the photo that was filled."""
+    num_holes: int
+    radius: int
+    """Pixels by which the hole was grown."""
+    inpainter: str
+    weights_sha256: str | None
+    sha256: str
+    """Of the file of the result, which is marked as edited."""
+    picture: str
+    """Name of that file among `files`; receipt.json says what was done to it."""
+    notes: list[str]
+    seconds: float
+
+
+class ReportResult(BaseModel):
+    """What the report says first; report.json holds all of it."""
+
+    model_config = _OWN
+
+    file: str
+    sha256: str
+    grade: str
+    """How far the finding supports that a part was filled in."""
+    words: str
+    verdict: str
+    seconds: float
+
+
+class Job(BaseModel):
+    """A job, and what came of it."""
+
+    model_config = _OWN | {
+        "json_schema_extra": {
+            "example": {
+                "id": "mJ3zq0Yd1mWq8mB2bq7G3A",
+                "kind": "detect",
+                "state": "running",
+                "ahead": 0,
+                "share": 0.4,
+                "error": None,
+                "result": None,
+                "files": {},
+            }
+        }
+    }
+
+    id: str
+    kind: JobKind
+    state: State
+    ahead: int
+    """Jobs of its kind that are done before it."""
+    share: Share
+    """Of the work that is done."""
+    error: Problem | None
+    result: DetectResult | InpaintResult | ReportResult | None
+    """While a detection runs, this may come before its views."""
+    files: dict[str, str]
+    """By name: where to fetch what is there so far."""
+
+
+def example(**values: Any) -> dict[str, Any]:
+    """An example of a body, as OpenAPI has it."""
+    return {"application/json": {"example": values}}
