@@ -43,16 +43,17 @@ export async function getBlob(address) {
 }
 
 /** Do one job. kind: detect, inpaint or report; fields: of its form; progress: told the job whenever it
- * changes; signal: ends it. Returns the job when it is done. Throws `ServerError`, or `AbortError` when it
+ * changes; found: told the job when a part of its result is there; signal: ends it. Returns the job when it
+ * is done. Throws `ServerError`, or `AbortError` when it
  * was cancelled. */
-export async function run(kind, fields, progress, signal) {
+export async function run(kind, fields, { progress, found, signal }) {
   // The upload is not broken off: the job's name, by which it is ended, comes after it.
   const job = await submit(kind, fields, progress, signal);
   const address = `/api/jobs/${job.id}`;
   live.add(address);
   try {
     signal.throwIfAborted();
-    const ended = await followed(job, address, progress, signal);
+    const ended = await followed(job, address, { progress, found, signal });
     if (ended.state === "done") return ended;
     if (ended.state === "cancelled") throw new DOMException("cancelled", "AbortError");
     const error = ended.error ?? {};
@@ -94,7 +95,7 @@ function pause(milliseconds, signal) {
 }
 
 /** The job at its end, by server-sent events. */
-function followed(job, address, progress, signal) {
+function followed(job, address, { progress, found, signal }) {
   return new Promise((resolve, reject) => {
     progress(job);
     const source = new EventSource(address);
@@ -109,6 +110,7 @@ function followed(job, address, progress, signal) {
       settle(value);
     };
     source.addEventListener("progress", (event) => progress(JSON.parse(event.data)));
+    source.addEventListener("result", (event) => found(JSON.parse(event.data)));
     for (const state of ["done", "failed", "cancelled"]) {
       source.addEventListener(state, (event) => end(resolve, JSON.parse(event.data)));
     }

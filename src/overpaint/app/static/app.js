@@ -1,8 +1,9 @@
 // The page: the list of photos, the two tasks, and what comes from outside (files, keys, theme).
 
-import { getJson } from "/static/api.js";
+import { getBlob, getJson } from "/static/api.js";
 import { Detect, verdictOf } from "/static/detect.js";
 import { $, alertOf, announce, h } from "/static/dom.js";
+import { photoFile } from "/static/pictures.js";
 import { Remove } from "/static/remove.js";
 import { Task } from "/static/tasks.js";
 
@@ -42,7 +43,7 @@ function add(files, chosen = false) {
   for (const file of files) {
     if (file.type && !file.type.startsWith("image/")) {
       alertOf(`${file.name} is no photo, but ${file.type}.`, "Give JPEG, PNG, WebP, TIFF, HEIC or AVIF.");
-    } else if (limits && file.size > limits.max_bytes) {
+    } else if (file.size > limits?.max_bytes) {
       alertOf(`${file.name} has ${megabytes(file.size)}, and the server takes ${megabytes(limits.max_bytes)}.`, "Give a smaller file.");
     } else added.push(entryOf(file));
   }
@@ -64,7 +65,7 @@ function entryOf(file) {
   $("strip").append(entry.item.row);
   entry.detection.addEventListener("state", () => detected(entry));
   entry.report.addEventListener("state", () => {
-    if (entry === current) detect.show(entry);
+    if (entry === current && tab === "detect") detect.show(entry);
     if (entry.report.state === "done") announce(`The report on ${entry.name} is ready`);
   });
   entry.removal.addEventListener("state", () => {
@@ -81,11 +82,11 @@ function examine(entry) {
 
 function detected(entry) {
   entry.item.tell();
-  if (entry === current) detect.show(entry);
+  if (entry === current && tab === "detect") detect.show(entry);
   if (entry.detection.state === "done") {
     announce(`${entry.name}: ${verdictOf(entry.result).words}`);
-    const { files } = entry.detection.job, name = Object.keys(files).find((key) => /^photo\./.test(key));
-    if (!entry.drawn) fetch(files[name]).then((answer) => answer.blob()).then((blob) => thumbnail(entry, blob), () => {});
+    const { job } = entry.detection;
+    if (!entry.drawn) getBlob(job.files[photoFile(job)]).then((blob) => thumbnail(entry, blob), () => {});
   } else if (entry.detection.state === "failed") announce(`${entry.name} could not be examined`);
 }
 
@@ -118,10 +119,10 @@ function itemOf(entry) {
   entry.detection.addEventListener("progress", () => tell());
   function tell() {
     const { state, progress } = entry.detection;
-    const kind = state === "done" ? verdictOf(entry.result).kind : state === "running" ? "running" : "failed";
+    const kind = entry.result ? verdictOf(entry.result).kind : state === "running" ? "running" : "failed";
     const words = { running: progress.state === "running" ? "being examined" : "waiting", cancelled: "cancelled", failed: "not examined", idle: "" };
     row.className = `item ${kind}`;
-    const text = state === "done" ? verdictOf(entry.result).words : words[state];
+    const text = entry.result ? verdictOf(entry.result).words : words[state];
     said.replaceChildren(h("span", { class: "symbol", "aria-hidden": "true" }, SYMBOLS[kind]), ` ${text}`);
     bar.hidden = state !== "running";
     if (progress.state === "running" && progress.share > 0) bar.value = progress.share;
@@ -258,7 +259,7 @@ async function start() {
   try {
     const [health, models] = await Promise.all([getJson("/api/health"), getJson("/api/models")]);
     limits = health;
-    $("limits").textContent = `At most ${megabytes(health.max_bytes)} and ${Math.round(health.max_pixels / 1e6)} million pixels each.`;
+    if (health.max_bytes) $("limits").textContent = `At most ${megabytes(health.max_bytes)} and ${Math.round(health.max_pixels / 1e6)} million pixels each.`;
     remove.models = models.filter((model) => model.kind === "inpainter");
     const detectors = models.filter((model) => model.kind === "detector");
     $("detector").replaceChildren(...detectors.map((model) => h("option", { value: model.name, selected: model.default }, model.name)));

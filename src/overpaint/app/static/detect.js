@@ -3,7 +3,7 @@
 import { announce, choice, clamp, h, percent, probability, toggle } from "/static/dom.js";
 import { colours, falseAlarmRate, levelOf, oddsOf, shareOf } from "/static/heat.js";
 import { Panel } from "/static/panel.js";
-import { Maps, Picture } from "/static/pictures.js";
+import { Maps, Picture, photoFile } from "/static/pictures.js";
 import { getBlob } from "/static/api.js";
 import { progressBox } from "/static/tasks.js";
 import { Camera, arrow, zoomButtons, zoomKey } from "/static/viewport.js";
@@ -56,25 +56,30 @@ export class Detect {
 
   size = () => this.panels[0]?.size ?? { width: 1, height: 1 };
 
-  view = (name) => this.entry.result.views.find((view) => view.name === name);
+  /** A view's title and lines; those of the first two come with the others, after the verdict. */
+  view = (name) => this.entry.result.views.find((view) => view.name === name)
+    ?? { name, title: name === "photo" ? "Photo" : "Heatmap", shows: "", look_for: "", ignore: "" };
 
   // What is shown of a photo
 
   /** Show a photo in the state that it is in. */
   show(entry) {
-    if (this.entry !== entry || entry.detection.state !== "done") this.#close();
+    const { job } = entry.detection;
+    if (this.entry !== entry || !job) this.#close();
     this.entry = entry;
-    if (entry.detection.state !== "done") {
+    if (!job) {
       this.root.replaceChildren(this.#pending());
       return;
     }
     if (!this.shown) this.#open();
+    else if (this.#numViews !== job.result.views.length) this.#arrange(); // they come after the verdict
     const focused = this.#said.contains(document.activeElement);
     this.#said.replaceWith(this.#said = this.#verdict());
     if (focused) this.#said.querySelector("a, button").focus();
   }
 
   #said = null; // what is said of the photo
+  #numViews = 0;
   shown = false;
 
   #close() {
@@ -83,6 +88,7 @@ export class Detect {
     for (const picture of this.pictures.values()) picture?.close();
     this.pictures = new Map();
     Object.assign(this, { maps: null, regions: [], panels: [], at: null, shown: false });
+    this.camera.fitted = true;
   }
 
   #pending() {
@@ -111,16 +117,14 @@ export class Detect {
       ["Threshold", result.threshold_words], ["Photo's SHA-256", result.sha256], ["Weights' SHA-256", result.weights_sha256],
       ["Time in the detector", `${result.seconds} s`]];
     return h("section", { class: `verdict ${kind}`, "aria-label": "Verdict" },
-      h("h2", { class: "name" }, entry.name),
-      h("p", { class: "word" }, words),
-      h("p", { class: "said" }, sentence(result.words)),
-      h("p", {}, sentence(result.false_alarms)),
-      result.inconclusive_because ? h("p", {}, h("strong", {}, "Why inconclusive: "), sentence(result.inconclusive_because)) : null,
+      h("div", { class: "verdict-head" },
+        h("div", {}, h("h2", { class: "name" }, entry.name), h("p", { class: "word" }, words)),
+        h("div", { class: "actions" }, reportPart(entry, actions),
+          h("button", { type: "button", onclick: () => actions.remove(entry) }, "Remove something from it"))),
+      h("p", {}, h("b", {}, extentOf(result)), ` ${sentence(result.meaning)}`),
+      h("p", {}, falseAlarms(result)),
       result.edits_words ? h("p", {}, sentence(result.edits_words)) : null,
       result.notes.length ? h("ul", { class: "notes" }, result.notes.map((note) => h("li", {}, sentence(note)))) : null,
-      kind === "none" ? null : h("p", { class: "quiet" }, result.caveat),
-      h("div", { class: "actions" }, reportPart(entry, actions),
-        h("button", { type: "button", onclick: () => actions.remove(entry) }, "Remove something from it")),
       h("details", {}, h("summary", {}, "Figures and hashes"),
         h("table", { class: "facts-table" }, h("tbody", {}, facts.map(([name, value]) => (
           h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value ?? "none"))))))));
@@ -129,7 +133,7 @@ export class Detect {
   #open() {
     const { entry } = this, { result } = entry;
     this.shown = true;
-    this.#default = result.threshold_logit ?? oddsOf(result.threshold);
+    this.#default = oddsOf(result.threshold);
     this.#setThreshold(null);
     this.regions = result.regions;
     this.count = result.num_regions;
@@ -138,7 +142,7 @@ export class Detect {
     this.grid = h("div", { class: "grid" });
     this.list = h("section", { class: "regions", "aria-label": "Regions" });
     this.readout = h("p", { class: "readout quiet" }, "\u00a0");
-    this.root.replaceChildren(this.#said, this.#tools(), this.readout, this.grid, this.list);
+    this.root.replaceChildren(this.#said, this.#tools(), this.grid, this.list);
     this.camera.photo = { width: result.width, height: result.height };
     this.#arrange();
     this.#describe();
@@ -148,12 +152,17 @@ export class Detect {
 
   /** Put as many views side by side as the layout says. */
   #arrange() {
-    const names = this.entry.result.views.map((view) => view.name);
-    const chosen = { 1: ["heatmap"], 2: ["photo", "heatmap"], all: names }[this.#layout];
+    const { views } = this.entry.result;
+    const names = views.length ? views.map((view) => view.name) : ["photo", "heatmap"];
+    const before = this.panels.map((panel) => panel.name);
+    const chosen = this.#layout === "all" ? names : ["heatmap", "photo"].slice(0, Number(this.#layout)).reverse();
+    if (before.length === chosen.length) chosen.splice(0, chosen.length, ...before);
+    this.#numViews = views.length;
     this.grid.className = `grid grid-${this.#layout}`;
     this.panels = chosen.map((name, i) => new Panel(this, i, name, this.#layout === "all" ? [name] : names));
     this.grid.replaceChildren(...this.panels.map((panel) => panel.figure));
-    this.camera.fit(this.size());
+    if (this.camera.fitted) this.camera.fit(this.size());
+    else this.draw();
   }
 
   // What the views need
@@ -164,9 +173,9 @@ export class Detect {
     if (this.pictures.has(name)) return;
     this.pictures.set(name, null);
     const serial = this.#serial, { result, detection: { job } } = this.entry, view = this.view(name);
-    const file = name === "photo" ? Object.keys(job.files).find((key) => /^photo\./.test(key)) : view.file;
+    const file = name === "photo" ? photoFile(job) : `${name}.png`;
     try {
-      const picture = await Picture.of(await getBlob(job.files[file]), view.factor ?? 1);
+      const picture = await Picture.of(await getBlob(job.files[file]));
       if (serial !== this.#serial) picture.close();
       else this.pictures.set(name, picture);
     } catch (error) {
@@ -225,7 +234,7 @@ export class Detect {
           this.#arrange();
         }),
         zoomButtons(h, this.camera, this.size),
-        h("div", { class: "bar", role: "group", "aria-label": "Show" }, Object.values(this.switches))),
+        h("div", { class: "bar", role: "group", "aria-label": "Show" }, Object.values(this.switches)), this.readout),
       h("div", { class: "tool-row sliders" },
         h("div", { class: "slider" }, h("label", { for: "threshold" }, "Threshold"), this.slider, this.value, this.own, this.words),
         h("div", { class: "slider" }, h("label", { for: "opacity" }, "Opacity of the heat"), opacity, opacityValue)));
@@ -401,6 +410,23 @@ function reportPart(entry, actions) {
   return [h("button", { type: "button", class: "first", onclick: () => actions.report(entry) }, "Make a report"),
     report.state === "failed"
       ? h("p", { class: "fault", role: "alert" }, `The report failed: ${report.error.message} ${report.error.remedy ?? ""}`) : null];
+}
+
+/** What is marked at the detector's own threshold. */
+function extentOf({ fraction, num_regions: count }) {
+  if (!fraction) return "Nothing is marked.";
+  const regions = count ? `${count} region${count === 1 ? "" : "s"}` : "specks";
+  return `${percent(fraction)} of the photo is marked, in ${regions}.`;
+}
+
+/** How often the detector is wrong on untouched photos like this one. */
+function falseAlarms(result) {
+  const { quality, false_alarm_rate: rate, false_alarm_bound: bound, num_photos: count } = result;
+  if (rate === null) {
+    return `How often untouched photos of this quality (${quality}) are marked is not known: ${sentence(result.false_alarm_note).toLowerCase()}`;
+  }
+  const bounded = bound === null ? "" : ` (${count} photos were tested: at most ${percent(bound)} with 95 % confidence)`;
+  return `False alarms: of untouched photos of this quality (${quality}), ${percent(rate)} have more than 1 % of their area marked${bounded}.`;
 }
 
 /** Words of a record as a sentence: "inconclusive: 3 %" -> "Inconclusive: 3 %." */

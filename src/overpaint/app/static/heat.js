@@ -1,12 +1,15 @@
 // The maths behind the heatmap view, without the page: maps at several sizes, marking, regions, painting.
 //
-// - A map is {width, height, values}. Heat and evidence are Uint16Array, 65535 = 1; a mask is Uint8Array.
-// - Evidence is what the threshold is compared with: heat that the server has averaged as the command line
-//   does. 0 stands for a pixel that does not count (transparent).
+// - A map is {width, height, values}. Heat is Uint16Array, 65535 = 1; a mask is Uint8Array. Evidence is
+//   Uint16Array, 1..65535 in even steps of log odds from -ODDS to ODDS.
+// - Evidence is what the threshold is compared with: log odds of the heat, averaged over a window as the
+//   command line does it (`detection.calibration.smoothed`). The heatmap says 0 for a pixel that does not
+//   count (transparent), and so does evidence.
 // - Zoomed out, a canvas pixel stands for several of the photo. Of heat their mean is shown, of evidence and
 //   mask the largest, so that no marked pixel gets lost. `levels` holds the halved sizes.
 // - The ramp is that of the command line's overlay: dark blue to light yellow, its lightness rises steadily.
 
+const ODDS = 12; // log odds beyond what 16 bit of heat can tell from 0 and 1
 const SMALLEST = 256; // pixels of the longer side, at which halving ends
 export const MIN_AREA = 16; // pixels; smaller regions are not listed, as on the command line
 export const MAX_REGIONS = 100;
@@ -41,9 +44,58 @@ export function atOrAbove(values) {
   return counts;
 }
 
-/** A threshold in log odds as the smallest value of evidence that is marked, 1..65535. */
+/** Log odds as a value of evidence, 1..65535. */
 export function levelOf(logit) {
-  return Math.min(Math.max(Math.ceil(65535 / (1 + Math.exp(-logit)) - 0.5), 1), 65535);
+  return 1 + Math.round((Math.min(Math.max(logit, -ODDS), ODDS) + ODDS) / (2 * ODDS) * 65534);
+}
+
+/** The log odds of a value of evidence. */
+export const logitOf = (level) => (level - 1) / 65534 * 2 * ODDS - ODDS;
+
+/** Evidence of heat. window: its side, pixels, odd; at the borders what there is of it, and of pixels that
+ * count alone. */
+export function evidenceOf({ width, height, values }, window) {
+  const odds = Float32Array.from({ length: 65536 }, (_, i) => (
+    i ? Math.log(i / Math.max(65535 - i, 0.5)) : 0));
+  const sums = new Float32Array(width * height), out = new Uint16Array(width * height);
+  for (let i = 0; i < sums.length; i++) sums[i] = odds[values[i]];
+  const counts = values.includes(0) ? Float32Array.from(values, (value) => Number(value > 0)) : null;
+  for (const plane of [sums, counts]) if (plane && window > 1) averaged(plane, width, height, window >> 1);
+  for (let i = 0; i < out.length; i++) {
+    if (values[i]) out[i] = levelOf(counts ? sums[i] / counts[i] : sums[i]);
+  }
+  return { width, height, values: out };
+}
+
+/** Means in a square window, in place, of what there is of it: of the columns, then of the rows. */
+function averaged(plane, width, height, half) {
+  const sums = new Float64Array(width), line = new Float32Array(Math.max(width, height));
+  const kept = []; // rows as they were, as far as the window reaches back
+  for (let y = -half; y < height; y++) {
+    const enters = y + half, leaves = y - half - 1;
+    if (enters < height) {
+      const row = plane.slice(enters * width, (enters + 1) * width);
+      kept.push(row);
+      for (let x = 0; x < width; x++) sums[x] += row[x];
+    }
+    if (leaves >= 0) {
+      const row = kept.shift();
+      for (let x = 0; x < width; x++) sums[x] -= row[x];
+    }
+    if (y < 0) continue;
+    const count = Math.min(y + half, height - 1) - Math.max(y - half, 0) + 1;
+    for (let x = 0, at = y * width; x < width; x++, at++) plane[at] = sums[x] / count;
+  }
+  for (let y = 0; y < height; y++) {
+    const start = y * width;
+    line.set(plane.subarray(start, start + width));
+    let sum = 0;
+    for (let x = -half; x < width; x++) {
+      if (x + half < width) sum += line[x + half];
+      if (x - half - 1 >= 0) sum -= line[x - half - 1];
+      if (x >= 0) plane[start + x] = sum / (Math.min(x + half, width - 1) - Math.max(x - half, 0) + 1);
+    }
+  }
 }
 
 export const oddsOf = (share) => Math.log(share / (1 - share));

@@ -8,7 +8,7 @@
 import { encodeGrey } from "/static/png.js";
 
 const COLOUR = "#e6007e";
-const STRIP = 256; // rows read from the canvas at a time
+const STRIP = 4096; // rows read from the canvas at a time
 const COARSE = 400; // pixels of a side at which the share is estimated
 
 export class Mask extends EventTarget {

@@ -70,7 +70,7 @@ export class Panel {
     [canvas.width, canvas.height] = [w, height];
     const context = canvas.getContext("2d");
     picture.draw(context, left, top, scale);
-    if (name === "grey") withoutColour(context);
+    if (name === "grey") withoutColour(context, { x: -left * scale, y: -top * scale, width: picture.width * scale, height: picture.height * scale });
     this.#bases.set(name, { key, canvas });
     return canvas;
   }
@@ -115,10 +115,11 @@ export class Panel {
         context.strokeRect(x, y, w, height);
       }
       const text = String(i + 1), wide = context.measureText(text).width + 8 * ratio;
+      const over = y < 18 * ratio ? Math.max(y, 0) + 19 * ratio : y; // inside, where there is no room above
       context.fillStyle = "#000";
-      context.fillRect(x - 2 * ratio, y - 18 * ratio, wide, 17 * ratio);
+      context.fillRect(x - 2 * ratio, over - 18 * ratio, wide, 17 * ratio);
       context.fillStyle = "#ffd34d";
-      context.fillText(text, x + 2 * ratio, y - 2 * ratio);
+      context.fillText(text, x + 2 * ratio, over - 2 * ratio);
     });
     context.restore();
   }
@@ -142,6 +143,7 @@ export class Panel {
     context.translate(x, y);
     picture.draw(context, left, top, 1);
     if (name === "heatmap" && stage.maps) {
+      withoutColour(context, { x: -left, y: -top, width: picture.width, height: picture.height });
       const drawn = this.#painted({ x: left, y: top, step: 1 }, side, side, ratio);
       context.drawImage(drawn, 0, 0, side, side, 0, 0, side, side);
     }
@@ -169,10 +171,9 @@ function cross(context, x, y, ratio) {
   }
 }
 
-function withoutColour(context) {
+function withoutColour(context, { x, y, width, height }) {
   context.globalCompositeOperation = "saturation";
   context.fillStyle = "#808080";
-  context.fillRect(0, 0, context.canvas.width, context.canvas.height);
-  // The fill also painted where there is no photo.
+  context.fillRect(x, y, width, height);
   context.globalCompositeOperation = "source-over";
 }

@@ -4,19 +4,19 @@ import { getBlob } from "/static/api.js";
 
 const SMALL = 2_000_000; // pixels; a larger picture is drawn from a smaller copy when it is zoomed out
 
-/** A picture that can be drawn at any zoom. factor: pixels of the photo that one of its pixels is wide. */
+/** A picture of the photo's size that can be drawn at any zoom. */
 export class Picture {
-  constructor(full, small, factor) {
-    Object.assign(this, { full, small, factor });
+  constructor(full, small) {
+    Object.assign(this, { full, small });
   }
 
-  static async of(blob, factor = 1) {
+  static async of(blob) {
     const full = await createImageBitmap(blob);
     const share = Math.sqrt(SMALL / (full.width * full.height));
     const small = share >= 0.7 ? null : await createImageBitmap(full, {
       resizeWidth: Math.max(Math.round(full.width * share), 1),
       resizeHeight: Math.max(Math.round(full.height * share), 1), resizeQuality: "high" });
-    return new Picture(full, small, factor);
+    return new Picture(full, small);
   }
 
   get width() {
@@ -30,12 +30,11 @@ export class Picture {
   /** Draw into a canvas's context. left, top: the photo's pixels at the corner; scale: canvas pixels that one
    * of them is wide. */
   draw(context, left, top, scale) {
-    const { full, small, factor } = this;
-    const taken = small && scale * factor * full.width <= small.width ? small : full;
-    const own = scale * factor * full.width / taken.width;
+    const { full, small } = this, taken = small && scale * full.width <= small.width ? small : full;
+    const own = scale * full.width / taken.width;
     context.imageSmoothingEnabled = own < 1; // enlarged pixels stay squares
     context.imageSmoothingQuality = own < 0.5 ? "medium" : "low";
-    context.drawImage(taken, -left * scale, -top * scale, full.width * factor * scale, full.height * factor * scale);
+    context.drawImage(taken, -left * scale, -top * scale, full.width * scale, full.height * scale);
   }
 
   close() {
@@ -43,6 +42,9 @@ export class Picture {
     this.small?.close();
   }
 }
+
+/** The name of the file in which a job has the photo as a browser can show it. */
+export const photoFile = (job) => Object.keys(job.files).find((name) => name.startsWith("photo."));
 
 /** The worker behind the heatmap, of one photo at a time. */
 export class Maps {
@@ -59,13 +61,13 @@ export class Maps {
     });
   }
 
-  /** {heat, evidence, mask: levels, counts} of a done job of detection. Throws `ServerError`. */
+  /** {heat, evidence, mask: levels, counts} of a job of detection that has a result. Throws `ServerError`. */
   async open(job) {
-    const names = { heat: "heatmap.png", evidence: "evidence.png", mask: "mask.png" };
+    const names = { heat: "heatmap.png", mask: "mask.png" };
     const fetched = Object.entries(names).map(async ([key, name]) => (
       [key, await (await getBlob(job.files[name])).arrayBuffer()]));
     const files = Object.fromEntries(await Promise.all(fetched));
-    return this.#ask("open", files, Object.values(files));
+    return this.#ask("open", { ...files, window: job.result.window }, Object.values(files));
   }
 
   /** {regions, count} of the opened photo at a level of evidence. */

@@ -3,7 +3,7 @@
 import { getBlob } from "/static/api.js";
 import { announce, choice, clamp, h, percent } from "/static/dom.js";
 import { Mask, apply, maskFrom } from "/static/mask.js";
-import { Picture } from "/static/pictures.js";
+import { Picture, photoFile } from "/static/pictures.js";
 import { progressBox } from "/static/tasks.js";
 import { Camera, arrow, steer, zoomButtons, zoomKey } from "/static/viewport.js";
 
@@ -122,7 +122,7 @@ export class Remove {
     this.root.replaceChildren(h("div", { class: "remove" },
       h("div", { class: "remove-main" }, h("h2", { class: "name" }, entry.name), this.head, this.drawTools,
         this.box, this.wipeRow,
-        h("p", { id: "remove-help", class: "quiet" }, "Mark what is to be removed, with its shadow and a small margin. By keys: the arrows move the cross, Space draws; all keys are behind the button Keys.")),
+        this.help = h("p", { id: "remove-help", class: "quiet" }, "Mark what is to be removed, with its shadow and a small margin. By keys: the arrows move the cross, Space draws; all keys are behind the button Keys.")),
       h("div", { class: "remove-side" }, this.#sideTools(), this.result)));
     steer(this.box, this.camera, { take: (event, at) => this.#take(event, at), point: (at) => {
       this.#pointer = at;
@@ -226,18 +226,17 @@ export class Remove {
   }
 
   async #done(job) {
-    const { files, result } = job, named = (start) => Object.keys(files).find((name) => name.startsWith(start));
-    const serial = this.#serial, file = named("result.");
+    const { files, result } = job, serial = this.#serial;
     this.result.replaceChildren(
       h("h3", {}, "Result"), h("p", {}, `${result.words[0].toUpperCase()}${result.words.slice(1)}.`),
       result.notes?.length ? h("ul", { class: "notes" }, result.notes.map((note) => h("li", {}, note))) : "",
       h("div", { class: "stack" },
-        h("button", { type: "button", class: "first wide", onclick: (event) => this.#look(event.target, files[file], result.name ?? file) }, "Look at the result"),
-        h("a", { class: "button wide", href: files[file], download: "" }, "Download the picture"),
+        h("button", { type: "button", class: "first wide", onclick: (event) => this.#look(event.target, job) }, "Look at the result"),
+        h("a", { class: "button wide", href: files[result.picture], download: "" }, "Download the picture"),
         h("a", { class: "button wide", href: files["receipt.json"], download: "" }, "Download its receipt")),
       h("p", { class: "quiet" }, "The picture carries a mark that it was edited, in its metadata. The receipt says what was done, with the hashes of both files: keep it beside the picture."));
     try {
-      const after = await Picture.of(await getBlob(files[named("after.") ?? file]));
+      const after = await Picture.of(await getBlob(files[result.shown]));
       if (serial !== this.#serial) return after.close();
       this.#after = after;
     } catch (error) {
@@ -251,10 +250,11 @@ export class Remove {
     return undefined;
   }
 
-  async #look(button, address, name) {
+  async #look(button, { files, result }) {
     button.disabled = true;
     try {
-      const blob = await getBlob(address);
+      const blob = await getBlob(files[result.picture]), stem = this.entry.name.replace(/\.[^.]*$/, "");
+      const name = `${stem}.overpaint${/\.[^.]*$/.exec(result.picture)[0]}`; // as the server names it
       this.actions.look(new File([blob], name, { type: blob.type }));
     } catch (error) {
       this.result.append(h("p", { class: "fault", role: "alert" }, `${error.message} ${error.remedy ?? ""}`));
@@ -267,6 +267,8 @@ export class Remove {
     this.#comparing = on;
     this.drawTools.hidden = on;
     this.wipeRow.hidden = !on;
+    this.help.hidden = on;
+    this.go.classList.toggle("first", !on);
     this.box.classList.toggle("draws", !on);
     this.box.setAttribute("aria-label", on ? `Before and after of ${this.entry.name}` : `Mask on ${this.entry.name}`);
     if (this.camera.fitted) this.camera.fit(this.viewSize());
@@ -489,7 +491,7 @@ export class Remove {
 /** The photo as the browser can show it: as the server read it, or before that the file itself. */
 async function photoOf(entry) {
   const { job } = entry.detection;
-  if (job) return getBlob(job.files[Object.keys(job.files).find((name) => /^photo\./.test(name))]);
+  if (job) return getBlob(job.files[photoFile(job)]);
   try {
     (await createImageBitmap(entry.file)).close();
     return entry.file;

@@ -15,11 +15,11 @@ function next() {
   }
 }
 
-/** One kind of job. Sends "state" when it starts and ends, "progress" in between. */
+/** One kind of job. Sends "state" when it starts, has a part of its result, and ends; "progress" in between. */
 export class Task extends EventTarget {
   state = "idle"; // idle, running, done, failed, cancelled
   progress = { state: "waiting", ahead: 0, share: 0 };
-  job = null; // when done
+  job = null; // once it has a result, at first a part of it
   error = null; // when failed
   #abort = null;
 
@@ -40,11 +40,13 @@ export class Task extends EventTarget {
     });
     try {
       abort.signal.throwIfAborted();
-      const job = await run(this.kind, fields, (progress) => {
+      const progress = (told) => {
         if (this.#abort !== abort) return;
-        this.progress = progress;
+        this.progress = told;
         this.dispatchEvent(new Event("progress"));
-      }, abort.signal);
+      };
+      const found = (job) => this.#abort === abort && this.#become("running", job, null);
+      const job = await run(this.kind, fields, { progress, found, signal: abort.signal });
       if (this.#abort === abort) this.#become("done", job, null);
       else drop(job);
     } catch (error) {
