@@ -169,6 +169,8 @@ class InpaintResult(BaseModel):
     """Of the file of the result, which is marked as edited."""
     picture: str
     """Name of that file among `files`; receipt.json says what was done to it."""
+    shown: str
+    """Name of the file that every browser shows upright: that one, or after.png, also marked."""
     notes: list[str]
     seconds: float
 

@@ -37,6 +37,7 @@ from overpaint.app.table import Job, JobKind, QueueFullError, Table
 from overpaint.app.worker import Kind, ProcessWorker, Worker
 from overpaint.detection.runner import DEFAULT_MODEL
 from overpaint.errors import InputError
+from overpaint.inpainting.choice import AUTO
 from overpaint.terminal import printable
 
 _log = logging.getLogger(__name__)
@@ -119,10 +120,14 @@ def create_app(
     if token is not None and not _TOKEN.fullmatch(token):
         raise InputError("the token needs 16 or more letters, digits, '.', '_', '~' or '-'")
     limits = limits or Limits()
-    table = Table(process_workers(limits) if workers is None else workers, limits)
+    doers = process_workers(limits) if workers is None else workers
+    table = Table(doers, limits)
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
+        first = doers.get("detect")
+        if isinstance(first, ProcessWorker):  # while the first photo is being chosen
+            first.start()
         sweeping = asyncio.create_task(_sweep(table, limits.keep_seconds))
         yield
         sweeping.cancel()
@@ -152,8 +157,11 @@ def create_app(
 def process_workers(limits: Limits) -> dict[JobKind, Worker]:
     """A process for each kind of job, none of them started."""
     ready = partial(jobs.prepare_detection, limits.max_pixels)
+    bounded = partial(jobs.limit_pixels, limits.max_pixels)
     return {
         "detect": ProcessWorker(jobs.detect, seconds=limits.job_seconds, prepare=ready),
+        "inpaint": ProcessWorker(jobs.inpaint, seconds=limits.job_seconds, prepare=bounded),
+        "report": ProcessWorker(jobs.report, seconds=limits.report_seconds, prepare=ready),
     }
 
 
@@ -208,6 +216,49 @@ def _add_uploads(app: FastAPI, table: Table) -> None:
             return jobs.DetectJob(name, kept.read("photo"), model, threshold)
 
         return await _submitted(table, request, "detect", uploads, make, background=background)
+
+    @app.post("/api/inpaint", **options)
+    async def inpaint(
+        request: Request,
+        file: _Photo,
+        mask: _Mask,
+        inpainter: Annotated[str, Form(description="Name of an inpainter.")] = AUTO,
+        background: _Background = False,
+    ) -> Response:
+        """Remove from a photo what a mask covers, and fill the hole.
+
+        Files: `result.picture`, the photo in its own format where that can be written, otherwise as
+        PNG, marked as edited; receipt.json, which belongs beside it; after.png where a browser may
+        not show the picture upright; source.c2pa, the photo's own C2PA manifests.
+        """
+        await _known("inpainter", inpainter, "inpainter")
+        name = shown_name(file.filename)
+        uploads = await _kept(photo=file, mask=mask)
+
+        def make(kept: JobFiles) -> jobs.InpaintJob:
+            return jobs.InpaintJob(name, kept.read("photo"), kept.read("mask"), inpainter)
+
+        return await _submitted(table, request, "inpaint", uploads, make, background=background)
+
+    @app.post("/api/report", **options)
+    async def report(
+        request: Request,
+        file: _Photo,
+        model: Annotated[str, Form(description="Name of a detector.")] = DEFAULT_MODEL,
+        background: _Background = False,
+    ) -> Response:
+        """A report on a photo, to print and to keep; takes about five times as long as to detect.
+
+        Files: report.html, one page that loads nothing, and report.json, its JSON twin.
+        """
+        await _known("model", model, "detector")
+        name = shown_name(file.filename)
+        uploads = await _kept(photo=file)
+
+        def make(kept: JobFiles) -> jobs.ReportJob:
+            return jobs.ReportJob(name, kept.read("photo"), model)
+
+        return await _submitted(table, request, "report", uploads, make, background=background)
 
 
 async def _known(field: str, name: str, kind: str) -> None:
@@ -348,7 +399,7 @@ def _add_jobs(app: FastAPI, table: Table) -> None:
             "content-length": str(entry.size),
             "content-disposition": f"inline; filename*=UTF-8''{quote(entry.shown_name, safe='')}",
         }
-        if entry.media_type == "text/html":
+        if entry.media_type.startswith("text/html"):
             headers["content-security-policy"] = REPORT_POLICY
         return StreamingResponse(chunks, headers=headers, media_type=entry.media_type)
 

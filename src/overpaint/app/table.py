@@ -241,8 +241,9 @@ class Table:
 
     def _hear(self, job: Job, share: float) -> None:
         with self._changed:
-            job.share = max(job.share, min(share, 1.0))
-            self._tell(job)
+            if job.share < share <= 1:
+                job.share = share
+                self._tell(job)
 
     def _end(self, job: Job, state: State) -> None:
         job.state, job.ended = state, self._clock()
