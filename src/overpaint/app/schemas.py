@@ -200,8 +200,6 @@ class Job(BaseModel):
                 "state": "running",
                 "ahead": 0,
                 "share": 0.4,
-                "error": None,
-                "result": None,
                 "files": {},
             }
         }
@@ -214,8 +212,8 @@ class Job(BaseModel):
     """Jobs of its kind that are done before it."""
     share: Share
     """Of the work that is done."""
-    error: Problem | None
-    result: DetectResult | InpaintResult | ReportResult | None
+    error: Problem | None = None
+    result: DetectResult | InpaintResult | ReportResult | None = None
     """While a detection runs, this may come before its views."""
     files: dict[str, str]
     """By name: where to fetch what is there so far."""

@@ -30,6 +30,7 @@ Kind = Literal["too large", "refused", "ended", "cancelled", "failed"]
 """Why there is no answer: the input is too large or wrong; the process ended or took too long; the
 caller cancelled it; a bug."""
 
+_NO_MEMORY = "not enough memory for this photo; give a smaller one"
 _EVERY = 0.05
 """Seconds between looks at whether a job was cancelled or is late."""
 
@@ -184,11 +185,13 @@ def _done(pipe: Connection, handle: Callable[[Job], Iterable[Any]], job: Job) ->
             for found in handle(job):
                 pipe.send(("part", found))
     except MemoryError:
-        return "too large", "not enough memory for this photo; give a smaller one"
+        return "too large", _NO_MEMORY
     except TooLargeError as error:
         return "too large", str(error)
     except (ImageError, InputError) as error:
         return "refused", str(error)
     except Exception as error:  # whatever it is, the next job is to be done
+        if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's
+            return "too large", _NO_MEMORY
         return "failed", f"{type(error).__name__}: {error}"
     return ("done",)
