@@ -22,6 +22,7 @@ from overpaint.app.jobs import DetectJob, InpaintJob, ReportJob
 from overpaint.app.schemas import DetectResult, InpaintResult, ReportResult
 from overpaint.app.server import create_app
 from overpaint.app.table import Found, FoundFile
+from overpaint.detection.calibration import logit_of
 from overpaint.errors import ImageError, InputError, TooLargeError
 from overpaint.provenance.checking import examine
 from overpaint.provenance.metadata import read_xmp
@@ -88,6 +89,11 @@ class TestDetect:
         assert said.sha256 == hashlib.sha256(data).hexdigest()
         heat = opened(files["heatmap.png"].data)
         assert (heat.dtype, heat.shape) == (np.uint16, (140, 150))
+        assert said.false_alarm_curve is not None
+        curve = said.false_alarm_curve
+        assert len(curve.logits) == len(curve.levels)
+        at = np.interp(logit_of(said.threshold), curve.logits, curve.levels)
+        assert at == pytest.approx(1 - found.false_alarm_rate, abs=0.01)  # type: ignore[operator]
         assert np.abs(heat / 65535 - found.heatmap).max() < 1e-4
         assert np.array_equal(opened(files["mask.png"].data) == 255, found.mask)
         assert shares == sorted(shares)
