@@ -169,7 +169,8 @@ def test_the_events_of_a_job(gate: tuple[threading.Event, Do]) -> None:
 
 def test_health_and_models() -> None:
     to = client()
-    assert to.get("/api/health").json() == {"status": "ok", "version": __version__}
+    limits = {"max_bytes": 64 * 2**20, "max_pixels": 100_000_000}
+    assert to.get("/api/health").json() == {"status": "ok", "version": __version__, **limits}
     listed = [Model.model_validate(model) for model in to.get("/api/models").json()]
     found = {model.name: model for model in listed}
     nixnet, auto, mean = found["nixnet-s"], found["auto"], found["mean"]
@@ -209,6 +210,7 @@ def test_other_requests_than_uploads() -> None:
     to = client()
     for path in POSTS:
         assert to.get(path).status_code == 405
+        assert to.get(path).headers["allow"] == "POST"
         assert to.post(path).status_code == 415
         typed = {"content-type": "application/json"}
         assert to.post(path, content=b"{}", headers=typed).status_code == 415
@@ -216,6 +218,8 @@ def test_other_requests_than_uploads() -> None:
         assert to.post(path, content=b"--b\r\nbad", headers=form).status_code in (400, 422)
         assert to.post(path, content=b"--b--", headers=form).status_code == 422
         assert to.post(path, files={"other": b"x"}).status_code == 422
+    assert to.put("/api/jobs/x").headers["allow"] == "DELETE, GET"
+    assert to.put("/api/jobs/x").json()["remedy"] == "use DELETE, GET"
     assert to.post("/api/detect", files={"x": b""}, data={"file": "text"}).status_code == 422
     assert to.post("/api/inpaint", files={"file": b"x"}).status_code == 422
     paths = ("/docs", "/api/../etc/passwd", "/api/%2e%2e/x", "/api/nothing", "/api/detect/")
@@ -456,7 +460,7 @@ class TestWhoMayAsk:
         assert to.get("/").status_code == 200  # the client keeps the cookie
         assert send(to).status_code == 200
         to.cookies.clear()
-        for wrong in ("overpaint-token=" + "x" * 20, "overpaint-token=", "=;;\"", "a=b; c"):
+        for wrong in ("overpaint-token=" + "x" * 20, "overpaint-token=", '=;;"', "a=b; c"):
             assert to.get("/", headers={"cookie": wrong}).status_code == 401
         right = {"cookie": f"a=b; overpaint-token={TOKEN}"}
         assert to.get("/", headers=right).status_code == 200

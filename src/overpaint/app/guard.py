@@ -92,7 +92,7 @@ class Guard:
             await _answer(send, *refusal)
         elif self._is_sign_in(scope):
             await _sign_in(send, self._token or "", secure=scope.get("scheme") == "https")
-        elif scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        elif scope["method"] != "POST":  # nothing else has a body that is read
             await self._app(scope, receive, send)
         elif self._num_uploads >= self._limits.max_uploads:
             await _answer(send, 429, "too many uploads at once", "try again in some seconds")

@@ -19,9 +19,10 @@ from PIL import Image
 from overpaint import progress
 from overpaint.app.table import Found, FoundFile
 from overpaint.detection.api import make_runner
+from overpaint.detection.calibration import QUANTILE_LEVELS
 from overpaint.detection.report import CAVEAT, Runner, record
 from overpaint.detection.result import MEANINGS, Detection, percent
-from overpaint.detection.runner import DEFAULT_MODEL
+from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
 from overpaint.errors import ImageError, InputError, TooLargeError
 from overpaint.images import Photo, decode_image, read_mask_levels
 from overpaint.images.decoding import pixel_limit
@@ -106,9 +107,10 @@ def detect(job: DetectJob) -> Iterator[Found]:
     Raises `ImageError` and `InputError` for what cannot be examined.
     """
     photo = _read(lambda: decode_image(job.photo, job.name), job.name)
+    runner = _runner(job.model, job.threshold)
     with progress.part(0.05, 0.8):
-        found = _runner(job.model, job.threshold).run(photo)
-    said = _said(found, photo)
+        found = runner.run(photo)
+    said = _said(found, photo, runner)
     stem = PurePath(job.name).stem
     yield Found(
         said,
@@ -128,12 +130,19 @@ def detect(job: DetectJob) -> Iterator[Found]:
     yield Found(said | {"views": [{"name": name, **asdict(one)} for name, one in words]})
 
 
-def _said(found: Detection, photo: Photo) -> dict[str, Any]:
+def _said(found: Detection, photo: Photo, runner: Runner) -> dict[str, Any]:
     """As `schemas.DetectResult`."""
     said = {key: value for key, value in record(found).items() if key != "path"}
+    fitted = runner.fitted(found.quality) if isinstance(runner, DetectorRunner) else None
+    curve = fitted and {
+        "logits": list(fitted.untouched_quantiles),
+        "levels": list(QUANTILE_LEVELS),
+    }
     return said | {
         "meaning": MEANINGS.get(found.band) or f"There is no verdict: {found.reason}.",
         "caveat": CAVEAT,
+        "edits_words": found.edits_words,
+        "false_alarm_curve": curve,
         "heatmap": {"width": photo.width, "height": photo.height, "bits": 16, "top": 65535},
         "views": [],
     }

@@ -19,6 +19,10 @@ class Health(BaseModel):
     status: Literal["ok"]
     version: str
     """Of overpaint."""
+    max_bytes: int
+    """Of a request."""
+    max_pixels: int
+    """Of a photo."""
 
 
 class Model(BaseModel):
@@ -94,6 +98,16 @@ class Heatmap(BaseModel):
     top: Literal[65535]
 
 
+class FalseAlarmCurve(BaseModel):
+    """For thresholds of the caller's own: share `levels[i]` of the untouched photos of this quality
+    band have less than 1 % of their area above the threshold whose log odds are `logits[i]`."""
+
+    model_config = _OWN
+
+    logits: list[float]
+    levels: list[Share]
+
+
 class DetectResult(BaseModel):
     """The record of `overpaint detect`, with the client's own name of the file."""
 
@@ -136,6 +150,10 @@ class DetectResult(BaseModel):
     """Why the rate is unknown."""
     edits: dict[str, Share]
     """By kind of ordinary edit: share of photos, edited so alone, with a strong trace."""
+    edits_words: str
+    """The same in a sentence; empty where there is no trace."""
+    false_alarm_curve: FalseAlarmCurve | None
+    """Null where the detector is not calibrated for this quality band."""
     quality: str
     """The photo's quality band."""
     notes: list[str]

@@ -26,6 +26,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 
 from overpaint import __version__
@@ -89,6 +90,15 @@ _ACCEPTED = {
     "description": "With background=true: the job, which waits for its turn.",
     "headers": {"Location": {"description": "The job's address.", "schema": {"type": "string"}}},
 }
+_DESCRIPTION = """
+Send a photo as the field `file` of a form to `/api/detect`, `/api/inpaint` or `/api/report`. The
+answer waits for the job, holds its `result`, and names its `files`, which are kept for an hour or
+until the job is deleted. With `background=true` it comes at once, and `/api/jobs/{id}` says how far
+the job is.
+
+Where the server was started with a token, send the header `Authorization: Bearer TOKEN`. An answer
+that is no result has a `message` and, where there is one, a `remedy`.
+"""
 _Photo = Annotated[UploadFile, File(description="The photo's file, as it is.")]
 _Mask = Annotated[
     UploadFile,
@@ -137,6 +147,7 @@ def create_app(
         title="overpaint",
         version=__version__,
         summary="Find regions of a photo that an inpainting network filled in, and fill regions.",
+        description=_DESCRIPTION,
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
@@ -147,7 +158,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _failed)
-    _add_answers(app)
+    _add_answers(app, limits)
     _add_uploads(app, table)
     _add_jobs(app, table)
     _add_page(app)
@@ -171,11 +182,16 @@ async def _sweep(table: Table, keep_seconds: float) -> None:
         await run_in_threadpool(table.sweep)
 
 
-def _add_answers(app: FastAPI) -> None:
+def _add_answers(app: FastAPI, limits: Limits) -> None:
     @app.get("/api/health", responses=_refusals())
     def health() -> schemas.Health:
-        """Whether the server answers."""
-        return schemas.Health(status="ok", version=__version__)
+        """Whether the server answers, and how much it takes."""
+        return schemas.Health(
+            status="ok",
+            version=__version__,
+            max_bytes=limits.max_bytes,
+            max_pixels=limits.max_pixels,
+        )
 
     @app.get("/api/models", responses=_refusals())
     def models() -> list[schemas.Model]:
@@ -444,11 +460,22 @@ def _add_page(app: FastAPI) -> None:
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException), "registered for these alone"
-    said = _GONE_PATH if error.detail == "Not Found" else str(error.detail)
-    return JSONResponse(problem(said), error.status_code, error.headers)
+    said, headers = str(error.detail), dict(error.headers or {})
+    if error.status_code == 404 and said == "Not Found":
+        said = _NOTHING_HERE
+    elif error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+        said = f"{request.method} is not possible here; use {headers['Allow']}"
+    return JSONResponse(problem(said), error.status_code, headers)
 
 
-_GONE_PATH = "there is nothing here; see /api/openapi.json for what there is"
+def _methods(request: Request) -> list[str]:
+    """All that an address takes: the framework names those of one of its routes alone."""
+    routes = (r for r in request.app.routes if r.matches(request.scope)[0] != Match.NONE)
+    return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
+
+
+_NOTHING_HERE = "there is nothing here; see /api/openapi.json for what there is"
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -1,7 +1,7 @@
 """`overpaint app`: a page and a REST API on this machine, for one photo at a time.
 
-Exit codes: 0 it was ended by Ctrl-C or SIGTERM; 2 the command was used wrongly, the extra `web` is
-missing, or the address is taken.
+Exit codes: 0 it was ended by Ctrl-C, 143 by SIGTERM; 2 the command was used wrongly, the extra
+`web` is missing, or the address is taken.
 """
 
 import contextlib
