@@ -83,6 +83,7 @@ function examine(entry) {
 function detected(entry) {
   entry.item.tell();
   if (entry === current && tab === "detect") detect.show(entry);
+  if (entry === current && tab === "remove" && remove.entry !== entry) remove.show(entry); // it can be shown now
   if (entry.detection.state === "done") {
     announce(`${entry.name}: ${verdictOf(entry.result).words}`);
     const { job } = entry.detection;

@@ -16,10 +16,14 @@ const tasks = {
   regions: ({ level }) => findRegions(evidence, heat, level),
 };
 
-addEventListener("message", async ({ data: { id, task, about } }) => {
-  try {
-    postMessage({ id, answer: await tasks[task](about) });
-  } catch (error) {
-    postMessage({ id, error: error.message });
-  }
+// One after the other, so that regions are never those of a photo that was opened before.
+let last = Promise.resolve();
+addEventListener("message", ({ data: { id, task, about } }) => {
+  last = last.then(async () => {
+    try {
+      postMessage({ id, answer: await tasks[task](about) });
+    } catch (error) {
+      postMessage({ id, error: error.message });
+    }
+  });
 });

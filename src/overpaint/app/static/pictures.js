@@ -51,6 +51,7 @@ export class Maps {
   #worker = new Worker("/static/heat-worker.js", { type: "module" });
   #asked = new Map();
   #next = 0;
+  #turn = 0;
 
   constructor() {
     this.#worker.addEventListener("message", ({ data: { id, answer, error } }) => {
@@ -61,13 +62,15 @@ export class Maps {
     });
   }
 
-  /** {heat, evidence, mask: levels, counts} of a job of detection that has a result. Throws `ServerError`. */
+  /** {heat, evidence, mask: levels, counts} of a job of detection that has a result; null when another was
+   * opened meanwhile. Throws `ServerError`. */
   async open(job) {
+    const turn = ++this.#turn;
     const names = { heat: "heatmap.png", mask: "mask.png" };
     const fetched = Object.entries(names).map(async ([key, name]) => (
       [key, await (await getBlob(job.files[name])).arrayBuffer()]));
     const files = Object.fromEntries(await Promise.all(fetched));
-    return this.#ask("open", { ...files, window: job.result.window }, Object.values(files));
+    return turn !== this.#turn ? null : this.#ask("open", { ...files, window: job.result.window }, Object.values(files));
   }
 
   /** {regions, count} of the opened photo at a level of evidence. */
