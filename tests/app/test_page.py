@@ -105,12 +105,14 @@ class Seen:
         self.page.locator("#threshold:not([disabled])").wait_for(timeout=SLOW)
         self.page.locator(".item progress").last.wait_for(state="hidden", timeout=SLOW)
 
-    def canvas(self, number: int = 0) -> bytes:
-        """What a view shows, once it has settled."""
+    def canvas(self, number: int = 0) -> str:
+        """What a view that is not hidden shows, once it has settled."""
         frames = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
         self.page.evaluate(frames)
         return self.page.evaluate(
-            "n => document.querySelectorAll('.view canvas')[n].toDataURL()", number
+            "n => [...document.querySelectorAll('.view canvas')].filter(one => one.offsetParent)"
+            "[n].toDataURL()",
+            number,
         )
 
     def script(self, code: str, about: Any = None) -> Any:
@@ -479,11 +481,13 @@ class TestRemove:
     def test_tools_undo_and_redo(self, removing: Seen) -> None:
         page = removing.page
         view, marked = page.locator(".view.draws"), page.locator(".marked")
+        page.mouse.move(5, 5)
         empty = removing.canvas()
         page.get_by_role("radio", name="Rectangle").check(force=True)
         drag(page, view, (0.45, 0.45), (0.55, 0.55))
         boxed = marked.inner_text()
         assert "Nothing" not in boxed
+        assert removing.canvas() != empty
         page.get_by_role("radio", name="Lasso").check(force=True)
         drag(page, view, (0.3, 0.3), (0.4, 0.3), (0.4, 0.4))
         both = marked.inner_text()
