@@ -46,6 +46,7 @@ export class Remove {
   set models(models) {
     this.#models = models;
     this.inpainter = (models.find((model) => model.default) ?? models[0])?.name ?? "auto";
+    if (this.picks) this.#fillPicks(); // the list came after the photo
   }
 
   viewSize = () => ({ width: this.box?.clientWidth ?? 1, height: this.box?.clientHeight ?? 1 });
@@ -188,11 +189,16 @@ export class Remove {
     this.marked = h("p", { class: "marked" });
     this.why = h("p", { class: "quiet", id: "why-not" });
     this.go = h("button", { type: "button", class: "first wide", "aria-describedby": "why-not", onclick: () => this.#remove() }, "Remove");
-    const picks = this.#models.map(({ name, summary }) => h("label", { class: "pick" },
-      h("input", { type: "radio", name: "inpainter", value: name, checked: name === this.inpainter, onchange: () => { this.inpainter = name; } }),
-      h("span", {}, h("b", {}, name), h("span", { class: "quiet" }, summary))));
-    return h("section", { "aria-label": "Removal" },
-      h("fieldset", { class: "picks" }, h("legend", {}, "Fill the place with"), picks), this.marked, this.go, this.why);
+    this.picks = h("fieldset", { class: "picks" });
+    this.#fillPicks();
+    return h("section", { "aria-label": "Removal" }, this.picks, this.marked, this.go, this.why);
+  }
+
+  #fillPicks() {
+    this.picks.replaceChildren(h("legend", {}, "Fill the place with"), ...this.#models.map(({ name, summary }) => (
+      h("label", { class: "pick" },
+        h("input", { type: "radio", name: "inpainter", value: name, checked: name === this.inpainter, onchange: () => { this.inpainter = name; } }),
+        h("span", {}, h("b", {}, name), h("span", { class: "quiet" }, summary))))));
   }
 
   async #remove() {
