@@ -24,7 +24,7 @@ from overpaint.app import jobs
 from overpaint.app.guard import Limits
 from overpaint.app.server import create_app
 from overpaint.app.worker import JobError
-from overpaint.detection.calibration import _smoothed_within, smoothed
+from overpaint.detection.calibration import QUANTILE_LEVELS, Calibration, judge, smoothed
 from overpaint.images.regions import find_regions
 from overpaint.provenance.checking import is_edited
 
@@ -235,9 +235,21 @@ class TestModules:
             const map = { width: 23, height: 31, values: new Uint16Array(about) };
             return [...evidenceOf(map, 7).values].map((v) => v && logitOf(v));"""
         found = np.array(open_page().script(code, heat.ravel().tolist())).reshape(heat.shape)
-        wanted = _smoothed_within(logits, 7, counted) if hidden else smoothed(logits, 7)
+        wanted = judge(logits, window=7, counted=counted if hidden else None).smoothed
         assert np.abs(found - wanted)[counted].max() < 2e-3
         assert not found[~counted].any()
+
+    def test_false_alarm_rate_of_a_threshold(self, open_page: Open) -> None:
+        path = next((STATIC.parents[1] / "pretrained").glob("nixnet-s.calibration.json"))
+        band = Calibration.load(path).bands["jpeg>=90"]
+        logits = [-9.0, -0.8, -0.31, 0.7, 2.1, band.untouched_quantiles[-1] + 0.01]
+        code = """const { falseAlarmRate } = await import("/static/heat.js");
+            return about[1].map((logit) => falseAlarmRate(about[0], logit));"""
+        curve = {"logits": band.untouched_quantiles, "levels": QUANTILE_LEVELS}
+        found = open_page().script(code, [curve, logits])
+        wanted = [band.false_alarms(logit)[0] for logit in logits]
+        assert found[-1] is wanted[-1] is None
+        assert found[:-1] == pytest.approx(wanted[:-1], abs=1e-6)
 
     def test_regions_are_those_of_the_library(self, open_page: Open) -> None:
         rng = np.random.default_rng(3)
@@ -608,6 +620,17 @@ class TestAccess:
         assert dark != light
         page.reload()
         assert page.evaluate(colour) == dark, "the choice is kept"
+
+    def test_paste(self, open_page: Open, photo_file: Path) -> None:
+        page = open_page().page
+        page.evaluate(
+            """bytes => { const all = new DataTransfer();
+            all.items.add(new File([new Uint8Array(bytes)], "image.png", {type: "image/png"}));
+            dispatchEvent(new ClipboardEvent("paste", {clipboardData: all})); }""",
+            list(photo_file.read_bytes()),
+        )
+        page.locator("#threshold:not([disabled])").wait_for(timeout=SLOW)
+        assert "image.png" in page.locator(".strip").inner_text()
 
     def test_what_is_said_aloud(self, open_page: Open, photo_file: Path) -> None:
         seen = open_page()
