@@ -73,8 +73,9 @@ export class Detect {
     }
     if (!this.shown) this.#open();
     else if (this.#numViews !== job.result.views.length) this.#arrange(); // they come after the verdict
-    const focused = this.#said.contains(document.activeElement);
+    const focused = this.#said.contains(document.activeElement), unfolded = this.#said.querySelector("details")?.open;
     this.#said.replaceWith(this.#said = this.#verdict());
+    this.#said.querySelector("details").open = Boolean(unfolded);
     if (focused) this.#said.querySelector("a, button").focus();
   }
 
@@ -421,7 +422,7 @@ function extentOf({ fraction, num_regions: count }) {
 function falseAlarms(result) {
   const { quality, false_alarm_rate: rate, false_alarm_bound: bound, num_photos: count } = result;
   if (rate === null) {
-    return `How often untouched photos of this quality (${quality}) are marked is not known: ${sentence(result.false_alarm_note).toLowerCase()}`;
+    return `How often untouched photos of this quality (${quality}) are marked is not known: ${result.false_alarm_note}.`;
   }
   const bounded = bound === null ? "" : ` (${count} photos were tested: at most ${percent(bound)} with 95 % confidence)`;
   return `False alarms: of untouched photos of this quality (${quality}), ${percent(rate)} have more than 1 % of their area marked${bounded}.`;

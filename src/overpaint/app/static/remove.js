@@ -232,7 +232,7 @@ export class Remove {
   }
 
   async #done(job) {
-    const { files, result } = job, serial = this.#serial;
+    const { files, result } = job, serial = this.#serial, focused = this.result.contains(document.activeElement);
     this.result.replaceChildren(
       h("h3", {}, "Result"), h("p", {}, `${result.words[0].toUpperCase()}${result.words.slice(1)}.`),
       result.notes?.length ? h("ul", { class: "notes" }, result.notes.map((note) => h("li", {}, note))) : "",
@@ -241,6 +241,7 @@ export class Remove {
         h("a", { class: "button wide", href: files[result.picture], download: "" }, "Download the picture"),
         h("a", { class: "button wide", href: files["receipt.json"], download: "" }, "Download its receipt")),
       h("p", { class: "quiet" }, "The picture carries a mark that it was edited, in its metadata. The receipt says what was done, with the hashes of both files: keep it beside the picture."));
+    if (focused) this.result.querySelector("button").focus();
     try {
       const after = await Picture.of(await getBlob(files[result.shown]));
       if (serial !== this.#serial) return after.close();

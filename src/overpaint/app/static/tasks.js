@@ -3,17 +3,34 @@
 import { drop, run } from "/static/api.js";
 import { h } from "/static/dom.js";
 
-const AT_ONCE = 2; // jobs that the page gives the server at a time; the others wait here
+const AT_ONCE = 2; // jobs of a kind that the page gives the server at a time; the others wait here
 
-const waiting = [];
-let running = 0;
+class Queue {
+  #waiting = [];
+  #running = 0;
 
-function next() {
-  while (running < AT_ONCE && waiting.length) {
-    running++;
-    waiting.shift()();
+  /** Until it is one's turn; `left` has to follow. */
+  turn() {
+    return new Promise((resolve) => {
+      this.#waiting.push(resolve);
+      this.#next();
+    });
+  }
+
+  left() {
+    this.#running--;
+    this.#next();
+  }
+
+  #next() {
+    while (this.#running < AT_ONCE && this.#waiting.length) {
+      this.#running++;
+      this.#waiting.shift()();
+    }
   }
 }
+
+const queues = { detect: new Queue(), inpaint: new Queue(), report: new Queue() };
 
 /** One kind of job. Sends "state" when it starts, has a part of its result, and ends; "progress" in between. */
 export class Task extends EventTarget {
@@ -34,10 +51,7 @@ export class Task extends EventTarget {
     const abort = this.#abort = new AbortController();
     this.progress = { state: "waiting", ahead: 0, share: 0 };
     this.#become("running", null, null);
-    await new Promise((resolve) => {
-      waiting.push(resolve);
-      next();
-    });
+    await queues[this.kind].turn();
     try {
       abort.signal.throwIfAborted();
       const progress = (told) => {
@@ -52,8 +66,7 @@ export class Task extends EventTarget {
     } catch (error) {
       if (this.#abort === abort) this.#become("failed", null, error);
     } finally {
-      running--;
-      next();
+      queues[this.kind].left();
     }
   }
 
