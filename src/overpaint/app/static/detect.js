@@ -122,7 +122,7 @@ export class Detect {
         h("div", {}, h("h2", { class: "name" }, entry.name), h("p", { class: "word" }, words)),
         h("div", { class: "actions" }, reportPart(entry, actions),
           h("button", { type: "button", onclick: () => actions.remove(entry) }, "Remove something from it"))),
-      h("p", {}, h("b", {}, extentOf(result)), ` ${sentence(result.meaning)}`),
+      h("p", {}, h("b", {}, sentence(extentOf(result))), ` ${sentence(result.meaning)}`),
       h("p", {}, falseAlarms(result)),
       result.edits_words && !result.notes.includes(result.edits_words) ? h("p", {}, sentence(result.edits_words)) : null,
       result.notes.length ? h("ul", { class: "notes" }, result.notes.map((note) => h("li", {}, sentence(note)))) : null,
