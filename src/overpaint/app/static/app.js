@@ -140,6 +140,7 @@ function select(entry) {
     if (each === entry) each.item.pick.setAttribute("aria-current", "true");
     else each.item.pick.removeAttribute("aria-current");
   }
+  entry.item.row.scrollIntoView({ block: "nearest", inline: "nearest" });
   arranged();
 }
 

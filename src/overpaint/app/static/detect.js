@@ -112,6 +112,7 @@ export class Detect {
 
   #verdict() {
     const { entry, actions } = this, { result } = entry, { kind, words } = verdictOf(result);
+    const notes = [...new Set([...result.notes, ...(result.edits_words ? [result.edits_words] : [])])];
     const facts = [
       ["Quality band", result.quality], ["Score", `${probability(result.score)} of 1${result.calibrated ? "" : ", uncalibrated"}`],
       ["Size", `${result.width} x ${result.height} pixels`], ["Detector", `${result.model}, overpaint ${result.version}`],
@@ -122,10 +123,10 @@ export class Detect {
         h("div", {}, h("h2", { class: "name" }, entry.name), h("p", { class: "word" }, words)),
         h("div", { class: "actions" }, reportPart(entry, actions),
           h("button", { type: "button", onclick: () => actions.remove(entry) }, "Remove something from it"))),
-      h("p", {}, h("b", {}, sentence(extentOf(result))), ` ${sentence(result.meaning)}`),
-      h("p", {}, falseAlarms(result)),
-      result.edits_words && !result.notes.includes(result.edits_words) ? h("p", {}, sentence(result.edits_words)) : null,
-      result.notes.length ? h("ul", { class: "notes" }, result.notes.map((note) => h("li", {}, sentence(note)))) : null,
+      h("div", { class: "verdict-body" },
+        h("p", {}, h("b", {}, sentence(extentOf(result))), kind === "unsure" ? " Why inconclusive: " : " ", sentence(result.meaning)),
+        h("p", {}, falseAlarms(result)),
+        notes.length ? h("ul", { class: "notes" }, notes.map((note) => h("li", {}, sentence(note)))) : null),
       h("details", {}, h("summary", {}, "Figures and hashes"),
         h("table", { class: "facts-table" }, h("tbody", {}, facts.map(([name, value]) => (
           h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value ?? "none"))))))));
