@@ -320,9 +320,10 @@ async def _submitted(
     if background:
         where = {"Location": f"/api/jobs/{job.id}"}
         return JSONResponse(public(table, job), 202, where)
-    async for _ in table.watch(job, every=1.0):
-        if await request.is_disconnected():
-            table.delete(job)
+    async with contextlib.aclosing(table.watch(job, every=1.0)) as changes:
+        async for _ in changes:
+            if await request.is_disconnected():
+                table.delete(job)
     if job.error is not None:
         problem = _problem(job.error)
         return JSONResponse(problem, _STATUS[job.error[0]])

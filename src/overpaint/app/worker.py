@@ -40,7 +40,7 @@ class JobError(OverpaintError):
 
     def __init__(self, kind: Kind, message: str) -> None:
         super().__init__(message)
-        self.kind = kind
+        self.kind: Kind = kind
 
 
 class Worker(Protocol):
