@@ -524,6 +524,26 @@ def test_the_document_of_the_api() -> None:
     Problem.model_validate(schemas["Problem"]["example"])
 
 
+def test_who_waits_while_the_server_ends_is_told(gate: tuple[threading.Event, Do]) -> None:
+    opened, wait = gate
+    answers: list[Any] = []
+    with client(wait) as to:
+        threads = [threading.Thread(target=lambda: answers.append(send(to))) for _ in range(2)]
+        started(to)
+        for thread in threads:
+            thread.start()
+        ahead = 0
+        while ahead < 3:  # the one that runs, and both that wait
+            last = started(to)
+            ahead = to.get(last).json()["ahead"]
+            to.delete(last)
+        threading.Timer(0.3, opened.set).start()
+    for thread in threads:
+        thread.join()
+    assert [answer.status_code for answer in answers] == [503, 503]
+    assert answers[0].json()["message"] == "the job was cancelled"
+
+
 def test_the_workers_end_with_the_server() -> None:
     doer = Doer(count)
     with TestClient(create_app(workers={"detect": doer}), base_url=HERE):

@@ -247,6 +247,8 @@ class Table:
 
     def _end(self, job: Job, state: State) -> None:
         job.state, job.ended = state, self._clock()
+        if state == "cancelled":
+            job.error = "cancelled", "the job was cancelled; send it again if you want its result"
         job.uploads.close()
         if state != "done":
             job.result = None
