@@ -14,7 +14,7 @@ from helpers.worker_jobs import Doer
 from overpaint import __version__, progress
 from overpaint.app.guard import API_POLICY, HEADERS, PAGE_POLICY, Limits
 from overpaint.app.jobs import DetectJob, InpaintJob, ReportJob
-from overpaint.app.schemas import Job, Model
+from overpaint.app.schemas import Job, Model, Problem
 from overpaint.app.server import REPORT_POLICY, create_app, problem, shown_name
 from overpaint.app.table import Found, FoundFile
 from overpaint.app.worker import JobError
@@ -513,8 +513,35 @@ def test_the_document_of_the_api() -> None:
     schemas = found["components"]["schemas"]
     assert {"Job", "Problem", "DetectResult", "InpaintResult", "ReportResult"} <= set(schemas)
     assert "HTTPValidationError" not in schemas  # errors have our own shape
-    assert "example" in schemas["Job"]
-    Job.model_validate(schemas["Job"]["example"])
+    for path in POSTS:
+        kind = path.removeprefix("/api/")
+        for status, state in (("200", "done"), ("202", "queued")):
+            content = found["paths"][path]["post"]["responses"][status]["content"]
+            job = Job.model_validate(content["application/json"]["example"])
+            assert (job.kind, job.state) == (kind, state)
+            assert (job.result is not None) == (state == "done")
+            assert set(job.model_fields_set) == set(Job.model_fields)
+    Problem.model_validate(schemas["Problem"]["example"])
+
+
+def test_who_waits_while_the_server_ends_is_told(gate: tuple[threading.Event, Do]) -> None:
+    opened, wait = gate
+    answers: list[Any] = []
+    with client(wait) as to:
+        threads = [threading.Thread(target=lambda: answers.append(send(to))) for _ in range(2)]
+        started(to)
+        for thread in threads:
+            thread.start()
+        ahead = 0
+        while ahead < 3:  # the one that runs, and both that wait
+            last = started(to)
+            ahead = to.get(last).json()["ahead"]
+            to.delete(last)
+        threading.Timer(0.3, opened.set).start()
+    for thread in threads:
+        thread.join()
+    assert [answer.status_code for answer in answers] == [503, 503]
+    assert answers[0].json()["message"] == "the job was cancelled"
 
 
 def test_the_workers_end_with_the_server() -> None:

@@ -111,6 +111,8 @@ def test_a_waiting_job_that_is_deleted_is_never_begun(here: Here) -> None:
     assert here.gate.running.acquire(timeout=60)
     here.table.delete(second)
     assert (second.state, here.table.get(second.id)) == ("cancelled", None)
+    assert second.error is not None
+    assert second.error[0] == "cancelled"
     assert second.uploads.entries == {}
     assert here.table.ahead(third) == 1
     here.gate.open.set()

@@ -210,18 +210,7 @@ class ReportResult(BaseModel):
 class Job(BaseModel):
     """A job, and what came of it."""
 
-    model_config = _OWN | {
-        "json_schema_extra": {
-            "example": {
-                "id": "mJ3zq0Yd1mWq8mB2bq7G3A",
-                "kind": "detect",
-                "state": "running",
-                "ahead": 0,
-                "share": 0.4,
-                "files": {},
-            }
-        }
-    }
+    model_config = _OWN
 
     id: str
     kind: JobKind
@@ -230,13 +219,115 @@ class Job(BaseModel):
     """Jobs of its kind that are done before it."""
     share: Share
     """Of the work that is done."""
-    error: Problem | None = None
-    result: DetectResult | InpaintResult | ReportResult | None = None
+    error: Problem | None
+    result: DetectResult | InpaintResult | ReportResult | None
     """While a detection runs, this may come before its views."""
     files: dict[str, str]
     """By name: where to fetch what is there so far."""
 
 
-def example(**values: Any) -> dict[str, Any]:
-    """An example of a body, as OpenAPI has it."""
-    return {"application/json": {"example": values}}
+_ID = "mJ3zq0Yd1mWq8mB2bq7G3A"
+_NAMES = {
+    "detect": ("photo.jpg", "heatmap.png", "mask.png", "noise.png"),
+    "inpaint": ("result.jpg", "receipt.json"),
+    "report": ("report.html", "report.json"),
+}
+_RESULTS: dict[str, dict[str, Any]] = {
+    "detect": {
+        "tool": "overpaint detect",
+        "file": "photo.jpg",
+        "sha256": "d898b66519e7bb0807b6d20124f0a8122d7220d630f9f856c573840f6ffa6239",
+        "width": 1632,
+        "height": 1224,
+        "score": 0.93,
+        "calibrated": True,
+        "image_score": None,
+        "band": "strong trace",
+        "words": "strong trace of inpainting: 3.1 % of the photo, 1 region",
+        "meaning": "It reaches the threshold that 1 % of untouched photos of this quality reach.",
+        "caveat": "A photo without a trace is not shown to be authentic.",
+        "fraction": 0.031,
+        "regions": [
+            {"x": 410, "y": 288, "width": 260, "height": 310, "area": 61925, "mean": 0.9712}
+        ],
+        "num_regions": 1,
+        "threshold": 0.939,
+        "threshold_words": "threshold 0.939 for jpeg>=90, on averages over 13 pixels square",
+        "window": 13,
+        "false_alarm_rate": 0.01,
+        "false_alarm_bound": 0.0377,
+        "num_photos": 165,
+        "false_alarm_note": None,
+        "edits": {"median filter": 0.4},
+        "edits_words": "ordinary edits give a strong trace, too: median filter 40 %",
+        "false_alarm_curve": {"logits": [-4.2, 0.3, 2.73], "levels": [0, 0.5, 0.99]},
+        "quality": "jpeg>=90",
+        "notes": [],
+        "model": "nixnet-s",
+        "weights_sha256": "b6c21e90f0e2136d7be56ecfbeb255f7fa78f394c81baad82dc6766efc657fd0",
+        "version": "0.1.0",
+        "seconds": 2.6,
+        "heatmap": {"width": 1632, "height": 1224, "bits": 16, "top": 65535},
+        "views": [
+            {
+                "name": "noise",
+                "title": "Noise residual",
+                "shows": "What is left of the brightness without the content.",
+                "look_for": "An area with less or with other noise than like surfaces elsewhere.",
+                "ignore": "Edges and texture, which always show.",
+            }
+        ],
+    },
+    "inpaint": {
+        "file": "photo.jpg",
+        "words": "1 hole, 1.2 % of the photo, filled in by patchmatch",
+        "width": 1632,
+        "height": 1224,
+        "fraction": 0.012,
+        "num_holes": 1,
+        "radius": 7,
+        "inpainter": "patchmatch",
+        "weights_sha256": None,
+        "sha256": "233f3f27b9c0f5cfb3fca71e55109850c2e34a5dc88fae12ac8505304985ab04",
+        "picture": "result.jpg",
+        "shown": "result.jpg",
+        "notes": ["JPEG: the pixels outside the mask were compressed again"],
+        "seconds": 3.4,
+    },
+    "report": {
+        "file": "photo.jpg",
+        "sha256": "d898b66519e7bb0807b6d20124f0a8122d7220d630f9f856c573840f6ffa6239",
+        "grade": "limited support",
+        "words": "The finding gives limited support to the first proposition.",
+        "verdict": "strong trace",
+        "seconds": 13.1,
+    },
+}
+
+
+def _example(kind: str, state: State, share: float, *, is_over: bool) -> dict[str, Any]:
+    names = _NAMES[kind] if is_over else ()
+    return {
+        "id": _ID,
+        "kind": kind,
+        "state": state,
+        "ahead": 0,
+        "share": share,
+        "error": None,
+        "result": _RESULTS[kind] if is_over else None,
+        "files": {name: f"/api/jobs/{_ID}/files/{name}" for name in names},
+    }
+
+
+EXAMPLES: dict[tuple[str, str, int], dict[str, Any]] = {
+    **{
+        ("post", f"/api/{kind}", 200): _example(kind, "done", 1.0, is_over=True)
+        for kind in _RESULTS
+    },
+    **{
+        ("post", f"/api/{kind}", 202): _example(kind, "queued", 0.0, is_over=False)
+        for kind in _RESULTS
+    },
+    ("get", "/api/jobs/{id}", 200): _example("detect", "running", 0.4, is_over=False),
+}
+"""Of answers, by method, address and status."""

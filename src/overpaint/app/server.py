@@ -143,7 +143,7 @@ def create_app(
         sweeping.cancel()
         await run_in_threadpool(table.close)
 
-    app = FastAPI(
+    app = _Documented(
         title="overpaint",
         version=__version__,
         summary="Find regions of a photo that an inpainting network filled in, and fill regions.",
@@ -163,6 +163,22 @@ def create_app(
     _add_jobs(app, table)
     _add_page(app)
     return Guard(app, limits, token=token, any_host=any_host)
+
+
+class _Documented(FastAPI):
+    """With examples, which may hold null, and how the token is sent."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            found = super().openapi()
+            for (method, path, status), example in schemas.EXAMPLES.items():
+                answer = found["paths"][path][method]["responses"][str(status)]
+                answer["content"]["application/json"]["example"] = example
+            schemes = {"token": {"type": "http", "scheme": "bearer"}}
+            found["components"]["securitySchemes"] = schemes
+            found["security"] = [{}, {"token": []}]  # asked for where the server has one
+        assert self.openapi_schema is not None, "made above"
+        return self.openapi_schema
 
 
 def process_workers(limits: Limits) -> dict[JobKind, Worker]:
@@ -320,9 +336,10 @@ async def _submitted(
     if background:
         where = {"Location": f"/api/jobs/{job.id}"}
         return JSONResponse(public(table, job), 202, where)
-    async for _ in table.watch(job, every=1.0):
-        if await request.is_disconnected():
-            table.delete(job)
+    async with contextlib.aclosing(table.watch(job, every=1.0)) as changes:
+        async for _ in changes:
+            if await request.is_disconnected():
+                table.delete(job)
     if job.error is not None:
         problem = _problem(job.error)
         return JSONResponse(problem, _STATUS[job.error[0]])

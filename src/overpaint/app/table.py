@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Literal
@@ -148,7 +148,7 @@ class Table:
                     total -= sizes[job.id]
                     self.delete(job)
 
-    async def watch(self, job: Job, every: float) -> AsyncIterator[bool]:
+    async def watch(self, job: Job, every: float) -> AsyncGenerator[bool]:
         """Yields True at once and whenever the job has changed, the last time when it is over, and
         False after every so many seconds without a change."""
         event = asyncio.Event()
@@ -247,6 +247,8 @@ class Table:
 
     def _end(self, job: Job, state: State) -> None:
         job.state, job.ended = state, self._clock()
+        if state == "cancelled":
+            job.error = "cancelled", "the job was cancelled; send it again if you want its result"
         job.uploads.close()
         if state != "done":
             job.result = None

@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 
 from overpaint import progress
 from overpaint.errors import ImageError, InputError, OverpaintError, TooLargeError
+from overpaint.process import release_memory
 
 Job = Any
 """What `pickle` takes."""
@@ -40,7 +41,7 @@ class JobError(OverpaintError):
 
     def __init__(self, kind: Kind, message: str) -> None:
         super().__init__(message)
-        self.kind = kind
+        self.kind: Kind = kind
 
 
 class Worker(Protocol):
@@ -176,6 +177,8 @@ def _work(
             pipe.send(("ready",))
             job = pipe.recv()
             pipe.send(_done(pipe, handle, job))
+            del job
+            release_memory()
 
 
 def _done(pipe: Connection, handle: Callable[[Job], Iterable[Any]], job: Job) -> tuple[str, ...]:

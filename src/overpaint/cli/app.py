@@ -73,6 +73,7 @@ def app(port: Port = 8000, host: Host = "127.0.0.1", token: Token = None) -> Non
         access_log=False,  # names of files and tokens would stand in it
         server_header=False,
         proxy_headers=False,
+        ws="none",
         timeout_graceful_shutdown=2,
     )
     with contextlib.suppress(KeyboardInterrupt):
