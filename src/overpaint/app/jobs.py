@@ -51,8 +51,6 @@ _MEDIA_TYPES = {
     ".webp": "image/webp",
     ".avif": "image/avif",
 }
-_QUICK = 1
-"""Compression of PNG: what is sent over the loopback interface need not be small."""
 _PHOTO_WORDS = Words(
     "Photo",
     "The photo, upright, one pixel for each pixel.",
@@ -120,7 +118,7 @@ def detect(job: DetectJob) -> Iterator[Found]:
             _png("mask", found.mask.astype(np.uint8) * 255, stem),
         ),
     )
-    drawing = Drawing(1, lambda levels: png(levels, _QUICK), "image/png")
+    drawing = Drawing(1, lambda levels: png(levels, quick=True), "image/png")
     words = [("photo", _PHOTO_WORDS), ("heatmap", HEATMAP_WORDS)]
     for view in derived_views(photo.pixels, jpeg_grid(photo.pixels), drawing):
         words.append((view.name, view.words))
@@ -167,7 +165,7 @@ def _is_plain(data: bytes) -> bool:
 
 
 def _png(name: str, array: np.ndarray, stem: str) -> FoundFile:
-    return FoundFile(f"{name}.png", png(array, _QUICK), "image/png", f"{stem}.{name}.png")
+    return FoundFile(f"{name}.png", png(array, quick=True), "image/png", f"{stem}.{name}.png")
 
 
 def inpaint(job: InpaintJob) -> Iterator[Found]:
