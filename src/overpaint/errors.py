@@ -14,6 +14,10 @@ class ImageError(OverpaintError):
     """A photo or mask file that cannot be read, is too large, or cannot be written."""
 
 
+class TooLargeError(ImageError):
+    """A photo or mask of more pixels, or of more bytes, than the limit allows."""
+
+
 class InputError(OverpaintError, ValueError):
     """A tensor or argument that breaks a public contract (shape, range, finite values)."""
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 
 from helpers.bright_detectors import calibration, registered, save, two_tone
 from overpaint.cli import build
-from overpaint.cli.report import _command
 from overpaint.images import write_png
+from overpaint.report.api import command as command_of
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_the_command_makes_it_again(here: Path) -> None:
 
 
 def test_words_that_a_shell_would_take_for_others() -> None:
-    command = _command(["-p.png", "a b\\'\x1b.png"], Path("r.html"), ["net"], [], None, None)
+    command = command_of(["-p.png", "a b\\'\x1b.png"], Path("r.html"), ["net"], [], None, None)
     assert command == ("overpaint report --out r.html --model net -- -p.png $'a b\\\\\\'\\x1b.png'")
     assert command.isprintable()
 

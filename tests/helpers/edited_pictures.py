@@ -1,6 +1,7 @@
 """Pictures with marks in them, and the shortest way to edit one."""
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import numpy as np
 from PIL import Image
 
 from overpaint.provenance.encoding import fitted
-from overpaint.provenance.marking import read_source, write_edited
+from overpaint.provenance.marking import mark_edited, read_source, write_edited
 
 
-def edited(source: Path, out: Path, **changes: Any) -> tuple[np.ndarray, dict[str, Any]]:
+def edited(
+    source: Path, out: Path, *, keep: Collection[Path] = (), **changes: Any
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Write `source` with a grey square; returns the RGB pixels asked for and the receipt."""
     photo = read_source(source)
     samples, notes = fitted(photo.samples, out)
@@ -27,7 +30,9 @@ def edited(source: Path, out: Path, **changes: Any) -> tuple[np.ndarray, dict[st
         "weights_sha256": None,
         "parameters": {"r": 3},
     }
-    return samples.pixels, write_edited(out, samples, photo, **(how | changes))
+    made = mark_edited(out, samples, photo, **(how | changes))
+    write_edited(out, made, keep=keep)
+    return samples.pixels, made.receipt
 
 
 def jpeg(pixels: np.ndarray, **how: Any) -> bytes:

@@ -19,7 +19,7 @@ from overpaint.images import read_image
 from overpaint.provenance.c2pa import Signer, _settings, signer_from
 from overpaint.provenance.checking import CAVEAT, examine, in_words
 from overpaint.provenance.containers import manifest_store
-from overpaint.provenance.marking import read_source, write_edited
+from overpaint.provenance.marking import mark_edited, read_source, write_edited
 from overpaint.provenance.xmp import COMPOSITE
 
 
@@ -117,7 +117,7 @@ def edit(source: Path, out: Path, **how: Any) -> Path:
     samples = photo.samples.filled(np.full((*hole.shape, 3), 99, np.uint8), hole, grey=False)
     hashes = {"mask_sha256": "a" * 64, "weights_sha256": "b" * 64}
     about = {"hole": hole, "model": "telea", "parameters": {"radius": 3}}
-    write_edited(out, samples, photo, **about, **hashes, **how)
+    write_edited(out, mark_edited(out, samples, photo, **about, **hashes, **how))
     return out
 
 

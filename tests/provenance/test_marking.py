@@ -16,7 +16,7 @@ from overpaint.errors import ImageError, InputError, OverpaintError
 from overpaint.images import read_image
 from overpaint.images.samples import from_pixels
 from overpaint.provenance import encoding, marking
-from overpaint.provenance.marking import read_source, write_edited
+from overpaint.provenance.marking import mark_edited, read_source
 from overpaint.provenance.xmp import COMPOSITE, read_mark
 
 
@@ -110,7 +110,7 @@ class TestThePicture:
         hole = np.zeros(photo.shape[:2], np.uint8)
         for pixels, its_hole in ((photo[1:], hole), (photo, hole[:, 1:])):
             with pytest.raises(InputError, match="as their source has"):
-                write_edited(tmp_path / "b.png", from_pixels(pixels), source, hole=its_hole, **how)
+                mark_edited("b.png", from_pixels(pixels), source, hole=its_hole, **how)
 
     def test_inputs_are_never_written_over(self, tmp_path, photo):
         for name in ("a.png", "mask.png", "b.png.receipt.json"):

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from conftest import textured
+from helpers.edited_pictures import edited
 from overpaint.errors import ImageError
 from overpaint.images import decode_image, read_image
 from overpaint.report import file_facts
@@ -172,13 +173,29 @@ class TestThumbnails:
 
 
 def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
-    path = tmp_path / "p.png"
+    path, out = tmp_path / "p.png", tmp_path / "out.png"
     Image.fromarray(textured(64, 64, seed=0)).save(path)
-    data = path.read_bytes()
-    photo = decode_image(data, path)
-    Image.fromarray(textured(64, 64, seed=1)).save(path)
-    with pytest.raises(ImageError, match="changed while it was read"):
-        file_facts.file_facts(data, photo, None)
+    edited(path, out)
+    data = out.read_bytes()
+    photo = decode_image(data, out)
+    Image.fromarray(textured(64, 64, seed=1)).save(out)
+    found = file_facts.file_facts(data, photo, None, beside=out).file
+    assert found.sha256 == hashlib.sha256(data).hexdigest()
+    assert "a trained network made a part" in found.marks.xmp
+    assert "is of this very file" in found.marks.receipt
+
+
+def test_a_photo_that_came_without_its_folder(tmp_path: Path) -> None:
+    edited(_saved(tmp_path), tmp_path / "out.png")
+    data = (tmp_path / "out.png").read_bytes()
+    found = file_facts.file_facts(data, decode_image(data, "out.png"), None).file
+    assert found.marks.receipt == file_facts.NO_FOLDER
+    assert found.name == "out.png"
+
+
+def _saved(folder: Path) -> Path:
+    Image.fromarray(textured(64, 64, seed=0)).save(folder / "p.png")
+    return folder / "p.png"
 
 
 def test_bytes_changed_anywhere_in_the_head_raise_nothing_else(tmp_path: Path) -> None:

@@ -82,11 +82,11 @@ def test_what_was_put_in_after_the_last_jpeg_is_dark_in_the_grid() -> None:
 def test_views_are_of_the_photos_size_or_a_whole_part_of_it() -> None:
     heatmap = np.zeros((60, 90), np.float32)
     made = views.make_views(textured(60, 90, seed=0), heatmap, heatmap > 0.5, None)
-    assert [v.title for v in made] == [
+    assert [v.words.title for v in made] == [
         *("Photo", "Heatmap", "Noise residual", "Colour residual", "Error level")
     ]
     assert {decoded(v.picture).shape[:2] for v in made} == {(60, 90)}
-    assert all(v.shows and v.look_for and v.ignore for v in made)
+    assert all(v.words.shows and v.words.look_for and v.words.ignore for v in made)
     assert made[0].address.startswith("data:image/jpeg;base64,")
     assert views.factor_for(3000, 4200) == 3
     assert views.factor_for(1400, 1400) == 1
@@ -102,7 +102,9 @@ def test_a_large_photo_is_shown_smaller_and_its_noise_stays(
     heatmap = np.zeros((100, 160), np.float32)
     mask = heatmap > 0.5
     mask[50, 3] = True  # a single pixel that stays marked
-    made = {v.title: v for v in views.make_views(pixels, heatmap, mask, views.jpeg_grid(pixels))}
+    made = {
+        v.words.title: v for v in views.make_views(pixels, heatmap, mask, views.jpeg_grid(pixels))
+    }
     for view in made.values():
         assert decoded(view.picture).shape[:2] == (34, 54)
     residual = decoded(made["Noise residual"].picture)

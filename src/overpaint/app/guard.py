@@ -1,8 +1,11 @@
 """What stands in front of every request: who may ask, how much, and what every answer carries.
 
 - Host: on the loopback interface only its own names, as another site's name may lead here (DNS
-  rebinding). A page of another site may not post here either (Origin, Sec-Fetch-Site).
-- Token: where one is set, every request needs "Authorization: Bearer TOKEN".
+  rebinding). A page of another site may not ask here either (Origin, Sec-Fetch-Site); it may only
+  link to the page.
+- Token: where one is set, every request needs it, the page's own files as well. A program sends
+  "Authorization: Bearer TOKEN". A browser opens "/?token=TOKEN" once and gets a cookie, which it
+  sends with nothing that another site asks for.
 - A body ends with 413 when it is longer than the limit, by its announced length or by what comes,
   and with 408 when it does not come in time. Uploads beyond the limit of those at once get 429.
 - Written as plain ASGI around the whole application, so that its own errors are covered, too.
@@ -14,8 +17,9 @@ import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.exceptions import HTTPException
 
@@ -25,15 +29,21 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+COOKIE = "overpaint-token"
+
+_NOTHING = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+API_POLICY = f"default-src 'none'; {_NOTHING}"
+PAGE_POLICY = f"default-src 'self'; img-src 'self' blob: data:; object-src 'none'; {_NOTHING}"
+"""Content security policies: of answers with data, and of the page with its files."""
 
 HEADERS = {
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""Of every answer."""
+"""Of every answer, beside a content security policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +54,20 @@ class Limits:
     """Of a request's body."""
     max_pixels: int = 100_000_000
     """Of a photo."""
-    max_uploads: int = 4
-    """Requests with a body at once, waiting ones among them."""
+    max_uploads: int = 8
+    """Bodies that come in at once."""
     upload_seconds: float = 60
     """In which a body has to come."""
+    max_queued: int = 32
+    """Jobs that wait for their turn."""
     job_seconds: float = 300
-    """In which a photo has to be examined."""
+    """In which a job has to be done."""
+    report_seconds: float = 1200
+    """The same of a report, which detects five times."""
+    keep_seconds: float = 3600
+    """For which the results of a job can be fetched."""
+    keep_bytes: int = 2 * 2**30
+    """Of all results; beyond it the oldest go before their time."""
 
 
 class Guard:
@@ -68,65 +86,100 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        send = _with_headers(send)
+        send = _with_headers(send, scope["path"])
         headers = {key.lower().decode("latin-1"): value for key, value in scope["headers"]}
-        if refusal := self._refusal(headers):
+        if refusal := self._refusal(scope, headers):
             await _answer(send, *refusal)
-            return
-        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        elif self._is_sign_in(scope):
+            await _sign_in(send, self._token or "", secure=scope.get("scheme") == "https")
+        elif scope["method"] != "POST":  # nothing else has a body that is read
             await self._app(scope, receive, send)
-            return
-        if self._num_uploads >= self._limits.max_uploads:
-            await _answer(send, 429, "too many photos at once; try again in some seconds")
-            return
-        self._num_uploads += 1
-        try:
-            await self._app(scope, self._limited(receive), send)
-        finally:
-            self._num_uploads -= 1
+        elif self._num_uploads >= self._limits.max_uploads:
+            await _answer(send, 429, "too many uploads at once", "try again in some seconds")
+        else:
+            body = _Body(self, receive, self._limits)
+            try:
+                await self._app(scope, body.receive, send)
+            finally:
+                body.end()
 
-    def _refusal(self, headers: dict[str, bytes]) -> tuple[int, str] | None:
-        """Status and reason where a request is not even looked at."""
+    def _refusal(
+        self, scope: MutableMapping[str, Any], headers: dict[str, bytes]
+    ) -> tuple[int, str, str] | None:
+        """Status, reason and remedy where a request is not even looked at."""
         host = headers.get("host", b"").decode("latin-1")
         if not self._any_host and _name(host) not in LOOPBACK:
-            return 421, "this server answers on this machine only; ask 127.0.0.1"
+            return 421, "this server answers on this machine only", "ask 127.0.0.1"
         origin = headers.get("origin", b"").decode("latin-1")
         foreign = headers.get("sec-fetch-site", b"") in (b"cross-site", b"same-site")
-        if foreign or (origin and _netloc(origin) != host):
-            return 403, "a page of another site may not ask here"
-        if self._token is not None:
-            given = headers.get("authorization", b"")
-            if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
-                return 401, "a token is required: send the header Authorization: Bearer TOKEN"
+        is_link = (scope["method"], scope["path"]) == ("GET", "/")
+        if (foreign and not is_link) or (origin and _netloc(origin) != host):
+            return 403, "a page of another site may not ask here", "ask from this server's own page"
+        if not (self._may_ask(headers) or self._is_sign_in(scope)):
+            remedy = "send the header Authorization: Bearer TOKEN; in a browser, open /?token=TOKEN"
+            return 401, "a token is required", remedy
         length = headers.get("content-length", b"0")
         if length.isdigit() and int(length) > self._limits.max_bytes:
-            return 413, self._too_large()
+            return 413, *too_large(self._limits)
         return None
 
-    def _too_large(self) -> str:
-        return f"the upload is larger than {self._limits.max_bytes:,} bytes; give a smaller file"
+    def _may_ask(self, headers: dict[str, bytes]) -> bool:
+        if self._token is None:
+            return True
+        scheme, _, given = headers.get("authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer" and self._is_token(given.strip()):
+            return True
+        return self._is_token(_cookie(headers.get("cookie", b"")))
 
-    def _limited(self, receive: Receive) -> Receive:
-        """Counts a body and its time. What it raises becomes the application's answer."""
-        until = time.monotonic() + self._limits.upload_seconds
-        num_bytes, complete = 0, False
+    def _is_token(self, given: bytes) -> bool:
+        return hmac.compare_digest(given, (self._token or "").encode())
 
-        async def limited() -> Message:
-            nonlocal num_bytes, complete
-            if complete:  # only the end of the connection is waited for
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), max(until - time.monotonic(), 0.001))
-            except TimeoutError:
-                reason = f"the upload took longer than {self._limits.upload_seconds:g} s"
-                raise HTTPException(408, reason) from None
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > self._limits.max_bytes:
-                raise HTTPException(413, self._too_large())
-            complete = not message.get("more_body", False)
-            return message
+    def _is_sign_in(self, scope: MutableMapping[str, Any]) -> bool:
+        """Whether a browser opens the page with the token in its address."""
+        if self._token is None or (scope["method"], scope["path"]) != ("GET", "/"):
+            return False
+        try:
+            fields = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=100)
+        except ValueError:
+            return False
+        return self._is_token(fields.get("token", [""])[0].encode())
 
-        return limited
+
+class _Body:
+    """The body of a request: counted, in time, and one of so many at once until it has come."""
+
+    def __init__(self, guard: Guard, receive: Receive, limits: Limits) -> None:
+        self._guard, self._receive, self._limits = guard, receive, limits
+        self._until = time.monotonic() + limits.upload_seconds
+        self._num_bytes, self._ended = 0, False
+        guard._num_uploads += 1
+
+    async def receive(self) -> Message:
+        """As of ASGI. What it raises becomes the application's answer."""
+        if self._ended:  # only the end of the connection is waited for
+            return await self._receive()
+        try:
+            left = max(self._until - time.monotonic(), 0.001)
+            message = await asyncio.wait_for(self._receive(), left)
+        except TimeoutError:
+            reason = f"the upload took longer than {self._limits.upload_seconds:g} s"
+            raise HTTPException(408, f"{reason}; send a smaller file") from None
+        self._num_bytes += len(message.get("body", b""))
+        if self._num_bytes > self._limits.max_bytes:
+            raise HTTPException(413, "; ".join(too_large(self._limits)))
+        if not message.get("more_body", False):
+            self.end()
+        return message
+
+    def end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._guard._num_uploads -= 1
+
+
+def too_large(limits: Limits) -> tuple[str, str]:
+    """Reason and remedy."""
+    return f"the upload is larger than {limits.max_bytes:,} bytes", "give a smaller file"
 
 
 def _name(host: str) -> str:
@@ -143,18 +196,40 @@ def _netloc(origin: str) -> str:
         return ""
 
 
-def _with_headers(send: Send) -> Send:
+def _cookie(header: bytes) -> bytes:
+    """The token that a browser keeps; empty where there is none."""
+    try:
+        found = SimpleCookie(header.decode("latin-1")).get(COOKIE)
+    except CookieError:
+        return b""
+    return found.value.encode("latin-1", "replace") if found else b""
+
+
+def _with_headers(send: Send, path: str) -> Send:
+    policy = API_POLICY if path.startswith("/api/") else PAGE_POLICY
+
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
-            own = [(key.encode(), value.encode()) for key, value in HEADERS.items()]
-            message["headers"] = [*message.get("headers", ()), *own]
+            given = list(message.get("headers", ()))
+            own = {"content-security-policy": policy, **HEADERS}
+            names = {name.lower() for name, _ in given}
+            given += [(k.encode(), v.encode()) for k, v in own.items() if k.encode() not in names]
+            message["headers"] = given
         await send(message)
 
     return sent
 
 
-async def _answer(send: Send, status: int, reason: str) -> None:
-    body = json.dumps({"error": reason}).encode()
+async def _sign_in(send: Send, token: str, *, secure: bool) -> None:
+    """Keep the token in the browser, and lead it to the page without the token in its address."""
+    cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict{'; Secure' * secure}"
+    headers = [(b"location", b"/"), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _answer(send: Send, status: int, message: str, remedy: str) -> None:
+    body = json.dumps({"message": message, "remedy": remedy}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 429:
         headers.append((b"retry-after", b"5"))

@@ -1,47 +1,288 @@
-"""What the worker's process does with a photo."""
+"""What the workers' processes do with a photo: one generator for each kind of job.
 
-import base64
-import io
-from dataclasses import dataclass
+- A photo comes as bytes, with the name that its sender gave it, and what was found goes as bytes:
+  these processes read and write no file but weights.
+- What can be shown soonest comes first.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from io import BytesIO
+from pathlib import PurePath
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from overpaint import progress
+from overpaint.app.table import Found, FoundFile
 from overpaint.detection.api import make_runner
-from overpaint.detection.report import Runner, record
-from overpaint.images import read_image
+from overpaint.detection.calibration import QUANTILE_LEVELS
+from overpaint.detection.report import CAVEAT, Runner, record
+from overpaint.detection.result import MEANINGS, Detection, percent
+from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
+from overpaint.errors import ImageError, InputError, TooLargeError
+from overpaint.images import Photo, decode_image, read_mask_levels
+from overpaint.images.decoding import pixel_limit
+from overpaint.images.samples import Samples
+from overpaint.inpainting.api import inpaint_file
+from overpaint.inpainting.choice import AUTO
+from overpaint.inpainting.holes import MAX_SHARE, THRESHOLD
+from overpaint.provenance.encoding import FORMATS
+from overpaint.provenance.marking import MANIFESTS, RECEIPT, marked_preview, source_from
+from overpaint.provenance.metadata import orientation_of
+from overpaint.report.api import chapter, command, made, now, report_of
+from overpaint.report.contents import Examined, Parameters
+from overpaint.report.views import HEATMAP_WORDS, Drawing, Words, derived_views, jpeg_grid, png
+
+T = TypeVar("T")
+
+_BYTES = "application/octet-stream"
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "AVIF": ".avif"}
+"""Of a result, by Pillow's name of the photo's format; of others it is a PNG."""
+_MEDIA_TYPES = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".webp": "image/webp",
+    ".avif": "image/avif",
+}
+_PHOTO_WORDS = Words(
+    "Photo",
+    "The photo, upright, one pixel for each pixel.",
+    "An object or a place where something could have been removed or added.",
+    "Blocks and colour fringes, which come from JPEG and from lenses.",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class DetectJob:
     """A photo's file, and what to look for in it."""
 
-    data: bytes
-    model: str
-    threshold: float | None
-    with_heatmap: bool
-    max_pixels: int
+    name: str
+    photo: bytes
+    model: str = DEFAULT_MODEL
+    threshold: float | None = None
 
 
-def detect(job: DetectJob) -> dict[str, Any]:
-    """The record of a detection, without paths; `heatmap`: PNG of 16 bit in base64, or None.
+@dataclass(frozen=True, slots=True)
+class InpaintJob:
+    """A photo's file, a mask's file, and what is to fill the hole."""
+
+    name: str
+    photo: bytes
+    mask: bytes
+    inpainter: str = AUTO
+
+
+@dataclass(frozen=True, slots=True)
+class ReportJob:
+    """A photo's file, and what is to look for traces in it."""
+
+    name: str
+    photo: bytes
+    model: str = DEFAULT_MODEL
+
+
+def limit_pixels(max_pixels: int) -> None:
+    """Let no photo in this process have more, unless the environment allows even less."""
+    os.environ["OVERPAINT_MAX_PIXELS"] = str(min(max_pixels, pixel_limit(None)))
+
+
+def prepare_detection(max_pixels: int) -> None:
+    """Load what most jobs need. Raises `OverpaintError`."""
+    limit_pixels(max_pixels)
+    _runner(DEFAULT_MODEL, None)
+
+
+def detect(job: DetectJob) -> Iterator[Found]:
+    """First what was found, with the photo, the heatmap and the mask; then the other views.
 
     Raises `ImageError` and `InputError` for what cannot be examined.
     """
-    photo = read_image(job.data, max_pixels=job.max_pixels)
-    found = _runner(job.model, job.threshold).run(photo)
-    said = {key: value for key, value in record(found).items() if key not in ("file", "path")}
-    return said | {"heatmap": _png(found.heatmap) if job.with_heatmap else None}
+    photo = _read(lambda: decode_image(job.photo, job.name), job.name)
+    runner = _runner(job.model, job.threshold)
+    with progress.part(0.05, 0.8):
+        found = runner.run(photo)
+    said = _said(found, photo, runner)
+    stem = PurePath(job.name).stem
+    yield Found(
+        said,
+        (
+            shown_photo(job.photo, photo, stem),
+            _png("heatmap", np.rint(found.heatmap * 65535).astype(np.uint16), stem),
+            _png("mask", found.mask.astype(np.uint8) * 255, stem),
+        ),
+    )
+    drawing = Drawing(1, lambda levels: png(levels, quick=True), "image/png")
+    words = [("photo", _PHOTO_WORDS), ("heatmap", HEATMAP_WORDS)]
+    for view in derived_views(photo.pixels, jpeg_grid(photo.pixels), drawing):
+        words.append((view.name, view.words))
+        file = FoundFile(f"{view.name}.png", view.picture, view.mime, f"{stem}.{view.name}.png")
+        yield Found(None, (file,))
+        progress.tell(0.8 + 0.03 * len(words))
+    yield Found(said | {"views": [{"name": name, **asdict(one)} for name, one in words]})
+
+
+def _said(found: Detection, photo: Photo, runner: Runner) -> dict[str, Any]:
+    """As `schemas.DetectResult`."""
+    said = {key: value for key, value in record(found).items() if key != "path"}
+    fitted = runner.fitted(found.quality) if isinstance(runner, DetectorRunner) else None
+    curve = fitted and {
+        "logits": list(fitted.untouched_quantiles),
+        "levels": list(QUANTILE_LEVELS),
+    }
+    return said | {
+        "meaning": MEANINGS.get(found.band) or f"There is no verdict: {found.reason}.",
+        "caveat": CAVEAT,
+        "edits_words": found.edits_words,
+        "false_alarm_curve": curve,
+        "heatmap": {"width": photo.width, "height": photo.height, "bits": 16, "top": 65535},
+        "views": [],
+    }
+
+
+def shown_photo(data: bytes, photo: Photo, stem: str) -> FoundFile:
+    """The photo as every browser shows it upright: its own file, or its pixels as PNG.
+
+    All turn a JPEG as its EXIF says, and not all any other format (`images.decoding`).
+    """
+    if photo.format == "JPEG" and _is_plain(data):
+        return FoundFile("photo.jpg", data, "image/jpeg", f"{stem}.jpg")
+    pixels = photo.pixels
+    if photo.alpha is not None:
+        pixels = np.dstack([pixels, photo.alpha])
+    return _png("photo", pixels, stem)
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether a JPEG is grey or in YCbCr; browsers differ in others."""
+    return Image.open(BytesIO(data), formats=["JPEG", "MPO"]).mode in ("L", "RGB")
+
+
+def _png(name: str, array: np.ndarray, stem: str) -> FoundFile:
+    return FoundFile(f"{name}.png", png(array, quick=True), "image/png", f"{stem}.{name}.png")
+
+
+def inpaint(job: InpaintJob) -> Iterator[Found]:
+    """The result, marked as edited, and its receipt.
+
+    Raises `ImageError` and `InputError` for what cannot be filled.
+    """
+    source = _read(lambda: source_from(job.photo, job.name), job.name)
+    _check_mask(job.mask, source.photo)
+    progress.tell(0.05)
+    name = result_name(job.name, source.photo.format)
+    with progress.part(0.05, 0.9):
+        done, edited = inpaint_file(source, job.mask, name, model=job.inpainter)
+    picture = f"result{PurePath(name).suffix}"
+    kind = _MEDIA_TYPES[PurePath(name).suffix]
+    files = [
+        FoundFile(picture, edited.data, kind, name),
+        FoundFile("receipt.json", edited.receipt_file, "application/json", name + RECEIPT),
+    ]
+    if edited.manifests is not None:
+        kept = FoundFile("source.c2pa", edited.manifests, _BYTES, name + MANIFESTS)
+        files.append(kept)
+    shown = picture
+    if not _is_shown_upright(edited.data, kind):
+        bits = 8 if done.samples.dtype == np.uint8 else source.samples.bits
+        preview = marked_preview(Samples(done.samples, bits), done.model)
+        shown = "after.png"
+        files.append(FoundFile(shown, preview, "image/png", f"{PurePath(name).stem}.png"))
+    said = {
+        "file": job.name,
+        "words": done.words,
+        "width": done.mask.shape[1],
+        "height": done.mask.shape[0],
+        "fraction": done.fraction,
+        "num_holes": done.num_holes,
+        "radius": done.radius,
+        "inpainter": done.model,
+        "weights_sha256": done.weights_sha256,
+        "sha256": edited.receipt["sha256"],
+        "picture": picture,
+        "shown": shown,
+        "notes": list(done.notes),
+        "seconds": round(done.seconds, 3),
+    }
+    yield Found(said, tuple(files))
+
+
+def _check_mask(data: bytes, photo: Photo) -> None:
+    """What `inpaint` refuses with a remedy that is an option of the command line."""
+    levels, _ = _read(lambda: read_mask_levels(data), "the mask")
+    if levels.shape != photo.pixels.shape[:2]:
+        return  # which has a remedy that fits
+    share = float((levels >= THRESHOLD).mean())
+    if not share:
+        raise InputError("the mask is empty; paint what is to be removed in white, on black")
+    if share > MAX_SHARE:
+        most = f"the mask covers {percent(share)} of the photo, and at most {percent(MAX_SHARE)}"
+        raise InputError(f"{most} can be filled; white is what is removed, so paint less of it")
+
+
+def result_name(name: str, kind: str) -> str:
+    """What the result of a photo is called. kind: Pillow's name of its format."""
+    path = PurePath(name)
+    own, suffix = path.suffix.lower(), _SUFFIXES.get(kind, ".png")
+    if own in FORMATS and FORMATS[own] == FORMATS[suffix]:
+        suffix = own
+    return f"{path.stem}.overpaint{suffix}"
+
+
+def _is_shown_upright(data: bytes, media_type: str) -> bool:
+    """Whether every browser shows a file, and upright (see `images.decoding`)."""
+    if media_type in ("image/jpeg", "image/avif"):
+        return True
+    return media_type != "image/tiff" and orientation_of(data) == 1
+
+
+def report(job: ReportJob) -> Iterator[Found]:
+    """The page and its JSON twin. Raises `ImageError` and `InputError`."""
+    started, runner = now(), _runner(job.model, None)
+    with progress.part(0, 0.98):
+        found = _read(lambda: chapter(1, job.photo, job.name, runner), job.name)
+    stem = PurePath(job.name).stem
+    page_name = f"{stem}.report.html"
+    again = command([job.name], PurePath(page_name), [job.model])
+    parameters = Parameters([job.model], None, None)
+    whole = report_of([found], runner, parameters, command=again, started=started)
+    page, text = made(whole, [found], f"{stem}.report.json")
+    about = found.about
+    assert isinstance(about, Examined), "what fails raises"
+    said = {
+        "file": job.name,
+        "sha256": about.file.sha256,
+        "grade": about.opinion.grade,
+        "words": about.opinion.words,
+        "verdict": about.finding.verdict,
+        "seconds": found.seconds,
+    }
+    yield Found(
+        said,
+        (
+            FoundFile("report.html", page, "text/html; charset=utf-8", page_name),
+            FoundFile("report.json", text, "application/json", f"{stem}.report.json"),
+        ),
+    )
+
+
+def _read(read: Callable[[], T], name: str) -> T:
+    """What reads a file, with errors for who sent it."""
+    try:
+        return read()
+    except TooLargeError as error:
+        most = f"more than {pixel_limit(None):,} pixels"
+        raise TooLargeError(f"{name}: {most}; give a smaller one") from error
+    except ImageError as error:
+        raise ImageError(str(error).replace("the bytes given", name, 1)) from error
 
 
 @lru_cache(maxsize=2)
 def _runner(model: str, threshold: float | None) -> Runner:
     return make_runner([model], threshold=threshold)
-
-
-def _png(heatmap: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(np.rint(heatmap * 65535).astype(np.uint16)).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()

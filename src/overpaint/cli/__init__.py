@@ -16,6 +16,7 @@ COMMANDS = (
     "detect",
     "scan",
     "report",
+    "app",
     "inpaint",
     "provenance",
     "demo",
@@ -45,8 +46,9 @@ def build() -> typer.Typer:
     app.callback()(_common)
     for name in COMMANDS:
         module = importlib.import_module(f"overpaint.cli.{name}")
-        if hasattr(module, "app"):
-            app.add_typer(module.app, name=name)
+        commands = getattr(module, "app", None)
+        if isinstance(commands, typer.Typer):
+            app.add_typer(commands, name=name)
         else:
             app.command(name)(getattr(module, name))
     return app

@@ -4,13 +4,12 @@ Exit codes: 0 every photo was examined; 1 some could not be, and the report says
 was used wrongly, or a model could not be loaded. What was found does not change the exit code.
 """
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from overpaint.terminal import printable, progress, say
+from overpaint.terminal import progress, say
 
 Paths = Annotated[
     list[str],
@@ -71,6 +70,7 @@ def report(
     from overpaint.errors import OverpaintError
     from overpaint.report.api import (
         check_out,
+        command,
         examine,
         failed,
         now,
@@ -105,7 +105,7 @@ def report(
         chapters,
         runner,
         Parameters(wanted, threshold, trust_sha256),
-        command=_command(paths, out, wanted, folders or [], threshold, trust),
+        command=command(paths, out, wanted, folders or (), threshold, trust),
         started=started,
     )
     write_report(made, chapters, out)
@@ -133,37 +133,3 @@ def _anchors(trust: Path | None) -> tuple[str | None, str | None]:
         return data.decode("ascii"), hashlib.sha256(data).hexdigest()
     except (OSError, ValueError) as error:
         raise typer.BadParameter(f"{trust}: {error}", param_hint="--trust") from error
-
-
-def _command(
-    paths: list[str],
-    out: Path,
-    models: list[str],
-    folders: list[Path],
-    threshold: float | None,
-    trust: Path | None,
-) -> str:
-    """What makes the report again, as a shell reads it."""
-    words = ["overpaint", "report", "--out", str(out)]
-    for name in models:
-        words += ["--model", name]
-    for folder in folders:
-        words += ["--weights-dir", str(folder)]
-    if threshold is not None:
-        words += ["--threshold", repr(threshold)]
-    if trust is not None:
-        words += ["--trust", str(trust)]
-    dashed = any(path.startswith("-") for path in paths)
-    return " ".join(map(_quoted, [*words, *(["--"] if dashed else []), *paths]))
-
-
-def _quoted(word: str) -> str:
-    """As a shell reads it; with the bytes of what is not visible in bash's $'' quoting."""
-    if printable(word) == word:
-        return shlex.quote(word)
-    parts = {"'": "\\'", "\\": "\\\\"}
-    for char in set(word):
-        if printable(char) != char:
-            stored = char.encode("utf-8", "surrogateescape")
-            parts[char] = "".join(f"\\x{byte:02x}" for byte in stored)
-    return f"$'{''.join(parts.get(char, char) for char in word)}'"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from overpaint import __version__
+from overpaint import __version__, progress
 from overpaint.detection.calibration import Band, logit_of, q99
 from overpaint.detection.result import (
     FAILURES,
@@ -135,9 +135,10 @@ class FusedRunner:
         started = time.perf_counter()
         results: list[Detection | Failure] = []
         moments = Moments()
-        for runner in self.runners:
+        for number, runner in enumerate(self.runners):
             try:
-                assessed = runner.assess(photo)
+                with progress.part(number / len(self.runners), (number + 1) / len(self.runners)):
+                    assessed = runner.assess(photo)
                 detection = runner.conclude(photo, assessed)
             except FAILURES as error:
                 results.append(Failure(runner.name, runner.weights_sha256, reason_of(error)))

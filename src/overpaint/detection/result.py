@@ -23,6 +23,19 @@ WHOLE_EDIT = (
 NOTABLE = 0.05
 """Lowest rate of strong traces at which a kind of edit is named."""
 
+MEANINGS: Mapping[Band, str] = {
+    "strong trace": "It reaches the threshold that 1 % of untouched photos of this quality reach.",
+    "inconclusive": (
+        "It reaches a lower threshold, which 10 % of untouched photos of this quality reach, or "
+        "has one clear region, but does not reach the threshold of a trace."
+    ),
+    "no trace found": (
+        "It reaches neither the threshold of a trace nor the lower one, and has no clear region. "
+        "That does not show that the photo is authentic."
+    ),
+}
+"""What a verdict says, for a person; of the others, `Verdict.reason` says why there is none."""
+
 FAILURES = (OverpaintError, OSError, MemoryError, RuntimeError)
 """What may happen to a photo in a detector, and does not stop the other photos and detectors."""
 

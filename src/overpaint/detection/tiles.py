@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from overpaint import progress
 from overpaint.detectors.base import Findings
 from overpaint.devices import exact_float32
 from overpaint.errors import InputError
@@ -59,6 +60,7 @@ def tiled(
     size = image.shape[:2] if isinstance(image, np.ndarray) else tuple(image.shape[-2:])
     rows, columns = (place_tiles(n, tile, overlap, stride) for n in size)
     logits, confidence, scores = np.zeros(size, dtype=np.float32), None, []
+    num_done, num_tiles = 0, len(rows) * len(columns)
     with torch.inference_mode(), exact_float32():
         for top, weight_y in rows:
             for left, weight_x in columns:
@@ -73,6 +75,8 @@ def tiled(
                 if found.score is not None:
                     scores.append(float(found.score))
                 del found
+                num_done += 1
+                progress.tell(num_done / num_tiles)
     release_memory()
     return Seen(logits, confidence, tuple(scores))
 

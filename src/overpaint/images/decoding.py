@@ -42,7 +42,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from overpaint import hashes
-from overpaint.errors import ConfigError, ImageError, InputError
+from overpaint.errors import ConfigError, ImageError, InputError, TooLargeError
 
 MAX_PIXELS = 200_000_000
 """Largest photo that is decoded, unless OVERPAINT_MAX_PIXELS or `max_pixels` says otherwise."""
@@ -103,7 +103,8 @@ def decode_image(data: bytes, name: str | Path, *, max_pixels: int | None = None
         try:
             photo = _decode(data, Path(name), formats)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            reason = f"{error}; if you trust it, raise OVERPAINT_MAX_PIXELS or max_pixels"
+            remedy = "if you trust it, raise OVERPAINT_MAX_PIXELS or max_pixels"
+            raise TooLargeError(f"{name}: {error}; {remedy}") from error
         except ImageError as error:
             reason = str(error)
         except UnidentifiedImageError:
@@ -129,7 +130,7 @@ def check_num_bytes(name: str | Path, num_bytes: int, limit: int) -> None:
     """Raise `ImageError` for a file of more bytes than `limit` pixels can need."""
     if num_bytes > 8 * limit + 2**26:  # 16 bit RGBA without compression, and 64 MiB of metadata
         found = f"{num_bytes:,} bytes, too many for {limit:,} pixels"
-        raise ImageError(f"{name}: {found}; raise OVERPAINT_MAX_PIXELS or max_pixels")
+        raise TooLargeError(f"{name}: {found}; raise OVERPAINT_MAX_PIXELS or max_pixels")
 
 
 def formats_for(data: bytes, name: str | Path) -> list[str]:

@@ -29,7 +29,15 @@ from overpaint.inpainting.choice import AUTO, Choice, choose
 from overpaint.inpainting.holes import HoleMask, take_mask
 from overpaint.inpainting.inpainter_runner import check_known
 from overpaint.provenance.encoding import colour_of, fitted, format_of
-from overpaint.provenance.marking import MANIFESTS, RECEIPT, read_source, write_edited
+from overpaint.provenance.marking import (
+    MANIFESTS,
+    RECEIPT,
+    Edited,
+    Source,
+    mark_edited,
+    read_source,
+    write_edited,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -122,12 +130,44 @@ def inpaint(
         raise InputError("out needs the path of a photo, whose metadata the file keeps")
     out, kept = Path(out), [Path(p) for p in (photo, mask) if isinstance(p, str | Path)]
     _check_out(out, kept, overwrite)
-    source = read_source(photo)
-    samples, notes = fitted(source.samples, out, flatten)
+    done, edited = inpaint_file(
+        read_source(photo),
+        mask,
+        out,
+        model=model,
+        size=size,
+        invert_mask=invert_mask,
+        dilate=dilate,
+        flatten=flatten,
+        signer=signer,
+        device=device,
+    )
+    write_edited(out, edited, keep=kept)
+    return replace(done, path=out)
+
+
+def inpaint_file(
+    source: Source,
+    mask: "File | np.ndarray | Image.Image",
+    out: str | Path,
+    *,
+    model: str | Path | nn.Module = AUTO,
+    size: int | None = None,
+    invert_mask: bool = False,
+    dilate: int | None = None,
+    flatten: str | None = None,
+    signer: "Signer | None" = None,
+    device: str = "cpu",
+) -> tuple[Inpainted, Edited]:
+    """As `inpaint`, with a result that is marked and in memory. out: what it is to be called.
+
+    Arguments and errors as of `inpaint`.
+    """
+    samples, notes = fitted(source.samples, Path(out), flatten)
     checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
     choice = choose(model, size, checked.share, device)
-    done = _run(choice, samples, checked, out)
-    receipt = write_edited(
+    done = _run(choice, samples, checked)
+    edited = mark_edited(
         out,
         replace(samples, values=done.samples),
         source,
@@ -143,9 +183,9 @@ def inpaint(
         },
         notes=notes,
         signer=signer,
-        keep=kept,
     )
-    return replace(done, notes=(*choice.notes, *checked.notes, *receipt["notes"]))
+    said = (*choice.notes, *checked.notes, *edited.receipt["notes"])
+    return replace(done, notes=said), edited
 
 
 def _samples_of(photo: Picture) -> Samples:
@@ -155,7 +195,7 @@ def _samples_of(photo: Picture) -> Samples:
     return decode_samples(data, decode_image(data, name))
 
 
-def _run(choice: Choice, samples: Samples, mask: HoleMask, out: Path | None = None) -> Inpainted:
+def _run(choice: Choice, samples: Samples, mask: HoleMask) -> Inpainted:
     runner, hole, hidden = choice.runner, mask.pixels, samples.hidden
     seen = (hole == 0) if hidden is None else (hole == 0) & ~hidden
     if not seen.any():
@@ -176,7 +216,7 @@ def _run(choice: Choice, samples: Samples, mask: HoleMask, out: Path | None = No
         num_windows=num_windows,
         notes=(*choice.notes, *samples.notes, *mask.notes),
         seconds=seconds,
-        path=out,
+        path=None,
     )
 
 

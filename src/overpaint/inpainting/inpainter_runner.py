@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from overpaint import progress
 from overpaint.devices import exact_float32, find_device
 from overpaint.errors import InputError, OverpaintError, WeightsError
 from overpaint.images import to_pixels, to_tensor
@@ -85,12 +86,13 @@ class InpainterRunner:
         windows = find_windows(mask, self.working_size, min_view=self._min_view)
         filled = pixels.copy()
         unseen = mask.copy() if hidden is None else mask | hidden
-        for box, view in windows:
+        for number, (box, view) in enumerate(windows, start=1):
             fill = self._fill(filled[view.part], unseen[view.part])
             inside = box.shifted(-view.top, -view.left)
             hole = mask[box.part] == 1
             filled[box.part][hole] = fill[inside.part][hole]
             unseen[box.part][hole] = 0
+            progress.tell(number / len(windows))
         check_known(filled, pixels, mask)
         return filled, len(windows)
 

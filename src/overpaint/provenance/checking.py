@@ -21,7 +21,7 @@ from overpaint.provenance.marking import MANIFESTS, RECEIPT
 from overpaint.provenance.metadata import read_xmp
 from overpaint.provenance.xmp import COMPOSITE, read_mark
 
-__all__ = ["CAVEAT", "Signer", "examine", "in_words", "is_edited", "signer_from"]
+__all__ = ["CAVEAT", "Signer", "examine", "examine_bytes", "in_words", "is_edited", "signer_from"]
 
 CAVEAT = (
     "Marks can be removed, and an unsigned one can be forged. A file without a mark is not shown "
@@ -39,17 +39,25 @@ def examine(path: str | Path, anchors: str | None = None) -> Record:
     where there is none. Raises `ImageError` when the file cannot be read.
     """
     path = Path(path)
-    data = read_bytes(path, pixel_limit(None))
-    kind, packet = read_xmp(data, path)
+    return examine_bytes(read_bytes(path, pixel_limit(None)), path, anchors, beside=path)
+
+
+def examine_bytes(
+    data: bytes, name: str | Path, anchors: str | None = None, *, beside: Path | None = None
+) -> Record:
+    """As `examine`, of a picture that is already in memory and is called `name`. beside: its path,
+    beside which a receipt may lie; without it none is looked for."""
+    kind, packet = read_xmp(data, name)
     digest = hashes.sha256(data)
-    receipt, c2pa = _receipt(path, digest), _c2pa(data, kind, anchors)
+    receipt = None if beside is None else _receipt(beside, digest)
+    c2pa = _c2pa(data, kind, anchors)
     failed = []
     if receipt and receipt["state"] != "matches":
         failed.append(f"receipt: {receipt['problem']}")
     if c2pa and c2pa["state"] in ("Invalid", "unreadable"):
         failed.append(f"C2PA: {', '.join(c2pa['problems'])}")
     return {
-        "file": str(path),
+        "file": str(name),
         "sha256": digest,
         "xmp": _xmp(packet),
         "receipt": receipt,

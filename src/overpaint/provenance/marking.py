@@ -54,15 +54,36 @@ class Source:
     samples: Samples
 
 
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """An edited picture, marked and checked, that is in memory."""
+
+    data: bytes
+    """Its file."""
+    receipt: dict[str, Any]
+    manifests: bytes | None
+    """The source's C2PA manifest store, which belongs beside it; None where there is none."""
+    source: Path
+    """Of the photo, or its name where that came as bytes."""
+
+    @property
+    def receipt_file(self) -> bytes:
+        return _to_json(self.receipt)
+
+
 def read_source(path: str | Path) -> Source:
     """Read a photo once, for its pixels and for its marks. Raises `ImageError`."""
-    data = read_bytes(Path(path), pixel_limit(None))
-    photo = decode_image(data, path)
-    return Source(Path(path), data, photo, decode_samples(data, photo))
+    return source_from(read_bytes(Path(path), pixel_limit(None)), path)
 
 
-def write_edited(
-    out: Path,
+def source_from(data: bytes, name: str | Path) -> Source:
+    """As `read_source`, of a file that is already in memory and is called `name`."""
+    photo = decode_image(data, name)
+    return Source(Path(name), data, photo, decode_samples(data, photo))
+
+
+def mark_edited(
+    out: str | Path,
     samples: Samples,
     source: Source,
     *,
@@ -73,16 +94,14 @@ def write_edited(
     parameters: Mapping[str, Any],
     notes: Sequence[str] = (),
     signer: Signer | None = None,
-    keep: Collection[Path] = (),
-) -> dict[str, Any]:
-    """Encode, mark, (sign,) verify and write `out` and its receipt; returns the receipt.
+) -> Edited:
+    """Encode, mark, (sign) and verify what is to be called `out`, and make its receipt.
 
     out: named as one of the `encoding.FORMATS`. samples: upright, of the source's size, and such as
     `encoding.fitted` gives them for `out`. hole: uint8 (h, w), 1 where it was filled. parameters:
-    what JSON can hold. notes: for the receipt, as of `encoding.fitted`. keep: files that are never
-    written over, besides the source.
-    Raises `InputError`, `ImageError` (cannot be written) and `OverpaintError` (cannot be signed,
-    or does not read back as it should); nothing is written then, but for a failing receipt.
+    what JSON can hold. notes: for the receipt, as of `encoding.fitted`.
+    Raises `InputError`, `ImageError` (of the source) and `OverpaintError` (cannot be signed, or
+    does not read back as it should).
     """
     out, form = Path(out), format_of(out)
     size = source.photo.pixels.shape[:2]
@@ -118,8 +137,20 @@ def write_edited(
     beside = kept.manifests if signer is None else None
     if beside is not None:
         receipt["source_c2pa"] = {"file": out.name + MANIFESTS, "sha256": hashes.sha256(beside)}
-    _write(out, encoded, beside, receipt, {source.path, *keep})
-    return receipt
+    return Edited(encoded, receipt, beside, source.path)
+
+
+def marked_preview(samples: Samples, model: str) -> bytes:
+    """The result as every screen shows it, a PNG of 8 bit, upright: with its mark, and with none of
+    the source's metadata. model: what filled it in."""
+    form, name = format_of("preview.png"), Path("the preview")
+    values = (samples.values >> (samples.bits - 8)).astype(np.uint8)
+    samples = Samples(values)
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    packet, _ = add_mark(None, tool=TOOL, when=time, details=f"filled in by {model}")
+    encoded, _ = encode(samples, form, Metadata(orientation=1), packet)
+    _verify(encoded, samples, form, name)
+    return encoded
 
 
 def _kept(source: Source, form: Format, signer: Signer | None) -> tuple[Metadata, list[str]]:
@@ -204,15 +235,21 @@ def _to_json(receipt: Mapping[str, Any]) -> bytes:
         raise InputError(f"parameters that a receipt cannot hold: {reason}") from error
 
 
-def _write(
-    out: Path, encoded: bytes, beside: bytes | None, receipt: Mapping[str, Any], keep: set[Path]
-) -> None:
-    """The picture first, as it holds its mark; then what lies beside it, the receipt last."""
-    text = _to_json(receipt)
-    write_bytes(out, encoded, keep=keep)
+def write_edited(out: Path, edited: Edited, *, keep: Collection[Path] = ()) -> None:
+    """Write the picture first, as it holds its mark; then what lies beside it, the receipt last.
+
+    out: of the name that it was marked for. keep: files that are never written over, besides the
+    source. Raises `ImageError` where something cannot be written; nothing is written then, but for
+    a failing receipt.
+    """
+    if out.name != edited.receipt["file"]:
+        raise InputError(f"{out}: its receipt is of {edited.receipt['file']}; give that name")
+    keep = {edited.source, *keep}
+    text = edited.receipt_file
+    write_bytes(out, edited.data, keep=keep)
     try:
-        if beside is not None:
-            write_bytes(out.with_name(out.name + MANIFESTS), beside, keep=keep)
+        if edited.manifests is not None:
+            write_bytes(out.with_name(out.name + MANIFESTS), edited.manifests, keep=keep)
         write_bytes(out.with_name(out.name + RECEIPT), text, keep=keep)
     except ImageError as error:
         there = f"{out} itself is written and marked, but has no valid receipt"

@@ -9,15 +9,16 @@ import datetime
 import json
 import os
 import platform
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
 from PIL import Image, features
 
-from overpaint import __version__
+from overpaint import __version__, progress
 from overpaint.detection.fusion import FusedRunner, reason_of
 from overpaint.detection.report import Runner, record
 from overpaint.detection.result import FAILURES
@@ -73,13 +74,32 @@ def failed(number: int, path: str | Path, reason: str) -> Chapter:
 
 def _chapter(number: int, path: Path, runner: Runner, anchors: str | None) -> Chapter:
     data, _ = file_bytes(path)
-    photo = decode_image(data, path)
-    found = runner.run(photo)
+    return chapter(number, data, path, runner, anchors, beside=path)
+
+
+def chapter(
+    number: int,
+    data: bytes,
+    name: str | Path,
+    runner: Runner,
+    anchors: str | None = None,
+    *,
+    beside: Path | None = None,
+) -> Chapter:
+    """The chapter of a photo's file that is in memory and is called `name`. beside: its path,
+    beside which a receipt may lie; None for a photo that came without its folder.
+
+    Raises one of `FAILURES`.
+    """
+    photo = decode_image(data, name)
+    with progress.part(0, 0.19):
+        found = runner.run(photo)
     said = record(found)
     grid = jpeg_grid(photo.pixels)
-    facts = file_facts(data, photo, grid[0] if grid else None, anchors)
+    facts = file_facts(data, photo, grid[0] if grid else None, anchors, beside=beside)
     views = make_views(photo.pixels, found.heatmap, found.mask, grid)
-    tried = try_changes(photo, found.mask, runner)
+    with progress.part(0.24, 1):
+        tried = try_changes(photo, found.mask, runner)
     moved = next(t for t in tried if t.change.name == SHIFT)
     finding, parts = finding_of(said), said.get("detectors", ())
     detectors = [finding_of(part) for part in parts if "error" not in part]
@@ -218,9 +238,48 @@ def _is_report(path: Path) -> bool:
     return isinstance(there, dict) and str(there.get("schema", "")).startswith("overpaint-report-")
 
 
+def made(report: Report, chapters: Sequence[Chapter], twin_name: str) -> tuple[bytes, bytes]:
+    """The page, and its JSON twin, which is to be called `twin_name`."""
+    text = contents.to_json(report)
+    return render(report, chapters, twin_name, text), text
+
+
 def write_report(report: Report, chapters: Sequence[Chapter], out: Path) -> None:
     """Write the page and its twin, after `check_out`. Raises `ImageError` when that fails."""
-    text = contents.to_json(report)
-    page = render(report, chapters, twin(out).name, text)
+    page, text = made(report, chapters, twin(out).name)
     write_bytes(twin(out), text)
     write_bytes(out, page)
+
+
+def command(
+    paths: Sequence[str],
+    out: PurePath,
+    models: Sequence[str],
+    folders: Sequence[Path] = (),
+    threshold: float | None = None,
+    trust: Path | None = None,
+) -> str:
+    """What makes the report again, as a shell reads it."""
+    words = ["overpaint", "report", "--out", str(out)]
+    for name in models:
+        words += ["--model", name]
+    for folder in folders:
+        words += ["--weights-dir", str(folder)]
+    if threshold is not None:
+        words += ["--threshold", repr(threshold)]
+    if trust is not None:
+        words += ["--trust", str(trust)]
+    dashed = any(path.startswith("-") for path in paths)
+    return " ".join(map(_quoted, [*words, *(["--"] if dashed else []), *paths]))
+
+
+def _quoted(word: str) -> str:
+    """As a shell reads it; with the bytes of what is not visible in bash's $'' quoting."""
+    if printable(word) == word:
+        return shlex.quote(word)
+    parts = {"'": "\\'", "\\": "\\\\"}
+    for char in set(word):
+        if printable(char) != char:
+            stored = char.encode("utf-8", "surrogateescape")
+            parts[char] = "".join(f"\\x{byte:02x}" for byte in stored)
+    return f"$'{''.join(parts.get(char, char) for char in word)}'"

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from overpaint.errors import ImageError, OverpaintError
+from overpaint.errors import OverpaintError
 from overpaint.images import Photo, decode_image
 from overpaint.images.decoding import (
     pillow_limited_to,
@@ -62,9 +62,21 @@ class Facts:
     expected: np.ndarray | None
 
 
-def file_facts(data: bytes, photo: Photo, grid: Grid | None, anchors: str | None = None) -> Facts:
+NO_FOLDER = "not looked for, as the photo was sent without its folder"
+"""Of a receipt."""
+
+
+def file_facts(
+    data: bytes,
+    photo: Photo,
+    grid: Grid | None,
+    anchors: str | None = None,
+    *,
+    beside: Path | None = None,
+) -> Facts:
     """data: the file's bytes, which `photo` was decoded from. anchors: certificates in PEM whose
-    C2PA signers count as trusted. Raises `ImageError` when the file changes meanwhile."""
+    C2PA signers count as trusted. beside: the file's path, beside which a receipt may lie; None for
+    a photo that came without its folder."""
     notes = list(photo.notes)
     exif, left_out = _exif_fields(data, photo.path)
     notes += left_out
@@ -82,7 +94,7 @@ def file_facts(data: bytes, photo: Photo, grid: Grid | None, anchors: str | None
             jpeg=jpeg_facts(data, photo.jpeg_quality),
             exif=exif,
             thumbnail=thumbnail,
-            marks=_marks(photo, anchors),
+            marks=_marks(data, photo, anchors, beside),
             grid=grid,
         ),
         shown,
@@ -292,11 +304,10 @@ def _largest_difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(a - gain * b - np.clip(shift, -32, 32)).max())
 
 
-def _marks(photo: Photo, anchors: str | None) -> Marks:
-    found = checking.examine(photo.path, anchors)
-    if found["sha256"] != photo.sha256:
-        raise ImageError(f"{photo.path}: changed while it was read; copy it to where nothing does")
+def _marks(data: bytes, photo: Photo, anchors: str | None, beside: Path | None) -> Marks:
+    found = checking.examine_bytes(data, photo.path, anchors, beside=beside)
     said = [line.partition(": ")[2] for line in checking.in_words(found)]
     xmp, receipt, c2pa = (printable(line) for line in said)
+    receipt = NO_FOLDER if beside is None else receipt
     state = found["c2pa"]["state"] if found["c2pa"] else None
     return Marks(xmp, receipt, c2pa, state, [printable(line) for line in found["failed"]])

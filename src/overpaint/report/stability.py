@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from overpaint import progress
 from overpaint.detection.report import Record, Runner, record
 from overpaint.detection.result import FAILURES
 from overpaint.errors import InputError
@@ -87,7 +88,11 @@ CHANGES: dict[str, Callable[[Photo], Photo]] = {
 
 def try_changes(photo: Photo, mask: np.ndarray, runner: Runner) -> list[Tried]:
     """Detect again after each of `CHANGES`. mask: bool (h, w), as found in the photo itself."""
-    return [_tried(name, change, photo, mask, runner) for name, change in CHANGES.items()]
+    tried = []
+    for number, (name, change) in enumerate(CHANGES.items()):
+        with progress.part(number / len(CHANGES), (number + 1) / len(CHANGES)):
+            tried.append(_tried(name, change, photo, mask, runner))
+    return tried
 
 
 def _tried(

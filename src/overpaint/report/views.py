@@ -9,11 +9,14 @@
 - JPEG grid: by how much a step in brightness across the borders of 8 x 8 blocks exceeds its two
   neighbours (Fan and de Queiroz, IEEE TIP 2003), against the same at the other seven positions.
 - A view is brightened by one factor, which its caption states: 99 % of it stay below white.
+- What a view shows, what to look for in it and what to ignore is said here alone, for the report
+  and for the page of `overpaint app`, which shows the views at the photo's own size.
 """
 
 import base64
 import io
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,20 +40,50 @@ _CHANCE = 6.0  # standard errors
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """One picture with what stands beside it."""
+class Words:
+    """What stands beside a view."""
 
     title: str
-    picture: bytes
-    mime: str
     shows: str
     look_for: str
     ignore: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One picture with what stands beside it."""
+
+    name: str
+    """One of "photo", "heatmap", "noise", "colour", "error_level", "jpeg_grid"."""
+    words: Words
+    picture: bytes
+    mime: str
 
     @property
     def address(self) -> str:
         """As a data URI."""
         return data_uri(self.picture, self.mime)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How views are drawn."""
+
+    factor: int
+    """By how much they are smaller than the photo."""
+    encode: Callable[[np.ndarray], bytes]
+    """From uint8 (h, w) to a file."""
+    mime: str
+
+
+HEATMAP_WORDS = Words(
+    "Heatmap",
+    "Where the detector sees a trace, from blue (none) to yellow; outlined: what is marked at the "
+    "threshold.",
+    "A compact region whose outline follows something in the photo.",
+    "Specks, sky and other smooth surfaces, captions, reflections, retouched faces and the photo's "
+    "edge, all of which raise the heatmap at times.",
+)
 
 
 def data_uri(picture: bytes, mime: str) -> str:
@@ -146,13 +179,6 @@ def factor_for(height: int, width: int) -> int:
     return -(-max(height, width) // MAX_SIDE)
 
 
-def _residual_view(residual: np.ndarray, factor: int) -> tuple[bytes, float]:
-    """A residual's size as a picture, and the levels that are white in it."""
-    size = np.sqrt(np.maximum(reduced(np.square(residual), factor), 0))
-    white = max(float(np.quantile(size, 0.99)), 1.0)
-    return _jpeg(_levels(size / white)), white
-
-
 def _levels(shares: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
 
@@ -163,10 +189,12 @@ def _jpeg(levels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def png(pixels: np.ndarray) -> bytes:
-    """uint8 (h, w) or (h, w, 3) as PNG."""
+def png(pixels: np.ndarray, *, quick: bool = False) -> bytes:
+    """uint8 (h, w) or (h, w, 3 or 4), or uint16 (h, w), as PNG. quick: of residuals and heatmaps,
+    which hardly get smaller, as large as usual in half the time."""
+    how = {"compress_level": 1, "compress_type": zlib.Z_RLE} if quick else {}
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG")
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", **how)
     return buffer.getvalue()
 
 
@@ -176,86 +204,84 @@ def make_views(
     mask: np.ndarray,
     grid: tuple[Grid, np.ndarray] | None,
 ) -> list[View]:
-    """All views of uint8 (h, w, 3); heatmap: float32 (h, w) in [0, 1]; mask: bool (h, w);
-    grid: as of `jpeg_grid`, without which there is no such view."""
+    """All views of uint8 (h, w, 3), for a page of paper; heatmap: float32 (h, w) in [0, 1]; mask:
+    bool (h, w); grid: as of `jpeg_grid`, without which there is no such view."""
     factor = factor_for(*mask.shape)
     small = np.asarray(Image.fromarray(pixels).reduce(factor))
     marked = reduced(mask.astype(np.float32), factor) > 0
     heated = overlay(small, np.clip(reduced(heatmap, factor), 0, 1), marked)
-    noise, noise_white = _residual_view(noise_residual(pixels), factor)
-    colour, colour_white = _residual_view(colour_residual(pixels), factor)
-    error, error_white = _residual_view(error_level(pixels), factor)
     size = "one pixel for each pixel" if factor == 1 else f"smaller by a factor of {factor}"
-    views = [
-        View(
-            "Photo",
-            _jpeg(small),
-            "image/jpeg",
-            f"The photo, upright, {size}, compressed for this page.",
-            "An object or a place where something could have been removed or added.",
-            "Fine detail: this is a copy. The crops below are exact.",
-        ),
-        View(
-            "Heatmap",
-            _jpeg(heated),
-            "image/jpeg",
-            "Where the detector sees a trace, from blue (none) to yellow; outlined: what is marked "
-            "at the threshold.",
-            "A compact region whose outline follows something in the photo.",
-            "Specks, sky and other smooth surfaces, captions, reflections, retouched faces and the "
-            "photo's edge, all of which raise the heatmap at times.",
-        ),
-        View(
-            "Noise residual",
-            noise,
-            "image/jpeg",
-            f"What is left of the brightness without the content; white is {noise_white:.1f} of "
-            "255 levels.",
-            "An area with less or with other noise than like surfaces elsewhere.",
-            "Edges and texture, which always show, and dark, overexposed or blurred areas, which "
-            "have little noise in every photo.",
-        ),
-        View(
-            "Colour residual",
-            colour,
-            "image/jpeg",
-            f"The same of red - green and blue - green; white is {colour_white:.1f} levels.",
-            "An area whose colours have no noise of their own: many networks draw all three alike.",
-            "Coloured edges. In a JPEG file with chroma subsampling there is little to see at all.",
-        ),
-        View(
-            "Error level",
-            error,
-            "image/jpeg",
-            f"What JPEG of quality {ERROR_QUALITY} changes; white is {error_white:.1f} levels.",
-            "An area that differs from others of the same texture.",
-            "Bright edges, texture and saturated colours, which always change more: brightness "
-            "alone says nothing.",
-        ),
-    ]
-    if grid is not None:
-        views.append(_grid_view(*grid, marked.shape))
-    return views
-
-
-def _grid_view(grid: Grid, cells: np.ndarray, shape: tuple[int, int]) -> View:
-    white = max(float(np.quantile(cells, 0.95)), 0.05)
-    shown = Image.fromarray(_levels(cells / white)).resize(
-        (shape[1], shape[0]), Image.Resampling.NEAREST
+    words = Words(
+        "Photo",
+        f"The photo, upright, {size}, compressed for this page.",
+        "An object or a place where something could have been removed or added.",
+        "Fine detail: this is a copy. The crops below are exact.",
     )
+    mime = "image/jpeg"
+    return [
+        View("photo", words, _jpeg(small), mime),
+        View("heatmap", HEATMAP_WORDS, _jpeg(heated), mime),
+        *derived_views(pixels, grid, Drawing(factor, _jpeg, mime)),
+    ]
+
+
+def derived_views(
+    pixels: np.ndarray, grid: tuple[Grid, np.ndarray] | None, drawing: Drawing
+) -> Iterator[View]:
+    """The views that are worked out from the pixels alone, one after the other."""
+    picture, white = _residual(noise_residual(pixels), drawing)
+    words = Words(
+        "Noise residual",
+        f"What is left of the brightness without the content; white is {white:.1f} of 255 levels.",
+        "An area with less or with other noise than like surfaces elsewhere.",
+        "Edges and texture, which always show, and dark, overexposed or blurred areas, which have "
+        "little noise in every photo.",
+    )
+    yield View("noise", words, picture, drawing.mime)
+    picture, white = _residual(colour_residual(pixels), drawing)
+    words = Words(
+        "Colour residual",
+        f"The same of red - green and blue - green; white is {white:.1f} levels.",
+        "An area whose colours have no noise of their own: many networks draw all three alike.",
+        "Coloured edges. In a JPEG file with chroma subsampling there is little to see at all.",
+    )
+    yield View("colour", words, picture, drawing.mime)
+    picture, white = _residual(error_level(pixels), drawing)
+    words = Words(
+        "Error level",
+        f"What JPEG of quality {ERROR_QUALITY} changes; white is {white:.1f} levels.",
+        "An area that differs from others of the same texture.",
+        "Bright edges, texture and saturated colours, which always change more: brightness alone "
+        "says nothing.",
+    )
+    yield View("error_level", words, picture, drawing.mime)
+    if grid is not None:
+        yield _grid_view(*grid, pixels.shape[:2], drawing)
+
+
+def _residual(residual: np.ndarray, drawing: Drawing) -> tuple[bytes, float]:
+    """A residual's size as a picture, and the levels that are white in it."""
+    size = np.sqrt(np.maximum(reduced(np.square(residual), drawing.factor), 0))
+    white = max(float(np.quantile(size, 0.99)), 1.0)
+    return drawing.encode(_levels(size / white)), white
+
+
+def _grid_view(grid: Grid, cells: np.ndarray, shape: tuple[int, ...], drawing: Drawing) -> View:
+    white = max(float(np.quantile(cells, 0.95)), 0.05)
+    rows, columns = (np.arange(0, side, drawing.factor) // CELL for side in shape)
+    shown = _levels(cells / white)[rows][:, columns]
     said = f"the strongest grid starts at column {grid.x}, row {grid.y}"
     if not grid.found:
         said = "no grid was found in the photo as a whole, so this view says little"
-    return View(
+    words = Words(
         "JPEG grid",
-        _jpeg(np.asarray(shown)),
-        "image/jpeg",
         f"How much each cell of {CELL} pixels has of the photo's 8-pixel JPEG grid; {said}.",
         "A dark area of ordinary texture in a photo that has the grid elsewhere: what was filled "
         "in after the last JPEG has none.",
         "Dark cells in smooth or overexposed areas, where no grid shows, and every cell of a photo "
         "that was scaled after it was compressed.",
     )
+    return View("jpeg_grid", words, drawing.encode(shown), drawing.mime)
 
 
 def crop_box(mask: np.ndarray, region: Box) -> Box:

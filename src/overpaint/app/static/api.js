@@ -1,0 +1,143 @@
+// What is asked of the server: jobs, their progress, their end.
+
+/** A refusal or a failed job, in words for the person. */
+export class ServerError extends Error {
+  constructor(message, remedy = "", status = 0) {
+    super(message);
+    this.remedy = remedy;
+    this.status = status;
+  }
+}
+
+const live = new Set(); // addresses of the jobs whose files the server still has
+
+async function faultOf(response) {
+  const said = await response.json().catch(() => ({}));
+  const message = said.message ?? `The server answered ${response.status}.`;
+  const remedy = said.remedy ?? (response.status === 401 ? "Open the page anew with its token." : "");
+  return new ServerError(message, remedy, response.status);
+}
+
+async function ask(address, options = {}) {
+  let response;
+  try {
+    response = await fetch(address, options);
+  } catch {
+    throw new ServerError("The server does not answer.", "See whether `overpaint app` still runs, then try again.");
+  }
+  return response;
+}
+
+/** JSON of an address. Throws `ServerError`. */
+export async function getJson(address) {
+  const response = await ask(address);
+  if (!response.ok) throw await faultOf(response);
+  return response.json();
+}
+
+/** A job's file. Throws `ServerError`. */
+export async function getBlob(address) {
+  const response = await ask(address);
+  if (!response.ok) throw await faultOf(response);
+  return response.blob();
+}
+
+/** Do one job. kind: detect, inpaint or report; fields: of its form; progress: told the job whenever it
+ * changes; found: told the job when a part of its result is there; signal: ends it. Returns the job when it
+ * is done. Throws `ServerError`, or `AbortError` when it
+ * was cancelled. */
+export async function run(kind, fields, { progress, found, signal }) {
+  // The upload is not broken off: the job's name, by which it is ended, comes after it.
+  const job = await submit(kind, fields, progress, signal);
+  const address = `/api/jobs/${job.id}`;
+  live.add(address);
+  try {
+    signal.throwIfAborted();
+    const ended = await followed(job, address, { progress, found, signal });
+    if (ended.state === "done") return ended;
+    if (ended.state === "cancelled") throw new DOMException("cancelled", "AbortError");
+    const error = ended.error ?? {};
+    throw new ServerError(error.message ?? "The job failed.", error.remedy ?? "");
+  } catch (error) {
+    drop(job);
+    throw error;
+  }
+}
+
+async function submit(kind, fields, progress, signal) {
+  for (;;) {
+    const form = new FormData();
+    for (const [name, value] of Object.entries(fields)) {
+      if (value instanceof File) form.append(name, value, value.name);
+      else if (value !== null) form.append(name, value);
+    }
+    const response = await ask(`/api/${kind}?background=true`, { method: "POST", body: form });
+    if (response.ok) return response.json();
+    if (response.status !== 429) throw await faultOf(response);
+    // The server is busy: that is no fault of the photo, so it waits here for its turn.
+    progress({ state: "waiting", ahead: null, share: 0 });
+    await pause(1000 * Math.min(Number(response.headers.get("retry-after")) || 2, 10), signal);
+  }
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const stop = () => {
+      clearTimeout(timer);
+      reject(new DOMException("cancelled", "AbortError"));
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    }, milliseconds);
+    signal.addEventListener("abort", stop, { once: true });
+  });
+}
+
+/** The job at its end, by server-sent events. */
+function followed(job, address, { progress, found, signal }) {
+  return new Promise((resolve, reject) => {
+    progress(job);
+    const source = new EventSource(address);
+    const stop = () => {
+      source.close();
+      reject(new DOMException("cancelled", "AbortError"));
+    };
+    signal.addEventListener("abort", stop, { once: true });
+    const end = (settle, value) => {
+      source.close();
+      signal.removeEventListener("abort", stop);
+      settle(value);
+    };
+    source.addEventListener("progress", (event) => progress(JSON.parse(event.data)));
+    source.addEventListener("result", (event) => found(JSON.parse(event.data)));
+    for (const state of ["done", "failed", "cancelled"]) {
+      source.addEventListener(state, (event) => end(resolve, JSON.parse(event.data)));
+    }
+    let faults = 0;
+    source.onopen = () => { faults = 0; };
+    source.onerror = () => {
+      // The browser connects again by itself, unless the answer was a refusal.
+      faults += 1;
+      if (source.readyState !== EventSource.CLOSED && faults < 5) return;
+      end(() => {});
+      getJson(address).then(
+        (now) => (now.state === "done" || now.state === "failed" || now.state === "cancelled"
+          ? resolve(now)
+          : reject(new ServerError("The connection to the server broke off.", "Try again."))),
+        reject);
+    };
+  });
+}
+
+/** End a job where it runs, and delete its files on the server. */
+export function drop(job) {
+  if (!job) return;
+  const address = `/api/jobs/${job.id}`;
+  if (live.delete(address)) fetch(address, { method: "DELETE", keepalive: true }).catch(() => {});
+}
+
+// Deleted when the page goes; the server deletes what is left by itself after an hour.
+addEventListener("pagehide", (event) => {
+  if (!event.persisted) for (const address of live) fetch(address, { method: "DELETE", keepalive: true }).catch(() => {});
+});

@@ -1,0 +1,437 @@
+// What was found in a photo: the verdict, the views side by side, and the regions.
+
+import { announce, choice, clamp, h, percent, probability, toggle } from "/static/dom.js";
+import { colours, falseAlarmRate, levelOf, oddsOf, shareOf } from "/static/heat.js";
+import { Panel } from "/static/panel.js";
+import { Maps, Picture, photoFile } from "/static/pictures.js";
+import { getBlob } from "/static/api.js";
+import { progressBox } from "/static/tasks.js";
+import { Camera, arrow, zoomButtons, zoomKey } from "/static/viewport.js";
+
+const BLINK = 650; // milliseconds of each picture: under one change from light to dark a second
+const FEW = 8; // regions in the table before "show all"
+
+const WORDS = {
+  "strong trace": "Strong trace of inpainting",
+  inconclusive: "Inconclusive",
+  "no trace found": "No trace found",
+};
+
+/** The verdict's headline, and how it is shown. */
+export function verdictOf(result) {
+  const kind = { "strong trace": "strong", inconclusive: "unsure", "no trace found": "none" }[result.band] ?? "no-verdict";
+  return { kind, words: WORDS[result.band] ?? `No verdict: ${result.band}` };
+}
+
+/** All views of one photo, what they share, and what is said of it. */
+export class Detect {
+  camera = new Camera();
+  entry = null;
+  pictures = new Map();
+  maps = null;
+  regions = [];
+  boxes = true;
+  loupe = false;
+  at = null; // the loupe's point, pixels of the photo
+  panels = [];
+  #worker = new Maps();
+  #layout = matchMedia("(max-width: 760px)").matches ? "1" : "2";
+  #opacity = 0.55;
+  #blink = 0; // the timer
+  #swapped = false; // whether the photo is shown in place of the views, while they blink
+  #frame = 0;
+  #serial = 0; // of the photo that is shown, so that what comes late for another is left out
+  #asked = { busy: false, again: false };
+
+  /** root: the element to fill. actions: what the buttons do, by name: report, remove, retry, off. */
+  constructor(root, actions) {
+    Object.assign(this, { root, actions });
+    this.camera.addEventListener("change", () => this.draw());
+    new ResizeObserver(() => {
+      if (this.camera.fitted && this.panels[0]) this.camera.fit(this.size());
+      this.draw();
+    }).observe(root);
+    matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener("change", () => this.draw());
+  }
+
+  size = () => this.panels[0]?.size ?? { width: 1, height: 1 };
+
+  /** A view's title and lines; those of the first two come with the others, after the verdict. */
+  view = (name) => this.entry.result.views.find((view) => view.name === name)
+    ?? { name, title: name === "photo" ? "Photo" : "Heatmap", shows: "", look_for: "", ignore: "" };
+
+  // What is shown of a photo
+
+  /** Show a photo in the state that it is in. */
+  show(entry) {
+    const { job } = entry.detection;
+    if (this.entry !== entry || !job) this.#close();
+    this.entry = entry;
+    if (!job) {
+      this.root.replaceChildren(this.#pending());
+      return;
+    }
+    if (!this.shown) this.#open();
+    else if (this.#numViews !== job.result.views.length) this.#arrange(); // they come after the verdict
+    const focused = this.#said.contains(document.activeElement), unfolded = this.#said.querySelector("details")?.open;
+    this.#said.replaceWith(this.#said = this.#verdict());
+    this.#said.querySelector("details").open = Boolean(unfolded);
+    if (focused) this.#said.querySelector("a, button").focus();
+  }
+
+  #said = null; // what is said of the photo
+  #numViews = 0;
+  shown = false;
+
+  #close() {
+    this.#serial++;
+    this.#blinking(false);
+    for (const picture of this.pictures.values()) picture?.close();
+    this.pictures = new Map();
+    Object.assign(this, { maps: null, regions: [], panels: [], at: null, shown: false });
+    this.camera.fitted = true;
+  }
+
+  #pending() {
+    const { entry, actions } = this, { state, error } = entry.detection;
+    const head = h("h2", { class: "name" }, entry.name);
+    if (state === "running") {
+      return h("section", { class: "verdict", "aria-label": "Progress" }, head,
+        progressBox(entry.detection, "Looking for traces"), h("div", { class: "actions" },
+          h("button", { type: "button", onclick: () => entry.detection.cancel() }, "Cancel")));
+    }
+    const failed = state === "failed";
+    return h("section", { class: "verdict failed", "aria-label": "Result" }, head,
+      h("p", { class: "word" }, failed ? "Could not be examined" : "Not examined"),
+      h("p", {}, failed ? error.message : "It was cancelled before the end."),
+      error?.remedy ? h("p", {}, error.remedy) : null,
+      h("div", { class: "actions" },
+        h("button", { type: "button", class: "first", onclick: () => actions.retry(entry) }, "Try again"),
+        h("button", { type: "button", onclick: () => actions.off(entry) }, "Take off the list")));
+  }
+
+  #verdict() {
+    const { entry, actions } = this, { result } = entry, { kind, words } = verdictOf(result);
+    const notes = [...new Set([...result.notes, ...(result.edits_words ? [result.edits_words] : [])])];
+    const facts = [
+      ["Quality band", result.quality], ["Score", `${probability(result.score)} of 1${result.calibrated ? "" : ", uncalibrated"}`],
+      ["Size", `${result.width} x ${result.height} pixels`], ["Detector", `${result.model}, overpaint ${result.version}`],
+      ["Threshold", result.threshold_words], ["Photo's SHA-256", result.sha256], ["Weights' SHA-256", result.weights_sha256],
+      ["Time in the detector", `${result.seconds} s`]];
+    return h("section", { class: `verdict ${kind}`, "aria-label": "Verdict" },
+      h("div", { class: "verdict-head" },
+        h("div", {}, h("h2", { class: "name" }, entry.name), h("p", { class: "word" }, words)),
+        h("div", { class: "actions" }, reportPart(entry, actions),
+          h("button", { type: "button", onclick: () => actions.remove(entry) }, "Remove something from it"))),
+      h("div", { class: "verdict-body" },
+        h("p", {}, h("b", {}, sentence(extentOf(result))), kind === "unsure" ? " Why inconclusive: " : " ", sentence(result.meaning)),
+        h("p", {}, falseAlarms(result)),
+        notes.length ? h("ul", { class: "notes" }, notes.map((note) => h("li", {}, sentence(note)))) : null),
+      h("details", {}, h("summary", {}, "Figures and hashes"),
+        h("table", { class: "facts-table" }, h("tbody", {}, facts.map(([name, value]) => (
+          h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value ?? "none"))))))));
+  }
+
+  #open() {
+    const { entry } = this, { result } = entry;
+    this.shown = true;
+    this.#default = oddsOf(result.threshold);
+    this.#setThreshold(null);
+    this.regions = result.regions;
+    this.count = result.num_regions;
+    this.lut = colours(this.#opacity);
+    this.#said = h("section");
+    this.grid = h("div", { class: "grid" });
+    this.list = h("section", { class: "regions", "aria-label": "Regions" });
+    this.readout = h("p", { class: "readout quiet" }, "\u00a0");
+    this.root.replaceChildren(this.#said, this.#tools(), this.grid, this.list);
+    this.camera.photo = { width: result.width, height: result.height };
+    this.#arrange();
+    this.#describe();
+    this.need("photo");
+    this.#fetchMaps();
+  }
+
+  /** Put as many views side by side as the layout says. */
+  #arrange() {
+    const { views } = this.entry.result;
+    const names = views.length ? views.map((view) => view.name) : ["photo", "heatmap"];
+    const before = this.panels.map((panel) => panel.name);
+    const chosen = this.#layout === "all" ? names : ["heatmap", "photo"].slice(0, Number(this.#layout)).reverse();
+    if (before.length === chosen.length) chosen.splice(0, chosen.length, ...before);
+    this.#numViews = views.length;
+    this.grid.className = `grid grid-${this.#layout}`;
+    this.panels = chosen.map((name, i) => new Panel(this, i, name, this.#layout === "all" ? [name] : names));
+    this.grid.replaceChildren(...this.panels.map((panel) => panel.figure));
+    if (this.camera.fitted) this.camera.fit(this.size());
+    else this.draw();
+  }
+
+  // What the views need
+
+  /** Fetch a view's picture unless it is here or coming. */
+  async need(name) {
+    if (name === "heatmap") name = "photo";
+    if (this.pictures.has(name)) return;
+    this.pictures.set(name, null);
+    const serial = this.#serial, { result, detection: { job } } = this.entry, view = this.view(name);
+    const file = name === "photo" ? photoFile(job) : `${name}.png`;
+    try {
+      const picture = await Picture.of(await getBlob(job.files[file]));
+      if (serial !== this.#serial) picture.close();
+      else this.pictures.set(name, picture);
+    } catch (error) {
+      if (serial === this.#serial) this.#fault(`The view "${view.title}" of ${result.width} x ${result.height} pixels cannot be shown`, error);
+    }
+    this.draw();
+  }
+
+  async #fetchMaps() {
+    const serial = this.#serial;
+    try {
+      const maps = await this.#worker.open(this.entry.detection.job);
+      if (serial === this.#serial) this.maps = maps;
+    } catch (error) {
+      if (serial === this.#serial) this.#fault("The heatmap cannot be shown", error);
+    }
+    if (serial === this.#serial && this.maps) {
+      this.slider.disabled = false;
+      this.#thresholdMoved();
+    }
+  }
+
+  #fault(what, error) {
+    this.grid.before(h("p", { class: "alert", role: "alert" }, `${what}: ${error.message} ${error.remedy ?? ""}`));
+  }
+
+  // Tools
+
+  #tools() {
+    const low = Math.min(-4, this.#default - 1), high = Math.max(9, this.#default + 1);
+    this.slider = h("input", { type: "range", id: "threshold", min: low.toFixed(2), max: high.toFixed(2), step: "0.02",
+      value: this.#default, disabled: !this.maps, "aria-describedby": "threshold-words",
+      oninput: () => this.#setThreshold(Number(this.slider.value)) });
+    this.value = h("output", { for: "threshold", class: "figure" });
+    this.own = h("button", { type: "button", class: "link", onclick: () => {
+      this.slider.value = this.#default;
+      this.#setThreshold(null);
+    } }, "detector's own");
+    this.words = h("p", { id: "threshold-words", class: "quiet slider-words" });
+    const opacityValue = h("output", { for: "opacity", class: "figure" }, percent(this.#opacity));
+    const opacity = h("input", { type: "range", id: "opacity", min: "0", max: "100", value: 100 * this.#opacity, oninput: () => {
+      this.#opacity = Number(opacity.value) / 100;
+      opacityValue.textContent = percent(this.#opacity);
+      this.lut = colours(this.#opacity);
+      this.draw();
+    } });
+    this.switches = {
+      boxes: toggle("Boxes", this.boxes, (on) => this.#switch("boxes", on), "Key X"),
+      loupe: toggle("Loupe", this.loupe, (on) => this.#switch("loupe", on), "Key L"),
+      blink: toggle("Blink", false, (on) => this.#switch("blink", on), "Key B; changes between the views and the photo"),
+    };
+    return h("section", { class: "tools", "aria-label": "Tools" },
+      h("div", { class: "tool-row" },
+        choice("Views side by side", "layout", [["1", "One"], ["2", "Two"], ["all", "All"]], this.#layout, (key) => {
+          this.#layout = key;
+          this.#arrange();
+        }),
+        zoomButtons(h, this.camera, this.size),
+        h("div", { class: "bar", role: "group", "aria-label": "Show" }, Object.values(this.switches)), this.readout),
+      h("div", { class: "tool-row sliders" },
+        h("div", { class: "slider" }, h("label", { for: "threshold" }, "Threshold"), this.slider, this.value, this.own, this.words),
+        h("div", { class: "slider" }, h("label", { for: "opacity" }, "Opacity of the heat"), opacity, opacityValue)));
+  }
+
+  #switch(name, on) {
+    this.switches[name].setAttribute("aria-pressed", String(on));
+    if (name === "blink") this.#blinking(on);
+    else this[name] = on;
+    if (name === "loupe" && on && !this.at) this.at = { x: this.camera.x, y: this.camera.y };
+    announce(`${this.switches[name].textContent} ${on ? "on" : "off"}`);
+    this.draw();
+  }
+
+  #blinking(on) {
+    clearInterval(this.#blink);
+    this.#swapped = false;
+    this.#blink = on ? setInterval(() => {
+      this.#swapped = !this.#swapped;
+      this.draw();
+    }, BLINK) : 0;
+  }
+
+  // Threshold
+
+  #default = 0; // log odds
+  #logit = 0;
+
+  /** logit: in log odds; null takes the detector's own, at which whole regions are marked. */
+  #setThreshold(logit) {
+    const own = logit === null || Math.abs(logit - this.#default) < 0.011;
+    this.#logit = own ? this.#default : logit;
+    [this.marks, this.mark] = own ? ["mask", 128] : ["evidence", levelOf(logit)];
+    this.isOwn = own;
+    if (this.slider) this.#thresholdMoved();
+  }
+
+  #thresholdMoved() {
+    const { result } = this.entry, { maps } = this;
+    const share = !maps || this.isOwn ? result.fraction : maps.counts[this.mark] / Math.max(maps.counts[1], 1);
+    const at = probability(shareOf(this.#logit));
+    this.value.textContent = at;
+    this.slider.setAttribute("aria-valuetext", `${at}, marks ${percent(share)} of the photo`);
+    this.own.disabled = this.isOwn;
+    this.words.textContent = `Marks ${percent(share)} of the photo. ${this.#falseAlarms()}`;
+    this.draw();
+    this.#findRegions();
+  }
+
+  #falseAlarms() {
+    const { result } = this.entry;
+    if (this.isOwn) return "The verdict is made at this threshold.";
+    const curve = result.false_alarm_curve;
+    if (!curve) return "How many untouched photos reach it is not known.";
+    const rate = falseAlarmRate(curve, this.#logit);
+    if (rate === null) return "No untouched photo of this quality in the test had more than 1 % marked; the verdict stays as it is.";
+    return `${percent(rate)} of untouched photos of this quality have more than 1 % marked; the verdict stays as it is.`;
+  }
+
+  /** Regions at the threshold that is set, one question at a time: while one runs, only the last waits. */
+  async #findRegions() {
+    const { result } = this.entry;
+    if (this.isOwn || !this.maps) {
+      Object.assign(this, { regions: result.regions, count: result.num_regions });
+      this.#describe();
+      return;
+    }
+    if (this.#asked.busy) {
+      this.#asked.again = true;
+      return;
+    }
+    this.#asked.busy = true;
+    const serial = this.#serial, { mark } = this;
+    const found = await this.#worker.regions(mark);
+    this.#asked.busy = false;
+    if (serial === this.#serial && !this.isOwn) {
+      Object.assign(this, found);
+      this.#describe();
+      this.draw();
+    }
+    if (this.#asked.again) {
+      this.#asked.again = false;
+      if (this.entry.detection.state === "done") this.#findRegions();
+    }
+  }
+
+  /** The table of regions, which says the same as the boxes. */
+  #describe(all = false) {
+    const { regions, count } = this;
+    const rows = (all ? regions : regions.slice(0, FEW)).map((region, i) => h("tr", {},
+      h("th", { scope: "row" }, i + 1), [region.x, region.y, region.width, region.height, region.area].map((value) => (
+        h("td", {}, value.toLocaleString("en")))), h("td", {}, region.mean.toFixed(3)),
+      h("td", {}, h("button", { type: "button", class: "link", "aria-label": `Show region ${i + 1}`, onclick: () => {
+        this.at = { x: region.x + region.width / 2, y: region.y + region.height / 2 };
+        this.camera.show(region, this.size());
+        this.panels[0].box.focus();
+      } }, "Show"))));
+    this.list.replaceChildren(h("h3", {}, count === 1 ? "1 region" : `${count || "No"} regions`),
+      ...(rows.length ? [h("div", { class: "table-box" }, h("table", { class: "region-table" },
+        h("thead", {}, h("tr", {}, ["number", "left", "top", "width", "height", "pixels", "mean heat", "view"].map((name) => (
+          h("th", { scope: "col" }, name))))),
+        h("tbody", {}, rows)))] : [h("p", { class: "quiet" }, "Nothing of 16 pixels or more is marked at this threshold.")]),
+      regions.length > FEW && !all
+        ? h("button", { type: "button", class: "link", onclick: () => this.#describe(true) }, `Show all ${regions.length}`) : "");
+  }
+
+  // Drawing
+
+  draw() {
+    this.#frame ||= requestAnimationFrame(() => {
+      this.#frame = 0;
+      for (const panel of this.panels) panel.draw(this.#swapped);
+    });
+  }
+
+  /** The place under the pointer, CSS pixels of a view, or null. */
+  pointed(at) {
+    if (!at || !this.shown) return;
+    this.at = this.camera.toPhoto(at, this.size());
+    this.#read();
+    if (this.loupe) this.draw();
+  }
+
+  #read() {
+    const { width, height } = this.entry.result, x = Math.floor(this.at.x), y = Math.floor(this.at.y);
+    if (x < 0 || y < 0 || x >= width || y >= height) {
+      this.readout.textContent = "\u00a0";
+      return;
+    }
+    let text = `x ${x}, y ${y}`;
+    if (this.maps) {
+      const value = (map) => (map.values[y * width + x] / 65535).toFixed(3);
+      text += `   heat ${value(this.maps.heat[0])}   compared with the threshold ${value(this.maps.evidence[0])}`;
+    }
+    this.readout.textContent = text;
+    return text;
+  }
+
+  key(event) {
+    const step = arrow(event), size = this.size();
+    if (event.ctrlKey || event.metaKey) return;
+    if (step && event.altKey) {
+      const by = event.shiftKey ? 1 : Math.max(8 / this.camera.scale, 1), { width, height } = this.entry.result;
+      const from = this.at ?? { x: this.camera.x, y: this.camera.y };
+      this.at = { x: clamp(from.x + step[0] * by, 0, width - 1), y: clamp(from.y + step[1] * by, 0, height - 1) };
+      if (!this.loupe) this.#switch("loupe", true);
+      announce(this.#read());
+      this.draw();
+    } else if (step) this.camera.pan(step[0] * size.width / 10, step[1] * size.height / 10);
+    else if (!zoomKey(event, this.camera, size)) {
+      const name = { l: "loupe", b: "blink", x: "boxes" }[event.key.toLowerCase()];
+      if (!name || event.altKey) return;
+      this.#switch(name, this.switches[name].getAttribute("aria-pressed") !== "true");
+    }
+    event.preventDefault();
+  }
+}
+
+function reportPart(entry, actions) {
+  const { report } = entry;
+  if (report.state === "done") {
+    const { files } = report.job;
+    return h("span", { class: "actions" },
+      h("a", { class: "button first", href: files["report.html"], target: "_blank", rel: "noopener" }, "Open the report"),
+      h("a", { class: "button", href: files["report.json"], download: "" }, "Its JSON"));
+  }
+  if (report.state === "running") {
+    return h("div", { class: "inline-job" }, progressBox(report, "Making the report"),
+      h("button", { type: "button", onclick: () => report.cancel() }, "Cancel the report"));
+  }
+  return [h("button", { type: "button", class: "first", onclick: () => actions.report(entry) }, "Make a report"),
+    report.state === "failed"
+      ? h("p", { class: "fault", role: "alert" }, `The report failed: ${report.error.message} ${report.error.remedy ?? ""}`) : null];
+}
+
+/** What is marked at the detector's own threshold. */
+function extentOf({ fraction, num_regions: count }) {
+  if (!fraction) return "Nothing is marked.";
+  const regions = count ? `${count} region${count === 1 ? "" : "s"}` : "specks";
+  return `${percent(fraction)} of the photo is marked, in ${regions}.`;
+}
+
+/** How often the detector is wrong on untouched photos like this one. */
+function falseAlarms(result) {
+  const { quality, false_alarm_rate: rate, false_alarm_bound: bound, num_photos: count } = result;
+  if (rate === null) {
+    return `How often untouched photos of this quality (${quality}) are marked is not known: ${result.false_alarm_note}.`;
+  }
+  const bounded = bound === null ? "" : ` (${count} photos were tested: at most ${percent(bound)} with 95 % confidence)`;
+  return `False alarms: of untouched photos of this quality (${quality}), ${percent(rate)} have more than 1 % of their area marked${bounded}.`;
+}
+
+/** Words of a record as a sentence: "inconclusive: 3 %" -> "Inconclusive: 3 %." */
+function sentence(text) {
+  if (!text) return "";
+  const said = text[0].toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(said) ? said : `${said}.`;
+}
