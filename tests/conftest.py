@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch.nn.utils.parametrizations import _SpectralNorm
+
+from overpaint import registry
 
 # Their assertions, too, are to say what was found and what was expected.
 pytest.register_assert_rewrite(
@@ -33,16 +33,8 @@ def imported_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 
 @pytest.fixture(scope="session", autouse=True)
 def no_power_iterations_without_values() -> Iterator[None]:
-    """Spectral norm's power iterations are left out on the meta device: slow there, and for
-    nothing, since a network is built there for its sizes alone."""
-    iterate = _SpectralNorm._power_method
-
-    def unless_meta(self: _SpectralNorm, weight: torch.Tensor, num: int) -> None:
-        if not weight.is_meta:
-            iterate(self, weight, num)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_SpectralNorm, "_power_method", unless_meta)
+    """Networks that are built on the meta device, for their sizes alone, are built at once."""
+    with registry.no_power_iterations_without_values():
         yield
 
 

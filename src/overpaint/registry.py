@@ -6,10 +6,11 @@
 - An unknown name raises an error that suggests the nearest known ones.
 """
 
+import contextlib
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -125,8 +126,29 @@ def num_parameters(entry: Entry[Any]) -> int:
     """
     import torch
 
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+    with torch.device("meta"), torch.random.fork_rng(devices=[]), no_power_iterations_without_values():
         return sum(parameter.numel() for parameter in entry.factory().parameters())
+
+
+@contextlib.contextmanager
+def no_power_iterations_without_values() -> Iterator[None]:
+    """Leave out spectral norm's first power iterations on the meta device.
+
+    There are no values there, yet for networks with many such layers they take most of the time.
+    """
+    from torch.nn.utils.parametrizations import _SpectralNorm
+
+    iterate = _SpectralNorm._power_method
+
+    def unless_meta(self: Any, weight: Any, num: int) -> None:
+        if not weight.is_meta:
+            iterate(self, weight, num)
+
+    _SpectralNorm._power_method = unless_meta  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        _SpectralNorm._power_method = iterate  # type: ignore[method-assign]
 
 
 # `Any` keeps torch out of this module: entries build nn.Module subclasses of the named kind.

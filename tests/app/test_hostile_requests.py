@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from conftest import textured
+from helpers.handmade import png_bomb
 
 pytestmark = pytest.mark.slow
 
@@ -81,10 +82,7 @@ def pictures() -> dict[str, bytes]:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, kind)
         made[kind] = buffer.getvalue()
-    buffer = io.BytesIO()
-    Image.new("1", (40_000, 40_000)).save(buffer, "PNG")
-    made["bomb"] = buffer.getvalue()
-    return made
+    return made | {"bomb": png_bomb(40_000)}
 
 
 def hostile(number: int, files: dict[str, bytes], port: int) -> int:

@@ -14,6 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from conftest import textured
+from helpers.handmade import png_bomb
 from overpaint import __version__, detect
 from overpaint.app.guard import HEADERS, Limits
 from overpaint.app.jobs import DetectJob
@@ -88,9 +89,7 @@ def test_what_is_no_photo_is_refused_with_a_remedy(real: TestClient, data: bytes
 
 
 def test_a_bomb_is_refused(real: TestClient) -> None:
-    buffer = io.BytesIO()
-    Image.new("1", (30_000, 30_000)).save(buffer, "PNG")
-    answer = send(real, buffer.getvalue())
+    answer = send(real, png_bomb(30_000))
     assert answer.status_code == 400
     assert "pixels" in answer.json()["error"]
 
