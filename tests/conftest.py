@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from overpaint import registry
-
 # Their assertions, too, are to say what was found and what was expected.
 pytest.register_assert_rewrite(
     "helpers.detection_task_contract",
@@ -29,13 +27,6 @@ def imported_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OVERPAINT_WEIGHTS", str(folder))
         yield folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_power_iterations_without_values() -> Iterator[None]:
-    """Networks that are built on the meta device, for their sizes alone, are built at once."""
-    with registry.no_power_iterations_without_values():
-        yield
 
 
 @pytest.fixture(scope="session")

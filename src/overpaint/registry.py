@@ -124,31 +124,39 @@ def num_parameters(entry: Entry[Any]) -> int:
 
     Raises OverpaintError when an optional package that it needs is missing.
     """
-    import torch
-
-    with torch.device("meta"), torch.random.fork_rng(devices=[]), no_power_iterations_without_values():
+    with on_meta():
         return sum(parameter.numel() for parameter in entry.factory().parameters())
 
 
 @contextlib.contextmanager
-def no_power_iterations_without_values() -> Iterator[None]:
-    """Leave out spectral norm's first power iterations on the meta device.
+def on_meta() -> Iterator[None]:
+    """Build networks without memory and without values, for the sizes of their parameters.
 
-    There are no values there, yet for networks with many such layers they take most of the time.
+    Of torch's meta device; random initialisation and spectral norm's first power iterations are
+    left out there, since they take nearly all of the time. No random number is drawn.
     """
-    from torch.nn.utils.parametrizations import _SpectralNorm
+    import torch
+    from torch.nn import functional
+    from torch.overrides import TorchFunctionMode
 
-    iterate = _SpectralNorm._power_method
+    random = (torch.Tensor.normal_, torch.Tensor.uniform_)
 
-    def unless_meta(self: Any, weight: Any, num: int) -> None:
-        if not weight.is_meta:
-            iterate(self, weight, num)
+    class WithoutValues(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        ) -> Any:
+            kwargs = kwargs or {}
+            if args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
+                if func in random:
+                    return args[0]
+                if func is torch.mv:
+                    return args[0].new_empty(args[0].shape[0])
+                if func is functional.normalize and kwargs.get("out") is not None:
+                    return kwargs["out"]
+            return func(*args, **kwargs)
 
-    _SpectralNorm._power_method = unless_meta  # type: ignore[method-assign]
-    try:
+    with torch.device("meta"), WithoutValues(), torch.random.fork_rng(devices=[]):
         yield
-    finally:
-        _SpectralNorm._power_method = iterate  # type: ignore[method-assign]
 
 
 # `Any` keeps torch out of this module: entries build nn.Module subclasses of the named kind.

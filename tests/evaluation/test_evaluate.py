@@ -328,9 +328,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     monkeypatch.setattr(speed, "_run", run)
 
 
-def test_speed_is_measured_in_a_process_of_its_own(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_speed_is_measured_in_a_process_of_its_own(trained: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(speed, "THREADS", 1)
     pixels = np.zeros((30, 40, 3), np.uint8)
     found = detect_once(trained / "net.json", pixels, size=(200, 150))

@@ -63,7 +63,7 @@ class TestWeights:
 
 class TestMasks:
     def test_a_soft_edge_is_filled_whole_when_the_hole_grows(self) -> None:
-        hard = Image.fromarray(holes((200, 300), (60, 80, 140, 220)) * 255)
+        hard = Image.fromarray(holes((70, 100), (24, 30, 46, 70)) * 255)
         soft = np.asarray(hard.filter(ImageFilter.GaussianBlur(6)))
         taken = take_mask(soft, soft.shape, dilate=2)
         assert (taken.weight[soft >= 32] == 1).all()
