@@ -13,16 +13,26 @@ from typer.testing import CliRunner
 from overpaint.cli import build
 from overpaint.data.ordinary_edits import ORDINARY_EDITS
 from overpaint.data.sources import PhotoSource
-from overpaint.detection.calibration import HIGH, LOSSLESS, LOW, MEDIUM, QUALITY_BANDS, Calibration
+from overpaint.detection.calibration import (
+    HIGH,
+    LOSSLESS,
+    LOW,
+    MEDIUM,
+    QUALITY_BANDS,
+    Calibration,
+    QualityBand,
+    upper_bound,
+)
 from overpaint.errors import InputError
 from overpaint.evaluation import fit_calibration as module
 from overpaint.evaluation.fit_calibration import (
     add_edits,
     calibrate,
     calibrate_weights,
-    edit_counts,
+    edit_statistics,
     fit_band,
     platt,
+    raise_for_edits,
     threshold_at,
     untouched_variants,
     vary,
@@ -203,21 +213,46 @@ def test_too_few_photos_are_refused_before_one_is_looked_at(photos: Path):
         calibrate(never, source, {"dimmer": Dimmer()}, data="noise")
 
 
-def test_edits_are_counted_at_the_thresholds_of_their_bands(photos: Path):
+def test_each_photo_is_seen_after_each_edit_in_one_band(photos: Path):
     source = PhotoSource.from_paths([photos], "validation")
-    values = np.linspace(0, 1, 100)
-    low, high = fit_band(values, values), fit_band(values + 9, values)
-    bands = {LOSSLESS: low, LOW: high}
-    counted = edit_counts(lambda _: 5.0, source, bands)
-    for name, expected in ((LOSSLESS, 1.0), (LOW, 0.0)):
-        edits = counted[name].edits
-        assert {count.rate for count in edits.values()} == {expected}
-        assert counted[name].model_copy(update={"edits": {}}) == bands[name]
-    both = [sum(c.edits[k].num for c in counted.values() if k in c.edits) for k in ORDINARY_EDITS]
+    seen = edit_statistics(lambda _: 5.0, source, [LOSSLESS, LOW])
+    both = [sum(len(kinds.get(kind, [])) for kinds in seen.values()) for kind in ORDINARY_EDITS]
     assert both == [len(source)] * len(ORDINARY_EDITS)
-    few = edit_counts(lambda _: 5.0, source, bands, num=1)
-    assert {count.num for band in few.values() for count in band.edits.values()} == {1}
-    assert edit_counts(lambda _: 5.0, source, bands, num=0) == bands
+    few = edit_statistics(lambda _: 5.0, source, [LOSSLESS, LOW], num=1)
+    assert {len(values) for kinds in few.values() for values in kinds.values()} == {1}
+    assert edit_statistics(lambda _: 5.0, source, [LOSSLESS], num=0) == {LOSSLESS: {}}
+
+
+def test_a_threshold_rises_until_few_of_each_edit_reach_it():
+    band = fit_band(np.linspace(0, 1, 100), np.linspace(0, 9, 100))
+    edits = {"blur": np.linspace(0, 2, 40).tolist(), "median": np.linspace(0, 0.9, 40).tolist()}
+    raised = raise_for_edits(band, edits, 0.05)
+    assert raised.edits["blur"].num_reached == 2  # of 40
+    assert raised.edits["median"].num_reached == 0
+    assert raised.threshold_logit > 1  # no untouched photo reaches it any more
+    assert raised.false_alarm_rate == 0
+    assert raised.false_alarm_bound == pytest.approx(upper_bound(0, 100))
+    assert raised.inconclusive_logit == band.inconclusive_logit
+    assert QualityBand.model_validate(raised.model_dump()) == raised
+
+
+def test_a_threshold_that_edits_do_not_reach_stays():
+    band = fit_band(np.linspace(0, 1, 100), np.linspace(0, 9, 100))
+    same = raise_for_edits(band, {"blur": [0.5] * 20}, 0.05)
+    assert same.model_copy(update={"edits": {}}) == band
+    assert same.edits["blur"].rate == 0
+    assert raise_for_edits(band, {}, 0.05) == band
+    left = raise_for_edits(band, {"blur": [5.0] * 20}, 1)
+    assert left.threshold_logit == band.threshold_logit
+    assert left.edits["blur"].rate == 1
+
+
+def test_the_false_alarm_rate_of_a_raised_threshold_is_that_of_the_curve():
+    band = fit_band(np.linspace(0, 1, 1000), np.linspace(0, 9, 100))
+    raised = raise_for_edits(band, {"blur": [0.995] * 20}, 0.05)
+    assert 0 < raised.false_alarm_rate <= 0.006
+    assert raised.false_alarms(raised.threshold_logit) == (raised.false_alarm_rate, None)
+    assert QualityBand.model_validate(raised.model_dump()) == raised
 
 
 def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path):
@@ -258,7 +293,7 @@ def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path):
     assert highest[0] < highest[1]  # averages are less extreme
     assert str(tmp_path) not in calibration.data
     assert not plain.bands[LOSSLESS].edits
-    _, more = add_edits(path, [photos], num=1)
+    _, more = add_edits(path, [photos], num=1, rate=1)
     assert more.bands[LOSSLESS].edits
     assert more.bands[LOSSLESS].threshold_logit == plain.bands[LOSSLESS].threshold_logit
     assert Calibration.load(tmp_path / "w" / "net.calibration.json") == more

@@ -12,8 +12,8 @@
   chosen by hand can be stated too.
 - A rate is stated with the bound that the number of photos allows (Clopper and Pearson 1934,
   one-sided, 95 %). The variants of one photo are not independent: n is the number of photos.
-- Ordinary edits (blur, rotation, montage) are no inpainting. How many of them reach the threshold
-  is stored by kind.
+- Ordinary edits (blur, rotation, montage) are no inpainting. The threshold may be raised for
+  them; how many of them reach it is stored by kind.
 - Outside what was tested there is no verdict. No verdict ever says that a photo is authentic.
 """
 
@@ -212,7 +212,7 @@ class QualityBand(_Record):
     threshold_logit: float
     """At most `false_alarm_rate` of the untouched photos have a q99 at or above it."""
     inconclusive_logit: float
-    """The lower threshold, with ten times that rate."""
+    """The lower threshold, with ten times the rate that was asked for."""
     slope: float = Field(gt=0)
     """Platt scaling: score = sigmoid(slope · q99 + intercept); positive, so monotone."""
     intercept: float
@@ -223,7 +223,7 @@ class QualityBand(_Record):
     num_inpainted: int = Field(ge=0)
     untouched_quantiles: tuple[float, ...]
     """q99 of the untouched photos at `QUANTILE_LEVELS`; make it with `untouched_quantiles()`."""
-    false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)
+    false_alarm_rate: float = Field(default=0.01, ge=0, lt=1)
     false_alarm_bound: float = Field(gt=0, le=1)
     """`bound` of that rate."""
     edits: dict[str, EditCount] = {}

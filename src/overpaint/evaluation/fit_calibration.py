@@ -9,8 +9,9 @@
 - A false-alarm rate needs at least 1 / rate photos: of fewer, none may reach the threshold, and
   only an upper bound of the rate is known. Variants of one photo do not make more photos.
 - Then ordinary edits (`data.ordinary_edits`) of the same photos are measured, each photo after
-  each kind in one of the bands in turn. They do not move the thresholds, which state the false
-  alarms of untouched photos; how many reach them is stored by kind, and every report says it.
+  each kind in one of the bands in turn. Where more of a kind than `EDIT_RATE` would reach the
+  threshold, it is raised; the false-alarm rate of untouched photos is then below the rate asked
+  for, and stated so. How many reach it is stored by kind, and every report says it.
 - Rank convention: of n untouched variants, floor(rate * n) may reach the threshold, which is the
   smallest float32 above the next one.
 - Score: Platt scaling with his smoothed targets, fitted by Newton's method. Both classes weigh the
@@ -22,7 +23,7 @@ note on Platt's probabilistic outputs", Machine Learning 68, 2007. Written anew 
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -64,6 +65,8 @@ LOSSY_SCALE = 0.9
 FALSE_ALARMS = 0.01
 TIMES_INCONCLUSIVE = 10
 """Rate of the lower threshold, in false-alarm rates; at most a half."""
+EDIT_RATE = 0.05
+"""Share of photos after one kind of ordinary edit that may reach the threshold."""
 EDITED_SIDE = 512
 """Longest side of what is edited, pixels."""
 SAMPLE_SIDE = 320
@@ -212,47 +215,65 @@ def untouched_variants(
             yield band, vary(photo.pixels, band, rng, lossy=photo.lossy)
 
 
-def edit_counts(
+def edit_statistics(
     statistic: Statistic,
     photos: PhotoSource,
-    bands: Mapping[str, QualityBand],
+    bands: Iterable[str],
     *,
     num: int | None = None,
     seed: int = 0,
     report: Callable[[str], None] = lambda _: None,
-) -> dict[str, QualityBand]:
-    """The bands with how many ordinary edits, by kind, reach their thresholds.
+) -> dict[str, dict[str, list[float]]]:
+    """Statistics of photos after ordinary edits, by band and kind.
 
     num: photos, evenly spaced; None for all. Each is seen after each kind, in one band in turn;
     the next photo is the other one of montages and collages.
     """
-    num = len(photos) if num is None else min(num, len(photos))
-    reached: dict[str, dict[str, list[bool]]] = {b: defaultdict(list) for b in bands}
+    num, names = len(photos) if num is None else min(num, len(photos)), tuple(bands)
+    found: dict[str, dict[str, list[float]]] = {b: defaultdict(list) for b in names}
     for place in range(num):
         index = place * len(photos) // num
         pixels, other = (_middle(photos.read(i % len(photos))) for i in (index, index + 1))
         if min(pixels.shape[:2]) < MIN_SIDE:
             continue
         for number, kind in enumerate(ORDINARY_EDITS):
-            band = tuple(bands)[(place + number) % len(bands)]
+            band = names[(place + number) % len(names)]
             rng = np.random.default_rng([seed, 2, index, number])
             seen = edited(kind, pixels, rng, other)
             if band != LOSSLESS:
                 seen = jpeg(seen, int(rng.integers(*QUALITIES[band], endpoint=True)), 2)
-            reached[band][kind].append(statistic(seen) >= bands[band].threshold_logit)
+            found[band][kind].append(statistic(seen))
         if (place + 1) % 10 == 0:
             report(f"{place + 1} of {num} photos edited")
-    return {
-        name: band.model_copy(
-            update={
-                "edits": {
-                    kind: EditCount(num=len(hits), num_reached=sum(hits))
-                    for kind, hits in sorted(reached[name].items())
-                }
-            }
-        )
-        for name, band in bands.items()
+    return {band: dict(sorted(kinds.items())) for band, kinds in found.items()}
+
+
+def raise_for_edits(
+    band: QualityBand, edits: Mapping[str, Sequence[float]], rate: float
+) -> QualityBand:
+    """The band with the lowest threshold, not below its own, that at most `rate` of the photos
+    after each kind of edit reach (rank convention as above), and with their counts.
+
+    edits: statistics by kind; rate: in [0, 1], 1 leaves the threshold as it is. The lower
+    threshold stays.
+    """
+    needed = [threshold_at(np.array(values), rate) for values in edits.values()]
+    threshold = max([band.threshold_logit, *needed]) if rate < 1 else band.threshold_logit
+    update: dict[str, object] = {}
+    if threshold > band.threshold_logit:
+        share, _ = band.false_alarms(threshold)
+        reached = math.ceil((share or 0.0) * band.num_untouched - 1e-9)
+        alarms = math.ceil(reached * band.num_photos / band.num_untouched - 1e-9)
+        update = {
+            "threshold_logit": threshold,
+            "false_alarm_rate": reached / band.num_untouched,
+            "false_alarm_bound": upper_bound(alarms, band.num_photos),
+        }
+    update["edits"] = {
+        kind: EditCount(num=len(values), num_reached=sum(v >= threshold for v in values))
+        for kind, values in edits.items()
     }
+    return band.model_copy(update=update)
 
 
 def _middle(pixels: np.ndarray) -> np.ndarray:
@@ -271,6 +292,7 @@ def calibrate(
     variants: int = 3,
     rate: float = FALSE_ALARMS,
     edits: int | None = None,
+    edit_rate: float = EDIT_RATE,
     seed: int = 0,
     report: Callable[[str], None] = lambda _: None,
 ) -> Calibration:
@@ -278,9 +300,10 @@ def calibrate(
 
     statistic: uint8 (h, w, 3) -> q99 of the detector's logits, averaged over `window`. photos: the
     validation split. data: in words, what it is fitted on. variants: of each photo in each band.
-    rate: of false alarms. edits: photos that ordinary edits are measured on, None for all.
-    report: called with a line of progress now and then. Raises InputError when the photos are too
-    few for the rate.
+    rate: of false alarms. edits: photos that ordinary edits are measured on, None for all;
+    edit_rate: the share of them, of each kind, that may reach the threshold, 1 for any. report:
+    called with a line of progress now and then. Raises InputError when the photos are too few for
+    the rate.
     """
     check_num_photos(len(photos), rate)  # before anything is looked at
     untouched, inpainted = defaultdict(list), defaultdict(list)
@@ -308,8 +331,9 @@ def calibrate(
         b: fit_band(np.array(untouched[b]), np.array(inpainted[b]), num_photos, rate)
         for b in QUALITY_BANDS
     }
+    seen = edit_statistics(statistic, photos, bands, num=edits, seed=seed, report=report)
     return Calibration(
-        bands=edit_counts(statistic, photos, bands, num=edits, seed=seed, report=report),
+        bands={b: raise_for_edits(band, seen[b], edit_rate) for b, band in bands.items()},
         window=window,
         min_side=MIN_SIDE,
         min_jpeg_quality=QUALITIES[LOW][0],
@@ -327,6 +351,7 @@ def calibrate_weights(
     variants: int = 3,
     rate: float = FALSE_ALARMS,
     edits: int | None = None,
+    edit_rate: float = EDIT_RATE,
     seed: int = 0,
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
@@ -336,9 +361,9 @@ def calibrate_weights(
 
     paths: folders of photos, of which the validation split is used. bank: the autoencoders that
     redraw, as `load_bank` names them. The record is rewritten to name the calibration; both are
-    returned. rate: of false alarms, in (0, 1). edits: as of `calibrate`. problem: called with each
-    path, line or member that could not be searched; `report` where None. Raises InputError for a
-    window without a middle and for too few photos, WeightsError, ImageError.
+    returned. rate: of false alarms, in (0, 1). edits, edit_rate: as of `calibrate`. problem:
+    called with each path, line or member that could not be searched; `report` where None. Raises
+    InputError for a window without a middle and for too few photos, WeightsError, ImageError.
     """
     if window < 1 or window % 2 == 0:
         raise InputError(f"window {window}: give an odd number of pixels, so that it has a middle")
@@ -363,6 +388,7 @@ def calibrate_weights(
         variants=variants,
         rate=rate,
         edits=edits,
+        edit_rate=edit_rate,
         seed=seed,
         report=report,
     )
@@ -379,12 +405,14 @@ def add_edits(
     paths: Iterable[str | Path],
     *,
     num: int | None = None,
+    rate: float = EDIT_RATE,
     seed: int = 0,
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
     problem: Callable[[str], None] | None = None,
 ) -> tuple[WeightsRecord, Calibration]:
-    """Measure ordinary edits at the thresholds that the weights have, and write their calibration.
+    """Measure ordinary edits with the calibration that the weights have, raise its thresholds
+    where more than `rate` of a kind reach them, and write it.
 
     Arguments and errors as of `calibrate_weights`; WeightsError where there is no calibration.
     """
@@ -396,7 +424,7 @@ def add_edits(
     runner = DetectorRunner(build(record, state), device=device)
     photos = PhotoSource.from_paths(paths, "validation", seed=0)
     _tell_of(photos, report, problem)
-    bands = edit_counts(
+    seen = edit_statistics(
         lambda pixels: q99(smoothed(runner.logits(pixels), old.window)),
         photos,
         old.bands,
@@ -404,6 +432,7 @@ def add_edits(
         seed=seed,
         report=report,
     )
+    bands = {name: raise_for_edits(band, seen[name], rate) for name, band in old.bands.items()}
     calibration = old.model_copy(update={"bands": bands})
     calibration.save(path)
     return record, calibration
