@@ -11,24 +11,27 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 TORCH := $(BIN)/python -c 'import tomllib; print(*(r for r in \
 	tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"] if r.startswith("torch")))'
 
+# Compiled modules are kept, or each process that a test starts compiles them anew.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
 .PHONY: demo test check coverage docs format clean
 
 demo: $(READY)
 	$(BIN)/overpaint demo --out demo-output
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 # What every commit must pass.
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Lines and branches that the fast tests reach; pages in build/coverage.
 coverage: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term \
+	$(PYTEST) -m "not slow" --cov --cov-report=term \
 	  --cov-report=html:build/coverage
 
 # The documentation, in build/site; no page loads anything from another host.

@@ -290,6 +290,16 @@ class Outcome:
     faults: list[str] = field(default_factory=list)
 
 
+def execute(
+    command: list[str], environment: Mapping[str, str], seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a command; raises `subprocess.TimeoutExpired` when it takes longer."""
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=seconds,
+        env=environment, check=False,
+    )  # fmt: skip
+
+
 def run(arguments: list[str], photos: Path, of: Path) -> Outcome:
     """Run `overpaint` over `photos`, and hold what it says against what is there.
 
@@ -300,12 +310,9 @@ def run(arguments: list[str], photos: Path, of: Path) -> Outcome:
     out = Outcome()
     limit = SECONDS_TO_START + SECONDS_A_FILE * len(files)
     environment = os.environ | {"OVERPAINT_MAX_PIXELS": str(MAX_PIXELS), "PYTHONFAULTHANDLER": "1"}
+    command = [sys.executable, "-m", "overpaint", *arguments, "--json"]
     try:
-        ended = subprocess.run(
-            [sys.executable, "-m", "overpaint", *arguments, "--json"],
-            capture_output=True, text=True, errors="replace", timeout=limit, env=environment,
-            check=False,
-        )  # fmt: skip
+        ended = execute(command, environment, limit)
     except subprocess.TimeoutExpired:
         out.faults.append(f"no end after {limit} s")
         return out
@@ -386,7 +393,11 @@ def fuzz(
             made.masks,
         ),
         "inpaint, as masks": run(
-            [*fill, results["filled by mask"], str(made.sound), "--masks", str(made.damaged)],
+            # Pictures are masks full of specks, which grown would leave nothing of the photo.
+            [
+                *(*fill, results["filled by mask"], "--dilate", "0"),
+                *(str(made.sound), "--masks", str(made.damaged)),
+            ],
             made.sound,
             made.damaged,
         ),

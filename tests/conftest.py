@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch.nn.utils.parametrizations import _SpectralNorm
 
 # Their assertions, too, are to say what was found and what was expected.
 pytest.register_assert_rewrite(
@@ -29,21 +27,6 @@ def imported_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OVERPAINT_WEIGHTS", str(folder))
         yield folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_power_iterations_without_values() -> Iterator[None]:
-    """Spectral norm's power iterations are left out on the meta device: slow there, and for
-    nothing, since a network is built there for its sizes alone."""
-    iterate = _SpectralNorm._power_method
-
-    def unless_meta(self: _SpectralNorm, weight: torch.Tensor, num: int) -> None:
-        if not weight.is_meta:
-            iterate(self, weight, num)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_SpectralNorm, "_power_method", unless_meta)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -144,40 +144,62 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here
 
 
-def overpaint(place: Path, *arguments: str) -> str:
+SESSION = """
+import json, sys
+from overpaint.cli import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["overpaint", *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            sys.exit(f"{arguments}: {ended.code}")
+"""
+
+
+def overpaint(place: Path, *commands: list[str]) -> str:
+    """What commands of the copy print that are run one after the other in one process."""
     done = subprocess.run(
-        [sys.executable, "-m", "overpaint", *arguments],
+        [sys.executable, "-c", SESSION, json.dumps(commands)],
         cwd=place,
         env=os.environ | {"PYTHONPATH": str(place)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, f"{arguments} ended with {done.returncode}: {done.stderr}"
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.slow
 def test_a_detector_is_two_files_and_a_recipe(place: Path) -> None:
-    assert "toynet" in overpaint(place, "models")
-    overpaint(place, "train", "detector", "--config", "toynet-s.yaml", "--photos", "photos")
     weights = "runs/toynet-s/toynet-s.safetensors"
-    out = overpaint(place, "detect", "photos/0.png", "--model", weights, "--json")
-    record = json.loads(out)
+    out = overpaint(
+        place,
+        ["models"],
+        ["train", "detector", "--config", "toynet-s.yaml", "--photos", "photos"],
+        ["detect", "photos/0.png", "--model", weights, "--json"],
+    )
+    *before, last = out.splitlines()
+    assert any(line.startswith("toynet: ") for line in before)
+    record = json.loads(last)
     assert record["model"] == "toynet-s"
     assert (place / record["heatmap"]).is_file()
 
 
 @pytest.mark.slow
 def test_an_inpainter_is_two_files_and_a_recipe(place: Path) -> None:
-    assert "toyfill" in overpaint(place, "models")
-    overpaint(place, "train", "inpainter", "--config", "toyfill-s.yaml", "--photos", "photos")
     weights = "runs/toyfill-s/toyfill-s.safetensors"
     mask = textured(96, 96, seed=1)[..., 0] * 0
     mask[30:50, 30:50] = 255
     Image.fromarray(mask).save(place / "mask.png")
-    arguments = ("inpaint", "photos/0.png", "mask.png", "--model", weights, "--out", "filled.png")
-    overpaint(place, *arguments)
+    out = overpaint(
+        place,
+        ["models"],
+        ["train", "inpainter", "--config", "toyfill-s.yaml", "--photos", "photos"],
+        ["inpaint", "photos/0.png", "mask.png", "--model", weights, "--out", "filled.png"],
+    )
+    assert "\ntoyfill: " in out
     assert (place / "filled.png").is_file()
 
 

@@ -1,10 +1,7 @@
 """The front door: README, documentation, tutorial, and the files about the project."""
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +9,10 @@ from types import ModuleType
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 import overpaint
+from overpaint.cli import build
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
@@ -123,12 +122,8 @@ def test_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             exec(compile(text, "docs/tutorial.md", "exec"), names)
             continue
         for arguments in commands_of(text):
-            subprocess.run(
-                [sys.executable, "-m", "overpaint", *arguments],
-                check=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-                capture_output=True,
-            )
+            result = CliRunner().invoke(build(), arguments)
+            assert result.exit_code == 0, result.output
     assert Path("found/photo.overlay.png").exists()
 
 
@@ -137,8 +132,6 @@ def test_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_commands_in_the_guides_exist(name: str) -> None:
     import typer
-
-    from overpaint.cli import build
 
     root = typer.main.get_command(build())
     found = 0

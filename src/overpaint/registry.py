@@ -6,10 +6,11 @@
 - An unknown name raises an error that suggests the nearest known ones.
 """
 
+import contextlib
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -130,10 +131,39 @@ def num_parameters(entry: Entry[Any], config: Mapping[str, Any] = MappingProxyTy
 
     Raises OverpaintError when an optional package that it needs is missing.
     """
-    import torch
-
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+    with on_meta():
         return sum(parameter.numel() for parameter in entry.factory(**config).parameters())
+
+
+@contextlib.contextmanager
+def on_meta() -> Iterator[None]:
+    """Build networks without memory and without values, for the sizes of their parameters.
+
+    Of torch's meta device; random initialisation and spectral norm's first power iterations are
+    left out there, since they take nearly all of the time. No random number is drawn.
+    """
+    import torch
+    from torch.nn import functional
+    from torch.overrides import TorchFunctionMode
+
+    random = (torch.Tensor.normal_, torch.Tensor.uniform_)
+
+    class WithoutValues(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        ) -> Any:
+            kwargs = kwargs or {}
+            if args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
+                if func in random:
+                    return args[0]
+                if func is torch.mv:
+                    return args[0].new_empty(args[0].shape[0])
+                if func is functional.normalize and kwargs.get("out") is not None:
+                    return kwargs["out"]
+            return func(*args, **kwargs)
+
+    with torch.device("meta"), WithoutValues(), torch.random.fork_rng(devices=[]):
+        yield
 
 
 # `Any` keeps torch out of this module: entries build nn.Module subclasses of the named kind.

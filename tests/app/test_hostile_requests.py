@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from conftest import textured
+from helpers.handmade import png_bomb
 
 pytestmark = pytest.mark.slow
 
@@ -106,9 +107,7 @@ def pictures() -> dict[str, bytes]:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, kind)
         made[kind] = buffer.getvalue()
-    buffer = io.BytesIO()
-    Image.new("1", (40_000, 40_000)).save(buffer, "PNG")
-    made["bomb"] = buffer.getvalue()
+    made["bomb"] = png_bomb(40_000)
     mask, buffer = np.zeros((48, 64), np.uint8), io.BytesIO()
     mask[10:20, 10:30] = 255
     Image.fromarray(mask).save(buffer, "PNG")

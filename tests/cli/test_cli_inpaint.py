@@ -67,7 +67,7 @@ class TestOnePhoto:
     def test_the_hole_is_filled_and_it_is_said_by_what_and_where_it_lies(self) -> None:
         photo = put_photo("p.jpg")
         put_mask("m.png")
-        result = inpaint("p.jpg", "m.png", "-o", "out.png")
+        result = inpaint("p.jpg", "m.png", "-o", "out.png", "--dilate", 0)
         assert result.exit_code == 0
         assert result.stderr == ""
         first, *_, last = result.stdout.splitlines()
@@ -85,7 +85,8 @@ class TestOnePhoto:
     def test_json(self) -> None:
         put_photo("p.png")
         put_mask("m.png")
-        (record,) = records(inpaint("p.png", "m.png", "-o", "out.png", "--json", "--size", 64))
+        arguments = ("p.png", "m.png", "-o", "out.png", "--size", 64, "--dilate", 0)
+        (record,) = records(inpaint(*arguments, "--json"))
         assert (record["file"], record["mask"], record["out"]) == ("p.png", "m.png", "out.png")
         assert (record["width"], record["height"], record["num_holes"]) == (80, 60, 1)
         assert record["fraction"] == 0.125
@@ -97,7 +98,7 @@ class TestOnePhoto:
     def test_inverted(self) -> None:
         photo = put_photo("p.png")
         put_mask("m.png")
-        result = inpaint("p.png", "m.png", "-o", "out.png", "--invert-mask")
+        result = inpaint("p.png", "m.png", "-o", "out.png", "--invert-mask", "--dilate", 0)
         assert "87.5 % of the photo" in result.stdout
         assert "note: mask inverted" in result.stdout
         assert not changed("out.png", photo)[HOLE].any()
@@ -235,7 +236,8 @@ class TestFolders:
         }
         for name in ("a.png", "b_mask.png", "deep/c.mask.png", "d.e.png", "c.png"):
             put_mask(f"masks/{name}")
-        result = inpaint("photos", "--masks", "masks", "-o", "results", "--json")
+        arguments = ("photos", "--masks", "masks", "-o", "results", "--dilate", 0)
+        result = inpaint(*arguments, "--json")
         assert result.exit_code == 1
         assert "1 of 5 could not be filled" in result.stderr
         found = {r["file"].removeprefix("photos/"): r for r in records(result)}

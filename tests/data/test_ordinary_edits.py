@@ -30,6 +30,7 @@ def step(low: int = 80, high: int = 160) -> np.ndarray:
 
 @each_kind
 def test_type_and_size_whatever_the_photo(name: str, photo: np.ndarray) -> None:
+    photo = photo[:60, :70]
     shapes = (photo, photo[:17, :23], photo[:1, :1], photo[:, ::-1], photo[:3], photo[:, :2])
     for pixels in shapes:
         before, other_before = pixels.copy(), OTHER.copy()

@@ -18,7 +18,7 @@ from overpaint.detection.runner import DetectorRunner
 from overpaint.detectors.nixnet import nixnet
 from overpaint.errors import ConfigError, ImageError, WeightsError
 from overpaint.evaluation import measurement as parts
-from overpaint.evaluation import speed, tables
+from overpaint.evaluation import speed, tables, timed_job
 from overpaint.evaluation.rows import (
     Picture,
     Row,
@@ -316,13 +316,27 @@ def test_evaluate_refuses_what_it_does_not_know(data: Path, tmp_path: Path):
         parts.load_banks(tmp_path)
 
 
-def test_speed_is_measured_in_a_process_of_its_own(trained: Path):
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Timed jobs run here; that they run in a process is the test of `detect_once`."""
+
+    def run(arguments: list[str]) -> tuple[float, str]:
+        assert arguments[:2] == ["-m", timed_job.__name__]
+        timed_job.main(arguments[2:])
+        return 0.0, capsys.readouterr().out
+
+    monkeypatch.setattr(speed, "_run", run)
+
+
+def test_speed_is_measured_in_a_process_of_its_own(trained: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(speed, "THREADS", 1)
     pixels = np.zeros((30, 40, 3), np.uint8)
     found = detect_once(trained / "net.json", pixels, size=(200, 150))
     assert found["seconds"] > 0
     assert 50 < found["peak_mib"] < 4000
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("detector", "nixnet:widths=[16,32,64]"), ("inpainter", "aotgan:width=16;rwsa=true")],
@@ -337,6 +351,7 @@ def test_networks_of_the_registry_are_timed(kind: Kind, name: str):
     assert 50 < found["64 px", "peak_mib"].value < 4000
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_hole_in_a_large_photo_is_timed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(speed, "WIDTH", 640)
     monkeypatch.setattr(speed, "HEIGHT", 620)

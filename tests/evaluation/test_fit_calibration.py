@@ -175,7 +175,7 @@ class Dimmer(nn.Module):
 def photos(tmp_path: Path) -> Path:
     rng = np.random.default_rng(6)
     for i in range(40):
-        write_png(tmp_path / f"{i}.png", rng.integers(100, 156, (200, 200, 3)).astype(np.uint8))
+        write_png(tmp_path / f"{i}.png", rng.integers(100, 156, (140, 140, 3)).astype(np.uint8))
     return tmp_path
 
 
@@ -190,7 +190,7 @@ def test_calibrate_from_photos_to_verdict(photos: Path):
         rate=0.4,
     )
     assert tuple(calibration.bands) == QUALITY_BANDS
-    assert calibration.max_pixels_tested == 200 * 200
+    assert calibration.max_pixels_tested == 140 * 140
     for band in calibration.bands.values():
         assert band.num_untouched == band.num_inpainted == 2 * len(source)
         assert band.score(8.0) > 0.7 > 0.5 > band.score(0.0)

@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import io
+import re
 import struct
 import sys
 import warnings
@@ -292,6 +294,55 @@ def test_truncated_jpeg_is_refused_wherever_it_ends(tmp_path):
     for end in [1, 3, 20, 200, 700, len(data) // 2, len(data) - 300]:
         with pytest.raises(ImageError, match=r"cut\.jpg: .*(damaged|not a photo).*"):
             images.decode_image(data[:end], "cut.jpg")
+
+
+def noisy_jpeg(**options: object) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).convert(str(options.pop("mode", "RGB"))).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": 90},
+        {"quality": 90, "mode": "L"},
+        {"quality": 90, "mode": "CMYK"},
+        {"quality": 80, "progressive": True},
+        {"quality": 80, "restart_marker_blocks": 2},
+        {"quality": 80, "subsampling": 0},
+        {"quality": 80, "subsampling": "4:1:1"},
+    ],
+    ids=str,
+)
+def test_a_jpeg_with_a_piece_missing_is_refused_and_a_whole_one_is_not(options):
+    data = noisy_jpeg(**options)
+    whole = images.decode_image(data, "a.jpg")
+    assert not [note for note in whole.notes if "damaged" in note]
+    start = data.index(b"\xff\xda")
+    without = data[: (start + len(data)) // 2] + data[-2:]  # its end is there: not cut short
+    with pytest.raises(ImageError, match=r"a\.jpg: damaged \(.*\); get the file again"):
+        images.decode_image(without, "a.jpg")
+
+
+def test_left_over_bytes_in_a_jpeg_are_a_note():
+    data = noisy_jpeg()
+    photo = images.decode_image(data[:-2] + b"left over" + data[-2:], "a.jpg")
+    (note,) = photo.notes
+    assert re.match(r"perhaps damaged, libjpeg says: \d extraneous bytes before marker", note)
+    np.testing.assert_array_equal(photo.pixels, images.decode_image(data, "a.jpg").pixels)
+
+
+def test_a_jpeg_that_cannot_be_checked_is_examined_and_the_note_says_so():
+    data = bytearray(noisy_jpeg(subsampling=0))
+    data[data.index(b"\xff\xc0") + 14] = 0x21  # Cb has twice as many columns as Y and Cr
+    (note,) = images.decode_image(bytes(data), "a.jpg").notes
+    assert "not checked for damage of its coded data" in note
+
+
+def test_bytes_after_the_end_of_a_jpeg_are_no_damage():
+    assert images.decode_image(noisy_jpeg() + b"appended" * 9, "a.jpg").notes == ()
 
 
 def test_damaged_bytes_never_raise_anything_else(tmp_path, picture):

@@ -295,7 +295,7 @@ class TestFiles:
         receipt = json.loads(done.receipt.read_text())
         assert receipt["mask_sha256"] == hashlib.sha256(mask.read_bytes()).hexdigest()
         assert (receipt["model"], receipt["weights_sha256"]) == ("flat", None)
-        how = {"working_size": 1024, "invert_mask": False, "dilate": 0, "flatten": None}
+        how = {"working_size": 1024, "invert_mask": False, "dilate": 1, "flatten": None}
         assert receipt["parameters"] == how
         assert b"compositeWithTrainedAlgorithmicMedia" in out.read_bytes()
 

@@ -9,7 +9,7 @@ import torch
 from helpers.detection_task_contract import Redrawn, recipe
 from helpers.recipes import recipes
 from overpaint.errors import ConfigError
-from overpaint.registry import Entry, detectors
+from overpaint.registry import Entry, detectors, on_meta
 from overpaint.training.config import load_config
 from overpaint.training.detection.base import (
     DetectorRun,
@@ -52,7 +52,7 @@ def test_there_is_a_recipe_and_a_task_for_every_detector() -> None:
 
 
 def _task(name: str) -> type[DetectorTask[Any, Any]]:
-    with torch.device("meta"):
+    with on_meta():
         return task_of(detectors.create(name), DetectorTask)
 
 

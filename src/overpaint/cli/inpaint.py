@@ -72,7 +72,7 @@ Dilate = Annotated[
         "--dilate",
         min=0,
         max=64,
-        help="Pixels by which holes grow. Default: 1 for each 256 of the longer side, at most 16.",
+        help="Pixels by which holes grow. Default: 1 for each 128 of the longer side, at most 16.",
     ),
 ]
 Flatten = Annotated[

@@ -188,13 +188,14 @@ def _read_rows(path: Path, without: Iterable[str] = ()) -> list[Row]:
     left_out = set(without)
     lines = [line for line in _read(path) if line.get("weights") not in left_out]
     sources = read_sources(path.with_name(f"{SOURCES}.csv")) if lines else {}
+    about = {key: asdict(source) for key, source in sources.items()}
     try:
-        return [r for line in lines for r in _rows_of(line, sources[line["source"]])]
+        return [r for line in lines for r in _rows_of(line, about[line["source"]])]
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: not a file of results ({error}); measure again") from error
 
 
-def _rows_of(line: Mapping[str, str], source: Source) -> list[Row]:
+def _rows_of(line: Mapping[str, str], source: Mapping[str, Any]) -> list[Row]:
     metrics = [c for c in line if f"{c} low" in line and line[c]]
     return [
         Row(
@@ -204,7 +205,7 @@ def _rows_of(line: Mapping[str, str], source: Source) -> list[Row]:
             n=int(line["n"]),
             ci_low=float(line[f"{metric} low"] or "nan"),
             ci_high=float(line[f"{metric} high"] or "nan"),
-            **asdict(source),
+            **source,
         )
         for metric in metrics
     ]

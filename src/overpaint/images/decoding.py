@@ -19,6 +19,11 @@
   Pillow and the browsers do. RGB profiles are left alone: pixels are as stored. Lab is refused.
 - TIFF is read by libtiff alone: Pillow's own reader of uncompressed ones takes planes of 16 bit
   for planes of 8.
+- A JPEG whose coded data libjpeg calls corrupt is refused, as one that is cut short is: pixels are
+  missing or displaced. Left-over bytes before a marker, which some cameras write, are a note.
+  Pillow drops these warnings, so simplejpeg decodes once more, at an eighth of the size and in grey
+  (0.07 s for 12 megapixels). Six of seven flips of one bit leave data that mean another picture,
+  and nothing to be warned of.
 - The size is checked from the header, before any pixel is decoded.
 """
 
@@ -39,6 +44,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import simplejpeg
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from overpaint import hashes
@@ -168,6 +174,8 @@ def _decode(data: bytes, path: Path, formats: list[str]) -> Photo:
     _load(image, notes)
     turn = read_orientation(image)  # Pillow has already turned a TIFF while loading it
     kind = "JPEG" if image.format == "MPO" else str(image.format)
+    if kind == "JPEG":
+        notes += _check_jpeg(data)
     rgb, alpha = _rgb(image, _File(data, formats), _bits(image, data), notes)
     if alpha is not None:
         alpha = np.ascontiguousarray(upright(alpha, turn))
@@ -265,6 +273,24 @@ def _load(image: Any, notes: list[str]) -> None:
     except OSError as error:
         raise OSError("; ".join(said) or str(error)) from error
     notes += [f"libtiff: {line}" for line in said]
+
+
+def _check_jpeg(data: bytes) -> list[str]:
+    """Notes on the coded data of a decoded JPEG; `ImageError` where they are corrupt."""
+    try:
+        *_, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:  # of a chroma subsampling that TurboJPEG has no name for
+        return [f"not checked for damage of its coded data ({error})"]
+    wanted = "CMYK" if colours in ("CMYK", "YCCK") else "GRAY"
+    try:
+        simplejpeg.decode_jpeg(data, wanted, fastdct=True, min_height=1, min_width=1, strict=True)
+    except ValueError as error:
+        said = str(error).removeprefix("Corrupt JPEG data: ")
+        if said != str(error) and "extraneous bytes" not in said:
+            reason = f"damaged ({error}); get the file again from where it came"
+            raise ImageError(reason) from error
+        return [f"perhaps damaged, libjpeg says: {said}"]
+    return []
 
 
 @contextlib.contextmanager

@@ -110,7 +110,7 @@ def inpaint(
     kinds, an array being (h, w), of the size of the upright photo, white or 1 = hole;
     `overpaint.inpainting.holes` has the rules. model, size: see `choice.choose`; the last few
     models stay in memory. dilate: pixels, 0..64, by which the hole is grown, and in whose outer
-    half the fill fades out; None takes one for each 256 of the longer side, at most 16. flatten:
+    half the fill fades out; None takes one for each 128 of the longer side, at most 16. flatten:
     colour, as in CSS, on which transparent parts are laid. out: a file to write, named as one of
     `encoding.FORMATS`, marked as edited and with a receipt beside it; needs the path of a photo.
     Without it nothing is written, and the arrays of the result are not marked: that is meant for

@@ -2,6 +2,10 @@
 
 - What was removed reaches a little beyond its mask: an edge is smoothed by the lens, by resizing
   and by JPEG. A hole that ends at the mask leaves an outline, so it is grown by a radius.
+- The usual radius was chosen by eye, on five objects of BSDS500 (481 x 321) that `patchmatch` took
+  out with masks drawn by hand, hard and blurred. One pixel for each 256 of the longer side leaves
+  pieces of the outline of two of them under the hard masks, one for each 128 leaves hardly any; the
+  blurred masks leave none with either.
 - In the outer half of that ring the fill fades into the photo's own pixels, which the mask left
   alone. What the mask covers is never mixed in, and what lies outside the ring is never touched.
 - Distances are Euclidean and between the centres of pixels: the separable transform of Felzenszwalb
@@ -15,11 +19,11 @@ from overpaint.errors import InputError
 MAX_RADIUS = 64
 """Largest radius that may be asked for, pixels."""
 
-_PER_RADIUS, _MAX_USUAL = 256, 16
+_PER_RADIUS, _MAX_USUAL = 128, 16
 
 
 def usual_radius(shape: tuple[int, ...]) -> int:
-    """Of a photo (h, w, ...): one pixel for each 256 of its longer side, and at most 16."""
+    """Of a photo (h, w, ...): one pixel for each 128 of its longer side, and at most 16."""
     return min(round(max(shape[:2]) / _PER_RADIUS), _MAX_USUAL)
 
 
