@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from overpaint.devices import DEVICE_HELP, MEMORY_HELP, RUNTIME_HELP
 from overpaint.errors import OverpaintError
 from overpaint.terminal import printable, progress, say, say_json, show
 
@@ -75,12 +76,11 @@ def photos(
         ),
     ] = None,
     runtime: Annotated[
-        Literal["torch", "onnx"],
-        typer.Option(
-            "--runtime",
-            help="What runs the network; onnx (extra `onnx`) exports it once to the user's cache.",
-        ),
+        Literal["torch", "onnx", "openvino", "auto"],
+        typer.Option("--runtime", help=RUNTIME_HELP),
     ] = "torch",
+    device: Annotated[str, typer.Option("--device", help=DEVICE_HELP)] = "cpu",
+    memory: Annotated[float | None, typer.Option("--memory", min=0, help=MEMORY_HELP)] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -125,12 +125,18 @@ def photos(
     The same command, given again, goes on where it ended, also after a crash. Identical files are
     looked at once. SIGTERM and Ctrl-C finish the photos in work; twice, they end at once.
     """
+    from overpaint.scan.examiner import Examiner
     from overpaint.scan.local_engine import LocalEngine
     from overpaint.scan.scanning import scan
 
-    engine = LocalEngine(
-        model, threshold=threshold, runtime=runtime, networks=workers, threads=threads
+    examiner = Examiner(
+        model,
+        threshold=threshold,
+        runtime=runtime,
+        device=device,
+        memory=memory if memory is None else memory * 1e9,
     )
+    engine = LocalEngine(examiner, networks=workers, threads=threads)
     say(engine.words, err=True)
     try:
         with _reporting() as report:

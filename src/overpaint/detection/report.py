@@ -109,6 +109,7 @@ def _record(found: Detection) -> Record:
         "model": found.model,
         "weights_sha256": examiner.weights_sha256,
         "version": examiner.version,
+        "runtime": examiner.runtime,
         "seconds": round(examiner.seconds, 3),
     }
 
