@@ -81,12 +81,26 @@ def photos(
     ] = "torch",
     device: Annotated[str, typer.Option("--device", help=DEVICE_HELP)] = "cpu",
     memory: Annotated[float | None, typer.Option("--memory", min=0, help=MEMORY_HELP)] = None,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            "--engine",
+            help="Where processes run: local, or the Ray cluster that RAY_ADDRESS names (extra "
+            "`ray`).",
+        ),
+    ] = "local",
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            "--gpus", min=0, help="GPUs that Ray reserves for each network, or a share of one."
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
             "--workers",
             min=1,
-            help="Network processes. Default: one for each processor, with 1.5 GB of memory each.",
+            help="Network processes. Default: one for each processor, as far as memory goes.",
         ),
     ] = None,
     threads: Annotated[
@@ -127,8 +141,11 @@ def photos(
     """
     from overpaint.scan.examiner import Examiner
     from overpaint.scan.local_engine import LocalEngine
+    from overpaint.scan.ray_engine import RayEngine
     from overpaint.scan.scanning import scan
 
+    if gpus is not None and engine != "ray":
+        raise typer.BadParameter("it is for --engine ray", param_hint="--gpus")
     examiner = Examiner(
         model,
         threshold=threshold,
@@ -136,14 +153,17 @@ def photos(
         device=device,
         memory=memory if memory is None else memory * 1e9,
     )
-    engine = LocalEngine(examiner, networks=workers, threads=threads)
-    say(engine.words, err=True)
+    if engine == "ray":
+        used = RayEngine(examiner, networks=workers, threads=threads, gpus=gpus)
+    else:
+        used = LocalEngine(examiner, networks=workers, threads=threads)
+    say(used.words, err=True)
     try:
         with _reporting() as report:
             done = scan(
                 sources,
                 out,
-                engine,
+                used,
                 limit=limit,
                 sample=sample,
                 since=since,

@@ -81,11 +81,13 @@ def mix_with_scores(x: Tensor, raw: Tensor, scored: Tensor) -> Tensor:
     x (b, c, h, w), weights (o, c) each -> (b, o, h, w). The z-scores are linear in x once mean and
     variance are known, so they become a part of the weights and are never held.
     """
-    variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
+    places = x.permute(0, 2, 3, 1)  # a view where x is channels last; so is what is returned
+    variance, mean = torch.var_mean(places, dim=(1, 2), correction=0)
     scale = (variance + EPS).rsqrt()  # (b, c)
-    weight = raw + scored * scale[:, None]  # (b, o, c)
+    weight = raw.T + scored.T * scale[..., None]  # (b, c, o)
     bias = (scale * mean) @ scored.T  # (b, o)
-    return torch.einsum("boc,bchw->bohw", weight, x) - bias[..., None, None]
+    out = torch.baddbmm(-bias[:, None], places.flatten(1, 2), weight)
+    return out.unflatten(1, places.shape[1:3]).permute(0, 3, 1, 2)
 
 
 class Statistics(nn.Module):
@@ -124,9 +126,8 @@ class Energies(nn.Module):
             logs = [log_energy(sizes, side) for side in ENERGY_WINDOWS]
             conv, norm, relu = self.mix
             raw, scored = cast(nn.Conv2d, conv).weight.flatten(1).chunk(2, dim=1)
-            weights = zip(*(w.chunk(len(logs), dim=1) for w in (raw, scored)), strict=True)
-            parts = [mix_with_scores(x, *pair) for x, pair in zip(logs, weights, strict=True)]
-        return self.back(relu(norm(sum(parts[1:], start=parts[0]))))
+            joint = mix_with_scores(torch.cat(logs, dim=1), raw, scored)
+        return self.back(relu(norm(joint)))
 
 
 class Content(nn.Module):

@@ -26,8 +26,8 @@ from typing import Any, cast
 from overpaint.data.sources import Place, Stamp
 from overpaint.errors import ScanError
 from overpaint.scan import workers
+from overpaint.scan.engine import Known
 from overpaint.scan.examiner import Examiner
-from overpaint.scan.results import Results
 from overpaint.scan.rows import Row, copied_row, error_row, where
 
 MAX_WAITING_BYTES = 2**28
@@ -145,7 +145,7 @@ class LocalEngine:
             worker.close()
 
     def run(
-        self, places: Iterable[Place], results: Results, stopping: Callable[[], bool]
+        self, places: Iterable[Place], results: Known, stopping: Callable[[], bool]
     ) -> Iterator[Row | None]:
         """Rows of the places as they come, not in order; None for a photo that is done by content.
 
@@ -212,7 +212,7 @@ class LocalEngine:
 class _Run:
     """One run of an engine: which photo is where."""
 
-    def __init__(self, engine: LocalEngine, places: Iterable[Place], results: Results) -> None:
+    def __init__(self, engine: LocalEngine, places: Iterable[Place], results: Known) -> None:
         self._engine = engine
         self._places: Iterator[Place] = iter(places)
         self._results = results
