@@ -17,6 +17,7 @@ from overpaint.weights import save_weights
 
 def random_weights(folder: Path) -> Path:
     """Calibrated weights of a small NIX-Net, random ones."""
+    folder.mkdir(exist_ok=True)
     torch.manual_seed(0)
     config = {"widths": [4, 4, 4]}
     calibration(threshold=1).save(folder / "net.calibration.json")
