@@ -167,7 +167,8 @@ def _run(model: str, photo: Path, runtime: str, threads: int, out: Path) -> dict
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["job"]:
-        job(*sys.argv[2:5], int(sys.argv[5]), sys.argv[6])
+        name, path, runtime, threads, folder = sys.argv[2:]
+        job(name, path, runtime, int(threads), folder)
     else:
         try:
             typer.run(main)

@@ -23,8 +23,10 @@ NOT_COMPARED = ("seconds", "examined")
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head without processors, and two nodes of one each."""
+    # By default 15: beside other work an actor would hardly start.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
     from ray.cluster_utils import Cluster
 
