@@ -54,13 +54,25 @@ def window_mean(x: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(x, (1, side), 1, (0, half), count_include_pad=False)
 
 
+def moments(x: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Variance and mean over two dimensions, which become 1.
+
+    Exported, each sum is made along one dimension after the other: onnxruntime adds all up in one
+    float32, and over a large tile that moved logits by more than 0.001.
+    """
+    if not torch.onnx.is_in_onnx_export():
+        return torch.var_mean(x, dim=(rows, columns), correction=0, keepdim=True)
+    mean = x.mean(columns, keepdim=True).mean(rows, keepdim=True)
+    return (x - mean).square().mean(columns, keepdim=True).mean(rows, keepdim=True), mean
+
+
 def z_scores(x: Tensor, windows: Sequence[int] = WINDOWS) -> Tensor:
     """(b, c, h, w) -> (b, c * (1 + windows), h, w): against the whole, then against each window.
 
     With the mean m and the variance v of the whole, z = (x - m) / sqrt(v + EPS); with those of z
     in a window, (z - m') / sqrt(v' + EPS).
     """
-    variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
+    variance, mean = moments(x, 2, 3)
     z = (x - mean) * (variance + EPS).rsqrt()
     out = [z]
     for side in windows:
@@ -82,7 +94,7 @@ def mix_with_scores(x: Tensor, raw: Tensor, scored: Tensor) -> Tensor:
     variance are known, so they become a part of the weights and are never held.
     """
     places = x.permute(0, 2, 3, 1)  # a view where x is channels last; so is what is returned
-    variance, mean = torch.var_mean(places, dim=(1, 2), correction=0)
+    variance, mean = (value[:, 0, 0] for value in moments(places, 1, 2))
     scale = (variance + EPS).rsqrt()  # (b, c)
     weight = raw.T + scored.T * scale[..., None]  # (b, c, o)
     bias = (scale * mean) @ scored.T  # (b, o)
