@@ -95,9 +95,9 @@ def _own(pid: int) -> int:
 
 
 def slope(found: list[tuple[int, float]]) -> float:
-    """MB per 1,000 photos."""
+    """MB per 1,000 photos; NaN for fewer than 200."""
     late = [(num, size) for num, size in found if num and num > found[-1][0] / 5]
-    if len({num for num, _ in late}) < 3:
+    if not late or late[-1][0] < 200:  # processes still grow to what they need
         return float("nan")
     num, size = np.array(late).T
     return 1000 * float(np.polyfit(num, size, 1)[0])

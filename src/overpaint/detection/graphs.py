@@ -74,6 +74,9 @@ class GraphDetector(Detector):
     def _run(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs by name, for float32 (1, 3, h, w)."""
 
+    def release(self) -> None:
+        """Give back the memory of the maps, where it is kept from one photo to the next."""
+
     def _logits(self, image: Tensor) -> Findings:
         found = self._run(np.ascontiguousarray(image.numpy()))
         return Findings(**{name: torch.from_numpy(value) for name, value in found.items()})
@@ -129,6 +132,9 @@ class OpenVinoDetector(GraphDetector):
     def _run(self, image: np.ndarray) -> dict[str, np.ndarray]:
         found = self._compiled([image], share_inputs=True)
         return dict(zip(self._names, found.values(), strict=True))
+
+    def release(self) -> None:
+        self._compiled.release_memory()
 
 
 GRAPHS: tuple[type[GraphDetector], ...] = (OnnxDetector, OpenVinoDetector)

@@ -34,6 +34,7 @@ from overpaint.detection.calibration import (
     quality_band,
     sigmoid,
 )
+from overpaint.detection.graphs import GraphDetector
 from overpaint.detection.memory import Budget
 from overpaint.detection.result import (
     Detection,
@@ -159,6 +160,8 @@ class DetectorRunner:
             stride=self.stride,
             device=self.device,
         )
+        if isinstance(self.module, GraphDetector):
+            self.module.release()  # what comes now needs room for maps of the whole photo
         maps = [x for x in (seen.logits, seen.confidence) if x is not None]
         ends = [end for x in maps for end in (x.min(), x.max())]
         if not np.isfinite([*ends, *seen.scores]).all():
