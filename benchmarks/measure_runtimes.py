@@ -11,7 +11,6 @@
   from that of plain torch. Rows go to results/runtimes.csv.
 """
 
-import contextlib
 import json
 import os
 import statistics
@@ -49,11 +48,11 @@ def job(model: str, photo: str, runtime: str, threads: int, out: str) -> None:
     folder = Path(out)
     wall, processor = time.perf_counter(), time.process_time()
     read = read_image(photo)
-    found = runner.run(read)
+    assessed = runner.assess(read)
+    found = runner.conclude(read, assessed)
     Writer(folder, [read.path]).write(read, found)
     took = time.perf_counter() - wall, time.process_time() - processor
-    with np.errstate(divide="ignore"):
-        np.save(folder / "heat.npy", np.log(found.heatmap) - np.log1p(-found.heatmap))
+    np.save(folder / "logits.npy", assessed.seen.logits)
     print(
         json.dumps(
             {
@@ -116,11 +115,8 @@ def main(
                 found[one].append(_run(model, photo, one, threads, folder))
                 typer.echo(f"{one}: {found[one][-1]}")
         for one in wanted:
-            with contextlib.suppress(FileNotFoundError):
-                plain = np.load(Path(name) / wanted[0] / "heat.npy")
-                other = np.load(Path(name) / one / "heat.npy")
-                both = np.isfinite(plain) & np.isfinite(other)
-                differences[one] = float(np.abs(plain - other)[both].max())
+            first, other = (np.load(Path(name) / n / "logits.npy") for n in (wanted[0], one))
+            differences[one] = float(np.abs(first - other).max())
     record, nan = find(model, "detector"), float("nan")
     settings = {"runs": runs, "threads": threads, "size": [width, height]}
     protocol = (

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from overpaint import __version__, atomic
+from overpaint import __version__, atomic, hashes
 from overpaint.detection.export import cache_folder, cached_onnx
 from overpaint.detection.graphs import GRAPHS, PARITY, GraphDetector, difference, made_photo
 from overpaint.detectors.base import Detector
@@ -99,8 +99,15 @@ def _fastest(module: Detector, record: WeightsRecord | None) -> nn.Module:
 def _measured(module: Detector, graph: Detector, record: WeightsRecord) -> Measured:
     """From the user's cache, or measured and kept there."""
     said = words(graph, torch.device("cpu"))
+    file = graph.path if isinstance(graph, GraphDetector) else record.path
     key = " / ".join(
-        (record.sha256, __version__, torch.__version__, said, f"{torch.get_num_threads()} threads")
+        (
+            hashes.file_sha256(file),
+            __version__,
+            torch.__version__,
+            said,
+            f"{torch.get_num_threads()} threads",
+        )
     )
     path = cache_folder() / f"runtimes-{_processor()}.json"
     kept = _kept(path)

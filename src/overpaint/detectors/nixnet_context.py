@@ -57,13 +57,15 @@ def window_mean(x: Tensor, side: int) -> Tensor:
 def moments(x: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
     """Variance and mean over two dimensions, which become 1.
 
-    Exported, each sum is made along one dimension after the other: onnxruntime adds all up in one
-    float32, and over a large tile that moved logits by more than 0.001.
+    Exported, each sum is made along one dimension after the other: onnxruntime and OpenVINO add up
+    all in one float32, and over a large tile that moved logits by more than 0.001. OpenVINO would
+    join two sums that both keep their dimension.
     """
     if not torch.onnx.is_in_onnx_export():
         return torch.var_mean(x, dim=(rows, columns), correction=0, keepdim=True)
-    mean = x.mean(columns, keepdim=True).mean(rows, keepdim=True)
-    return (x - mean).square().mean(columns, keepdim=True).mean(rows, keepdim=True), mean
+    mean = x.mean(columns, keepdim=True).mean(rows).unsqueeze(rows)
+    squares = (x - mean).square().mean(columns, keepdim=True)
+    return squares.mean(rows).unsqueeze(rows), mean
 
 
 def z_scores(x: Tensor, windows: Sequence[int] = WINDOWS) -> Tensor:
