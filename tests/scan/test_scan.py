@@ -231,27 +231,31 @@ def test_limit_sample_and_since(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_onnxruntime_says_the_same(
+@pytest.mark.parametrize(("runtime", "package"), [("onnx", "onnxruntime"), ("openvino",) * 2])
+def test_other_runtimes_say_the_same(
     scanned: tuple[Path, Result],
     model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    runtime: str,
+    package: str,
 ) -> None:
     pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip(package, reason=f"the extra {runtime} is not installed")
     monkeypatch.setenv("OVERPAINT_CACHE", str(tmp_path / "cache"))
     here, _ = scanned
     expected = {row["path"]: row for row in rows(here / "results")}
-    result = scan(model, here / "photos" / "00[0-2].png", "-o", tmp_path / "o", "--runtime", "onnx")
+    photos, out = here / "photos" / "00[0-2].png", tmp_path / "out"
+    result = scan(model, photos, "-o", out, "--runtime", runtime, "--memory", 4)
     assert result.exit_code == 0, result.output
-    found = rows(tmp_path / "o")
+    found = rows(out)
     assert len(found) == 3
     for row in found:
-        assert row["runtime"].startswith("onnxruntime ")
+        assert row["runtime"].startswith(f"{package} ")
         there = expected[row["path"]]
         assert row["score"] == pytest.approx(there["score"], abs=1e-4)
         assert (row["band"], row["sha256"]) == (there["band"], there["sha256"])
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(list((tmp_path / "cache").glob("*.onnx"))) == 1
 
 
 def start(model: Path, photos: Path, out: Path) -> subprocess.Popen[bytes]:
