@@ -3,64 +3,179 @@
     python benchmarks/scan_speed.py --photos FOLDER
 
 - The same photos, the same weights, one after the other on one machine: `overpaint detect PHOTO`
-  in a loop (of `--loop` photos, as it is slow), `overpaint detect FOLDER`, `overpaint scan FOLDER`.
-  All times are of whole commands, with the start of Python and the loading of the weights.
-- The share of the network is the time in the detector of all network processes, against the time of
-  the run times their number.
+  in a loop (of `--loop` photos, as it is slow), then `overpaint scan`, both with `--runtime`. Times
+  are of whole commands, with the start of Python and the loading of the weights.
+- Wall time, and the time of processors that all processes of a command took, which other work on
+  the machine changes far less.
+- The network's share is the time in the detector of all network processes, against the time of the
+  scan after its processes have started, times their number.
+- The memory slope is a line through what all processes of the scan have resident (each process's
+  own, by Pss where the kernel tells), over the photos done, without the first fifth.
+- Rows go to results/scan.csv. Use photos like yours: the figures are of these.
 """
 
 import json
+import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
+from overpaint.errors import OverpaintError
 
-def seconds(*arguments: object) -> float:
-    """Of a command; its exit code may say that photos failed."""
-    started = time.perf_counter()
-    command = [sys.executable, "-m", "overpaint", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, check=False)
+ROOT = Path(__file__).parents[1]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "overpaint", *map(str, arguments)]
+
+
+def seconds(*arguments: object) -> tuple[float, float]:
+    """Wall and processor time of a command; its exit code may say that photos failed."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command(*arguments), capture_output=True, check=False)
     if done.returncode not in (0, 1):
         raise SystemExit(done.stderr.decode())
-    return time.perf_counter() - started
+    return time.perf_counter() - started, _processor(before)
+
+
+def _processor(before: resource.struct_rusage) -> float:
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return now.ru_utime + now.ru_stime - before.ru_utime - before.ru_stime
+
+
+def scan(out: Path, *arguments: object) -> tuple[float, float, list[tuple[int, float]]]:
+    """Wall and processor time, and (photos done, MB of all its processes) over the run."""
+    from overpaint.scan.results import open_dataset
+
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    found = []
+    with subprocess.Popen(
+        command("scan", *arguments, "-o", out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        while process.poll() is None:
+            time.sleep(1)
+            if (out / "scan.json").exists():
+                with suppress(OverpaintError):  # it is being written
+                    found.append((open_dataset(out).count_rows(), _megabytes(process.pid)))
+        said = process.stderr.read().decode() if process.stderr else ""
+    if process.returncode not in (0, 1):
+        raise SystemExit(said)
+    return time.perf_counter() - started, _processor(before), found
+
+
+def _megabytes(pid: int) -> float:
+    return sum(_own(one) for one in (pid, *_below(pid))) / 1e6
+
+
+def _below(pid: int) -> Iterator[int]:
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield int(child)
+                yield from _below(int(child))
+
+
+def _own(pid: int) -> int:
+    """Bytes of a process, shared pages by its share of them; 0 when it has ended."""
+    with suppress(OSError, ValueError):
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return next(int(x.split()[1]) for x in text.splitlines() if x.startswith("Pss:")) * 1024
+    return 0
+
+
+def slope(found: list[tuple[int, float]]) -> float:
+    """MB per 1,000 photos; NaN for fewer than 200."""
+    late = [(num, size) for num, size in found if num and num > found[-1][0] / 5]
+    if not late or late[-1][0] < 200:  # processes still grow to what they need
+        return float("nan")
+    num, size = np.array(late).T
+    return 1000 * float(np.polyfit(num, size, 1)[0])
+
+
+def measured(
+    folder: Path, taken: list[Path], loop: int, workers: int, model: str, runtime: str
+) -> tuple[dict[str, float], str]:
+    """Figures of both ways, and the runtime in words."""
+    looped = taken[:: max(1, len(taken) // loop)][:loop]
+    given = ["--model", model, "--runtime", runtime]
+    # Exporting and measuring a runtime, once for a machine, is not a part of either.
+    seconds("detect", taken[0], "--out", folder / "first", *given)
+    spent = [seconds("detect", one, "--out", folder / "loop", *given) for one in looped]
+    each = np.array(spent).sum(axis=0) / len(looped)
+    out = folder / f"scan-{runtime}"
+    wall, processor, sizes = scan(out, folder / "in", "--workers", workers, *given)
+    said = subprocess.run(
+        command("scan", "summary", out, "--json"), capture_output=True, check=True
+    ).stdout
+    summary = json.loads(said)
+    of_scan = np.array([wall, processor]) / len(taken)
+    values = {
+        "loop seconds": each[0],
+        "loop processor seconds": each[1],
+        "scan seconds": of_scan[0],
+        "scan processor seconds": of_scan[1],
+        "times as fast": each[0] / of_scan[0],
+        "times less processor time": each[1] / of_scan[1],
+        "network share": summary["seconds"] / wall / workers,
+        "megapixels": summary["megapixels"] / max(1, summary["looked_at"]),
+        "MB per 1000 photos": slope(sizes),
+        "peak MB": max((size for _, size in sizes), default=float("nan")),
+    }
+    return {name: float(value) for name, value in values.items()}, summary["made_with"]["runtime"][
+        0
+    ]
 
 
 def main(
     photos: Annotated[Path, typer.Option(help="Folder of photos.")],
-    num: Annotated[int, typer.Option(min=1, help="Photos to take from it.")] = 60,
+    num: Annotated[int, typer.Option(min=1, help="Photos to take from it, evenly.")] = 60,
     loop: Annotated[int, typer.Option(min=1, help="Of them, for the loop.")] = 6,
     workers: Annotated[int, typer.Option(min=1, help="Network processes.")] = 2,
+    model: Annotated[str, typer.Option(help="Name or weights file.")] = "nixnet-s",
+    runtime: Annotated[
+        list[str] | None, typer.Option(help="As of `overpaint scan`; repeatable. Default: torch.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the CSV files.")] = ROOT / "results",
 ) -> None:
-    """Measure the three ways, and print photos per second."""
+    """Measure both ways, print the figures, and write the rows."""
+    from overpaint.evaluation.rows import Row, Source, write_results
+    from overpaint.run_identity import config_hash, current_commit
+    from overpaint.weights.resolve import find
+
+    record, commit, rows = find(model, "detector"), current_commit(), []
+    settings = {"num": num, "loop": loop, "workers": workers, "runtime": runtime}
+    hashed = config_hash(settings)
+    allowed = f"{len(os.sched_getaffinity(0))} processors allowed"
+    nan = float("nan")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "in").mkdir()
-        found = sorted(path for path in photos.rglob("*.*") if path.is_file())[:num]
-        for i, path in enumerate(found):
+        found = sorted(path for path in photos.rglob("*.*") if path.is_file())
+        for i, path in enumerate(found[:: max(1, len(found) // num)][:num]):
             shutil.copy(path, folder / "in" / f"{i:04}{path.suffix}")
         taken = sorted((folder / "in").iterdir())
-        rates = {}
-        spent = sum(seconds("detect", path, "--out", folder / "loop") for path in taken[:loop])
-        rates["detect in a loop"] = len(taken[:loop]) / spent
-        rates["detect FOLDER"] = len(taken) / seconds(
-            "detect", folder / "in", "--out", folder / "at-once"
-        )
-        spent = seconds("scan", folder / "in", "-o", folder / "scan", "--workers", workers)
-        rates["scan FOLDER"] = len(taken) / spent
-        command = [sys.executable, "-m", "overpaint", "scan", "summary", folder / "scan", "--json"]
-        summary = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    for what, rate in rates.items():
-        print(f"{what:<17} {rate:6.3f} photos/s")
-    print(f"{rates['scan FOLDER'] / rates['detect in a loop']:.2f} x the loop, ", end="")
-    print(f"{rates['scan FOLDER'] / rates['detect FOLDER']:.2f} x the folder")
-    share = summary["seconds"] / spent / workers
-    print(f"network: {100 * share:.0f} % of {workers} processes' time, with their start")
+        for one in runtime or ["torch"]:
+            values, words = measured(folder, taken, loop, workers, model, one)
+            protocol = f"{len(taken)} photos, {workers} network processes, {words}, {allowed}"
+            source = Source("scan", record.name, commit, hashed, record.sha256, protocol)
+            for metric, value in values.items():
+                typer.echo(f"{one}: {metric:<26} {value:.4g}")
+                rows.append(
+                    Row(method=one, metric=metric, value=value, n=len(taken), ci_low=nan,
+                        ci_high=nan, **asdict(source))
+                )  # fmt: skip
+    write_results(out, rows, [])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -128,7 +129,7 @@ def test_the_tutorial_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["start", "guides/analyst", "guides/platform", "guides/researcher"]
+    "name", ["start", "guides/analyst", "guides/platform", "guides/researcher", "scale"]
 )
 def test_commands_in_the_guides_exist(name: str) -> None:
     import typer
@@ -151,6 +152,30 @@ def test_commands_in_the_guides_exist(name: str) -> None:
             assert used <= options, line
             found += 1
     assert found
+
+
+def test_the_job_for_a_cluster_is_a_scan_with_the_versions_of_this_checkout() -> None:
+    import typer
+
+    from overpaint.cli import build
+
+    folder = ROOT / "docs" / "scale"
+    job = yaml.safe_load((folder / "rayjob.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    cluster, words = job["spec"]["rayClusterSpec"], job["spec"]["entrypoint"].split()
+    assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text().split()
+    assert words[:4] == ["python", "-m", "overpaint", "scan"]
+    command: Any = typer.main.get_command(build())
+    scan = command.commands["scan"].commands["photos"]
+    used = scan.make_context("scan", words[4:]).params
+    assert (used["engine"], used["out"]) == ("ray", Path("/results/photos"))
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    parts = [part for group in groups for part in group["template"]["spec"]["containers"]]
+    assert {part["image"] for part in parts} == {"REGISTRY/overpaint-scan:1"}
+    assert parts[0]["volumeMounts"][0]["mountPath"] == "/results"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (extras,) = re.findall(r'"\.\[(.*?)\]"', (folder / "Dockerfile").read_text())
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
 
 
 class TestAboutTheProject:

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     import torch
 
 DEVICE_HELP = "cpu or cuda: where the network computes."
+RUNTIME_HELP = (
+    "What runs the network: torch, onnx or openvino (extras of these names), or auto, the fastest "
+    "that is installed and says the same as torch on this machine."
+)
+MEMORY_HELP = "Gigabytes that a process may take: tiles become smaller where they have to."
 
 
 def find_device(name: str) -> "torch.device":

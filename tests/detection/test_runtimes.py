@@ -1,82 +1,142 @@
-"""The exported network says what the one in torch says."""
+"""Every runtime says what torch says, is named in the records, and is chosen by measurement."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from typer.testing import CliRunner
 
+import overpaint
 from conftest import textured
-from helpers.bright_detectors import Bright, registered, save
-from overpaint.detection import runtimes
+from helpers.bright_detectors import Bright, registered, save, two_tone
+from overpaint.cli import build
+from overpaint.detection import graphs, runtimes
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import InputError, WeightsError
-from overpaint.registry import Entry, detectors
+from overpaint.images import write_png
+from overpaint.images.from_arrays import as_photo
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> runtimes.Export:
-    return runtimes.export_onnx("nixnet-s", tmp_path_factory.mktemp("onnx") / "net.onnx")
+KINDS = {kind.runtime: kind for kind in graphs.GRAPHS}
 
 
-def test_logits_of_ten_photos_of_any_size_are_those_of_torch(exported: runtimes.Export) -> None:
-    runner, other = DetectorRunner("nixnet-s"), DetectorRunner("nixnet-s", tile=128)
-    graph = runtimes.OnnxDetector(exported.path, threads=1)
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OVERPAINT_CACHE", str(folder))
+        yield folder
+
+
+def need(runtime: str) -> None:
+    """Skip where it is not installed."""
+    pytest.importorskip("onnx", reason="the export needs onnx")
+    pytest.importorskip(KINDS[runtime].package, reason=f"{runtime} is not installed")
+
+
+@pytest.mark.parametrize("runtime", list(KINDS))
+def test_logits_of_ten_photos_of_any_size_are_those_of_torch(runtime: str) -> None:
+    need(runtime)
+    options = {"runtime": runtime}
+    whole = DetectorRunner("nixnet-s"), DetectorRunner("nixnet-s", **options)
+    tiles = DetectorRunner("nixnet-s", tile=128), DetectorRunner("nixnet-s", tile=128, **options)
     sizes = [(64, 96), (97, 131), (128, 65), (33, 47), (1, 1), (9, 120), (80, 80), (111, 113)]
     for i, (height, width) in enumerate([*sizes, (130, 200), (201, 140)]):
         photo = np.ascontiguousarray(textured(201, 200, seed=i)[:height, :width])
-        used = other if i >= len(sizes) else runner
-        expected, torch_module = used.logits(photo), used.module
-        used.module = graph
-        found = used.logits(photo)
-        used.module = torch_module
+        ours, other = tiles if i >= len(sizes) else whole
+        expected, found = ours.logits(photo), other.logits(photo)
         assert found.shape == expected.shape == (height, width)
-        assert np.abs(found - expected).max() <= runtimes.PARITY
-    assert exported.difference <= 1e-3
-    assert graph.weights_sha256 == runner.weights_sha256
-    assert (graph.stride, graph.tile) == (runner.stride, runner.tile)
+        assert np.abs(found - expected).max() <= graphs.PARITY
+    graph = whole[1].module
+    assert isinstance(graph, KINDS[runtime])
+    assert graph.weights_sha256 == whole[0].weights_sha256
+    assert (graph.stride, graph.tile) == (whole[0].stride, whole[0].tile)
 
 
-def test_the_contract_holds(exported: runtimes.Export) -> None:
-    graph = runtimes.OnnxDetector(exported.path).eval()
-    with pytest.raises(InputError):
-        graph(torch.full((1, 3, 16, 16), float("nan")))
-    assert graph.runtime.startswith("onnxruntime ")
+@pytest.mark.parametrize("runtime", list(KINDS))
+def test_records_state_runtime_and_precision(runtime: str, tmp_path: Path) -> None:
+    need(runtime)
+    write_png(tmp_path / "p.png", textured(130, 140, seed=3))
+    arguments = ["detect", str(tmp_path / "p.png"), "--out", str(tmp_path), "--runtime", runtime]
+    assert CliRunner().invoke(build(), arguments).exit_code == 0
+    said = json.loads((tmp_path / "p.json").read_text())["runtime"]
+    assert said.startswith(f"{KINDS[runtime].package} ")
+    assert said.endswith(", fp32, cpu")
+    found = overpaint.detect(tmp_path / "p.png", runtime=runtime)  # type: ignore[arg-type]
+    assert found.examiner.runtime == said
+    plain = overpaint.detect(tmp_path / "p.png")
+    assert plain.examiner.runtime == f"torch {torch.__version__}, fp32, cpu"
+    assert plain.score == pytest.approx(found.score, abs=1e-4)
 
 
-class Frozen(Bright):
-    """Its graph holds the mean of the photo's size that it was traced with."""
-
-    def _logits(self, image: Tensor) -> Tensor:
-        return super()._logits(image) + float(image.shape[-1])
-
-
-def test_a_graph_that_froze_a_size_is_refused(
+def test_auto_takes_the_fastest_that_says_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with registered(tmp_path) as folder:
-        entry = Entry("frozen", Frozen, "A paper", "Apache-2.0", "tiny", None)
-        monkeypatch.setitem(detectors._entries, "frozen", entry)
-        save(folder, "cold", "frozen")
-        with pytest.raises(WeightsError, match=r"differs by .* from torch's"):
-            runtimes.export_onnx("cold", tmp_path / "cold.onnx")
-        assert not [path for path in tmp_path.iterdir() if "cold" in path.name]
-        save(folder, "fine", "bright")
-        assert runtimes.export_onnx("fine", tmp_path / "fine.onnx").path.exists()
-
-
-def test_the_cache_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need("onnx")
+    need("openvino")
     monkeypatch.setenv("OVERPAINT_CACHE", str(tmp_path / "cache"))
+    seconds = {"torch": 3.0, "onnx": 2.0, "openvino": 1.0}
+    asked = []
+
+    def measured(detector: object) -> float:
+        asked.append(getattr(detector, "runtime", "torch"))
+        return seconds[asked[-1]]
+
+    monkeypatch.setattr(runtimes, "_seconds", measured)
     with registered(tmp_path) as folder:
-        save(folder, "fine", "bright")
-        path = runtimes.cached_onnx("fine")
-        stamp = path.stat().st_mtime_ns
-        assert runtimes.cached_onnx("fine") == path
-        assert path.stat().st_mtime_ns == stamp
-    (tmp_path / "other.onnx").write_bytes(b"no graph")
-    with pytest.raises(WeightsError, match="no detector exported"):
-        runtimes.OnnxDetector(tmp_path / "other.onnx")
+        path = save(folder, "fine", "bright").path
+        assert DetectorRunner(path, runtime="auto").runtime.startswith("openvino ")
+        assert sorted(asked) == ["onnx", "openvino", "torch"]
+        assert DetectorRunner(path, runtime="auto").runtime.startswith("openvino ")
+        assert len(asked) == 3, "measured once, then kept"
+        other = save(folder, "other", "bright", gain=10).path
+        seconds["torch"] = 0.5
+        assert DetectorRunner(other, runtime="auto").runtime.startswith("torch ")
+        # One that differs is never taken, however fast it is.
+        third = save(folder, "third", "bright", gain=5).path
+        seconds["torch"] = 3.0
+        monkeypatch.setattr(
+            runtimes, "difference", lambda one, other: 0.1 * (other.runtime == "openvino")
+        )
+        assert DetectorRunner(third, runtime="auto").runtime.startswith("onnxruntime ")
+        with pytest.raises(WeightsError, match=r"differs by 0\.1 from torch's on this machine"):
+            DetectorRunner(third, runtime="openvino")
+
+
+def test_what_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="there is none such"):
+        DetectorRunner(Bright(), runtime="jax")
+    with pytest.raises(InputError, match="without a file of weights"):
+        DetectorRunner(Bright(), runtime="onnx")
+    assert DetectorRunner(Bright(), runtime="auto").runtime.startswith("torch ")
+    for kind in graphs.GRAPHS:
+        monkeypatch.setattr(kind, "package", "not_there")
+    with registered(tmp_path) as folder:
+        path = save(folder, "fine", "bright").path
+        for runtime in KINDS:
+            with pytest.raises(WeightsError, match=rf"pip install 'overpaint\[{runtime}\]'"):
+                DetectorRunner(path, runtime=runtime)
+        assert DetectorRunner(path, runtime="auto").runtime.startswith("torch ")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_tiles_become_smaller_where_memory_is_short(tmp_path: Path) -> None:
+    runner = DetectorRunner("nixnet-s", memory=64e9)
+    assert runner.budget is not None
+    assert runner.tile_of(3000, 4000) == runner.tile
+    assert 100 < runner.budget.bytes_per_pixel < 10_000
+    base, each = runner.budget.base, runner.budget.bytes_per_pixel
+    small = DetectorRunner("nixnet-s", memory=base + 32 * 12e6 + 1.2 * each * 512**2)
+    assert 500 <= small.tile_of(3000, 4000) < 620
+    assert small.tile_of(3000, 4000) % small.stride == 0
+    with pytest.raises(InputError, match=r"--memory .* of 4000 x 3000 pixels needs"):
+        DetectorRunner("nixnet-s", memory=base).tile_of(3000, 4000)
+
+
+def test_a_smaller_tile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = DetectorRunner(Bright())
+    monkeypatch.setattr(DetectorRunner, "tile_of", lambda self, height, width: 64)
+    found = runner.run(as_photo(two_tone()))
+    assert "looked at in tiles of 64 pixels for want of memory" in found.notes

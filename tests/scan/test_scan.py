@@ -14,23 +14,18 @@ import time
 import zipfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from conftest import textured
-from helpers.bright_detectors import calibration
-from overpaint.cli import build
+from helpers.scans import fill, random_weights, rows, run, scan
 from overpaint.detection.report import record
 from overpaint.detection.runner import DetectorRunner
 from overpaint.images import read_image
-from overpaint.registry import detectors
-from overpaint.scan.reading import query
-from overpaint.weights import save_weights
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("duckdb")
@@ -41,52 +36,12 @@ HOSTILE = "<img src=x onerror=alert(1)>\u202e&\"'.png"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Calibrated weights of a small NIX-Net, random ones."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("weights")
-    config = {"widths": [4, 4, 4]}
-    calibration(threshold=1).save(folder / "net.calibration.json")
-    save_weights(
-        folder,
-        detectors.create("nixnet", **config),
-        name="net",
-        kind="detector",
-        architecture="nixnet",
-        config=config,
-        data="-",
-        recipe="-",
-        commit="-",
-        licence="Apache-2.0",
-        calibration="net.calibration.json",
-    )
-    return folder / "net.json"
-
-
-def fill(folder: Path, num: int, side: int = 130) -> list[Path]:
-    """Photos, each another one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{i:03}.png" for i in range(num)]
-    for i, path in enumerate(paths):
-        Image.fromarray(textured(side, side + i % 7, seed=i)).save(path)
-    return paths
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(build(), ["scan", *(str(a) for a in arguments)])
-
-
-def scan(model: Path, *arguments: object) -> Result:
-    return run(*arguments, "--model", model, "--workers", 1, "--threads", 1)
+    return random_weights(tmp_path_factory.mktemp("weights"))
 
 
 def name(path: str) -> str:
     """Of the file, also where it is in an archive."""
     return Path(path.replace("::", "/")).name
-
-
-def rows(out: Path, table: str = "rows") -> list[dict[str, Any]]:
-    answer = query(out, f"SELECT * FROM {table} ORDER BY path, examined")
-    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
 
 @pytest.fixture(scope="module")
@@ -276,27 +231,31 @@ def test_limit_sample_and_since(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_onnxruntime_says_the_same(
+@pytest.mark.parametrize(("runtime", "package"), [("onnx", "onnxruntime"), ("openvino",) * 2])
+def test_other_runtimes_say_the_same(
     scanned: tuple[Path, Result],
     model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    runtime: str,
+    package: str,
 ) -> None:
     pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip(package, reason=f"the extra {runtime} is not installed")
     monkeypatch.setenv("OVERPAINT_CACHE", str(tmp_path / "cache"))
     here, _ = scanned
     expected = {row["path"]: row for row in rows(here / "results")}
-    result = scan(model, here / "photos" / "00[0-2].png", "-o", tmp_path / "o", "--runtime", "onnx")
+    photos, out = here / "photos" / "00[0-2].png", tmp_path / "out"
+    result = scan(model, photos, "-o", out, "--runtime", runtime, "--memory", 4)
     assert result.exit_code == 0, result.output
-    found = rows(tmp_path / "o")
+    found = rows(out)
     assert len(found) == 3
     for row in found:
-        assert row["runtime"].startswith("onnxruntime ")
+        assert row["runtime"].startswith(f"{package} ")
         there = expected[row["path"]]
         assert row["score"] == pytest.approx(there["score"], abs=1e-4)
         assert (row["band"], row["sha256"]) == (there["band"], there["sha256"])
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(list((tmp_path / "cache").glob("*.onnx"))) == 1
 
 
 def start(model: Path, photos: Path, out: Path) -> subprocess.Popen[bytes]:

@@ -7,11 +7,11 @@ code.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from overpaint.devices import DEVICE_HELP
+from overpaint.devices import DEVICE_HELP, MEMORY_HELP, RUNTIME_HELP
 from overpaint.terminal import printable, progress, say, say_json, show
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ Threshold = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help=DEVICE_HELP)]
+Runtime = Annotated[
+    Literal["torch", "onnx", "openvino", "auto"], typer.Option("--runtime", help=RUNTIME_HELP)
+]
+Memory = Annotated[float | None, typer.Option("--memory", min=0, help=MEMORY_HELP)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
 
 
@@ -62,6 +66,8 @@ def detect(
     folders: Folders = None,
     threshold: Threshold = None,
     device: Device = "cpu",
+    runtime: Runtime = "torch",
+    memory: Memory = None,
     as_json: AsJson = False,
 ) -> None:
     """Find regions that an inpainting network filled in.
@@ -87,7 +93,12 @@ def detect(
         raise typer.BadParameter("give a probability from 0 to 1", param_hint="--threshold")
     try:
         runner = make_runner(
-            models or [DEFAULT_MODEL], threshold=threshold, folders=folders or (), device=device
+            models or [DEFAULT_MODEL],
+            threshold=threshold,
+            folders=folders or (),
+            device=device,
+            runtime=runtime,
+            memory=memory if memory is None else memory * 1e9,
         )
         search = find_photos(paths)
         writer = Writer(out, search.photos)

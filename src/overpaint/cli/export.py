@@ -28,7 +28,7 @@ def export(
     pad at the right and at the bottom by reflection, and crop the logits. The file is compared with
     torch before it is kept.
     """
-    from overpaint.detection.runtimes import OPSET, export_onnx
+    from overpaint.detection.export import OPSET, export_onnx
 
     try:
         done = export_onnx(model, out)

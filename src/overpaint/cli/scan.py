@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from overpaint.devices import DEVICE_HELP, MEMORY_HELP, RUNTIME_HELP
 from overpaint.errors import OverpaintError
 from overpaint.terminal import printable, progress, say, say_json, show
 
@@ -75,18 +76,31 @@ def photos(
         ),
     ] = None,
     runtime: Annotated[
-        Literal["torch", "onnx"],
-        typer.Option(
-            "--runtime",
-            help="What runs the network; onnx (extra `onnx`) exports it once to the user's cache.",
-        ),
+        Literal["torch", "onnx", "openvino", "auto"],
+        typer.Option("--runtime", help=RUNTIME_HELP),
     ] = "torch",
+    device: Annotated[str, typer.Option("--device", help=DEVICE_HELP)] = "cpu",
+    memory: Annotated[float | None, typer.Option("--memory", min=0, help=MEMORY_HELP)] = None,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            "--engine",
+            help="Where processes run: local, or the Ray cluster that RAY_ADDRESS names (extra "
+            "`ray`).",
+        ),
+    ] = "local",
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            "--gpus", min=0, help="GPUs that Ray reserves for each network, or a share of one."
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
             "--workers",
             min=1,
-            help="Network processes. Default: one for each processor, with 1.5 GB of memory each.",
+            help="Network processes. Default: one for each processor, as far as memory goes.",
         ),
     ] = None,
     threads: Annotated[
@@ -125,19 +139,31 @@ def photos(
     The same command, given again, goes on where it ended, also after a crash. Identical files are
     looked at once. SIGTERM and Ctrl-C finish the photos in work; twice, they end at once.
     """
+    from overpaint.scan.examiner import Examiner
     from overpaint.scan.local_engine import LocalEngine
+    from overpaint.scan.ray_engine import RayEngine
     from overpaint.scan.scanning import scan
 
-    engine = LocalEngine(
-        model, threshold=threshold, runtime=runtime, networks=workers, threads=threads
+    if gpus is not None and engine != "ray":
+        raise typer.BadParameter("it is for --engine ray", param_hint="--gpus")
+    examiner = Examiner(
+        model,
+        threshold=threshold,
+        runtime=runtime,
+        device=device,
+        memory=memory if memory is None else memory * 1e9,
     )
-    say(engine.words, err=True)
+    if engine == "ray":
+        used = RayEngine(examiner, networks=workers, threads=threads, gpus=gpus)
+    else:
+        used = LocalEngine(examiner, networks=workers, threads=threads)
+    say(used.words, err=True)
     try:
         with _reporting() as report:
             done = scan(
                 sources,
                 out,
-                engine,
+                used,
                 limit=limit,
                 sample=sample,
                 since=since,

@@ -318,6 +318,7 @@ def _listed(name: str, root: str, start: str) -> list[str]:
     """Sorted files below `start`, or matching it where it is a glob."""
     try:
         files = _file_system(root, os.getpid(), threading.get_ident())
+        files.invalidate_cache()  # a listing from before would leave out what is new
         return sorted(map(str, files.glob(start) if glob.has_magic(start) else files.find(start)))
     except Exception as error:  # every kind of storage has its own errors
         raise ImageError(f"{name}: cannot be listed ({error}); check name and access") from error

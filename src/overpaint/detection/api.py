@@ -13,6 +13,7 @@ from torch import nn
 from overpaint.detection.fusion import FusedDetection, FusedRunner
 from overpaint.detection.result import Detection
 from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
+from overpaint.detection.runtimes import Runtime
 from overpaint.images.from_arrays import Picture, as_photo
 from overpaint.weights import WeightsRecord
 from overpaint.weights.resolve import ALL, load, select
@@ -24,6 +25,8 @@ def detect(
     model: Literal["all"],
     threshold: float | None = None,
     device: str = "cpu",
+    runtime: Runtime = "torch",
+    memory: float | None = None,
 ) -> FusedDetection: ...
 
 
@@ -33,6 +36,8 @@ def detect(
     model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     threshold: float | None = None,
     device: str = "cpu",
+    runtime: Runtime = "torch",
+    memory: float | None = None,
 ) -> Detection: ...
 
 
@@ -41,6 +46,8 @@ def detect(
     model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
     threshold: float | None = None,
     device: str = "cpu",
+    runtime: Runtime = "torch",
+    memory: float | None = None,
 ) -> Detection:
     """Find inpainted regions in one photo of any size; nothing is scaled.
 
@@ -48,15 +55,18 @@ def detect(
     known), uint8 array (h, w, 3) in RGB, or PIL image. model: shipped or imported name, or path of
     weights; the last few stay in memory. Several, or "all" that are here, give a `FusedDetection`.
     threshold: on the heatmap, of several models on the fused one, 0..1; None takes the calibrated
-    one. device: cpu or cuda.
-    Raises `ImageError` (unreadable file), `InputError` (wrong kind, array, mode, threshold or
-    device), `WeightsError` and `UnknownNameError`.
+    one. device: cpu or cuda. runtime: what runs the network; the others than torch are extras, and
+    "auto" takes the fastest that is installed and says the same as torch. memory: bytes that this
+    process may take; tiles are made smaller where they have to be.
+    Raises `ImageError` (unreadable file), `InputError` (wrong kind, array, mode, threshold, device
+    or runtime, too little memory), `WeightsError` and `UnknownNameError`.
     """
     photo = as_photo(image)
     models = [model] if isinstance(model, str | Path) else list(model)
     records = select(models)
     weights = tuple((str(record.path), record.sha256) for record in records)
-    return _runner(weights, _is_fusion(models, records), threshold, device).run(photo)
+    fusion = _is_fusion(models, records)
+    return _runner(weights, fusion, threshold, device, runtime, memory).run(photo)
 
 
 def make_runner(
@@ -65,6 +75,8 @@ def make_runner(
     threshold: float | None = None,
     folders: Sequence[str | Path] = (),
     device: str = "cpu",
+    runtime: str = "torch",
+    memory: float | None = None,
 ) -> DetectorRunner | FusedRunner:
     """The runner of one model, or of several as a fusion; "all" is always one.
 
@@ -72,7 +84,7 @@ def make_runner(
     """
     records = select(models, folders)
     paths = [str(record.path) for record in records]
-    return _built(paths, _is_fusion(models, records), threshold, device)
+    return _built(paths, _is_fusion(models, records), threshold, device, runtime, memory)
 
 
 def load_detector(name: str | Path = DEFAULT_MODEL) -> nn.Module:
@@ -86,17 +98,31 @@ def _is_fusion(models: Sequence[str | Path], records: Sequence[WeightsRecord]) -
 
 
 def _built(
-    paths: Sequence[str], fusion: bool, threshold: float | None, device: str
+    paths: Sequence[str],
+    fusion: bool,
+    threshold: float | None,
+    device: str,
+    runtime: str,
+    memory: float | None,
 ) -> DetectorRunner | FusedRunner:
+    def runner(path: str, threshold: float | None) -> DetectorRunner:
+        return DetectorRunner(
+            path, threshold=threshold, device=device, runtime=runtime, memory=memory
+        )
+
     if fusion:
-        runners = [DetectorRunner(path, device=device) for path in paths]
-        return FusedRunner(runners, threshold=threshold)
-    return DetectorRunner(paths[0], threshold=threshold, device=device)
+        return FusedRunner([runner(path, None) for path in paths], threshold=threshold)
+    return runner(paths[0], threshold)
 
 
 @lru_cache(maxsize=4)
 def _runner(
-    weights: tuple[tuple[str, str], ...], fusion: bool, threshold: float | None, device: str
+    weights: tuple[tuple[str, str], ...],
+    fusion: bool,
+    threshold: float | None,
+    device: str,
+    runtime: str,
+    memory: float | None,
 ) -> DetectorRunner | FusedRunner:
     """weights: paths and hashes, these so that weights that were replaced are loaded anew."""
-    return _built([path for path, _ in weights], fusion, threshold, device)
+    return _built([path for path, _ in weights], fusion, threshold, device, runtime, memory)

@@ -99,6 +99,8 @@ class Examiner:
     """Of overpaint."""
     seconds: float
     """Time in the detector, without reading and writing files."""
+    runtime: str
+    """What ran the network: name and version, precision, device."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,7 +1,8 @@
 """One photo in, one `Detection` out: heatmap, mask, regions, a calibrated score and a verdict.
 
-- fp32, channels last, inference mode. Folding batch norm into the convolutions was measured on
-  NIX-Net 32/64/128: no gain where it can be done without knowing the model, so it is left out.
+- fp32, channels last, inference mode, in torch or another runtime (`overpaint.detection.runtimes`).
+  In torch a network folds its batch norms itself where that saves a map (`layers.folding`); in an
+  exported graph all are folded.
 - The verdict rests on the calibrated thresholds alone. A threshold given by the caller changes
   the mask, the fraction and the regions, and is stated with its own false-alarm rate.
 - A large photo is looked at in tiles (`overpaint.detection.tiles`) of the detector's own size, so
@@ -33,6 +34,8 @@ from overpaint.detection.calibration import (
     quality_band,
     sigmoid,
 )
+from overpaint.detection.graphs import GraphDetector
+from overpaint.detection.memory import Budget
 from overpaint.detection.result import (
     Detection,
     Examiner,
@@ -41,6 +44,7 @@ from overpaint.detection.result import (
     Verdict,
     percent,
 )
+from overpaint.detection.runtimes import in_runtime, words
 from overpaint.detection.tiles import Seen, tiled
 from overpaint.detection.transparency import counted_pixels, filled, hidden_pixels, left_out
 from overpaint.detectors.base import Detector, Findings
@@ -92,11 +96,15 @@ class DetectorRunner:
         tile: int | None = None,
         overlap: int | None = None,
         device: str = "cpu",
+        runtime: str = "torch",
+        memory: float | None = None,
     ) -> None:
         """model: shipped or imported name, path of weights, or a detector module (which is
         uncalibrated, and put into eval mode). threshold: on the heatmap, 0..1; None takes the
         calibrated one, with a false-alarm rate of 1 %, or 0.5 without calibration. tile, overlap:
-        see `tiles.tiled`; None takes the detector's. device: cpu or cuda.
+        see `tiles.tiled`; None takes the detector's. device: cpu or cuda. runtime: torch, onnx,
+        openvino or auto (`overpaint.detection.runtimes`). memory: bytes that this process may take,
+        for which tiles are made smaller where they have to be (`overpaint.detection.memory`).
 
         Raises `WeightsError`, `UnknownNameError`, `InputError`.
         """
@@ -115,16 +123,21 @@ class DetectorRunner:
             path = record.folder / record.calibration
             self.calibration = Calibration.load(path)
             self.calibration_sha256 = hashes.file_sha256(path)
-        self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = in_runtime(module, record, runtime, self.device)
+        self.runtime = words(self.module, self.device)
         self.threshold = threshold
         self.stride = int(getattr(module, "stride", 1))
         self.tile: int = getattr(module, "tile", TILE) if tile is None else tile
         quarter = self.tile // 4 // self.stride * self.stride
         self.overlap = min(OVERLAP, quarter) if overlap is None else overlap
+        self.budget: Budget | None = None
+        if memory is not None:
+            self.budget = Budget.measured(self._examine, memory, self.stride, self.device)
 
     @property
     def _examine(self) -> Callable[[Tensor], Findings]:
-        """Of the module as it is now: a runtime may have taken its place."""
+        """Of the module as it is now: a test may have put another in its place."""
         return self.module.examine if isinstance(self.module, Detector) else self._plain
 
     def _plain(self, image: Tensor) -> Findings:
@@ -136,20 +149,28 @@ class DetectorRunner:
         return self.look(pixels).logits
 
     def look(self, pixels: np.ndarray) -> Seen:
-        """All that the detector says of uint8 (h, w, 3); errors as of `logits`."""
+        """All that the detector says of uint8 (h, w, 3); errors as of `logits`, and `InputError`
+        where the memory allowed is not enough."""
+        tile = self.tile_of(*pixels.shape[:2])
         seen = tiled(
             self._examine,
             pixels,
-            tile=self.tile,
-            overlap=self.overlap,
+            tile=tile,
+            overlap=min(self.overlap, tile // 4 // self.stride * self.stride),
             stride=self.stride,
             device=self.device,
         )
+        if isinstance(self.module, GraphDetector):
+            self.module.release()  # what comes now needs room for maps of the whole photo
         maps = [x for x in (seen.logits, seen.confidence) if x is not None]
         ends = [end for x in maps for end in (x.min(), x.max())]
         if not np.isfinite([*ends, *seen.scores]).all():
             raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")
         return seen
+
+    def tile_of(self, height: int, width: int) -> int:
+        """Largest side of the tiles of a photo, pixels; `InputError` where memory is not enough."""
+        return self.tile if self.budget is None else self.budget.tile(height, width, self.tile)
 
     def fitted(self, quality: str) -> QualityBand | None:
         """The calibration for photos of a quality band; None without."""
@@ -208,6 +229,8 @@ class DetectorRunner:
         rate, note = fitted.false_alarms(chosen) if fitted and not reason else (None, reason)
         if hidden is not None:
             caveats = (left_out(hidden), *caveats)
+        if (tile := self.tile_of(*photo.pixels.shape[:2])) < self.tile:
+            caveats = (f"looked at in tiles of {tile} pixels for want of memory", *caveats)
         if len(seen.scores) > 1:
             caveats = (*caveats, f"the image score is the highest of {len(seen.scores)} tiles")
         found = Detection(
@@ -232,6 +255,7 @@ class DetectorRunner:
                 self.weights_sha256,
                 __version__,
                 seconds=time.perf_counter() - assessed.started,
+                runtime=self.runtime,
             ),
             heatmap=heatmap,
             mask=mask,

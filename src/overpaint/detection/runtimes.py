@@ -1,233 +1,153 @@
-"""Detectors in another runtime than torch: exported to ONNX, and run by onnxruntime.
+"""What runs a detector's network: torch, onnxruntime or OpenVINO, by one switch.
 
-- The exported graph is of the network alone. What looks at a photo's size in Python, the padding to
-  the stride and the crop, stays outside (`Detector.examine`), where a trace cannot freeze it.
-- Height and width are dynamic; they have to be multiples of the stride. One photo at a time.
-- A trace may freeze other things. So each export is compared with torch on sizes that it was not
-  traced with, and refused where a logit differs by more than `PARITY`.
-- fp32 all through. The file says which weights it was made of.
-- Python's exporter by TorchScript is used, since it takes all our networks with dynamic sizes.
+- torch by default: it needs no other package, and its figures are those of the benchmarks.
+- An exported network is compared with torch on this processor before it is used (`PARITY`), and
+  refused where a logit differs. "auto" takes the fastest of those that are installed and passed.
+- Both are measured once, and kept in the user's cache for these weights, versions, threads and kind
+  of processor.
+- On a graphics card torch alone is used.
 """
 
-import os
-import warnings
-from dataclasses import dataclass
+import contextlib
+import json
+import platform
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from overpaint import __version__
-from overpaint.detectors.base import Detector, Findings
-from overpaint.errors import WeightsError
-from overpaint.weights import WeightsRecord, build, load_weights
-from overpaint.weights.resolve import find
+from overpaint import __version__, atomic, hashes
+from overpaint.detection.export import cache_folder, cached_onnx
+from overpaint.detection.graphs import GRAPHS, PARITY, GraphDetector, difference, made_photo
+from overpaint.detectors.base import Detector
+from overpaint.errors import InputError, WeightsError
+from overpaint.weights import WeightsRecord
 
-PARITY = 1e-3
-"""Largest difference of a logit from torch's."""
+Runtime = Literal["torch", "onnx", "openvino", "auto"]
+RUNTIMES: tuple[str, ...] = get_args(Runtime)
 
-OPSET = 17
-
-_TRACED = (192, 256)  # height and width, about; neither is special to any network of ours
-_COMPARED = ((131, 200), (256, 173), (320, 328))
-_OUTPUTS = ("logits", "score", "confidence")
+_TIMED = (512, 512)
+_TIMES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
-    """An exported detector."""
+class Measured:
+    """A runtime on this machine."""
 
-    path: Path
-    record: WeightsRecord
     difference: float
-    """Largest of a logit from torch's, over the sizes that were compared."""
+    """Largest of a logit from torch's."""
+    seconds: float
+    """Of one photo of 512 x 512 pixels."""
 
 
-class OnnxDetector(Detector):
-    """An exported detector as a `Detector`: the same contract, on the processor."""
+def in_runtime(
+    module: nn.Module, record: WeightsRecord | None, runtime: str, device: torch.device
+) -> nn.Module:
+    """The module as it is, or a `GraphDetector` in its place.
 
-    def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
-        """threads: of the network; None takes torch's number. Raises `WeightsError`."""
-        super().__init__()
-        runtime = _onnxruntime()
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        # Both keep memory by shape, and photos come in many.
-        options.enable_mem_pattern = False
-        options.enable_cpu_mem_arena = False
-        try:
-            self._session = runtime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-            about = self._session.get_modelmeta().custom_metadata_map
-            self.stride = int(about["overpaint.stride"])  # type: ignore[misc]  # of this file
-            self.tile = int(about["overpaint.tile"])
-            self.weights_sha256 = about["overpaint.weights_sha256"]
-        except Exception as error:  # onnxruntime's errors have no base but this
-            raise WeightsError(
-                f"{path}: no detector exported by this overpaint ({error}); export it anew with "
-                "`overpaint export`"
-            ) from error
-        self._names = [output.name for output in self._session.get_outputs()]
-
-    @property
-    def runtime(self) -> str:
-        """Name and version, precision, device: for a record."""
-        return f"onnxruntime {_onnxruntime().__version__}, fp32, cpu"
-
-    def _logits(self, image: Tensor) -> Findings:
-        values = np.ascontiguousarray(image.numpy())
-        found = dict(zip(self._names, self._session.run(None, {"image": values}), strict=True))
-        return Findings(**{name: torch.from_numpy(value) for name, value in found.items()})
-
-
-def export_onnx(model: str | Path, out: str | Path | None = None) -> Export:
-    """Export a detector by its name or weights file; out: None writes NAME.onnx here.
-
-    Raises `WeightsError` for missing packages, and for a network whose graph would differ from it;
-    `UnknownNameError`, and `ImageError` where the file cannot be written.
+    record: of the module's weights, in a folder; None for a module without, which torch alone runs.
+    Raises `InputError` for a runtime that there is not or that cannot be had here, and
+    `WeightsError` for a missing package or a network that differs from torch's.
     """
-    record, state = load_weights(find(model, "detector").path, kind="detector")
-    path = Path(f"{record.name}.onnx") if out is None else Path(out)
-    difference = _export(build(record, state), record, path)
-    return Export(path, record, difference)
-
-
-def cached_onnx(model: str | Path) -> Path:
-    """The exported file of a model in the user's cache, made where there is none yet.
-
-    Errors as of `export_onnx`.
-    """
-    record = find(model, "detector")
-    name = f"{record.name}-{record.sha256[:16]}-{__version__}-{OPSET}.onnx"
-    path = cache_folder() / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        export_onnx(model, path)
-    return path
-
-
-def cache_folder() -> Path:
-    """Where exported graphs are kept: what OVERPAINT_CACHE names, or the user's cache."""
-    if named := os.environ.get("OVERPAINT_CACHE"):
-        return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "overpaint"
-
-
-def _findings(detector: Detector, image: Tensor) -> Findings:
-    """What it says of sides that are multiples of its stride, without the checks and the crop."""
-    found = detector._logits(image)
-    return found if isinstance(found, Findings) else Findings(found)
-
-
-class _Graph(nn.Module):
-    """The part of a detector that is exported."""
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        found = _findings(self.detector, image)
-        return tuple(x for name in _OUTPUTS if (x := getattr(found, name)) is not None)
-
-
-def _export(module: nn.Module, record: WeightsRecord, path: Path) -> float:
-    """Write a detector's graph, compared; returns the largest difference of a logit."""
-    if not isinstance(module, Detector):
-        raise WeightsError(f"{record.name}: {type(module).__name__} is no detector of ours")
-    graph, stride = _Graph(module).eval(), module.stride
-    image = torch.rand(
-        (1, 3, *(-(-side // stride) * stride for side in _TRACED)),
-        generator=torch.Generator().manual_seed(0),
-    )
-    with torch.inference_mode():
-        found = _findings(module, image)
-    names = [name for name in _OUTPUTS if getattr(found, name) is not None]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        _trace(graph, image, names, temporary)
-        _describe(temporary, record, module)
-        difference = _difference(module, OnnxDetector(temporary))
-        if not difference <= PARITY:
-            raise WeightsError(
-                f"{record.name}: a logit of the exported graph differs by {difference:.2g} from "
-                f"torch's, more than {PARITY:g}; this network cannot be exported"
-            )
-        temporary.replace(path)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return difference
-
-
-def _trace(graph: nn.Module, image: Tensor, names: list[str], path: Path) -> None:
-    sizes = {2: "height", 3: "width"}
-    axes = {name: sizes for name in ("image", *names) if name != "score"}
-    try:
-        with warnings.catch_warnings():  # of branches that are frozen, which are compared below
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                graph,
-                (image,),
-                str(path),
-                input_names=["image"],
-                output_names=names,
-                dynamic_axes=axes,
-                opset_version=OPSET,
-                dynamo=False,
-            )
-    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+    if runtime not in RUNTIMES:
+        raise InputError(f"--runtime {runtime}: there is none such; give {', '.join(RUNTIMES)}")
+    if runtime == "torch":
+        return module
+    can = isinstance(module, Detector) and record is not None and device.type == "cpu"
+    if runtime == "auto":
+        return _fastest(module, record) if can and isinstance(module, Detector) else module
+    if not can or record is None or not isinstance(module, Detector):
+        why = "a module without a file of weights" if device.type == "cpu" else f"--device {device}"
+        raise InputError(f"--runtime {runtime}: not for {why}; give --runtime torch")
+    (kind,) = (kind for kind in GRAPHS if kind.runtime == runtime)
+    kind.imported()
+    graph = kind(cached_onnx(record.path))
+    if not (found := _measured(module, graph, record).difference) <= PARITY:
         raise WeightsError(
-            f"this network cannot be exported to ONNX ({str(error).splitlines()[0]})"
-        ) from error
+            f"{record.name}: a logit of {graph.words} differs by {found:.2g} from torch's on this "
+            f"machine, more than {PARITY:g}; use --runtime torch"
+        )
+    return graph
 
 
-def _describe(path: Path, record: WeightsRecord, module: Detector) -> None:
-    """State in the file what it was made of."""
+def words(module: nn.Module, device: torch.device) -> str:
+    """Runtime with its version, precision and device, for a record."""
+    if isinstance(module, GraphDetector):
+        return module.words
+    kinds = {str(p.dtype).removeprefix("torch.") for p in module.parameters()} or {"float32"}
+    names = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+    precision = "+".join(sorted(names.get(kind, kind) for kind in kinds))
+    return f"torch {torch.__version__}, {precision}, {device}"
+
+
+def _fastest(module: Detector, record: WeightsRecord | None) -> nn.Module:
+    assert record is not None
+    choices: dict[nn.Module, float] = {module: _measured(module, module, record).seconds}
+    for kind in GRAPHS:
+        with contextlib.suppress(WeightsError):  # not installed, or cannot be exported
+            kind.imported()
+            graph = kind(cached_onnx(record.path))
+            found = _measured(module, graph, record)
+            if found.difference <= PARITY:
+                choices[graph] = found.seconds
+    return min(choices, key=lambda choice: choices[choice])
+
+
+def _measured(module: Detector, graph: Detector, record: WeightsRecord) -> Measured:
+    """From the user's cache, or measured and kept there."""
+    said = words(graph, torch.device("cpu"))
+    file = graph.path if isinstance(graph, GraphDetector) else record.path
+    key = " / ".join(
+        (
+            hashes.file_sha256(file),
+            __version__,
+            torch.__version__,
+            said,
+            f"{torch.get_num_threads()} threads",
+        )
+    )
+    path = cache_folder() / f"runtimes-{_processor()}.json"
+    kept = _kept(path)
+    if key not in kept:
+        largest = 0.0 if graph is module else difference(module, graph)
+        kept[key] = Measured(largest, _seconds(graph))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Another process may have kept others meanwhile.
+        merged = {name: asdict(one) for name, one in {**_kept(path), **kept}.items()}
+        atomic.write(path, (json.dumps(merged, indent=1) + "\n").encode(), WeightsError)
+    return kept[key]
+
+
+def _kept(path: Path) -> dict[str, Measured]:
     try:
-        import onnx
-    except ImportError as error:
-        raise WeightsError("export needs onnx: pip install 'overpaint[onnx]'") from error
-    model = onnx.load(path)
-    onnx.checker.check_model(model)
-    about = {
-        "overpaint.version": __version__,
-        "overpaint.model": record.name,
-        "overpaint.weights_sha256": record.sha256,
-        "overpaint.licence": record.licence,
-        "overpaint.stride": str(module.stride),
-        "overpaint.tile": str(module.tile),
-    }
-    onnx.helper.set_model_props(model, about)
-    path.write_bytes(model.SerializeToString())
+        return {name: Measured(**one) for name, one in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):  # none yet, or damaged: measured anew
+        return {}
 
 
-def _difference(one: Detector, other: Detector) -> float:
-    """Largest difference of what two detectors say, over photos of several sizes."""
-    generator, largest = torch.Generator().manual_seed(1), 0.0
-    for size in _COMPARED:
-        coarse = torch.rand((1, 3, 12, 12), generator=generator)
-        image = nn.functional.interpolate(coarse, size, mode="bilinear")
-        image = (image + 0.02 * torch.randn(image.shape, generator=generator)).clamp(0, 1)
+def _seconds(detector: Detector) -> float:
+    """The least of several runs, after one that is not counted."""
+    image = made_photo(_TIMED, torch.Generator().manual_seed(0))
+    image = image.contiguous(memory_format=torch.channels_last)
+    found = []
+    for _ in range(1 + _TIMES):
+        started = time.perf_counter()
         with torch.inference_mode():
-            found, expected = other.examine(image), one.examine(image)
-        for name in _OUTPUTS:
-            mine, theirs = getattr(found, name), getattr(expected, name)
-            if (mine is None) != (theirs is None):
-                return float("inf")
-            if mine is not None and theirs is not None:
-                largest = max(largest, float((mine - theirs).abs().max()))
-    return largest
+            detector.examine(image)
+        found.append(time.perf_counter() - started)
+    return min(found[1:])
 
 
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise WeightsError("this needs onnxruntime: pip install 'overpaint[onnx]'") from error
-    return onnxruntime
+def _processor() -> str:
+    """Kind of processor, as a part of a file's name."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        about = dict(line.split(":", 1) for line in lines if ":" in line)
+        named = {key.strip(): value.strip() for key, value in about.items()}
+        parts = ("model name", "cpu family", "model", "stepping")
+        name = " ".join(named.get(part, "") for part in parts)
+    return "-".join("".join(c if c.isalnum() else " " for c in name).split()) or "unknown"

@@ -55,13 +55,27 @@ def window_mean(x: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(x, (1, side), 1, (0, half), count_include_pad=False)
 
 
+def moments(x: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Variance and mean over two dimensions, which become 1.
+
+    Exported, each sum is made along one dimension after the other: onnxruntime and OpenVINO add up
+    all in one float32, and over a large tile that moved logits by more than 0.001. OpenVINO would
+    join two sums that both keep their dimension.
+    """
+    if not torch.onnx.is_in_onnx_export():
+        return torch.var_mean(x, dim=(rows, columns), correction=0, keepdim=True)
+    mean = x.mean(columns, keepdim=True).mean(rows).unsqueeze(rows)
+    squares = (x - mean).square().mean(columns, keepdim=True)
+    return squares.mean(rows).unsqueeze(rows), mean
+
+
 def z_scores(x: Tensor, windows: Sequence[int] = WINDOWS) -> Tensor:
     """(b, c, h, w) -> (b, c * (1 + windows), h, w): against the whole, then against each window.
 
     With the mean m and the variance v of the whole, z = (x - m) / sqrt(v + EPS); with those of z
     in a window, (z - m') / sqrt(v' + EPS).
     """
-    variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
+    variance, mean = moments(x, 2, 3)
     z = (x - mean) * (variance + EPS).rsqrt()
     out = [z]
     for side in windows:
@@ -82,11 +96,13 @@ def mix_with_scores(x: Tensor, raw: Tensor, scored: Tensor) -> Tensor:
     x (b, c, h, w), weights (o, c) each -> (b, o, h, w). The z-scores are linear in x once mean and
     variance are known, so they become a part of the weights and are never held.
     """
-    variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
+    places = x.permute(0, 2, 3, 1)  # a view where x is channels last; so is what is returned
+    variance, mean = (value[:, 0, 0] for value in moments(places, 1, 2))
     scale = (variance + EPS).rsqrt()  # (b, c)
-    weight = raw + scored * scale[:, None]  # (b, o, c)
+    weight = raw.T + scored.T * scale[..., None]  # (b, c, o)
     bias = (scale * mean) @ scored.T  # (b, o)
-    return torch.einsum("boc,bchw->bohw", weight, x) - bias[..., None, None]
+    out = torch.baddbmm(-bias[:, None], places.flatten(1, 2), weight)
+    return out.unflatten(1, places.shape[1:3]).permute(0, 3, 1, 2)
 
 
 class Statistics(nn.Module):
@@ -125,9 +141,8 @@ class Energies(nn.Module):
             logs = [log_energy(sizes, side) for side in ENERGY_WINDOWS]
             conv, norm, relu = self.mix
             raw, scored = cast(nn.Conv2d, conv).weight.flatten(1).chunk(2, dim=1)
-            weights = zip(*(w.chunk(len(logs), dim=1) for w in (raw, scored)), strict=True)
-            parts = [mix_with_scores(x, *pair) for x, pair in zip(logs, weights, strict=True)]
-        return self.back(relu(norm(sum(parts[1:], start=parts[0]))))
+            joint = mix_with_scores(torch.cat(logs, dim=1), raw, scored)
+        return self.back(relu(norm(joint)))
 
 
 class Content(nn.Module):

@@ -203,6 +203,30 @@ LAYOUTS = {
         "known_pixels", "inpainter", {"written PNG": "changed known pixels"}, metric="changed"
     ),
     "speed": Layout("speed", "what", {"seconds": "time", "peak_mib": "peak memory"}),
+    "runtimes": Layout(
+        "runtimes",
+        "runtime",
+        {
+            "seconds": "time",
+            "seconds, ratio": "of plain",
+            "processor seconds": "processor time, s",
+            "processor seconds, ratio": "of plain, processor",
+            "peak_mib": "peak memory",
+        },
+    ),
+    "scan": Layout(
+        "scan",
+        "runtime",
+        {
+            "megapixels": "megapixels a photo",
+            "loop processor seconds": "detect in a loop, processor seconds a photo",
+            "scan processor seconds": "scan",
+            "times less processor time": "times less",
+            "times as fast": "times as fast by the clock",
+            "network share": "network's share of the time",
+            "MB per 1000 photos": "MB more for each 1,000 photos",
+        },
+    ),
     "detect-large": Layout(
         "speed",
         "12 megapixels",
@@ -409,6 +433,7 @@ def published_pages(root: Path) -> list[str]:
     """The files of a checkout whose tables show `results/`."""
     docs = root / "docs"
     pages = (root / "README.md", docs / "model-card.md", *sorted(docs.glob("benchmarks*.md")))
+    pages = (*pages, docs / "scale.md")
     return [str(path) for path in pages]
 
 

@@ -165,8 +165,7 @@ def report_of(
     """The report that chapters make. started: as of `now`."""
     runners = runner.runners if isinstance(runner, FusedRunner) else [runner]
     models = [
-        contents.Model(r.name, r.weights_sha256, r.calibration_sha256, _precision(r.module))
-        for r in runners
+        contents.Model(r.name, r.weights_sha256, r.calibration_sha256, r.runtime) for r in runners
     ]
     return Report(
         schema=contents.SCHEMA,
@@ -180,11 +179,6 @@ def report_of(
         limits=list(LIMITS),
         photos=[chapter.about for chapter in chapters],
     )
-
-
-def _precision(module: torch.nn.Module) -> str:
-    kinds = {str(p.dtype).removeprefix("torch.") for p in module.parameters()}
-    return ", ".join(sorted(kinds)) or "no parameters"
 
 
 def _software() -> dict[str, str]:

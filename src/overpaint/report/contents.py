@@ -47,7 +47,8 @@ class Model:
     weights_sha256: str | None
     calibration_sha256: str | None
     """Null where the weights have no calibration."""
-    precision: str
+    runtime: str
+    """What ran its network: name and version, precision, device."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,15 @@ import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
 from overpaint.data.sources import Place, Stamp
 from overpaint.errors import ScanError
 from overpaint.scan import workers
-from overpaint.scan.results import Results
+from overpaint.scan.engine import Known
+from overpaint.scan.examiner import Examiner
 from overpaint.scan.rows import Row, copied_row, error_row, where
 
 MAX_WAITING_BYTES = 2**28
@@ -86,24 +87,23 @@ class LocalEngine:
 
     def __init__(
         self,
-        model: str,
+        examiner: Examiner,
         *,
-        threshold: float | None = None,
-        runtime: str = "torch",
         networks: int | None = None,
         threads: int | None = None,
         decoders: int | None = None,
     ) -> None:
-        """model, threshold: as of `DetectorRunner`, which a network process makes. runtime:
-        "torch", or "onnx" for onnxruntime, with the graph of the user's cache. networks: None takes
-        one for each processor, as far as there is memory (`MEMORY`). threads: of each network
-        process; None shares the processors out. decoders: None takes one for four networks."""
-        self.networks = networks or max(1, min(num_processors(), _free_memory() // MEMORY))
-        self.threads = threads or max(1, num_processors() // self.networks)
-        self.decoders = decoders or -(-self.networks // 4)
-        self._model = model
-        self._runtime = runtime
-        self.threshold = threshold
+        """examiner: what each network process starts. networks: None takes one for each processor,
+        as far as there is memory for what each may take, or `MEMORY`; on a graphics card one.
+        threads: of each network process; None shares the processors out. decoders: None takes one
+        for four networks, and on a graphics card one for each processor but one."""
+        num, on_card = num_processors(), examiner.device != "cpu"
+        fitting = int(_free_memory() // (examiner.memory or MEMORY))
+        self.networks = networks or (1 if on_card else max(1, min(num, fitting)))
+        self.threads = threads or max(1, num // self.networks)
+        self.decoders = decoders or (max(1, num - 1) if on_card else -(-self.networks // 4))
+        self._examiner = examiner
+        self.threshold = examiner.threshold
         self._context = multiprocessing.get_context("spawn")
         self._decoders: list[_Worker] = []
         self._networks: list[_Worker] = []
@@ -122,12 +122,17 @@ class LocalEngine:
     def __enter__(self) -> LocalEngine:
         """Start the processes and wait for the first model; raises `ScanError`."""
         try:
-            self._networks = [self._network() for _ in range(self.networks)]
             self._decoders = [
                 self._start(workers.decode_photos, ready=True) for _ in range(self.decoders)
             ]
+            # The first one measures runtimes and exports the network, where that has to be done.
+            self._networks = [self._network()]
+            if self._examiner.runtime != "torch":
+                self._wait_for_model(self._networks[0])
+            self._networks += [self._network() for _ in range(1, self.networks)]
             for worker in self._networks:
-                self._wait_for_model(worker)
+                if not worker.ready:
+                    self._wait_for_model(worker)
         except BaseException:
             self.__exit__()
             raise
@@ -140,7 +145,7 @@ class LocalEngine:
             worker.close()
 
     def run(
-        self, places: Iterable[Place], results: Results, stopping: Callable[[], bool]
+        self, places: Iterable[Place], results: Known, stopping: Callable[[], bool]
     ) -> Iterator[Row | None]:
         """Rows of the places as they come, not in order; None for a photo that is done by content.
 
@@ -174,9 +179,7 @@ class LocalEngine:
             self._decoders[self._decoders.index(worker)] = new
 
     def _network(self) -> _Worker:
-        return self._start(
-            workers.run_network, self._model, self.threshold, self.threads, self._runtime
-        )
+        return self._start(workers.run_network, self._examiner, self.threads)
 
     def _start(self, work: Callable[..., None], *arguments: Any, ready: bool = False) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -193,20 +196,23 @@ class LocalEngine:
         except (EOFError, ConnectionError) as error:
             raise ScanError(f"a network process could not start ({worker.end})") from error
 
-    def heard_about(self, worker: _Worker, about: Row | str) -> None:
+    def heard_about(self, worker: _Worker, said: tuple[str, Row] | str) -> None:
         """Take the first word of a network process; `ScanError` when it is an error."""
-        if isinstance(about, str):
-            raise ScanError(about)
+        if isinstance(said, str):
+            raise ScanError(said)
+        runtime, about = said
         self.about = self.about or about
         if about != self.about:
-            raise ScanError(f"the weights {self._model} were changed meanwhile; scan again")
+            model = self._examiner.model
+            raise ScanError(f"the weights {model} were changed meanwhile; scan again")
+        self._examiner = replace(self._examiner, runtime=runtime)  # all take the same
         worker.ready = True
 
 
 class _Run:
     """One run of an engine: which photo is where."""
 
-    def __init__(self, engine: LocalEngine, places: Iterable[Place], results: Results) -> None:
+    def __init__(self, engine: LocalEngine, places: Iterable[Place], results: Known) -> None:
         self._engine = engine
         self._places: Iterator[Place] = iter(places)
         self._results = results

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 
 from overpaint.data.sources import Place, Stamp, find_places, stamp
-from overpaint.scan.local_engine import LocalEngine
+from overpaint.scan.engine import Engine
 from overpaint.scan.results import Results
 from overpaint.scan.rows import error_row
 
@@ -86,7 +86,7 @@ def duration(seconds: float) -> str:
 def scan(
     sources: Iterable[str | Path],
     out: str | Path,
-    engine: LocalEngine,
+    engine: Engine,
     *,
     limit: int | None = None,
     sample: int | None = None,
@@ -150,7 +150,7 @@ def _absolute(place: Place) -> Place:
     return place
 
 
-def _settings(engine: LocalEngine) -> dict[str, object]:
+def _settings(engine: Engine) -> dict[str, object]:
     names = ("model", "weights_sha256", "calibration_sha256")
     return {**{name: engine.about[name] for name in names}, "threshold": engine.threshold}
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from overpaint.data.sources import Place, read_place, stamp
 from overpaint.errors import OverpaintError
+from overpaint.scan.examiner import Examiner
 from overpaint.terminal import guard
 
 STOP = b""
@@ -55,49 +56,23 @@ def decode_photos(pipe: Connection) -> None:
         del data, photo
 
 
-def run_network(
-    pipe: Connection, model: str, threshold: float | None, threads: int, runtime: str
-) -> None:
-    """Send what the rows have in common, then a row for each photo received.
-
-    runtime: "torch", or "onnx" for onnxruntime.
-    """
+def run_network(pipe: Connection, examiner: Examiner, threads: int) -> None:
+    """Send the runtime that was taken and what the rows have in common, or why there is no network;
+    then a row for each photo received."""
     _ignore_signals()
-    import torch
-
-    from overpaint.detection.result import FAILURES
-    from overpaint.detection.runner import DetectorRunner
-    from overpaint.detection.runtimes import OnnxDetector, cached_onnx
-    from overpaint.scan.rows import found_row
-
-    torch.set_num_threads(threads)
     try:
-        runner = DetectorRunner(model, threshold=threshold)
-        words = f"torch {torch.__version__}, fp32, {runner.device}"
-        if runtime == "onnx":
-            runner.module = OnnxDetector(cached_onnx(model), threads=threads)
-            words = runner.module.runtime
-    except FAILURES as error:
+        started = examiner.start(threads)
+    except OverpaintError as error:
         pipe.send(str(error))
         return
-    about = {
-        "model": runner.name,
-        "weights_sha256": runner.weights_sha256,
-        "calibration_sha256": runner.calibration_sha256,
-        "runtime": words,
-    }
-    pipe.send(about)
+    pipe.send((started.runtime, started.about))
     photos: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     stopping = threading.Event()
     threading.Thread(target=_receive, args=(pipe, photos, stopping), daemon=True).start()
     while (data := photos.get()) != STOP and not stopping.is_set():
         photo = pickle.loads(data)
         del data
-        try:
-            row: dict[str, Any] = found_row(runner.run(photo), photo, about)
-        except FAILURES as error:
-            row = {"sha256": photo.sha256, "error": str(error) or type(error).__name__}
-        pipe.send(row)
+        pipe.send(started.row(photo))
 
 
 def _receive(pipe: Connection, photos: queue.SimpleQueue[bytes], stopping: threading.Event) -> None:

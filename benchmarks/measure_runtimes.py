@@ -1,0 +1,172 @@
+"""A photo of 12 megapixels by every runtime, against plain torch, side by side in one run.
+
+    python benchmarks/measure_runtimes.py --data DATA
+
+- The whole of `overpaint detect`: reading the JPEG, the detector, and writing pictures and record.
+  Each run is a process of its own that loads the network before the time begins; the runtimes take
+  turns, so that other work on the machine meets all of them.
+- "plain" is the same command with torch as one would write it first: eager, NCHW, batch norms and
+  concatenated maps as they stand in the network. Its tiles are the same.
+- Wall time, processor time of the process, its peak memory, and the largest difference of a logit
+  from that of plain torch. Rows go to results/runtimes.csv.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from overpaint.errors import OverpaintError
+
+ROOT = Path(__file__).parents[1]
+PLAIN = "plain"
+RUNTIMES = (PLAIN, "torch", "onnx", "openvino")
+
+
+def job(model: str, photo: str, runtime: str, threads: int, out: str) -> None:
+    """One measured run, in this process: prints JSON, and leaves the logits in `out`."""
+    import torch
+
+    from overpaint.detection.report import Writer
+    from overpaint.detection.runner import DetectorRunner
+    from overpaint.evaluation.timed_job import peak_mib
+    from overpaint.images import read_image
+
+    torch.set_num_threads(threads)
+    runner = DetectorRunner(model, runtime="torch" if runtime == PLAIN else runtime)
+    if runtime == PLAIN:
+        make_plain(runner.module)
+    folder = Path(out)
+    wall, processor = time.perf_counter(), time.process_time()
+    read = read_image(photo)
+    assessed = runner.assess(read)
+    found = runner.conclude(read, assessed)
+    Writer(folder, [read.path]).write(read, found)
+    took = time.perf_counter() - wall, time.process_time() - processor
+    np.save(folder / "logits.npy", assessed.seen.logits)
+    print(
+        json.dumps(
+            {
+                "seconds": took[0],
+                "processor seconds": took[1],
+                "detector seconds": found.seconds,
+                "peak_mib": peak_mib(),
+            }
+        )
+    )
+
+
+def make_plain(module: "torch.nn.Module") -> None:  # type: ignore[name-defined]  # noqa: F821
+    """Take channels last and folded batch norms out of a NIX-Net of this process."""
+    import torch
+
+    from overpaint.detectors import nixnet
+
+    def conv_norm(conv, norm, first, *others):
+        return norm(conv(torch.cat([first, *others], dim=1) if others else first))
+
+    nixnet.conv_norm = conv_norm
+    module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    logits = module._logits
+    module._logits = lambda image: logits(image.contiguous())  # type: ignore[assignment]
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder with photos/.")],
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="Of the network.")] = 2,
+    model: Annotated[str, typer.Option(help="Name or weights file, of a NIX-Net.")] = "nixnet-s",
+    runtime: Annotated[
+        list[str] | None, typer.Option(help="One of plain, torch, onnx, openvino; repeatable.")
+    ] = None,
+    width: Annotated[int, typer.Option(min=256, help="Of the photo, pixels.")] = 4000,
+    height: Annotated[int, typer.Option(min=256, help="Of the photo, pixels.")] = 3000,
+    out: Annotated[Path, typer.Option(help="Folder of the CSV files.")] = ROOT / "results",
+) -> None:
+    """Measure, print figures and ratios to plain torch, and write the rows."""
+    from PIL import Image
+
+    from overpaint.evaluation.measurement import photos_of_test_split
+    from overpaint.evaluation.rows import Row, Source, write_results
+    from overpaint.images import write_jpeg
+    from overpaint.run_identity import config_hash, current_commit
+    from overpaint.weights.resolve import find
+
+    wanted = tuple(runtime or RUNTIMES)
+    found: dict[str, list[dict[str, float]]] = {one: [] for one in wanted}
+    differences: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        photo = Path(name) / "photo.jpg"
+        pixels = photos_of_test_split(data, 0).read(0)
+        large = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+        write_jpeg(photo, np.asarray(large), quality=95)
+        for _ in range(runs):
+            for one in wanted:
+                folder = Path(name) / one
+                found[one].append(_run(model, photo, one, threads, folder))
+                typer.echo(f"{one}: {found[one][-1]}")
+        for one in wanted:
+            first, other = (np.load(Path(name) / n / "logits.npy") for n in (wanted[0], one))
+            differences[one] = float(np.abs(first - other).max())
+    record, nan = find(model, "detector"), float("nan")
+    settings = {"runs": runs, "threads": threads, "size": [width, height]}
+    protocol = (
+        f"{width} x {height} pixels, {threads} threads on {len(os.sched_getaffinity(0))} "
+        "processors, fp32, own process, in turns; median of the runs"
+    )
+    source = Source(
+        "runtimes", record.name, current_commit(), config_hash(settings), record.sha256, protocol
+    )
+    rows = []
+    for one in wanted:
+        values = {key: [run[key] for run in found[one]] for key in found[one][0]}
+        values[f"logit from {wanted[0]}"] = [differences[one]]
+        first = found[wanted[0]]
+        for key in ("seconds", "processor seconds"):
+            # Of runs that followed each other, as other work on the machine comes and goes.
+            values[f"{key}, ratio"] = [
+                mine[key] / theirs[key] for mine, theirs in zip(found[one], first, strict=True)
+            ]
+        for key, each in values.items():
+            typer.echo(f"{one}: {key:<26} {statistics.median(each):.4g}")
+            several = len(each) > 1
+            rows.append(
+                Row(method=one, metric=key, value=statistics.median(each), n=runs,
+                    ci_low=min(each) if several else nan, ci_high=max(each) if several else nan,
+                    **asdict(source))
+            )  # fmt: skip
+    write_results(out, rows, [])
+
+
+def _run(model: str, photo: Path, runtime: str, threads: int, out: Path) -> dict[str, float]:
+    arguments = [model, str(photo), runtime, str(threads), str(out)]
+    done = subprocess.run(
+        [sys.executable, __file__, "job", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["job"]:
+        name, path, runtime, threads, folder = sys.argv[2:]
+        job(name, path, runtime, int(threads), folder)
+    else:
+        try:
+            typer.run(main)
+        except OverpaintError as error:
+            raise SystemExit(str(error)) from error

@@ -1,0 +1,157 @@
+"""Detectors exported to ONNX, for other runtimes than torch (`overpaint.detection.graphs`).
+
+- The exported graph is of the network alone. What looks at a photo's size in Python, the padding to
+  the stride and the crop, stays outside (`Detector.examine`), where a trace cannot freeze it.
+- Height and width are dynamic; they have to be multiples of the stride. One photo at a time.
+- A trace may freeze other things. So each export is compared with torch on sizes that it was not
+  traced with, and refused where a logit differs by more than `PARITY`.
+- fp32 all through. The file says which weights it was made of.
+- Python's exporter by TorchScript is used, since it takes all our networks with dynamic sizes.
+"""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from overpaint import __version__
+from overpaint.detection.graphs import PARITY, difference, found_in, graph_detector
+from overpaint.detectors.base import Detector
+from overpaint.errors import WeightsError
+from overpaint.weights import WeightsRecord, build, load_weights
+from overpaint.weights.resolve import find
+
+OPSET = 17
+
+_TRACED = (192, 256)  # height and width, about; neither is special to any network of ours
+_OUTPUTS = ("logits", "score", "confidence")
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An exported detector."""
+
+    path: Path
+    record: WeightsRecord
+    difference: float
+    """Largest of a logit from torch's, over the sizes that were compared."""
+
+
+def export_onnx(model: str | Path, out: str | Path | None = None) -> Export:
+    """Export a detector by its name or weights file; out: None writes NAME.onnx here.
+
+    Raises `WeightsError` for missing packages, and for a network whose graph would differ from it;
+    `UnknownNameError`, and `ImageError` where the file cannot be written.
+    """
+    record, state = load_weights(find(model, "detector").path, kind="detector")
+    path = Path(f"{record.name}.onnx") if out is None else Path(out)
+    return Export(path, record, _export(build(record, state), record, path))
+
+
+def cached_onnx(model: str | Path) -> Path:
+    """The exported file of a model in the user's cache, made where there is none yet.
+
+    Errors as of `export_onnx`.
+    """
+    record = find(model, "detector")
+    name = f"{record.name}-{record.sha256[:16]}-{__version__}-{OPSET}.onnx"
+    path = cache_folder() / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        export_onnx(model, path)
+    return path
+
+
+def cache_folder() -> Path:
+    """Where exported graphs are kept: what OVERPAINT_CACHE names, or the user's cache."""
+    if named := os.environ.get("OVERPAINT_CACHE"):
+        return Path(named)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "overpaint"
+
+
+class _Graph(nn.Module):
+    """The part of a detector that is exported."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        found = found_in(self.detector, image)
+        return tuple(x for name in _OUTPUTS if (x := getattr(found, name)) is not None)
+
+
+def _export(module: nn.Module, record: WeightsRecord, path: Path) -> float:
+    """Write a detector's graph, compared; returns the largest difference of a logit."""
+    if not isinstance(module, Detector):
+        raise WeightsError(f"{record.name}: {type(module).__name__} is no detector of ours")
+    graph, stride = _Graph(module).eval(), module.stride
+    image = torch.rand(
+        (1, 3, *(-(-side // stride) * stride for side in _TRACED)),
+        generator=torch.Generator().manual_seed(0),
+    )
+    with torch.inference_mode():
+        found = found_in(module, image)
+    names = [name for name in _OUTPUTS if getattr(found, name) is not None]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        _trace(graph, image, names, temporary)
+        _describe(temporary, record, module)
+        largest = difference(module, graph_detector()(temporary))
+        if not largest <= PARITY:
+            raise WeightsError(
+                f"{record.name}: a logit of the exported graph differs by {largest:.2g} from "
+                f"torch's, more than {PARITY:g}; this network cannot be exported"
+            )
+        temporary.replace(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return largest
+
+
+def _trace(graph: nn.Module, image: Tensor, names: list[str], path: Path) -> None:
+    sizes = {2: "height", 3: "width"}
+    axes = {name: sizes for name in ("image", *names) if name != "score"}
+    try:
+        with warnings.catch_warnings():  # of branches that are frozen, which are compared below
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                graph,
+                (image,),
+                str(path),
+                input_names=["image"],
+                output_names=names,
+                dynamic_axes=axes,
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+        raise WeightsError(
+            f"this network cannot be exported to ONNX ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _describe(path: Path, record: WeightsRecord, module: Detector) -> None:
+    """State in the file what it was made of."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise WeightsError("export needs onnx: pip install 'overpaint[onnx]'") from error
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    about = {
+        "overpaint.version": __version__,
+        "overpaint.model": record.name,
+        "overpaint.weights_sha256": record.sha256,
+        "overpaint.licence": record.licence,
+        "overpaint.stride": str(module.stride),
+        "overpaint.tile": str(module.tile),
+    }
+    onnx.helper.set_model_props(model, about)
+    path.write_bytes(model.SerializeToString())

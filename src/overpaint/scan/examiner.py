@@ -1,0 +1,77 @@
+"""What examines the photos of a scan, in whatever process: the detector, and rows from it.
+
+Every engine starts one `Examiner` in each process that has a network, so that all give the same
+rows. This module imports no torch before that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from overpaint.errors import ScanError
+from overpaint.scan.rows import Row, found_row
+
+if TYPE_CHECKING:
+    from overpaint.detection.runner import DetectorRunner
+    from overpaint.images import Photo
+
+
+@dataclass(frozen=True, slots=True)
+class Examiner:
+    """Arguments of a `DetectorRunner`, to be sent to other processes."""
+
+    model: str
+    threshold: float | None = None
+    runtime: str = "torch"
+    device: str = "cpu"
+    memory: float | None = None
+    """Bytes that one process may take."""
+
+    def start(self, threads: int) -> Started:
+        """Load the network, in this process; raises `ScanError`."""
+        import torch
+
+        from overpaint.detection.result import FAILURES
+        from overpaint.detection.runner import DetectorRunner
+
+        torch.set_num_threads(threads)
+        try:
+            runner = DetectorRunner(
+                self.model,
+                threshold=self.threshold,
+                device=self.device,
+                runtime=self.runtime,
+                memory=self.memory,
+            )
+        except FAILURES as error:
+            raise ScanError(str(error) or type(error).__name__) from error
+        return Started(runner)
+
+
+class Started:
+    """A network in this process."""
+
+    def __init__(self, runner: DetectorRunner) -> None:
+        self._runner = runner
+        self.about: Row = {
+            "model": runner.name,
+            "weights_sha256": runner.weights_sha256,
+            "calibration_sha256": runner.calibration_sha256,
+            "runtime": runner.runtime,
+        }
+        """What all rows have in common."""
+
+    @property
+    def runtime(self) -> str:
+        """What `--runtime` calls the one that was taken."""
+        return getattr(self._runner.module, "runtime", "torch")
+
+    def row(self, photo: Photo) -> Row:
+        """What is found in a photo, without where it is; of a failure `sha256` and `error`."""
+        from overpaint.detection.result import FAILURES
+
+        try:
+            return found_row(self._runner.run(photo), photo, self.about)
+        except FAILURES as error:
+            return {"sha256": photo.sha256, "error": str(error) or type(error).__name__}

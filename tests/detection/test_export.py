@@ -1,0 +1,63 @@
+"""The exported network says what the one in torch says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from helpers.bright_detectors import Bright, registered, save
+from overpaint.detection import export
+from overpaint.detection.graphs import OnnxDetector
+from overpaint.errors import InputError, WeightsError
+from overpaint.registry import Entry, detectors
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> export.Export:
+    return export.export_onnx("nixnet-s", tmp_path_factory.mktemp("onnx") / "net.onnx")
+
+
+def test_the_contract_holds(exported: export.Export) -> None:
+    graph = OnnxDetector(exported.path).eval()
+    with pytest.raises(InputError):
+        graph(torch.full((1, 3, 16, 16), float("nan")))
+    assert graph.words.startswith("onnxruntime ")
+    assert exported.difference <= 1e-3
+
+
+class Frozen(Bright):
+    """Its graph holds the mean of the photo's size that it was traced with."""
+
+    def _logits(self, image: Tensor) -> Tensor:
+        return super()._logits(image) + float(image.shape[-1])
+
+
+def test_a_graph_that_froze_a_size_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with registered(tmp_path) as folder:
+        entry = Entry("frozen", Frozen, "A paper", "Apache-2.0", "tiny", None)
+        monkeypatch.setitem(detectors._entries, "frozen", entry)
+        save(folder, "cold", "frozen")
+        with pytest.raises(WeightsError, match=r"differs by .* from torch's"):
+            export.export_onnx("cold", tmp_path / "cold.onnx")
+        assert not [path for path in tmp_path.iterdir() if "cold" in path.name]
+        save(folder, "fine", "bright")
+        assert export.export_onnx("fine", tmp_path / "fine.onnx").path.exists()
+
+
+def test_the_cache_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVERPAINT_CACHE", str(tmp_path / "cache"))
+    with registered(tmp_path) as folder:
+        save(folder, "fine", "bright")
+        path = export.cached_onnx("fine")
+        stamp = path.stat().st_mtime_ns
+        assert export.cached_onnx("fine") == path
+        assert path.stat().st_mtime_ns == stamp
+    (tmp_path / "other.onnx").write_bytes(b"no graph")
+    with pytest.raises(WeightsError, match="no detector exported"):
+        OnnxDetector(tmp_path / "other.onnx")
