@@ -14,7 +14,7 @@ def test_every_name_has_an_entry() -> None:
     assert found["photos"] == set(photo_sets.LAYOUTS)
     assert found["pairs"] == set(pair_sets.SETS) - OWN
     masks = {s.name for s in named_sets() if s.kind == "masks"}
-    assert masks == set(mask_sets._FILES) - OWN
+    assert masks == set(mask_sets.FILES) - OWN
 
 
 def test_the_page_shows_them() -> None:

@@ -1,4 +1,4 @@
-"""The recipes of the repository, without the files that recipes only extend."""
+"""The recipes of trainings in the repository, without the files that recipes only extend."""
 
 from pathlib import Path
 
@@ -8,4 +8,4 @@ ROOT = Path(__file__).parents[2] / "recipes"
 def recipes(folder: str = "") -> list[Path]:
     """Those of a folder below recipes/, or of all."""
     found = sorted((ROOT / folder).rglob("*.yaml"))
-    return [path for path in found if path.stem != "common"]
+    return [path for path in found if path.stem != "common" and path.parent.name != "tables"]

@@ -76,11 +76,10 @@ def _of_detector(record: WeightsRecord) -> Listed:
 
 
 def _rest(name: str, architecture: str) -> Listed:
-    family = architecture.removesuffix("-small")
     usual = f"Filling by {architecture}, a network."
     return {
         "kind": "inpainter",
-        "summary": _GOOD_FOR.get(family, usual),
+        "summary": _GOOD_FOR.get(architecture, usual),
         "default": name == AUTO,
         "calibrated": False,
     }

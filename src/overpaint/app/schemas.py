@@ -159,6 +159,8 @@ class DetectResult(BaseModel):
     notes: list[str]
     model: str
     weights_sha256: str | None
+    runtime: str
+    """What ran the network, its precision and device."""
     version: str
     seconds: float
     """In the detector."""
@@ -265,6 +267,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "notes": [],
         "model": "nixnet-s",
         "weights_sha256": "b6c21e90f0e2136d7be56ecfbeb255f7fa78f394c81baad82dc6766efc657fd0",
+        "runtime": "torch 2.13.0+cpu, fp32, cpu",
         "version": "0.1.0",
         "seconds": 2.6,
         "heatmap": {"width": 1632, "height": 1224, "bits": 16, "top": 65535},
