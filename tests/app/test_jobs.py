@@ -26,7 +26,7 @@ from overpaint.detection.calibration import logit_of
 from overpaint.errors import ImageError, InputError, TooLargeError
 from overpaint.provenance.checking import examine
 from overpaint.provenance.metadata import read_xmp
-from overpaint.provenance.xmp import COMPOSITE, read_mark
+from overpaint.provenance.xmp import HUMAN_EDITS, read_mark
 from overpaint.report.contents import json_schema
 
 
@@ -195,7 +195,7 @@ class TestInpaint:
         receipt = files["receipt.json"]
         (tmp_path / receipt.shown_name).write_bytes(receipt.data)
         marks = examine(tmp_path / result)
-        assert marks["xmp"]["source_type"] == COMPOSITE
+        assert marks["xmp"]["source_type"] == HUMAN_EDITS
         assert marks["receipt"]["state"] == "matches"
         assert marks["failed"] == []
         assert about.sha256 == marks["sha256"]
@@ -227,7 +227,7 @@ class TestInpaint:
         assert said["shown"] == "after.png"
         preview = files["after.png"].data
         mark = read_mark(read_xmp(preview, "after.png")[1])
-        assert mark.source_type == COMPOSITE
+        assert mark.source_type == HUMAN_EDITS
         turns = {1: 0, 3: 2, 6: -1}[orientation]
         upright = np.rot90(pixels, turns)
         assert np.array_equal(opened(preview)[50:], upright[50:])
@@ -320,7 +320,7 @@ def test_all_kinds_of_jobs_with_their_processes() -> None:
         assert filled["state"] == "done", filled
         result = to.get(filled["files"][filled["result"]["picture"]]).content
         mark = read_mark(read_xmp(result, "result.png")[1])
-        assert mark.source_type == COMPOSITE
+        assert mark.source_type == HUMAN_EDITS
         report = to.post("/api/report", files={"file": photo}).json()
         assert report["state"] == "done", report
         assert to.get(report["files"]["report.html"]).text.startswith("<!doctype html>")

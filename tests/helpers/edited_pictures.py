@@ -28,6 +28,7 @@ def edited(
         "mask_sha256": "0" * 64,
         "model": "telea",
         "weights_sha256": None,
+        "trained": True,
         "parameters": {"r": 3},
     }
     made = mark_edited(out, samples, photo, **(how | changes))

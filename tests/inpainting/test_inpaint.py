@@ -20,7 +20,11 @@ from overpaint import weights
 from overpaint.errors import ImageError, InputError, OverpaintError, WeightsError
 from overpaint.images import read_image, read_mask, write_png
 from overpaint.inpainters import Inpainter
+from overpaint.inpainting.api import Inpainted, inpaint_file
 from overpaint.inpainting.inpainter_runner import InpainterRunner, check_known, shrink
+from overpaint.provenance.marking import Edited, read_source
+from overpaint.provenance.metadata import read_xmp
+from overpaint.provenance.xmp import COMPOSITE, HUMAN_EDITS, read_mark
 from overpaint.registry import Entry, inpainters
 
 
@@ -297,7 +301,7 @@ class TestFiles:
         assert (receipt["model"], receipt["weights_sha256"]) == ("flat", None)
         how = {"working_size": 1024, "invert_mask": False, "dilate": 1, "flatten": None}
         assert receipt["parameters"] == how
-        assert b"compositeWithTrainedAlgorithmicMedia" in out.read_bytes()
+        assert b"digitalsourcetype/humanEdits" in out.read_bytes()
 
     def test_the_mask_is_that_of_the_upright_photo(self, tmp_path: Path, flat: str) -> None:
         upright = np.full((40, 60, 3), (1, 0, 0), np.uint8)
@@ -378,3 +382,29 @@ class TestFiles:
         kinds = photo, read_image(photo).pixels, Image.open(photo)
         results = [overpaint.inpaint(kind, mask, model=flat).pixels for kind in kinds]
         assert all(np.array_equal(result, results[0]) for result in results)
+
+
+class TestMark:
+    """Which tool filled a hole decides what the mark may say of it."""
+
+    def test_of_a_network(self, tmp_path: Path, safepaint: Path, photo: np.ndarray) -> None:
+        done, edited = _marked_by(safepaint, tmp_path, photo)
+        assert done.trained
+        assert edited.receipt["digital_source_type"] == COMPOSITE
+        mark = read_mark(read_xmp(edited.data, tmp_path / "out.png")[1])
+        assert mark.source_type == COMPOSITE
+
+    def test_of_a_method_without_weights(self, tmp_path: Path, photo: np.ndarray) -> None:
+        done, edited = _marked_by("mean", tmp_path, photo)
+        assert not done.trained
+        assert edited.receipt["digital_source_type"] == HUMAN_EDITS
+        mark = read_mark(read_xmp(edited.data, tmp_path / "out.png")[1])
+        assert mark.source_type == HUMAN_EDITS
+
+
+def _marked_by(model: str | Path, folder: Path, photo: np.ndarray) -> tuple[Inpainted, Edited]:
+    write_png(folder / "photo.png", photo)
+    mask = np.zeros(photo.shape[:2], np.uint8)
+    mask[20:40, 20:40] = 255
+    source = read_source(folder / "photo.png")
+    return inpaint_file(source, mask, folder / "out.png", model=model)

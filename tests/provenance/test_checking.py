@@ -116,7 +116,7 @@ def edit(source: Path, out: Path, **how: Any) -> Path:
     hole[5:30, 5:40] = 1
     samples = photo.samples.filled(np.full((*hole.shape, 3), 99, np.uint8), hole, grey=False)
     hashes = {"mask_sha256": "a" * 64, "weights_sha256": "b" * 64}
-    about = {"hole": hole, "model": "telea", "parameters": {"radius": 3}}
+    about = {"hole": hole, "model": "lama", "trained": True, "parameters": {"radius": 3}}
     write_edited(out, mark_edited(out, samples, photo, **about, **hashes, **how))
     return out
 
@@ -270,7 +270,7 @@ class TestInterference:
 
     def test_a_manifest_changed_after_signing(self, source, signer):
         out = edit(source, source.with_name("out.jpg"), signer=signer)
-        flip(out, b"filled in by telea", 14)
+        flip(out, b"filled in by lama", 14)
         assert examine(out)["c2pa"]["state"] == "Invalid"
 
     def test_a_file_changed_after_its_receipt(self, source):

@@ -106,7 +106,8 @@ class TestThePicture:
     def test_pixels_of_another_size_are_refused(self, tmp_path, photo):
         Image.fromarray(photo).save(tmp_path / "a.png")
         source = read_source(tmp_path / "a.png")
-        how = {"mask_sha256": "0", "model": "m", "weights_sha256": None, "parameters": {}}
+        how = {"mask_sha256": "0", "model": "m", "weights_sha256": None}
+        how |= {"trained": False, "parameters": {}}
         hole = np.zeros(photo.shape[:2], np.uint8)
         for pixels, its_hole in ((photo[1:], hole), (photo, hole[:, 1:])):
             with pytest.raises(InputError, match="as their source has"):

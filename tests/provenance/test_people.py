@@ -12,7 +12,7 @@ from helpers.holed import holes
 from overpaint.images import read_image
 from overpaint.provenance.metadata import read_xmp
 from overpaint.provenance.people import Rectangle
-from overpaint.provenance.xmp import add_mark
+from overpaint.provenance.xmp import COMPOSITE, add_mark
 
 SPACES = """xmlns:mwg-rs="http://www.metadataworkinggroup.com/schemas/regions/"
  xmlns:stArea="http://ns.adobe.com/xmp/sType/Area#"
@@ -74,7 +74,9 @@ def left_half(where: Rectangle) -> float:
 
 def marked(properties: str) -> tuple[str, list[str]]:
     source = packet(properties, SPACES)
-    out, notes = add_mark(source, tool="t", when=None, details="d", covered=left_half)
+    out, notes = add_mark(
+        source, source_type=COMPOSITE, tool="t", when=None, details="d", covered=left_half
+    )
     return out.decode(), notes
 
 

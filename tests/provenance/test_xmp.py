@@ -19,7 +19,13 @@ MM, EVENT = (
 
 
 def marked(source: bytes | None) -> tuple[ElementTree.Element, list[str], bytes]:
-    out, notes = add_mark(source, tool="overpaint 1", when="2026-01-02T03:04:05+00:00", details="d")
+    out, notes = add_mark(
+        source,
+        source_type=COMPOSITE,
+        tool="overpaint 1",
+        when="2026-01-02T03:04:05+00:00",
+        details="d",
+    )
     return ElementTree.fromstring(out), notes, out
 
 
@@ -127,7 +133,9 @@ class TestXmp:
         ]
 
     def test_words_that_xml_cannot_hold_do_no_harm(self):
-        out, _ = add_mark(None, tool="t", when="w", details="a\0b\x1b<&\udcff")
+        out, _ = add_mark(
+            None, source_type=COMPOSITE, tool="t", when="w", details="a\0b\x1b<&\udcff"
+        )
         root = ElementTree.fromstring(out)
         assert root.findtext(f".//{EVENT}parameters") == "a?b?<&?"
 

@@ -191,7 +191,7 @@ def inpaint(job: InpaintJob) -> Iterator[Found]:
     shown = picture
     if not _is_shown_upright(edited.data, kind):
         bits = 8 if done.samples.dtype == np.uint8 else source.samples.bits
-        preview = marked_preview(Samples(done.samples, bits), done.model)
+        preview = marked_preview(Samples(done.samples, bits), done.model, trained=done.trained)
         shown = "after.png"
         files.append(FoundFile(shown, preview, "image/png", f"{PurePath(name).stem}.png"))
     said = {

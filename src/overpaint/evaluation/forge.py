@@ -37,7 +37,7 @@ from overpaint.images import Photo, write_bytes, write_png
 from overpaint.inpainting.holes import MAX_SHARE
 from overpaint.inpainting.inpainter_runner import InpainterRunner
 from overpaint.provenance.marking import TOOL
-from overpaint.provenance.xmp import add_mark
+from overpaint.provenance.xmp import add_mark, source_type_of
 
 KINDS = ("originals", "masks", "inpainted")
 NATIVE = 0
@@ -164,7 +164,7 @@ class _Forger:
         paths = [f"{folder}/{index:06d}.png" for folder in KINDS]
         write_png(self.folder / paths[0], pixels)
         write_png(self.folder / paths[1], mask * np.uint8(255))
-        write_bytes(self.folder / paths[2], _marked(filled, self.runner.name))
+        write_bytes(self.folder / paths[2], _marked(filled, self.runner))
         digests = [hashes.file_sha256(self.folder / path) for path in paths]
         return Forgery(
             index=index,
@@ -213,10 +213,11 @@ def _mask_fn(kind: str, assets: Path) -> MaskFn:
     return in_ratio(mask_mixture({kind: 1.0}, assets), _MIN_SHARE, MAX_SHARE)
 
 
-def _marked(pixels: np.ndarray, inpainter: str) -> bytes:
+def _marked(pixels: np.ndarray, inpainter: InpainterRunner) -> bytes:
     """A PNG file's bytes, with the mark of an edited picture."""
-    details = f"filled in by {inpainter}; receipt: {MANIFEST}"
-    packet, _ = add_mark(None, tool=TOOL, when=None, details=details)
+    details = f"filled in by {inpainter.name}; receipt: {MANIFEST}"
+    kind = source_type_of(trained=inpainter.trained)
+    packet, _ = add_mark(None, source_type=kind, tool=TOOL, when=None, details=details)
     info = PngImagePlugin.PngInfo()
     info.add_itxt("XML:com.adobe.xmp", packet.decode())
     buffer = io.BytesIO()

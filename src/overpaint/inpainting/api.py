@@ -62,6 +62,8 @@ class Inpainted:
     """Name of the weights or of the method."""
     weights_sha256: str | None
     """None for a method without weights."""
+    trained: bool
+    """Whether the model is a trained network, and no method without weights."""
     num_holes: int
     """Connected holes; those that touch by a corner count as one."""
     num_windows: int
@@ -175,6 +177,7 @@ def inpaint_file(
         mask_sha256=checked.sha256,
         model=done.model,
         weights_sha256=done.weights_sha256,
+        trained=done.trained,
         parameters={
             "working_size": choice.runner.working_size,
             "invert_mask": invert_mask,
@@ -212,6 +215,7 @@ def _run(choice: Choice, samples: Samples, mask: HoleMask) -> Inpainted:
         radius=mask.radius,
         model=runner.name,
         weights_sha256=runner.weights_sha256,
+        trained=runner.trained,
         num_holes=find_regions(hole == 1, hole, min_area=1, max_regions=0)[1],
         num_windows=num_windows,
         notes=(*choice.notes, *samples.notes, *mask.notes),

@@ -68,7 +68,8 @@ class InpainterRunner:
             module, record = load(model, "inpainter")
             self.name = record.name if record else str(model)
         self.weights_sha256 = record.sha256 if record else None
-        trained = _has_parameters(module)
+        self.trained = trained = _has_parameters(module)
+        """Whether it is a network, and no method without weights."""
         usual = getattr(module, "working_size", WORKING_SIZE if trained else NATIVE_SIZE)
         self.module = module.to(self.device)
         self.working_size: int = size or usual

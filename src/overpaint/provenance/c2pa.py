@@ -87,18 +87,27 @@ def signer_from(
 
 
 def sign(
-    signer: Signer, picture: bytes, mime: str, *, title: str, photo: Photo, source: bytes, edit: str
+    signer: Signer,
+    picture: bytes,
+    mime: str,
+    *,
+    title: str,
+    photo: Photo,
+    source: bytes,
+    edit: str,
+    source_type: str,
 ) -> bytes:
     """The encoded picture with a signed manifest inside.
 
     mime: of the picture. photo, source: the source, decoded and as bytes. edit: what was done, in
-    words. Raises `OverpaintError` when it cannot be signed, or does not validate afterwards.
+    words. source_type: the IPTC digital source type of the edit. Raises `OverpaintError` when it
+    cannot be signed, or does not validate afterwards.
     """
     actions = [
         {"action": "c2pa.opened", "parameters": {"ingredientIds": ["source"]}},
         {
             "action": "c2pa.edited",
-            "digitalSourceType": COMPOSITE,
+            "digitalSourceType": source_type,
             "softwareAgent": _TOOL,
             "description": edit,
         },

@@ -19,7 +19,7 @@ from overpaint.provenance.c2pa import MIME, Signer, read_manifest, signer_from
 from overpaint.provenance.containers import has_manifest
 from overpaint.provenance.marking import MANIFESTS, RECEIPT
 from overpaint.provenance.metadata import read_xmp
-from overpaint.provenance.xmp import COMPOSITE, read_mark
+from overpaint.provenance.xmp import COMPOSITE, HUMAN_EDITS, read_mark
 
 __all__ = ["CAVEAT", "Signer", "examine", "examine_bytes", "in_words", "is_edited", "signer_from"]
 
@@ -146,6 +146,8 @@ def _xmp_words(xmp: Record) -> str:
         said = "none, it does not say how the picture was made"
     elif kind == COMPOSITE:
         said = "a photo of which a trained network made a part"
+    elif kind == HUMAN_EDITS:
+        said = "a photo that a person edited with tools that are not generative"
     else:
         said = f"digital source type {kind}"
     said += f"; tool {xmp['tool']}" if xmp["tool"] else ""

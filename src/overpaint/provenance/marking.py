@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from overpaint.provenance.c2pa import MIME, Signer, sign
 from overpaint.provenance.encoding import Format, encode, format_of
 from overpaint.provenance.metadata import Metadata, read_metadata, read_xmp
 from overpaint.provenance.people import Rectangle
-from overpaint.provenance.xmp import COMPOSITE, add_mark, read_mark
+from overpaint.provenance.xmp import add_mark, read_mark, source_type_of
 
 TOOL = f"overpaint {__version__}"
 RECEIPT = ".receipt.json"
@@ -91,6 +92,7 @@ def mark_edited(
     mask_sha256: str,
     model: str,
     weights_sha256: str | None,
+    trained: bool,
     parameters: Mapping[str, Any],
     notes: Sequence[str] = (),
     signer: Signer | None = None,
@@ -98,8 +100,9 @@ def mark_edited(
     """Encode, mark, (sign) and verify what is to be called `out`, and make its receipt.
 
     out: named as one of the `encoding.FORMATS`. samples: upright, of the source's size, and such as
-    `encoding.fitted` gives them for `out`. hole: uint8 (h, w), 1 where it was filled. parameters:
-    what JSON can hold. notes: for the receipt, as of `encoding.fitted`.
+    `encoding.fitted` gives them for `out`. hole: uint8 (h, w), 1 where it was filled. trained:
+    whether the model is a trained network, and no method without weights. parameters: what JSON
+    can hold. notes: for the receipt, as of `encoding.fitted`.
     Raises `InputError`, `ImageError` (of the source) and `OverpaintError` (cannot be signed, or
     does not read back as it should).
     """
@@ -109,6 +112,7 @@ def mark_edited(
         found = f"samples {samples.values.shape} and a hole {hole.shape}"
         raise InputError(f"{out}: {found}; give both of {size}, as their source has")
     time, edit = datetime.now(UTC).isoformat(timespec="seconds"), f"filled in by {model}"
+    kind = source_type_of(trained=trained)
     receipt = {
         "file": out.name,
         "sha256": "",
@@ -120,19 +124,20 @@ def mark_edited(
         "tool": "overpaint",
         "version": __version__,
         "time": time,
-        "digital_source_type": COMPOSITE,
+        "digital_source_type": kind,
         "signed": signer is not None,
         "source_c2pa": None,
     }
     _to_json(receipt)  # parameters that JSON cannot hold must show before the work
     kept, found = _kept(source, form, signer)
     covered = _covered(hole, kept.orientation)
-    packet, replaced = _packet(kept.xmp, form, time, edit, covered)
+    packet, replaced = _packet(kept.xmp, form, kind, time, edit, covered)
     encoded, changed = encode(samples, form, kept, packet)
     if signer is not None:
         about = {"title": out.name, "photo": source.photo, "source": source.data, "edit": edit}
+        about["source_type"] = kind
         encoded = sign(signer, encoded, MIME[form.name], **about)
-    _verify(encoded, samples, form, out)
+    _verify(encoded, samples, form, kind, out)
     receipt |= {"sha256": hashes.sha256(encoded), "notes": [*found, *notes, *replaced, *changed]}
     beside = kept.manifests if signer is None else None
     if beside is not None:
@@ -140,16 +145,17 @@ def mark_edited(
     return Edited(encoded, receipt, beside, source.path)
 
 
-def marked_preview(samples: Samples, model: str) -> bytes:
+def marked_preview(samples: Samples, model: str, *, trained: bool) -> bytes:
     """The result as every screen shows it, a PNG of 8 bit, upright: with its mark, and with none of
-    the source's metadata. model: what filled it in."""
+    the source's metadata. model: what filled it in; trained: as of `mark_edited`."""
     form, name = format_of("preview.png"), Path("the preview")
     values = (samples.values >> (samples.bits - 8)).astype(np.uint8)
     samples = Samples(values)
     time = datetime.now(UTC).isoformat(timespec="seconds")
-    packet, _ = add_mark(None, tool=TOOL, when=time, details=f"filled in by {model}")
+    kind, edit = source_type_of(trained=trained), f"filled in by {model}"
+    packet, _ = add_mark(None, source_type=kind, tool=TOOL, when=time, details=edit)
     encoded, _ = encode(samples, form, Metadata(orientation=1), packet)
-    _verify(encoded, samples, form, name)
+    _verify(encoded, samples, form, kind, name)
     return encoded
 
 
@@ -180,13 +186,15 @@ def _kept(source: Source, form: Format, signer: Signer | None) -> tuple[Metadata
 def _packet(
     xmp: bytes | None,
     form: Format,
+    kind: str,
     time: str,
     edit: str,
     covered: Callable[[Rectangle], float],
 ) -> tuple[bytes, list[str]]:
-    packet, notes = add_mark(xmp, tool=TOOL, when=time, details=edit, covered=covered)
+    mark = partial(add_mark, source_type=kind, tool=TOOL, when=time, details=edit)
+    packet, notes = mark(xmp, covered=covered)
     if form.name == "JPEG" and len(packet) > _MAX_XMP:
-        packet, _ = add_mark(None, tool=TOOL, when=time, details=edit)
+        packet, _ = mark(None)
         notes = ["XMP replaced by the mark alone, as it is too long for a JPEG; write .png"]
     return packet, notes
 
@@ -213,7 +221,7 @@ def _pixels(start: float, stop: float, length: int) -> tuple[int, int]:
     return first, min(max(first + 1, math.ceil(stop * length)), length)
 
 
-def _verify(encoded: bytes, samples: Samples, form: Format, out: Path) -> None:
+def _verify(encoded: bytes, samples: Samples, form: Format, kind: str, out: Path) -> None:
     """Raises `OverpaintError` unless the file reads back as it should."""
     again = decode_samples(encoded, decode_image(encoded, out)).values
     if form.lossless:
@@ -223,7 +231,7 @@ def _verify(encoded: bytes, samples: Samples, form: Format, out: Path) -> None:
     if not same:
         raise OverpaintError(f"{out}: not written, as its pixels do not read back; report this")
     mark = read_mark(read_xmp(encoded, out)[1])
-    if mark.source_type != COMPOSITE or mark.tool != TOOL:
+    if mark.source_type != kind or mark.tool != TOOL:
         raise OverpaintError(f"{out}: not written, as its mark does not read back; report this")
 
 

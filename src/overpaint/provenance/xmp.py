@@ -21,6 +21,8 @@ from overpaint.provenance.people import Rectangle, strike_covered
 
 COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 """A photo of which a trained network made a part (IPTC digital source type)."""
+HUMAN_EDITS = "http://cv.iptc.org/newscodes/digitalsourcetype/humanEdits"
+"""A photo that a person edited with tools that are not generative (likewise)."""
 
 _X = "adobe:ns:meta/"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -70,6 +72,7 @@ class Mark:
 def add_mark(
     packet: bytes | None,
     *,
+    source_type: str,
     tool: str,
     when: str | None,
     details: str,
@@ -77,8 +80,9 @@ def add_mark(
 ) -> tuple[bytes, list[str]]:
     """The packet with the mark, as UTF-8, and notes on what could not be kept.
 
-    tool: name and version. when: ISO 8601; None leaves it out, for files that must come out the
-    same again. details: of this edit, for the history. covered: see `people.strike_covered`.
+    source_type: the IPTC digital source type. tool: name and version. when: ISO 8601; None leaves
+    it out, for files that must come out the same again. details: of this edit, for the history.
+    covered: see `people.strike_covered`.
     """
     notes: list[str] = []
     prefixes = dict(_PREFIXES)
@@ -89,7 +93,7 @@ def add_mark(
         root = _empty()
     parts = _descriptions(root)
     for key, value, label in (
-        (_SOURCE_TYPE, COMPOSITE, "Iptc4xmpExt:DigitalSourceType"),
+        (_SOURCE_TYPE, source_type, "Iptc4xmpExt:DigitalSourceType"),
         (_TOOL, tool, "xmp:CreatorTool"),
     ):
         before = [old for old in _take(parts, key) if old not in ("", value)]
@@ -107,6 +111,12 @@ def add_mark(
             SubElement(event, f"{{{_EVENT}}}{key}").text = text
     SubElement(event, f"{{{_EVENT}}}parameters").text = _plain(details)
     return _written(root, prefixes), notes
+
+
+def source_type_of(*, trained: bool) -> str:
+    """The digital source type of a photo that was filled in by a trained network, or by a method
+    without weights."""
+    return COMPOSITE if trained else HUMAN_EDITS
 
 
 def read_mark(packet: bytes | None) -> Mark:
