@@ -1,4 +1,4 @@
-"""The picture of the README: the photo of `overpaint demo`, its true region, and the overlay.
+"""The picture of the README: the photo of `overpaint demo`, a removal, and an overlay.
 
     python benchmarks/readme_picture.py
 
@@ -20,9 +20,9 @@ SIDE = 320  # pixels
 GAP = 8
 LABEL = 20
 PANELS = {
-    "redrawn.png": "photo, two regions redrawn",
-    "truth.png": "the true regions",
-    "redrawn.overlay.png": "what overpaint detect shows",
+    "untouched.png": "photo",
+    "filled.png": "emblem and name tag removed by overpaint inpaint",
+    "redrawn.overlay.png": "both redrawn by a network: overpaint detect",
 }
 
 
