@@ -486,8 +486,8 @@ class TestRemove:
         receipt = json.loads(given.value.path().read_text())
         assert receipt["model"] == "telea"
         page.get_by_role("button", name="Look at the result").click()
-        assert page.get_by_role("tab", name="Detect").get_attribute("aria-selected") == "true"
         page.locator(".verdict", has_text="bridge.overpaint.png").wait_for(timeout=SLOW)
+        assert page.get_by_role("tab", name="Detect").get_attribute("aria-selected") == "true"
         assert page.locator(".strip li").count() == 2
 
     def test_tools_undo_and_redo(self, removing: Seen) -> None:
