@@ -17,9 +17,8 @@ from pathlib import Path
 from overpaint.benchmark.recipe import load_recipe
 from overpaint.benchmark.rendering import markdown
 from overpaint.benchmark.rows import read_rows
-from overpaint.errors import ConfigError, OverpaintError
-from overpaint.images import write_bytes
-from overpaint.terminal import say
+from overpaint.errors import ConfigError
+from overpaint.evaluation.tables import update_page
 
 MARKER = re.compile(r"(<!-- benchmark:(\S+) -->\n)(.*?)(<!-- /benchmark -->)", re.DOTALL)
 
@@ -54,24 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=Path(), help="Checkout. Default: here.")
     parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
     options = parser.parse_args(arguments)
-    done = [_update(path, options.root, options.check) for path in options.files]
+    done = [
+        update_page(path, lambda text: fill(text, options.root), only_check=options.check)
+        for path in options.files
+    ]
     return 0 if all(done) else 1
-
-
-def _update(path: Path, root: Path, only_check: bool) -> bool:
-    """Render the tables of one file anew; -> whether it is well now."""
-    try:
-        old = path.read_text(encoding="utf-8")
-        new = fill(old, root)
-        if old != new and not only_check:
-            write_bytes(path, new.encode())
-    except (OSError, OverpaintError) as error:
-        say(f"{path}: {error}", err=True)
-        return False
-    if only_check and old != new:
-        say(f"{path}: tables out of date; run without --check", err=True)
-        return False
-    return True
 
 
 if __name__ == "__main__":

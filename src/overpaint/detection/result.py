@@ -13,7 +13,6 @@ from overpaint.detection.calibration import Band
 from overpaint.errors import OverpaintError
 from overpaint.images.regions import Region
 
-# RuntimeError: what torch raises when memory runs out.
 WHOLE = 0.5
 """Share of a photo above which a trace is rather that of an edit of the whole photo."""
 WHOLE_EDIT = (
@@ -36,6 +35,7 @@ MEANINGS: Mapping[Band, str] = {
 }
 """What a verdict says, for a person; of the others, `Verdict.reason` says why there is none."""
 
+# RuntimeError: what torch raises when memory runs out.
 FAILURES = (OverpaintError, OSError, MemoryError, RuntimeError)
 """What may happen to a photo in a detector, and does not stop the other photos and detectors."""
 

@@ -12,7 +12,7 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -413,11 +413,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _update(path: Path, results: Path | None, only_check: bool) -> bool:
-    """Render the tables of one file anew; -> whether it is well now."""
     beside = [folder / "results" for folder in path.absolute().parents[:2]]
+    found = results or next((b for b in beside if b.is_dir()), beside[0])
+    return update_page(path, lambda text: fill(text, found), only_check=only_check)
+
+
+def update_page(path: Path, render: Callable[[str], str], *, only_check: bool) -> bool:
+    """Write a page with its tables as `render` makes them; -> whether it is up to date now.
+
+    only_check: write nothing. What is wrong is said on standard error.
+    """
     try:
         old = path.read_text(encoding="utf-8")
-        new = fill(old, results or next((b for b in beside if b.is_dir()), beside[0]))
+        new = render(old)
         if old != new and not only_check:
             write_bytes(path, new.encode())
     except (OSError, OverpaintError) as error:
