@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,7 @@ def bright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def _make_runner_in(folder: Path) -> Any:
-    make = jobs.make_runner
-    return lambda models, threshold: make(models, threshold=threshold, folders=[folder])
+    return partial(jobs.make_runner, folders=[folder])
 
 
 class TestDetect:
@@ -289,7 +289,7 @@ class TestReport:
 
         path = tmp_path / "a.png"
         path.write_bytes(encoded(two_tone()))
-        chapter = next(iter(examine_files([path], jobs._runner(bright, None))))
+        chapter = next(iter(examine_files([path], jobs._runner(bright, None, "torch"))))
         _, files = all_of(jobs.report(ReportJob("a.png", path.read_bytes(), bright)))
         twin = json.loads(files["report.json"].data)["photos"][0]
         from dataclasses import asdict
@@ -298,6 +298,15 @@ class TestReport:
         for one in (twin, about):
             del one["file"]["name"], one["file"]["marks"]["receipt"]
         assert twin == about
+
+    def test_its_command_names_the_runtime_that_was_taken(self) -> None:
+        pytest.importorskip("onnx")
+        pytest.importorskip("openvino")
+        job = ReportJob("a.png", encoded(textured(64, 64, seed=2)))
+        _, files = all_of(jobs.report(job, runtime="openvino"))
+        twin = json.loads(files["report.json"].data)
+        assert twin["command"].endswith("--model nixnet-s --runtime openvino a.png")
+        assert twin["models"][0]["runtime"].startswith("openvino ")
 
     def test_progress_goes_on_to_the_end(self, bright: str) -> None:
         shares: list[float] = []

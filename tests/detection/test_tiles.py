@@ -45,8 +45,16 @@ def test_windows_cover_the_axis_with_weights_that_sum_to_one(
 
 def test_no_tile_more_than_needed_and_none_larger() -> None:
     parts = place_tiles(4000, 1024, 128, 8)
-    assert [start for start, _ in parts] == [0, 776, 1552, 2328, 3104]
-    assert [weights.size for _, weights in parts] == [904, 904, 904, 904, 896]
+    assert [start for start, _ in parts] == [0, 776, 1552, 2328, 3096]
+    assert [weights.size for _, weights in parts] == [904] * 5
+
+
+@pytest.mark.parametrize(("length", "tile", "overlap", "stride"), SIZES)
+def test_all_tiles_have_one_size_once_padded_to_the_stride(
+    length: int, tile: int, overlap: int, stride: int
+) -> None:
+    sizes = [weights.size for _, weights in place_tiles(length, tile, overlap, stride)]
+    assert len({-(-size // stride) for size in sizes}) == 1
 
 
 def test_tile_borders_carry_no_weight() -> None:

@@ -23,6 +23,7 @@ from overpaint.detection.calibration import QUANTILE_LEVELS
 from overpaint.detection.report import CAVEAT, Runner, record
 from overpaint.detection.result import MEANINGS, Detection, percent
 from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
+from overpaint.detection.runtimes import name_of
 from overpaint.errors import ImageError, InputError, TooLargeError
 from overpaint.images import Photo, decode_image, read_mask_levels
 from overpaint.images.decoding import pixel_limit
@@ -93,19 +94,19 @@ def limit_pixels(max_pixels: int) -> None:
     os.environ["OVERPAINT_MAX_PIXELS"] = str(min(max_pixels, pixel_limit(None)))
 
 
-def prepare_detection(max_pixels: int) -> None:
+def prepare_detection(max_pixels: int, runtime: str = "torch") -> None:
     """Load what most jobs need. Raises `OverpaintError`."""
     limit_pixels(max_pixels)
-    _runner(DEFAULT_MODEL, None)
+    _runner(DEFAULT_MODEL, None, runtime)
 
 
-def detect(job: DetectJob) -> Iterator[Found]:
+def detect(job: DetectJob, runtime: str = "torch") -> Iterator[Found]:
     """First what was found, with the photo, the heatmap and the mask; then the other views.
 
     Raises `ImageError` and `InputError` for what cannot be examined.
     """
     photo = _read(lambda: decode_image(job.photo, job.name), job.name)
-    runner = _runner(job.model, job.threshold)
+    runner = _runner(job.model, job.threshold, runtime)
     with progress.part(0.05, 0.8):
         found = runner.run(photo)
     said = _said(found, photo, runner)
@@ -242,14 +243,15 @@ def _is_shown_upright(data: bytes, media_type: str) -> bool:
     return media_type != "image/tiff" and orientation_of(data) == 1
 
 
-def report(job: ReportJob) -> Iterator[Found]:
+def report(job: ReportJob, runtime: str = "torch") -> Iterator[Found]:
     """The page and its JSON twin. Raises `ImageError` and `InputError`."""
-    started, runner = now(), _runner(job.model, None)
+    started, runner = now(), _runner(job.model, None, runtime)
     with progress.part(0, 0.98):
         found = _read(lambda: chapter(1, job.photo, job.name, runner), job.name)
     stem = PurePath(job.name).stem
     page_name = f"{stem}.report.html"
-    again = command([job.name], PurePath(page_name), [job.model])
+    taken = name_of(runner.module) if isinstance(runner, DetectorRunner) else runtime
+    again = command([job.name], PurePath(page_name), [job.model], runtime=taken)
     parameters = Parameters([job.model], None, None)
     whole = report_of([found], runner, parameters, command=again, started=started)
     page, text = made(whole, [found], f"{stem}.report.json")
@@ -284,5 +286,5 @@ def _read(read: Callable[[], T], name: str) -> T:
 
 
 @lru_cache(maxsize=2)
-def _runner(model: str, threshold: float | None) -> Runner:
-    return make_runner([model], threshold=threshold)
+def _runner(model: str, threshold: float | None, runtime: str) -> Runner:
+    return make_runner([model], threshold=threshold, runtime=runtime)

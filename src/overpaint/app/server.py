@@ -115,12 +115,14 @@ def create_app(
     *,
     token: str | None = None,
     any_host: bool = False,
+    runtime: str = "torch",
     workers: Mapping[JobKind, Worker] | None = None,
 ) -> Guard:
     """The application, for an ASGI server such as uvicorn, which must run it in one process.
 
     token: asked of every request; an address beyond the loopback interface needs one. any_host:
-    take requests for names other than the loopback interface's. workers: do the jobs; None starts
+    take requests for names other than the loopback interface's. runtime: what runs detectors
+    (`overpaint.detection.runtimes`). workers: do the jobs; None starts
     processes.
     Raises `InputError` for any_host without a token, and for a token that is short or has other
     characters than letters, digits, ".", "_", "~" and "-".
@@ -130,7 +132,7 @@ def create_app(
     if token is not None and not _TOKEN.fullmatch(token):
         raise InputError("the token needs 16 or more letters, digits, '.', '_', '~' or '-'")
     limits = limits or Limits()
-    doers = process_workers(limits) if workers is None else workers
+    doers = process_workers(limits, runtime) if workers is None else workers
     table = Table(doers, limits)
 
     @asynccontextmanager
@@ -181,14 +183,18 @@ class _Documented(FastAPI):
         return self.openapi_schema
 
 
-def process_workers(limits: Limits) -> dict[JobKind, Worker]:
+def process_workers(limits: Limits, runtime: str) -> dict[JobKind, Worker]:
     """A process for each kind of job, none of them started."""
-    ready = partial(jobs.prepare_detection, limits.max_pixels)
+    ready = partial(jobs.prepare_detection, limits.max_pixels, runtime)
     bounded = partial(jobs.limit_pixels, limits.max_pixels)
     return {
-        "detect": ProcessWorker(jobs.detect, seconds=limits.job_seconds, prepare=ready),
+        "detect": ProcessWorker(
+            partial(jobs.detect, runtime=runtime), seconds=limits.job_seconds, prepare=ready
+        ),
         "inpaint": ProcessWorker(jobs.inpaint, seconds=limits.job_seconds, prepare=bounded),
-        "report": ProcessWorker(jobs.report, seconds=limits.report_seconds, prepare=ready),
+        "report": ProcessWorker(
+            partial(jobs.report, runtime=runtime), seconds=limits.report_seconds, prepare=ready
+        ),
     }
 
 

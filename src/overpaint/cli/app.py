@@ -7,10 +7,11 @@ Exit codes: 0 it was ended by Ctrl-C, 143 by SIGTERM; 2 the command was used wro
 import contextlib
 import ipaddress
 import socket
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from overpaint.devices import RUNTIME_HELP
 from overpaint.terminal import say
 
 Port = Annotated[
@@ -29,9 +30,17 @@ Token = Annotated[
         help="Secret of 16 or more letters and digits that every request has to bring.",
     ),
 ]
+Runtime = Annotated[
+    Literal["torch", "onnx", "openvino", "auto"], typer.Option("--runtime", help=RUNTIME_HELP)
+]
 
 
-def app(port: Port = 8000, host: Host = "127.0.0.1", token: Token = None) -> None:
+def app(
+    port: Port = 8000,
+    host: Host = "127.0.0.1",
+    token: Token = None,
+    runtime: Runtime = "auto",
+) -> None:
     """Serve a page for one photo at a time, and the same as a REST API.
 
     On the page: drop a photo, look at what was found in six views, remove something, write a
@@ -55,7 +64,11 @@ def app(port: Port = 8000, host: Host = "127.0.0.1", token: Token = None) -> Non
         remedy = "give --token, or the environment variable OVERPAINT_TOKEN"
         raise typer.BadParameter(f"other machines can reach {host}; {remedy}", param_hint="--host")
     try:
-        served = create_app(token=token, any_host=not local)
+        if runtime not in ("torch", "auto"):
+            from overpaint.detection.runtimes import check_installed
+
+            check_installed(runtime)
+        served = create_app(token=token, any_host=not local, runtime=runtime)
         listening = _listen(host, port)
     except OSError as error:
         remedy = "end what listens there, or give another --port or --host"

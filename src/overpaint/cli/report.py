@@ -5,10 +5,11 @@ was used wrongly, or a model could not be loaded. What was found does not change
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from overpaint.devices import RUNTIME_HELP
 from overpaint.terminal import progress, say
 
 Paths = Annotated[
@@ -42,6 +43,9 @@ Trust = Annotated[
     Path | None,
     typer.Option("--trust", help="Certificates (PEM) whose C2PA signers are trusted."),
 ]
+Runtime = Annotated[
+    Literal["torch", "onnx", "openvino", "auto"], typer.Option("--runtime", help=RUNTIME_HELP)
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replacement of an earlier report.")]
 
 
@@ -52,6 +56,7 @@ def report(
     folders: Folders = None,
     threshold: Threshold = None,
     trust: Trust = None,
+    runtime: Runtime = "torch",
     overwrite: Overwrite = False,
 ) -> None:
     """Write a report on photos: one page that loads nothing, prints well, and has a JSON twin.
@@ -87,7 +92,7 @@ def report(
     try:
         search = find_photos(paths)
         check_out(out, search.photos, overwrite=overwrite)
-        runner = make_runner(wanted, threshold=threshold, folders=folders or ())
+        runner = make_runner(wanted, threshold=threshold, folders=folders or (), runtime=runtime)
     except OverpaintError as error:
         say(f"overpaint report: {error}", err=True)
         raise typer.Exit(2) from error
@@ -105,7 +110,7 @@ def report(
         chapters,
         runner,
         Parameters(wanted, threshold, trust_sha256),
-        command=command(paths, out, wanted, folders or (), threshold, trust),
+        command=command(paths, out, wanted, folders or (), threshold, trust, runtime),
         started=started,
     )
     write_report(made, chapters, out)

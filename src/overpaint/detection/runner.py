@@ -45,7 +45,7 @@ from overpaint.detection.result import (
     percent,
 )
 from overpaint.detection.runtimes import in_runtime, words
-from overpaint.detection.tiles import Seen, tiled
+from overpaint.detection.tiles import Seen, place_tiles, tiled
 from overpaint.detection.transparency import counted_pixels, filled, hidden_pixels, left_out
 from overpaint.detectors.base import Detector, Findings
 from overpaint.devices import find_device
@@ -59,6 +59,9 @@ TILE = 1024
 """Pixels, of a module that does not say its own."""
 OVERLAP = 128
 """Pixels; at most a quarter of a tile."""
+
+MANY_TILES = 4
+"""For which a graph is compiled: half a second, and a tenth or more of the time of each tile."""
 
 MIN_REGION = 32 * 32
 """Pixels above the calibrated threshold in one piece that make a photo inconclusive."""
@@ -152,11 +155,14 @@ class DetectorRunner:
         """All that the detector says of uint8 (h, w, 3); errors as of `logits`, and `InputError`
         where the memory allowed is not enough."""
         tile = self.tile_of(*pixels.shape[:2])
+        overlap = min(self.overlap, tile // 4 // self.stride * self.stride)
+        if isinstance(self.module, GraphDetector):
+            self._prepare(self.module, pixels.shape[:2], tile, overlap)
         seen = tiled(
             self._examine,
             pixels,
             tile=tile,
-            overlap=min(self.overlap, tile // 4 // self.stride * self.stride),
+            overlap=overlap,
             stride=self.stride,
             device=self.device,
         )
@@ -167,6 +173,14 @@ class DetectorRunner:
         if not np.isfinite([*ends, *seen.scores]).all():
             raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")
         return seen
+
+    def _prepare(
+        self, graph: GraphDetector, size: tuple[int, ...], tile: int, overlap: int
+    ) -> None:
+        """Compile for the size of a photo's tiles where it has many."""
+        rows, columns = (place_tiles(n, tile, overlap, self.stride) for n in size)
+        if len(rows) * len(columns) >= MANY_TILES:
+            graph.prepare(rows[0][1].size, columns[0][1].size)
 
     def tile_of(self, height: int, width: int) -> int:
         """Largest side of the tiles of a photo, pixels; `InputError` where memory is not enough."""

@@ -12,6 +12,7 @@ import contextlib
 import json
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -30,7 +31,7 @@ Runtime = Literal["torch", "onnx", "openvino", "auto"]
 RUNTIMES: tuple[str, ...] = get_args(Runtime)
 
 _TIMED = (512, 512)
-_TIMES = 3
+_TIMES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +63,28 @@ def in_runtime(
     if not can or record is None or not isinstance(module, Detector):
         why = "a module without a file of weights" if device.type == "cpu" else f"--device {device}"
         raise InputError(f"--runtime {runtime}: not for {why}; give --runtime torch")
+    check_installed(runtime)
     (kind,) = (kind for kind in GRAPHS if kind.runtime == runtime)
-    kind.imported()
     graph = kind(cached_onnx(record.path))
-    if not (found := _measured(module, graph, record).difference) <= PARITY:
+    (measured,) = _measured(module, [graph], record)
+    if not (found := measured.difference) <= PARITY:
         raise WeightsError(
             f"{record.name}: a logit of {graph.words} differs by {found:.2g} from torch's on this "
             f"machine, more than {PARITY:g}; use --runtime torch"
         )
     return graph
+
+
+def check_installed(runtime: str) -> None:
+    """Raise `WeightsError`, naming the extra to install, where a runtime's package is missing."""
+    for kind in GRAPHS:
+        if kind.runtime == runtime:
+            kind.imported()
+
+
+def name_of(module: nn.Module) -> str:
+    """What `--runtime` calls the one that a module is run by."""
+    return module.runtime if isinstance(module, GraphDetector) else "torch"
 
 
 def words(module: nn.Module, device: torch.device) -> str:
@@ -85,40 +99,40 @@ def words(module: nn.Module, device: torch.device) -> str:
 
 def _fastest(module: Detector, record: WeightsRecord | None) -> nn.Module:
     assert record is not None
-    choices: dict[nn.Module, float] = {module: _measured(module, module, record).seconds}
+    choices: list[Detector] = [module]
     for kind in GRAPHS:
         with contextlib.suppress(WeightsError):  # not installed, or cannot be exported
             kind.imported()
-            graph = kind(cached_onnx(record.path))
-            found = _measured(module, graph, record)
-            if found.difference <= PARITY:
-                choices[graph] = found.seconds
-    return min(choices, key=lambda choice: choices[choice])
+            choices.append(kind(cached_onnx(record.path)))
+    found = _measured(module, choices, record)
+    equal = [number for number, one in enumerate(found) if one.difference <= PARITY]
+    return choices[min(equal, key=lambda number: found[number].seconds)]
 
 
-def _measured(module: Detector, graph: Detector, record: WeightsRecord) -> Measured:
-    """From the user's cache, or measured and kept there."""
-    said = words(graph, torch.device("cpu"))
-    file = graph.path if isinstance(graph, GraphDetector) else record.path
-    key = " / ".join(
-        (
-            hashes.file_sha256(file),
-            __version__,
-            torch.__version__,
-            said,
-            f"{torch.get_num_threads()} threads",
-        )
-    )
+def _measured(
+    module: Detector, choices: Sequence[Detector], record: WeightsRecord
+) -> list[Measured]:
+    """From the user's cache, or measured together and kept there."""
+    keys = [_key(choice, record) for choice in choices]
     path = cache_folder() / f"runtimes-{_processor()}.json"
     kept = _kept(path)
-    if key not in kept:
-        largest = 0.0 if graph is module else difference(module, graph)
-        kept[key] = Measured(largest, _seconds(graph))
+    if not all(key in kept for key in keys):
+        differences = [0.0 if one is module else difference(module, one) for one in choices]
+        for key, *found in zip(keys, differences, _seconds(choices), strict=True):
+            kept[key] = Measured(*found)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Another process may have kept others meanwhile.
         merged = {name: asdict(one) for name, one in {**_kept(path), **kept}.items()}
         atomic.write(path, (json.dumps(merged, indent=1) + "\n").encode(), WeightsError)
-    return kept[key]
+    return [kept[key] for key in keys]
+
+
+def _key(choice: Detector, record: WeightsRecord) -> str:
+    """Of what a measurement depends on."""
+    file = choice.path if isinstance(choice, GraphDetector) else record.path
+    parts = hashes.file_sha256(file), __version__, torch.__version__
+    said = words(choice, torch.device("cpu"))
+    return " / ".join((*parts, said, f"{torch.get_num_threads()} threads"))
 
 
 def _kept(path: Path) -> dict[str, Measured]:
@@ -128,17 +142,21 @@ def _kept(path: Path) -> dict[str, Measured]:
         return {}
 
 
-def _seconds(detector: Detector) -> float:
-    """The least of several runs, after one that is not counted."""
+def _seconds(choices: Sequence[Detector]) -> list[float]:
+    """The least of several runs of each, after one that is not counted.
+
+    They run in turns, so that other work on the machine slows all alike.
+    """
     image = made_photo(_TIMED, torch.Generator().manual_seed(0))
     image = image.contiguous(memory_format=torch.channels_last)
-    found = []
+    found: list[list[float]] = [[] for _ in choices]
     for _ in range(1 + _TIMES):
-        started = time.perf_counter()
-        with torch.inference_mode():
-            detector.examine(image)
-        found.append(time.perf_counter() - started)
-    return min(found[1:])
+        for choice, times in zip(choices, found, strict=True):
+            started = time.perf_counter()
+            with torch.inference_mode():
+                choice.examine(image)
+            times.append(time.perf_counter() - started)
+    return [min(times[1:]) for times in found]
 
 
 def _processor() -> str:

@@ -85,15 +85,18 @@ def place_tiles(length: int, tile: int, overlap: int, stride: int) -> list[tuple
     """(start, weights float32) of each tile along one axis; the weights sum to one per pixel.
 
     As few tiles as `tile` allows, and those no larger than needed: 4000 px become five tiles of
-    904 px and not of 1024, which saves a quarter of the work on a photo of 12 megapixels.
+    904 px and not of 1024, which saves a quarter of the work on a photo of 12 megapixels. All have
+    one size (the last too, once padded to the stride), for which a graph can be compiled.
     """
     if length <= tile:
         return [(0, np.ones(length, dtype=np.float32))]
     count = -(-(length - overlap) // (tile - overlap))
     step = -(-(length - overlap) // (count * stride)) * stride
+    size = step + overlap
+    last = -(-(length - size) // stride) * stride
     ramps = []
-    for start in range(0, count * step, step):
-        end = length if start == (count - 1) * step else start + step + overlap
+    for start in (*range(0, (count - 1) * step, step), last):
+        end = min(start + size, length)
         ramps.append((start, _ramp(end - start, overlap, rises=start > 0, falls=end < length)))
     total = np.zeros(length)
     for start, ramp in ramps:

@@ -252,6 +252,7 @@ def command(
     folders: Sequence[Path] = (),
     threshold: float | None = None,
     trust: Path | None = None,
+    runtime: str = "torch",
 ) -> str:
     """What makes the report again, as a shell reads it."""
     words = ["overpaint", "report", "--out", str(out)]
@@ -263,6 +264,8 @@ def command(
         words += ["--threshold", repr(threshold)]
     if trust is not None:
         words += ["--trust", str(trust)]
+    if runtime != "torch":
+        words += ["--runtime", runtime]
     dashed = any(path.startswith("-") for path in paths)
     return " ".join(map(_quoted, [*words, *(["--"] if dashed else []), *paths]))
 

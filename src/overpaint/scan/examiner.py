@@ -65,7 +65,9 @@ class Started:
     @property
     def runtime(self) -> str:
         """What `--runtime` calls the one that was taken."""
-        return getattr(self._runner.module, "runtime", "torch")
+        from overpaint.detection.runtimes import name_of
+
+        return name_of(self._runner.module)
 
     def row(self, photo: Photo) -> Row:
         """What is found in a photo, without where it is; of a failure `sha256` and `error`."""
