@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from conftest import textured
 from helpers.bright_detectors import calibration, registered, save
-from overpaint.benchmark import pages, plots, stages
+from overpaint.benchmark import pages, plots, work
 from overpaint.benchmark.api import Done, benchmark, outlook
 from overpaint.benchmark.rows import ALL, OVER_BOTH, UNSEEN, BenchmarkRow, read_rows
 from overpaint.cli import build
@@ -80,7 +80,7 @@ def measure(toys: Path, data: Path, recipe: dict[str, Any] | None = None, **how:
 def made(toys: Path, data: Path, recipe: dict[str, Any] | None = None, **how: Any) -> list[str]:
     """The kinds of what is made on the way."""
     lines: list[str] = []
-    ran = stages.run_stage
+    ran = work.run_stage
 
     def noting(stage: Any, *rest: Any) -> Any:
         lines.append(stage.kind)

@@ -16,8 +16,9 @@ from typing import Any
 from overpaint.benchmark.code import code_hash, modules_of
 from overpaint.benchmark.photos import below, choose, content_hash
 from overpaint.benchmark.recipe import ANY, FRECHET, QUALITY, ModelSource, Recipe
-from overpaint.benchmark.stages import DETECTED, HELPERS, MODULES, WORK, file_hash
+from overpaint.benchmark.stages import DETECTED, FOUND, file_hash
 from overpaint.benchmark.store import Stage
+from overpaint.benchmark.work import HELPERS, MODULES, WORK
 from overpaint.data.pair_sets import SETS, read_pairs
 from overpaint.data.sources import Part, Place
 from overpaint.errors import ConfigError, OverpaintError
@@ -92,7 +93,7 @@ class Planner:
             methods = {n: ModelSource(method=n) for n in names}
             self.inpainters = methods | self.inpainters
         if unknown := [m for m in recipe.metrics if not _is_metric(m)]:
-            known = ", ".join([DETECTED, *QUALITY, *METRICS])
+            known = ", ".join([DETECTED, FOUND, *QUALITY, *METRICS])
             raise ConfigError(f"metrics: no metric is called {unknown[0]!r}; there are {known}")
         self.of_fills = tuple(m for m in recipe.metrics if m in QUALITY)
         self.of_detectors = tuple(m for m in recipe.metrics if m not in QUALITY)
@@ -203,13 +204,30 @@ class Planner:
         self, label: str, source: ModelSource, photos: str, training: str, seed: int | None
     ) -> Model:
         data = self.recipe.training[training]
-        recipe = self.folder / str(source.recipe)
         own = {**self.recipe.detector_set, **source.set, "loop.seed": self._seed(seed)}
         if data.inpainters:
-            own |= {"forged.share": data.share, "forged.folders": {"fills": 1}}
+            own |= {"forged.share": data.share}
         if data.inpainters and data.share == 1:  # of universal samples, none is drawn
             own["cache.num"] = 0
-        run = load_config(DetectorRun, recipe, _overrides(own))
+        fills = {f"fills {i}": self.fills(i, photos, data.num) for i in data.inpainters}
+        return self.trained_detector(label, self.folder / str(source.recipe), own, photos, fills)
+
+    def trained_detector(
+        self,
+        label: str,
+        recipe: Path,
+        own: Mapping[str, Any],
+        photos: str,
+        others: Mapping[str, Stage],
+    ) -> Model:
+        """A training of a detector on the photos of a set.
+
+        own: what is set beside the recipe. others: by role, "start" for the weights that it goes on
+        from, "fills ..." for folders of fills.
+        """
+        fills = any(role.startswith("fills") for role in others)
+        stand_in = {"forged.folders": {"fills": 1}} if fills else {}  # known once they are made
+        run = load_config(DetectorRun, recipe, overrides({**own, **stand_in}))
         settings = run.model_dump(mode="json", exclude={"name"})
         named = [*settings["data"]["masks"], *settings["data"]["bank"]]
         if run.fills.share:
@@ -220,23 +238,22 @@ class Planner:
             settings["start_from"] = find(run.start_from, "detector").sha256
         places = {"recipe": recipe, "assets": self.data}
         needs = {part: self.photos(photos, part) for part in ("train", "validation")}
-        shared = {k: v for k, v in own.items() if not k.startswith("forged.")}
         if run.cache.num:
-            what = {"cache": settings["cache"], "seed": run.loop.seed, "files": settings["files"]}
+            seed = run.loop.seed if run.cache.seed is None else run.cache.seed
+            what = {"cache": settings["cache"], "seed": seed, "files": settings["files"]}
             what |= {"bank": settings["data"]["bank"], "history": settings["data"]["history"]}
             what |= {"shipped": _bank(run)}
             what |= {"margin": run.data.degrade.margin(run.data.size)}
+            shared = {k: v for k, v in own.items() if not k.startswith("forged.")}
             needs["reconstructions"] = self.stage(
                 "reconstructions",
                 f"reconstructions of {photos}",
                 what,
                 needs={"train": needs["train"]},
-                places={**places, "set": _overrides(shared)},
+                places={**places, "set": overrides(shared)},
                 units=run.cache.num,
             )
-        for inpainter in data.inpainters:
-            needs[f"fills {inpainter}"] = self.fills(inpainter, photos, data.num)
-        own.pop("forged.folders", None)  # known once they are made
+        needs |= others
         return self._trained("detector", label, run, run.detector, settings, needs, places, own)
 
     def _seed(self, seed: int | None) -> int:
@@ -245,13 +262,32 @@ class Planner:
     def _trained_inpainter(
         self, label: str, source: ModelSource, photos: str, seed: int | None
     ) -> Model:
-        recipe = self.folder / str(source.recipe)
         own = {**self.recipe.inpainter_set, **source.set, "loop.seed": self._seed(seed)}
-        run = load_config(InpainterRun, recipe, _overrides(own))
+        return self.trained_inpainter(label, self.folder / str(source.recipe), own, photos, {})
+
+    def trained_inpainter(
+        self,
+        label: str,
+        recipe: Path,
+        own: Mapping[str, Any],
+        photos: str,
+        others: Mapping[str, Stage],
+    ) -> Model:
+        """A training of an inpainter on the photos of a set.
+
+        own: what is set beside the recipe. others: by role, "start" for the weights that it goes on
+        from, "detector" for its adversary.
+        """
+        run = load_config(InpainterRun, recipe, overrides(own))
         settings = run.model_dump(mode="json", exclude={"name"})
         settings["files"] = self._files(*settings["data"]["masks"], run.backbone)
+        if run.start_from is not None:
+            settings["start_from"] = find(run.start_from, "inpainter").sha256
+        if run.loss.get("detector") is not None and "detector" not in others:
+            settings["loss"]["detector"] = find(run.loss["detector"], "detector").sha256
         places = {"recipe": recipe, "assets": self.data}
         needs = {part: self.photos(photos, part) for part in ("train", "validation")}
+        needs |= others
         return self._trained("inpainter", label, run, run.inpainter, settings, needs, places, own)
 
     def _trained(
@@ -270,7 +306,7 @@ class Planner:
             f"training of {label}",
             settings,
             needs=needs,
-            places={**places, "set": _overrides(own)},
+            places={**places, "set": overrides(own)},
             architecture=architecture,
             units=run.loop.steps,
             pace=f"{kind} {architecture} {run.model} {run.data.size} {run.loop.batch_size}",
@@ -285,21 +321,27 @@ class Planner:
         mask: str = "",
         hole: str = ANY,
         seed: int | None = None,
+        *,
+        parts: tuple[Part, ...] | None = None,
+        picture_seed: int | None = None,
     ) -> Stage:
-        """Fills of test photos with masks of one kind and bin; without `mask`, to train on.
+        """Fills of test photos with masks of one kind and bin; without `mask`, of all kinds and to
+        train on.
 
-        seed: of the training of the inpainter.
+        seed: of the training of the inpainter. parts: of the photos, where they are others.
+        picture_seed: of photos, pieces and masks; None for the recipe's.
         """
         recipe, model = self.recipe, self.model("inpainter", inpainter, photos, seed=seed)
         masks = {mask: recipe.masks[mask]} if mask else recipe.masks
-        parts: tuple[Part, ...] = ("test",) if mask else ("train", "validation")
+        if parts is None:
+            parts = ("test",) if mask else ("train", "validation")
         needs = {part: self.photos(photos, part) for part in parts}
         settings = {
             "inpainter": model.key,
             "mask_files": self._files(*masks.values()),
             "masks": {_bin_label(n, hole): [spec, hole] for n, spec in masks.items()},
             "num": num,
-            "seed": recipe.seed,
+            "seed": recipe.seed if picture_seed is None else picture_seed,
             "size": recipe.size,
         }
         units = num or sum(stage.units for stage in needs.values())
@@ -451,7 +493,7 @@ def plan(recipe: Recipe, folder: Path, data: Path, cache: Path) -> list[Cell]:
 
 
 def _is_metric(name: str) -> bool:
-    return name in METRICS or name in QUALITY or name == DETECTED
+    return name in METRICS or name in QUALITY or name in (DETECTED, FOUND)
 
 
 def _text(seed: int | None) -> str:
@@ -462,7 +504,7 @@ def _bin_label(mask: str, hole: str) -> str:
     return mask if hole == ANY else f"{mask} {hole}"
 
 
-def _overrides(values: Mapping[str, Any]) -> list[str]:
+def overrides(values: Mapping[str, Any]) -> list[str]:
     """As of --set; JSON is YAML."""
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 

@@ -167,7 +167,19 @@ def bin_range(name: str) -> tuple[float, float] | None:
 
 
 def load_recipe(path: Path, scale: str | None = None) -> Recipe:
-    """Read and check the recipe of a table at one of its scales.
+    """Read and check the recipe of a table at one of its scales; see `read_scale`.
+
+    Raises ConfigError naming the file.
+    """
+    values = read_scale(path, scale)
+    try:
+        return load_section(Recipe, values, "recipe")
+    except (ConfigError, ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def read_scale(path: Path, scale: str | None = None) -> dict[str, Any]:
+    """The values of a recipe at one of its scales, not yet checked.
 
     scale: None is "lite" where there is one, otherwise the recipe without a scale. Raises
     ConfigError naming the file.
@@ -179,9 +191,4 @@ def load_recipe(path: Path, scale: str | None = None) -> Recipe:
     if scale and scale not in scales:
         known = ", ".join(scales) or "none"
         raise ConfigError(f"{path}: no scale {scale!r}; there are {known}")
-    if scale:
-        values = merge(values, scales[scale] or {}) | {"scale": scale}
-    try:
-        return load_section(Recipe, values, "recipe")
-    except (ConfigError, ValidationError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return merge(values, scales[scale] or {}) | {"scale": scale} if scale else values

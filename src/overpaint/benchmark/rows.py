@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -74,6 +74,9 @@ class BenchmarkRow:
         return str(getattr(self, axis))
 
 
+RowT = TypeVar("RowT", bound=BenchmarkRow)
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """A cell whose scores are there."""
@@ -92,18 +95,25 @@ def rows_of(
     rows: list[BenchmarkRow] = []
     measured: list[Measured] = []
     for cell in cells:
-        base = _base(recipe, cell, store)
-        metrics = [m for m in recipe.metrics if (m in QUALITY) == (cell.axes["detector"] == "")]
-        failed = errors.get(cell.scores) or (cell.originals and errors.get(cell.originals))
-        if failed:
-            rows += [replace(base, metric=m, error=failed) for m in metrics]
-            continue
-        scores = read_scores(store.folder(cell.scores))
-        values = _values(scores)
-        measured.append(Measured(cell, base, values))
-        for metric in metrics:
-            rows.append(_row(base, metric, scores, values, cell, store))
+        of_cell, numbers = measure(recipe, cell, store, errors)
+        rows += of_cell
+        measured += [] if numbers is None else [numbers]
     return rows + over_inpainters(recipe, measured)
+
+
+def measure(
+    recipe: Recipe, cell: Cell, store: Store, errors: Mapping[Stage, str]
+) -> tuple[list[BenchmarkRow], Measured | None]:
+    """The rows of one cell, and its numbers; None where it failed."""
+    base = _base(recipe, cell, store)
+    metrics = [m for m in recipe.metrics if (m in QUALITY) == (cell.axes["detector"] == "")]
+    failed = errors.get(cell.scores) or (cell.originals and errors.get(cell.originals))
+    if failed:
+        return [replace(base, metric=m, error=failed) for m in metrics], None
+    scores = read_scores(store.folder(cell.scores))
+    values = _values(scores)
+    rows = [_row(base, metric, scores, values, cell, store) for metric in metrics]
+    return rows, Measured(cell, base, values)
 
 
 def _base(recipe: Recipe, cell: Cell, store: Store) -> BenchmarkRow:
@@ -244,11 +254,13 @@ def _over(name: str, metric: str, group: Sequence[Measured]) -> BenchmarkRow:
 # The file
 
 
-def write_rows(path: Path, rows: Iterable[BenchmarkRow]) -> None:
+def write_rows(
+    path: Path, rows: Iterable[BenchmarkRow], kind: type[BenchmarkRow] = BenchmarkRow
+) -> None:
     """A CSV file, a line for each row."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(f.name for f in fields(BenchmarkRow))
+    writer.writerow(f.name for f in fields(kind))
     for row in rows:
         writer.writerow(_text(value) for value in asdict(row).values())
     write_bytes(path, buffer.getvalue().encode("utf-8", "replace"))
@@ -260,16 +272,17 @@ def _text(value: Any) -> str:
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
-def read_rows(path: Path) -> list[BenchmarkRow]:
+def read_rows(path: Path, kind: type[RowT] = BenchmarkRow) -> list[RowT]:  # type: ignore[assignment]
     """What `write_rows` wrote; raises ConfigError naming the file."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
-        return [BenchmarkRow(**_parsed(line)) for line in lines]
+        return [kind(**_parsed(line)) for line in lines]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: no rows of a benchmark ({error}); run it again") from error
 
 
 def _parsed(line: Mapping[str, str]) -> dict[str, Any]:
     numbers = {k: float(line[k] or "nan") for k in ("value", "ci_low", "ci_high")}
-    return {**line, **numbers, **{k: int(line[k]) for k in ("n", "picture_seed")}}
+    counts = {k: int(line[k]) for k in ("n", "picture_seed", "round") if k in line}
+    return {**line, **numbers, **counts}

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from overpaint.benchmark.plan import Cell
-from overpaint.benchmark.stages import run_stage
 from overpaint.benchmark.store import Stage, Store
+from overpaint.benchmark.work import run_stage
 from overpaint.errors import OverpaintError
 from overpaint.run_identity import current_commit
 from overpaint.terminal import guard

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from overpaint import hashes
 from overpaint.benchmark.masks import mask_maker
@@ -47,6 +46,9 @@ DETECTED = "detected@0.5"
 """Beside those of `named_metrics`, per picture: 1 where the detector says that it is inpainted: its
 own score of the whole photo is 0.5 or more, or, of a detector without one, more than 1 % of the
 pixels are."""
+FOUND = "found@default"
+"""Also beside those, per picture, of untouched ones as well: 1 where more than 1 % of the picture
+reaches the calibrated threshold. Of untouched pictures its mean is the false-alarm rate."""
 CURVE = np.array([-np.inf, *np.linspace(-16.0, 16.0, 513)])
 """Logits at which the points of pooled ROC and precision-recall curves lie; the first is reached by
 every pixel."""
@@ -92,6 +94,7 @@ def make_detector(stage: Stage, folders: Folders, out: Path, device: str) -> dic
     fills = {str(f): 1.0 for role, f in sorted(folders.items()) if role.startswith("fills")}
     if fills:
         overrides.append(f"forged.folders={json.dumps(fills)}")
+    overrides += _going_on(stage, folders)
     run = load_config(DetectorRun, stage.places["recipe"], overrides)
     record = train_detector(
         run,
@@ -109,7 +112,9 @@ def make_detector(stage: Stage, folders: Folders, out: Path, device: str) -> dic
 
 def make_inpainter(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
     """Weights of an inpainter, trained by its recipe."""
-    overrides = stage.places["set"]
+    overrides = [*stage.places["set"], *_going_on(stage, folders)]
+    if "detector" in folders:
+        overrides.append(f"loss.detector={json.dumps(weights_of(stage, 'detector', folders))}")
     run = load_config(InpainterRun, stage.places["recipe"], overrides)
     record = train_inpainter(
         run,
@@ -122,6 +127,13 @@ def make_inpainter(stage: Stage, folders: Folders, out: Path, device: str) -> di
         assets=stage.places["assets"],
     )
     return _trained(record)
+
+
+def _going_on(stage: Stage, folders: Folders) -> list[str]:
+    """As of --set: the weights of another stage that a training goes on from."""
+    if "start" not in folders:
+        return []
+    return [f"start_from={json.dumps(weights_of(stage, 'start', folders))}"]
 
 
 def _trained(record: WeightsRecord | None) -> dict[str, Any]:
@@ -214,6 +226,8 @@ class Looked:
     """Whether the detector has a score of its own; otherwise it is that of q99."""
     default_score: float | None
     """Which score stands for the calibrated threshold."""
+    found: bool | None
+    """Whether the picture reaches that threshold; None without a calibration."""
 
 
 def look_at(stage: Stage, folders: Folders, device: str, problems: list[str]) -> Iterator[Looked]:
@@ -252,6 +266,7 @@ def _looked(
         score=of_q99 if own is None else own,
         own_score=own is not None,
         default_score=fitted.score(fitted.threshold_logit) if fitted and own is None else None,
+        found=judged.statistic >= judged.threshold if fitted else None,
     )
 
 
@@ -308,16 +323,18 @@ def make_scores(stage: Stage, folders: Folders, out: Path, device: str) -> dict[
     pooled, found = Pooled(), []
     curve = np.zeros((2, len(CURVE)), np.int64)
     for looked in pictures:
-        scored = _scored(looked)
+        picture = scored(looked)
         numbers = {"score": looked.score, "default_score": looked.default_score}
         numbers["forged"] = float(looked.forged)
+        if FOUND in wanted:
+            numbers[FOUND] = None if looked.found is None else float(looked.found)
         if looked.forged:
-            numbers |= figures(scored, of_picture)
+            numbers |= figures(picture, of_picture)
             curve += _points(looked)
             if DETECTED in wanted:
                 numbers[DETECTED] = float(_is_detected(looked))
             if of_all:
-                pooled.add(scored)
+                pooled.add(picture)
         found.append({"picture": looked.name, "numbers": numbers})
     if not found:
         reason = f": {problems[0]}" if problems else ""
@@ -331,7 +348,7 @@ def make_scores(stage: Stage, folders: Folders, out: Path, device: str) -> dict[
     return {"num": len(found), "problems": problems}
 
 
-def _scored(looked: Looked) -> Scored:
+def scored(looked: Looked) -> Scored:
     default = None
     if looked.threshold is not None:
         default = judge(looked.logits, looked.threshold, looked.window).mask
@@ -398,8 +415,10 @@ WORK: dict[str, Work] = {
 HELPERS: dict[str, tuple[Callable[..., Any], ...]] = {
     "photos": (bring_to_size,),
     "fills": (mask_maker,),
+    "detector": (_going_on, _trained),
+    "inpainter": (_going_on, _trained),
     "heatmaps": (look_at, _looked, band_after, pictures_of, _read),
-    "scores": (look_at, _looked, band_after, pictures_of, _read, _scored, _is_detected, _points),
+    "scores": (look_at, _looked, band_after, pictures_of, _read, scored, _is_detected, _points),
 }
 """Functions here that a result of the kind depends on, beside its own."""
 
@@ -419,16 +438,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "missing": (),
 }
 """Modules whose code a result of the kind depends on, with all that they import."""
-
-
-def run_stage(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
-    """Make a stage's result on one thread, so that it is the same whatever runs beside it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return WORK[stage.kind](stage, folders, out, device)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def read_scores(folder: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ COMMANDS = (
     "calibrate",
     "evaluate",
     "benchmark",
+    "harden",
 )
 
 

@@ -142,21 +142,22 @@ def check_num_photos(num: int, rate: float) -> None:
 
 def fit_band(
     untouched: np.ndarray,
-    inpainted: np.ndarray,
+    inpainted: np.ndarray | None,
     num_photos: int | None = None,
     rate: float = FALSE_ALARMS,
 ) -> QualityBand:
     """One band's thresholds and score from the q99 of untouched and inpainted photos.
 
-    num_photos: those that the untouched ones are variants of; None where each is a photo of its
-    own. rate: of false alarms. Raises InputError when they are too few for it.
+    inpainted: None where no score is wanted; it is then the sigmoid of the distance to the
+    threshold. num_photos: those that the untouched ones are variants of; None where each is a photo
+    of its own. rate: of false alarms. Raises InputError when they are too few for it.
     """
     num_photos = len(untouched) if num_photos is None else num_photos
     allowed = math.floor(rate * len(untouched) + 1e-9)
     alarms = math.ceil(allowed * num_photos / len(untouched) - 1e-9)
     check_num_photos(num_photos, rate)
     threshold = threshold_at(untouched, rate)
-    slope, intercept = platt(untouched, inpainted)
+    slope, intercept = (1.0, -threshold) if inpainted is None else platt(untouched, inpainted)
     return QualityBand(
         threshold_logit=threshold,
         inconclusive_logit=threshold_at(untouched, min(0.5, TIMES_INCONCLUSIVE * rate)),
@@ -164,7 +165,7 @@ def fit_band(
         intercept=intercept,
         num_untouched=len(untouched),
         num_photos=num_photos,
-        num_inpainted=len(inpainted),
+        num_inpainted=0 if inpainted is None else len(inpainted),
         untouched_quantiles=untouched_quantiles(untouched),
         false_alarm_rate=rate,
         false_alarm_bound=upper_bound(alarms, num_photos),

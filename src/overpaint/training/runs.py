@@ -32,6 +32,7 @@ from overpaint.training.detection.base import (
 from overpaint.training.detection.forged import describe_forgeries
 from overpaint.training.distributed import Processes
 from overpaint.training.inpainting.base import InpainterRun, make_inpainting_task
+from overpaint.training.inpainting.base import start as start_inpainter
 from overpaint.training.loop import Task, fit
 from overpaint.weights import Kind, WeightsRecord, save_weights
 
@@ -143,7 +144,10 @@ def train_inpainter(
     train, validation = _split(photos, exclude, problem)
     with Processes(device) as processes:
         torch.manual_seed(run.loop.seed)
-        task = make_inpainting_task(run, train, validation, assets)
+        model, parent = start_inpainter(run)
+        if parent is not None:
+            about["parents"] = [(parent, 1)]
+        task = make_inpainting_task(run, train, validation, assets, model)
         return _fit_and_export(run, task, out, export, train, about, processes)
 
 

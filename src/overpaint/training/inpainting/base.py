@@ -31,6 +31,8 @@ from overpaint.training.config import (
 from overpaint.training.discovery import task_of
 from overpaint.training.inpainting.data import InpaintingData, PhotosAndHoles
 from overpaint.training.loop import Batch
+from overpaint.weights import WeightsRecord, load_weights
+from overpaint.weights.rename_keys import check_fits
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Of a term of a loss."""
@@ -47,6 +49,11 @@ class InpainterRun(Section):
     name: str = Field(description="of the weights that the run exports")
     inpainter: str = Field(default="safepaint", description="name in the registry")
     model: dict[str, Any] = Field(default={}, description="the inpainter's configuration")
+    start_from: str | None = Field(
+        default=None,
+        description="weights to go on from: a shipped name, or a path",
+        exclude_if=lambda name: name is None,
+    )
     loop: LoopConfig
     data: InpaintingData = InpaintingData()
     loss: dict[str, Any] = Field(
@@ -156,15 +163,33 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
         return model(*(sample[name][None].to(device) for name in ("image", "mask")))
 
 
-def make_inpainting_task(
-    run: InpainterRun, photos: PhotoSource, validation: PhotoSource, assets: Path = Path()
-) -> InpaintingTask[Any, Any]:
-    """The run's network, built once, in the task that trains it.
+def start(run: InpainterRun) -> tuple[nn.Module, WeightsRecord | None]:
+    """The network of a run, with the weights that it goes on from, and their record.
 
-    Raises ConfigError for a model that cannot be built and for one without losses, and as
-    `InpaintingTask`.
+    Raises ConfigError for a model that cannot be built, WeightsError for weights that are missing
+    or do not fit.
     """
     model = create_model(inpainters, run.inpainter, run.model)
+    if run.start_from is None:
+        return model, None
+    record, state = load_weights(run.start_from, kind="inpainter")
+    check_fits(model, state)
+    model.load_state_dict(state)
+    return model, record
+
+
+def make_inpainting_task(
+    run: InpainterRun,
+    photos: PhotoSource,
+    validation: PhotoSource,
+    assets: Path = Path(),
+    model: nn.Module | None = None,
+) -> InpaintingTask[Any, Any]:
+    """The task that trains the run's network; model: None to build it here.
+
+    Raises as `start` and `InpaintingTask`, and ConfigError for a network without losses.
+    """
+    model = start(run)[0] if model is None else model
     kind = task_of(model, InpaintingTask)  # a subclass, and never the abstract class itself
     return kind(run, model, photos, validation, assets)  # type: ignore[abstract]
 

@@ -14,14 +14,19 @@ the paper's; where the authors' code (facts only) does otherwise, that is an opt
   of another backbone are brought to its scale (`Backbone.perceptual_factor`, `style_factor`).
 - Known pixels come back by `inpainters.base.compose`, so every loss reaches the generators
   through the hole alone.
+- **Beyond the paper**, for `overpaint harden`: a trained detector, frozen, as a further adversary
+  (`detector`, `detector_weight`). Its loss is the cross-entropy of its logits in the hole against
+  "untouched". It sees the fill at 8 bit, as in a file; the gradient passes the rounding as if it
+  were not there (Bengio et al. 2013, the straight-through estimator). With `second_phase_only` the
+  completion G1 stays as it is, and G2 and P learn.
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,8 +36,9 @@ from overpaint.layers.perceptual import feature_losses
 from overpaint.metrics import psnr, squared_error
 from overpaint.training import losses
 from overpaint.training.config import AdversarialLoss
-from overpaint.training.inpainting.base import InpaintingTask, Weight, to_levels
+from overpaint.training.inpainting.base import InpainterRun, InpaintingTask, Weight, to_levels
 from overpaint.training.loop import Batch
+from overpaint.weights.resolve import load
 
 
 class SafePaintLoss(AdversarialLoss):
@@ -59,6 +65,21 @@ class SafePaintLoss(AdversarialLoss):
     )
     repel_weight: Weight = Field(default=0.0, description="term between photos, not in the paper")
     repel_distance: float = Field(default=1.0, gt=0, description="at which it ends")
+    detector: str | None = Field(
+        default=None,
+        description="weights of a frozen detector that the fill is to escape, not in the paper: a "
+        "shipped name, or a path",
+    )
+    detector_weight: Weight = Field(default=0.0, description="of that detector's loss")
+    second_phase_only: bool = Field(
+        default=False, description="G1 is not trained, not in the paper"
+    )
+
+    @model_validator(mode="after")
+    def _has_detector(self) -> Self:
+        if self.detector_weight and self.detector is None:
+            raise ValueError("detector_weight is above 0; name the detector")
+        return self
 
 
 class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
@@ -67,6 +88,14 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
     architecture = SafePaint
     loss_config = SafePaintLoss
 
+    def __init__(self, run: InpainterRun, model: nn.Module, *data: Any) -> None:
+        super().__init__(run, model, *data)
+        self.detector: nn.Module | None = None
+        if self.terms.detector is not None:
+            self.detector = load(self.terms.detector, "detector")[0].requires_grad_(False)
+        if self.terms.second_phase_only:
+            self.model.completion.requires_grad_(False)
+
     def discriminators(self) -> dict[str, nn.Module]:
         if not self.terms.adversarial_weight:
             return {}
@@ -74,8 +103,14 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, image, mask = self.terms, batch["image"], batch["mask"]
+        if terms.second_phase_only:
+            self.model.completion.eval()  # so that its norms stand still, too
         stages = self.model.stages(image, mask)
         parts = self._reconstruction(stages, image, mask) | self._domain(stages, image, mask)
+        if self.detector is not None and terms.detector_weight:
+            detector = self.detector.to(image.device)
+            logits = detector(at_8_bit(stages.output.float())).float()
+            parts["detector"] = terms.detector_weight * escape_loss(logits, mask)
         adversarial = self.is_adversarial(step)
         if adversarial:
             discriminator = self.modules["discriminator"].requires_grad_(False)
@@ -187,6 +222,19 @@ def discriminator_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
     hinge = kind == "hinge"
     loss = losses.hinge_discriminator_loss if hinge else losses.discriminator_loss
     return loss(real, fake)
+
+
+def escape_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of a detector's logits (b, 1, h, w) against "untouched", mean over the holes.
+
+    mask: (b, 1, h, w), 1 = hole.
+    """
+    return (F.softplus(logits) * mask).sum() / mask.sum().clamp(min=1)
+
+
+def at_8_bit(picture: Tensor) -> Tensor:
+    """A picture in [0, 1] rounded to the levels of a file; its gradient is that of no rounding."""
+    return picture + ((picture * 255).round() / 255 - picture).detach()
 
 
 def domain_distance(z_out: Tensor, z_b: Tensor, z_gt: Tensor) -> Tensor:
