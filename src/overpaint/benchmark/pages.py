@@ -3,6 +3,8 @@
 - A table stands between `<!-- benchmark:NAME -->` and `<!-- /benchmark -->`; what stood there is
   replaced. Its rows are `results/tables/NAME.csv` (a `rows.csv` of `overpaint benchmark`), its
   recipe `recipes/tables/NAME.yaml`, at the scale of the rows.
+- `hardening` in the place of `benchmark` is a `rows.csv` of `overpaint harden`, its recipe
+  `recipes/NAME.yaml`.
 - Rows of another configuration than the recipe's are an error: then measure anew.
 - `python -m overpaint.benchmark.pages docs/*.md` rewrites files; with `--check` it changes nothing
   and exits with 1 when a table is out of date.
@@ -14,36 +16,52 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from overpaint.benchmark.hardening.recipe import load_hardening
+from overpaint.benchmark.hardening.rows import HardeningRow
+from overpaint.benchmark.hardening.tables import markdown as hardening_markdown
 from overpaint.benchmark.recipe import load_recipe
 from overpaint.benchmark.rendering import markdown
-from overpaint.benchmark.rows import read_rows
+from overpaint.benchmark.rows import BenchmarkRow, read_rows
 from overpaint.errors import ConfigError
 from overpaint.evaluation.tables import update_page
 
-MARKER = re.compile(r"(<!-- benchmark:(\S+) -->\n)(.*?)(<!-- /benchmark -->)", re.DOTALL)
+MARKER = re.compile(
+    r"(<!-- (benchmark|hardening):(\S+) -->\n)(.*?)(<!-- /\2 -->)",
+    re.DOTALL,
+)
 
 
-def render(name: str, root: Path) -> str:
+def render(name: str, root: Path, kind: str = "benchmark") -> str:
     """The Markdown of one table, its headings one level down.
 
-    root: of the checkout. Raises ConfigError for a missing recipe, and for rows that are missing or
-    of another configuration.
+    root: of the checkout. kind: benchmark or hardening. Raises ConfigError for a missing recipe,
+    and for rows that are missing or of another configuration.
     """
     path = root / "results" / "tables" / f"{name}.csv"
-    rows = read_rows(path)
-    if not rows:
-        raise ConfigError(f"{path}: holds no row; measure it")
-    recipe = load_recipe(root / "recipes" / "tables" / f"{name}.yaml", rows[0].scale or None)
+    if kind == "hardening":
+        rows = read_rows(path, HardeningRow)
+        recipe = load_hardening(root / "recipes" / f"{name}.yaml", _scale(path, rows))
+        text = hardening_markdown(recipe, rows)
+    else:
+        rows = read_rows(path)
+        recipe = load_recipe(root / "recipes" / "tables" / f"{name}.yaml", _scale(path, rows))
+        text = markdown(recipe, rows)
     if {row.config_hash for row in rows} != {recipe.hash}:
         raise ConfigError(
             f"{path}: rows of another configuration than the recipe's {recipe.hash}; measure it"
         )
-    return re.sub(r"^#", "##", markdown(recipe, rows), flags=re.MULTILINE)
+    return re.sub(r"^#", "##", text, flags=re.MULTILINE)
+
+
+def _scale(path: Path, rows: Sequence[BenchmarkRow]) -> str | None:
+    if not rows:
+        raise ConfigError(f"{path}: holds no row; measure it")
+    return rows[0].scale or None
 
 
 def fill(text: str, root: Path) -> str:
     """A Markdown text with every marked table rendered anew."""
-    return MARKER.sub(lambda m: f"{m[1]}{render(m[2], root)}{m[4]}", text)
+    return MARKER.sub(lambda m: f"{m[1]}{render(m[3], root, m[2])}{m[5]}", text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
