@@ -134,9 +134,7 @@ def write_recipe(folder: Path, changes: dict[str, Any] | None = None) -> Path:
                 model = registry.create(name, **config)  # type: ignore[attr-defined]
                 save_weights(made, model, config=config, **how, **about)  # type: ignore[arg-type]
         (folder / "detector.yaml").write_text(yaml.safe_dump(DETECTOR))
-        (folder / "inpainter.yaml").write_text(
-            yaml.safe_dump(INPAINTER | {"loss": {**INPAINTER["loss"], "detector": "given"}})
-        )
+        (folder / "inpainter.yaml").write_text(yaml.safe_dump(INPAINTER))
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(RECIPE | (changes or {}), sort_keys=False))
     return path

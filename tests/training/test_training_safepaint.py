@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.utils.data import default_collate
 from typer.testing import CliRunner
 
+from helpers.bright_detectors import registered, save
 from overpaint import weights
 from overpaint.cli import build
 from overpaint.data.sources import PhotoSource
+from overpaint.errors import ConfigError, WeightsError
 from overpaint.inpainters.safepaint import SafePaint
 from overpaint.layers.perceptual import DistilledVGG19
 from overpaint.registry import inpainters
@@ -24,8 +26,10 @@ from overpaint.training.inpainting.base import InpainterRun, make_inpainting_tas
 from overpaint.training.inpainting.safepaint import (
     SafePaintLoss,
     SafePaintTask,
+    at_8_bit,
     discriminator_loss,
     domain_distance,
+    escape_loss,
     generator_loss,
     repulsion,
     spread,
@@ -229,6 +233,81 @@ def test_pictures_show_hole_both_phases_and_photo(photos: PhotoSource) -> None:
     assert torch.equal(
         torch.where(known, picture[:, :64, 128:192], sample["image"]), sample["image"]
     )
+
+
+# Against a detector
+
+
+def test_the_loss_against_a_detector_is_that_worked_out_by_hand() -> None:
+    logits = torch.tensor([[2.0, -1.0], [30.0, 0.0]])[None, None]
+    mask = torch.tensor([[1.0, 1.0], [0.0, 0.0]])[None, None]
+    expected = (np.log1p(np.exp(2.0)) + np.log1p(np.exp(-1.0))) / 2
+    assert escape_loss(logits, mask).item() == pytest.approx(expected)
+    assert escape_loss(logits, torch.zeros_like(mask)).item() == 0
+
+
+def test_the_detector_sees_levels_of_a_file_and_the_gradient_passes() -> None:
+    picture = torch.tensor([0.1, 0.5, 0.9999], requires_grad=True)
+    levels = at_8_bit(picture)
+    torch.testing.assert_close(levels * 255, torch.tensor([26.0, 128.0, 255.0]))
+    (3 * levels).sum().backward()
+    assert picture.grad is not None
+    assert picture.grad.tolist() == [3, 3, 3]
+
+
+def test_the_second_phase_learns_to_escape_a_detector(photos: PhotoSource, tmp_path: Path) -> None:
+    """One of brightness: the holes become darker. G1 and the detector stay as they are."""
+    with registered(tmp_path):
+        detector = save(tmp_path, "steep", gain=8).path
+        loss = {
+            "l1_weight": 0,
+            "adversarial_weight": 0,
+            "domain_weight": 0,
+            "detector": str(detector),
+            "detector_weight": 2,
+            "second_phase_only": True,
+        }
+        optimizer = {"learning_rate": 0.02}
+        loop = {"steps": 9, "batch_size": 2, "bf16": False, "optimizer": optimizer}
+        task, batch = task_and_batch(photos, loss=loss, loop=loop)
+    run = Run(task, task.run.loop, torch.device("cpu"))
+    before = deepcopy(task.model.state_dict())
+    assert task.detector is not None
+    gain = deepcopy(task.detector.state_dict())
+    with Processes("cpu") as processes:
+        values = [run.train_step(batch, processes)["model"] for _ in range(8)]
+    assert values[-1] < 0.8 * values[0]
+    with torch.no_grad():
+        stages = task.model.eval().stages(batch["image"], batch["mask"])
+        again = escape_loss(task.detector(at_8_bit(stages.output)), batch["mask"])
+    assert 2 * again.item() < values[0]
+    after = task.model.state_dict()
+    moved = {key.partition(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert moved == {"optimisation", "extractor"}
+    assert all(torch.equal(gain[key], value) for key, value in task.detector.state_dict().items())
+
+
+def test_a_weight_against_no_detector_is_an_error(photos: PhotoSource) -> None:
+    with pytest.raises(ConfigError, match="detector_weight is above 0; name the detector"):
+        task_and_batch(photos, loss={"detector_weight": 1})
+
+
+def test_a_training_goes_on_from_weights(photos: PhotoSource, tmp_path: Path) -> None:
+    model = inpainters.create("safepaint", **TINY)
+    about = {"data": "-", "recipe": "-", "commit": "-", "licence": "Apache-2.0"}
+    how = {"kind": "inpainter", "architecture": "safepaint", "config": TINY}
+    record = weights.save_weights(tmp_path, model, name="first", **how, **about)  # type: ignore[arg-type]
+    task, _ = task_and_batch(photos, start_from=str(record.path))
+    _, state = weights.load_weights(record.path, kind="inpainter")
+    own = task.model.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in state.items())
+    with pytest.raises(WeightsError):
+        task_and_batch(photos, start_from=str(record.path), model={"width": 8})
+
+
+def test_recipes_without_weights_to_go_on_from_keep_their_hash() -> None:
+    assert "start_from" not in recipe().model_dump()
+    assert recipe(start_from="safepaint-s").model_dump()["start_from"] == "safepaint-s"
 
 
 # Configuration and whole runs
