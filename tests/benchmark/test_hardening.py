@@ -404,6 +404,13 @@ def test_a_detector_that_knows_what_is_held_out_is_refused(tmp_path: Path, data:
         harden(path, data, tmp_path / "out", cache=tmp_path / "cache")
 
 
+def test_an_adversary_without_a_detector_is_refused(tmp_path: Path, data: Path) -> None:
+    for values in ({"inpainter": "lama"}, {"loss.detector_weight": 0}):
+        path = write_recipe(tmp_path, {"adversary": {**RECIPE["adversary"], "set": values}})
+        with pytest.raises(ConfigError, match="set that weight above 0"):
+            harden(path, data, tmp_path / "out", cache=tmp_path / "cache")
+
+
 def test_names_that_differ_in_letters_alone_are_one() -> None:
     assert find_overlap({"a": {"DeepFill_v1"}}, {"b": {"deepfillv1"}}) is not None
     assert find_overlap({"a": {"deepfill_v2"}}, {"b": {"deepfillv1"}}) is None

@@ -141,8 +141,8 @@ class Store:
                 pass
             except OSError as error:
                 raise ConfigError(
-                    f"{self.root}: another `overpaint benchmark` or `harden` works in this cache; wait for it, "
-                    "or give another --cache"
+                    f"{self.root}: another `overpaint benchmark` or `harden` works in this cache; "
+                    "wait for it, or give another --cache"
                 ) from error
             yield
 

@@ -38,6 +38,8 @@ Group = Literal[
 ]
 UNTOUCHED = "untouched test photos"
 AS_IS = "as is"
+SAFEPAINT = "safepaint"
+"""The network whose training knows a detector as adversary."""
 SEEDS_OF_A_ROUND = 1000
 """How far the seeds of two rounds lie apart; those of a round's inpainters are in between."""
 
@@ -88,6 +90,7 @@ class RacePlanner(Planner):
     def plan(self) -> Race:
         """Raises ConfigError where what is held out is in the loop."""
         race = self.race
+        self.check_adversary()
         self.check_held_out()
         detectors = [self.given("detector", race.detector.name, race.detector.weights)]
         fitted = [self.fitted(detectors[0], 0)]
@@ -103,6 +106,17 @@ class RacePlanner(Planner):
         looks = [*self.looks(fitted), *self.qualities()]
         trained = [model.stage for model in detectors[1:] if model.stage is not None]
         return Race(looks, fitted, trained, list(self.adversaries.values()), mined)
+
+    def check_adversary(self) -> None:
+        """Raises ConfigError where the inpainter cannot be trained against a detector."""
+        own = self.race.adversary
+        run = load_config(InpainterRun, self.folder / own.recipe, overrides(own.set))
+        if run.inpainter != SAFEPAINT or not run.loss.get("detector_weight"):
+            raise ConfigError(
+                f"adversary: {own.recipe} trains {run.inpainter} with loss.detector_weight "
+                f"{run.loss.get('detector_weight', 0)}; give a recipe of {SAFEPAINT}, and set that "
+                "weight above 0"
+            )
 
     # Who is held out
 
