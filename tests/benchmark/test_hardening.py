@@ -353,7 +353,7 @@ def test_the_plan_makes_nothing(tmp_path: Path, data: Path) -> None:
     result = CliRunner().invoke(build(), args)
     assert result.exit_code == 0
     assert "training of SafePaint, round 2" in result.output
-    assert not list((tmp_path / "cache").glob("*/*/about.json"))
+    assert not list((tmp_path / "cache").glob("*/*/made.json"))
 
 
 # What is held out

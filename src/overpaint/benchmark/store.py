@@ -1,13 +1,13 @@
 """The cache: a folder for each result, by the hash of all that it depends on.
 
     CACHE/KIND/KEY/         what a stage wrote
-    CACHE/KIND/KEY/about.json   written last: how it was made; without it the folder is unfinished
+    CACHE/KIND/KEY/made.json    written last: how it was made; without it the folder is unfinished
 
 - `Stage.key` is the hash of a stage's settings and of the keys of what it needs; `Stage.code` that
   of its code and of theirs. A result of other code is made anew, unless an old run is resumed.
 - A folder that the same code left unfinished is gone on with (a training from its checkpoint, fills
   from the last one); what other code left is deleted first.
-- `about.json` states settings, commit and time; the time a run still takes is told from these.
+- `made.json` states settings, commit and time; the time a run still takes is told from these.
 - One command at a time works in a cache: it holds a lock, which ends with it.
 """
 
@@ -24,7 +24,8 @@ from overpaint import hashes
 from overpaint.errors import ConfigError
 from overpaint.images import write_bytes
 
-ABOUT, BEGUN, FAILED = "about.json", "begun.json", "failed.json"
+ABOUT, BEGUN, FAILED = "made.json", "begun.json", "failed.json"
+"""No stage writes files of these names: a folder of fills has an about.json of its own."""
 
 
 @dataclass(frozen=True, eq=False)
