@@ -19,6 +19,7 @@ from overpaint.benchmark.rows import ALL, OVER_BOTH, UNSEEN, BenchmarkRow, read_
 from overpaint.cli import build
 from overpaint.data.sources import split
 from overpaint.errors import ConfigError
+from overpaint.inpainting.inpainter_runner import InpainterRunner
 from overpaint.metrics import bootstrap, bootstrap_levels, mean
 
 SIDE = 64
@@ -201,6 +202,24 @@ def test_code_that_changed_makes_results_old(
     assert "about" in ahead.words
     assert made(toys, data, resume=True) == []
     assert len(made(toys, data)) == 7
+
+
+def test_interrupted_fills_go_on(toys: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran, calls = InpainterRunner.run, []
+
+    def stopping(self: InpainterRunner, *of: Any) -> Any:
+        calls.append(of)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return ran(self, *of)
+
+    monkeypatch.setattr(InpainterRunner, "run", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        measure(toys, data)
+    done = measure(toys, data)
+    assert done.num_failed == 0
+    assert len(calls) == 3 + 3 + 5  # two of five were there, and the other inpainter's five
+    assert find(done.rows, inpainter="mean", metric="auc").n == 5
 
 
 def test_whole_photos_are_judged_beside_untouched_ones(toys: Path, data: Path) -> None:

@@ -124,10 +124,10 @@ class RacePlanner(Planner):
         """Raises ConfigError where loop and held out have weights, a network or a family in common,
         and where the detector was trained on what is held out."""
         race, held_out = self.race, self.race.held_out
-        loop = {name: self._known_as("inpainter", s) for name, s in race.inpainters.items()}
+        loop = {name: self._known_as(s) for name, s in race.inpainters.items()}
         adversary = ModelSource(weights=race.adversary.weights)
-        loop[race.adversary.name] = self._known_as("inpainter", adversary)
-        apart = {name: self._known_as("inpainter", s) for name, s in held_out.inpainters.items()}
+        loop[race.adversary.name] = self._known_as(adversary)
+        apart = {name: self._known_as(s) for name, s in held_out.inpainters.items()}
         apart |= {f"the real fills of {family}": {family} for family in self._families()}
         record = self._record("detector", race.detector.weights)
         if record is not None:
@@ -135,22 +135,23 @@ class RacePlanner(Planner):
             loop[f"training data of {record.name}"] = seen
         if problem := find_overlap(loop, apart):
             raise ConfigError(problem)
-        run = load_config(DetectorRun, self.folder / race.detector.recipe, self._set_of_detector)
+        own = race.detector
+        run = load_config(DetectorRun, self.folder / own.recipe, overrides(own.set))
         if run.fills.share and (held_out.fills or held_out.triplets):
             raise ConfigError(
                 f"{race.detector.recipe}: fills.share {run.fills.share:g} trains on real fills and "
                 "validates by the pool that is held out; set it to 0, or hold out no real fills"
             )
 
-    def _known_as(self, kind: Kind, source: ModelSource) -> set[str]:
-        """Names of a generator: of its weights and their content, and of its network."""
+    def _known_as(self, source: ModelSource) -> set[str]:
+        """Names of an inpainter: of its weights and their content, and of its network."""
         if source.method is not None:
             return {source.method}
-        record = self._record(kind, str(source.weights))
+        record = self._record("inpainter", str(source.weights))
         names = {Path(str(source.weights)).stem}
-        return (
-            names if record is None else names | {record.name, record.sha256, record.architecture}
-        )
+        if record is None:
+            return names
+        return names | {record.name, record.sha256, record.architecture}
 
     def _record(self, kind: Kind, weights: str) -> WeightsRecord | None:
         try:
@@ -226,10 +227,6 @@ class RacePlanner(Planner):
             units=sum(stage.units for stage in fills.values()),
             pace=f"mined {detector.architecture} {race.size}",
         )
-
-    @property
-    def _set_of_detector(self) -> list[str]:
-        return overrides(self.race.detector.set)
 
     def detector(self, number: int, before: Model, mined: list[Stage]) -> Model:
         """The detector, trained further on universal data and all that was mined."""
