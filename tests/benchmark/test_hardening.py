@@ -432,6 +432,41 @@ def test_a_wrong_recipe_says_what_is_wrong(
         load_hardening(write_recipe(tmp_path, changes))
 
 
+def test_triplets_are_held_out_by_network(tmp_path: Path, data: Path) -> None:
+    """Those of a JPEG file are left out, as the threshold is fitted for lossless pictures."""
+    mine = tmp_path / "data"
+    (mine / "triplets").mkdir(parents=True)
+    (mine / "photos").symlink_to(data / "photos", target_is_directory=True)
+    lines = ["method,id,original,mask,inpainted"]
+    for number, (method, suffix) in enumerate(
+        [("madf", "png"), ("madf", "jpg"), ("crfill", "png")]
+    ):
+        paths = [f"triplets/{kind}{number}.png" for kind in ("original", "mask")]
+        paths.append(f"triplets/inpainted{number}.{suffix}")
+        for path in paths:
+            Image.fromarray(textured(SIDE, SIDE, number)).save(mine / path)
+        lines.append(",".join([method, f"picture{number}", *paths]))
+    (mine / "triplets" / "index.csv").write_text("\n".join(lines) + "\n")
+    path = write_recipe(tmp_path, {"held_out": {"triplets": True}})
+    race = plan_race(load_hardening(path), tmp_path, mine, tmp_path / "cache")
+    first = {look.generator: look for look in race.looks if look.round == 0}
+    names = {"triplets: madf": 1, "triplets: crfill256": 1, "originals of the triplets": 2}
+    for name, num in names.items():
+        pictures = first[name].cell.scores.places["pairs"]
+        assert len(pictures) == num
+        assert all(p.forged == name.startswith("triplets") for p in pictures)
+    loop = {"CA": {"weights": "weights/ca.safetensors"}}
+    source = tmp_path / "weights" / "tiny-safepaint.json"
+    values = {"architecture": "deepfill_v1", "name": "ca", "file": "ca.safetensors"}
+    record = json.loads(source.read_text()) | values
+    (tmp_path / "weights" / "ca.json").write_text(json.dumps(record))
+    content = source.with_suffix(".safetensors").read_bytes()
+    (tmp_path / "weights" / "ca.safetensors").write_bytes(content + b" ")
+    path = write_recipe(tmp_path, {"held_out": {"triplets": True}, "inpainters": loop})
+    with pytest.raises(ConfigError, match="the real fills of deepfillv1 is in the loop, as CA"):
+        plan_race(load_hardening(path), tmp_path, mine, tmp_path / "cache")
+
+
 # Single stages
 
 

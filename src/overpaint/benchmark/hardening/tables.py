@@ -29,6 +29,13 @@ SHOWN = {
 }
 MEANS = (LOOP, APART, REAL)
 TABLE, PLOT = "table.md", "rounds.png"
+BELOW: dict[str, Any] = {
+    "fontsize": "small",
+    "loc": "upper center",
+    "bbox_to_anchor": (0.5, -0.16),
+    "ncols": 2,
+}
+"""Where a legend hides no line."""
 
 
 def tabulate(recipe: Hardening, rows: Sequence[HardeningRow]) -> list[Table]:
@@ -169,7 +176,7 @@ def write_tables(recipe: Hardening, rows: Sequence[HardeningRow], out: Path) -> 
 
 def write_plot(recipe: Hardening, rows: Sequence[HardeningRow], path: Path) -> Path:
     """Left, what the detector finds by round; right, both sides move by move. PNG; -> its path."""
-    figure = require_matplotlib().Figure(figsize=(11, 4.4), layout="constrained", dpi=120)
+    figure = require_matplotlib().Figure(figsize=(11, 5.2), layout="constrained", dpi=120)
     left, right = figure.subplots(1, 2)
     found = {(r.side, r.inpainter, r.round, r.metric): r for r in rows if not r.error}
     _draw_detector(left, recipe, rows, found)
@@ -199,9 +206,13 @@ def _draw_detector(
         marker="x",
         label=f"false alarms (fitted at {recipe.false_alarm_rate:.0%})",
     )
-    axes.set(title=f"{recipe.detector.name}: pixel AUC by round", xlabel="round", ylim=(0, 1))
+    axes.set(
+        title=f"{recipe.detector.name}: pixel AUC and false alarms by round",
+        xlabel="round",
+        ylim=(0, 1),
+    )
     axes.set_xticks(range(recipe.rounds + 1))
-    axes.legend(fontsize="small")
+    axes.legend(**BELOW)
     axes.grid(alpha=0.3)
 
 
@@ -228,6 +239,7 @@ def _draw_moves(axes: Any, recipe: Hardening, found: dict[Any, HardeningRow]) ->
         for _, adversary in moves
     ]
     other = axes.twinx()
+    other.set_ylabel("PSNR, dB")
     values = [math.nan if p is None else p.value for p in quality]
     other.plot(range(len(moves)), values, color="grey", linestyle="--", label="PSNR, dB (right)")
     finite = [v for v in values if not math.isnan(v)]
@@ -235,4 +247,4 @@ def _draw_moves(axes: Any, recipe: Hardening, found: dict[Any, HardeningRow]) ->
         other.set_ylim(min(finite) - 5, max(finite) + 5)
     lines, names = axes.get_legend_handles_labels()
     more, more_names = other.get_legend_handles_labels()
-    axes.legend(lines + more, names + more_names, fontsize="small", loc="lower left")
+    axes.legend(lines + more, names + more_names, **BELOW)
