@@ -28,7 +28,7 @@ from overpaint.errors import ImageError, InputError, TooLargeError
 from overpaint.provenance.checking import examine
 from overpaint.provenance.metadata import read_xmp
 from overpaint.provenance.xmp import HUMAN_EDITS, read_mark
-from overpaint.report.contents import json_schema
+from overpaint.report.contents import make_schema
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG", **how: Any) -> bytes:
@@ -270,43 +270,43 @@ class TestReport:
         said, files = all_of(jobs.report(ReportJob("a b.png", data, bright)))
         about = ReportResult.model_validate(said)
         assert (about.grade, about.verdict) == ("moderate support", "strong trace")
-        twin = json.loads(files["report.json"].data)
-        jsonschema.validate(twin, json_schema())
-        assert twin["photos"][0]["file"]["sha256"] == hashlib.sha256(data).hexdigest()
-        assert twin["photos"][0]["file"]["name"] == "a b.png"
-        assert twin["command"] == (
+        whole = json.loads(files["report.json"].data)
+        jsonschema.validate(whole, make_schema())
+        assert whole["photos"][0]["file"]["sha256"] == hashlib.sha256(data).hexdigest()
+        assert whole["photos"][0]["file"]["name"] == "a b.png"
+        assert whole["command"] == (
             "overpaint report --out 'a b.report.html' --model bright 'a b.png'"
         )
         page = files["report.html"]
         assert (page.shown_name, page.media_type) == ("a b.report.html", "text/html; charset=utf-8")
         assert hashlib.sha256(files["report.json"].data).hexdigest() in page.data.decode()
         assert "a b.report.json" in page.data.decode()
-        assert str(Path.cwd()) not in page.data.decode() + json.dumps(twin)
+        assert str(Path.cwd()) not in page.data.decode() + json.dumps(whole)
 
     def test_it_is_that_of_the_command(self, bright: str, tmp_path: Path) -> None:
         """But for what depends on the folder: times, and the receipt that lies beside."""
-        from overpaint.report.api import examine as examine_files
+        from overpaint.report.api import make_chapters as examine_files
 
         path = tmp_path / "a.png"
         path.write_bytes(encoded(two_tone()))
         chapter = next(iter(examine_files([path], jobs._runner(bright, None, "torch"))))
         _, files = all_of(jobs.report(ReportJob("a.png", path.read_bytes(), bright)))
-        twin = json.loads(files["report.json"].data)["photos"][0]
+        whole = json.loads(files["report.json"].data)["photos"][0]
         from dataclasses import asdict
 
         about = json.loads(json.dumps(asdict(chapter.about)))
-        for one in (twin, about):
+        for one in (whole, about):
             del one["file"]["name"], one["file"]["marks"]["receipt"]
-        assert twin == about
+        assert whole == about
 
     def test_its_command_names_the_runtime_that_was_taken(self) -> None:
         pytest.importorskip("onnx")
         pytest.importorskip("openvino")
         job = ReportJob("a.png", encoded(textured(64, 64, seed=2)))
         _, files = all_of(jobs.report(job, runtime="openvino"))
-        twin = json.loads(files["report.json"].data)
-        assert twin["command"].endswith("--model nixnet-s --runtime openvino a.png")
-        assert twin["models"][0]["runtime"].startswith("openvino ")
+        whole = json.loads(files["report.json"].data)
+        assert whole["command"].endswith("--model nixnet-s --runtime openvino a.png")
+        assert whole["models"][0]["runtime"].startswith("openvino ")
 
     def test_progress_goes_on_to_the_end(self, bright: str) -> None:
         shares: list[float] = []

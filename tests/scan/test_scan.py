@@ -23,7 +23,7 @@ from typer.testing import Result
 
 from conftest import textured
 from helpers.scans import fill, random_weights, rows, run, scan
-from overpaint.detection.report import record
+from overpaint.detection.report import make_record
 from overpaint.detection.runner import DetectorRunner
 from overpaint.images import read_image
 
@@ -92,7 +92,7 @@ def test_the_figures_are_those_of_detect(scanned: tuple[Path, Result], model: Pa
     for row in rows(here / "results"):
         if row["error"] or "::" in row["path"]:
             continue
-        expected = record(runner.run(read_image(row["path"])))
+        expected = make_record(runner.run(read_image(row["path"])))
         for column in set(expected) & set(row) - {"path", "seconds", "score", "fraction"}:
             assert row[column] == expected[column], column
         assert row["score"] == pytest.approx(expected["score"], abs=1e-5)

@@ -20,7 +20,7 @@ from overpaint import progress
 from overpaint.app.table import Found, FoundFile
 from overpaint.detection.api import make_runner
 from overpaint.detection.calibration import QUANTILE_LEVELS
-from overpaint.detection.report import CAVEAT, Runner, record
+from overpaint.detection.report import CAVEAT, Runner, make_record
 from overpaint.detection.result import MEANINGS, Detection, percent
 from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
 from overpaint.detection.runtimes import name_of
@@ -34,9 +34,16 @@ from overpaint.inpainting.holes import MAX_SHARE, THRESHOLD
 from overpaint.provenance.encoding import FORMATS
 from overpaint.provenance.marking import MANIFESTS, RECEIPT, marked_preview, source_from
 from overpaint.provenance.metadata import orientation_of
-from overpaint.report.api import chapter, command, made, now, report_of
+from overpaint.report.api import make_chapter, make_command, make_report, read_clock, render_report
 from overpaint.report.contents import Examined, Parameters
-from overpaint.report.views import HEATMAP_WORDS, Drawing, Words, derived_views, jpeg_grid, png
+from overpaint.report.views import (
+    HEATMAP_WORDS,
+    Drawing,
+    Words,
+    derive_views,
+    encode_png,
+    find_jpeg_grid,
+)
 
 T = TypeVar("T")
 
@@ -54,7 +61,7 @@ _MEDIA_TYPES = {
 }
 _PHOTO_WORDS = Words(
     "Photo",
-    "The photo, upright, one pixel for each pixel.",
+    "The photo, upright, at full resolution.",
     "An object or a place where something could have been removed or added.",
     "Blocks and colour fringes, which come from JPEG and from lenses.",
 )
@@ -119,9 +126,9 @@ def detect(job: DetectJob, runtime: str = "torch") -> Iterator[Found]:
             _png("mask", found.mask.astype(np.uint8) * 255, stem),
         ),
     )
-    drawing = Drawing(1, lambda levels: png(levels, quick=True), "image/png")
+    drawing = Drawing(1, lambda levels: encode_png(levels, quick=True), "image/png")
     words = [("photo", _PHOTO_WORDS), ("heatmap", HEATMAP_WORDS)]
-    for view in derived_views(photo.pixels, jpeg_grid(photo.pixels), drawing):
+    for view in derive_views(photo.pixels, find_jpeg_grid(photo.pixels), drawing):
         words.append((view.name, view.words))
         file = FoundFile(f"{view.name}.png", view.picture, view.mime, f"{stem}.{view.name}.png")
         yield Found(None, (file,))
@@ -131,7 +138,7 @@ def detect(job: DetectJob, runtime: str = "torch") -> Iterator[Found]:
 
 def _said(found: Detection, photo: Photo, runner: Runner) -> dict[str, Any]:
     """As `schemas.DetectResult`."""
-    said = {key: value for key, value in record(found).items() if key != "path"}
+    said = {key: value for key, value in make_record(found).items() if key != "path"}
     fitted = runner.fitted(found.quality) if isinstance(runner, DetectorRunner) else None
     curve = fitted and {
         "logits": list(fitted.untouched_quantiles),
@@ -166,7 +173,9 @@ def _is_plain(data: bytes) -> bool:
 
 
 def _png(name: str, array: np.ndarray, stem: str) -> FoundFile:
-    return FoundFile(f"{name}.png", png(array, quick=True), "image/png", f"{stem}.{name}.png")
+    return FoundFile(
+        f"{name}.png", encode_png(array, quick=True), "image/png", f"{stem}.{name}.png"
+    )
 
 
 def inpaint(job: InpaintJob) -> Iterator[Found]:
@@ -244,17 +253,17 @@ def _is_shown_upright(data: bytes, media_type: str) -> bool:
 
 
 def report(job: ReportJob, runtime: str = "torch") -> Iterator[Found]:
-    """The page and its JSON twin. Raises `ImageError` and `InputError`."""
-    started, runner = now(), _runner(job.model, None, runtime)
+    """The page and the JSON file. Raises `ImageError` and `InputError`."""
+    started, runner = read_clock(), _runner(job.model, None, runtime)
     with progress.part(0, 0.98):
-        found = _read(lambda: chapter(1, job.photo, job.name, runner), job.name)
+        found = _read(lambda: make_chapter(1, job.photo, job.name, runner), job.name)
     stem = PurePath(job.name).stem
     page_name = f"{stem}.report.html"
     taken = name_of(runner.module) if isinstance(runner, DetectorRunner) else runtime
-    again = command([job.name], PurePath(page_name), [job.model], runtime=taken)
+    again = make_command([job.name], PurePath(page_name), [job.model], runtime=taken)
     parameters = Parameters([job.model], None, None)
-    whole = report_of([found], runner, parameters, command=again, started=started)
-    page, text = made(whole, [found], f"{stem}.report.json")
+    whole = make_report([found], runner, parameters, command=again, started=started)
+    page, text = render_report(whole, [found], f"{stem}.report.json")
     about = found.about
     assert isinstance(about, Examined), "what fails raises"
     said = {

@@ -275,7 +275,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
             {
                 "name": "noise",
                 "title": "Noise residual",
-                "shows": "What is left of the brightness without the content.",
+                "shows": "The brightness after a high-pass filter; white is 4.2 of 255 levels.",
                 "look_for": "An area with less or with other noise than like surfaces elsewhere.",
                 "ignore": "Edges and texture, which always show.",
             }

@@ -287,7 +287,7 @@ def _add_uploads(app: FastAPI, table: Table) -> None:
     ) -> Response:
         """A report on a photo, to print and to keep; takes about five times as long as to detect.
 
-        Files: report.html, one page that loads nothing, and report.json, its JSON twin.
+        Files: report.html, one page that loads nothing, and report.json, the same figures as JSON.
         """
         await _known("model", model, "detector")
         name = shown_name(file.filename)

@@ -93,9 +93,9 @@ def schema() -> Any:
 
 def found_row(found: Detection, photo: Photo, about: Row) -> Row:
     """What was found in a photo. about: `model` and the like, the same in every row."""
-    from overpaint.detection.report import record
+    from overpaint.detection.report import make_record
 
-    full = record(found)
+    full = make_record(found)
     return {
         "sha256": photo.sha256,
         "format": photo.format,
