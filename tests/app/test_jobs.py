@@ -25,7 +25,7 @@ from overpaint.app.server import create_app
 from overpaint.app.table import Found, FoundFile
 from overpaint.detection.calibration import logit_of
 from overpaint.errors import ImageError, InputError, TooLargeError
-from overpaint.provenance.checking import examine
+from overpaint.provenance.checking import check_file
 from overpaint.provenance.metadata import read_xmp
 from overpaint.provenance.xmp import HUMAN_EDITS, read_mark
 from overpaint.report.contents import make_schema
@@ -194,7 +194,7 @@ class TestInpaint:
         (tmp_path / result).write_bytes(picture.data)
         receipt = files["receipt.json"]
         (tmp_path / receipt.shown_name).write_bytes(receipt.data)
-        marks = examine(tmp_path / result)
+        marks = check_file(tmp_path / result)
         assert marks["xmp"]["source_type"] == HUMAN_EDITS
         assert marks["receipt"]["state"] == "matches"
         assert marks["failed"] == []

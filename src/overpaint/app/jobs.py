@@ -32,8 +32,8 @@ from overpaint.inpainting.api import inpaint_file
 from overpaint.inpainting.choice import AUTO
 from overpaint.inpainting.holes import MAX_SHARE, THRESHOLD
 from overpaint.provenance.encoding import FORMATS
-from overpaint.provenance.marking import MANIFESTS, RECEIPT, marked_preview, source_from
-from overpaint.provenance.metadata import orientation_of
+from overpaint.provenance.marking import MANIFESTS, RECEIPT, make_preview, make_source
+from overpaint.provenance.metadata import find_orientation
 from overpaint.report.api import make_chapter, make_command, make_report, read_clock, render_report
 from overpaint.report.contents import Examined, Parameters
 from overpaint.report.views import (
@@ -183,7 +183,7 @@ def inpaint(job: InpaintJob) -> Iterator[Found]:
 
     Raises `ImageError` and `InputError` for what cannot be filled.
     """
-    source = _read(lambda: source_from(job.photo, job.name), job.name)
+    source = _read(lambda: make_source(job.photo, job.name), job.name)
     _check_mask(job.mask, source.photo)
     progress.tell(0.05)
     name = result_name(job.name, source.photo.format)
@@ -201,7 +201,7 @@ def inpaint(job: InpaintJob) -> Iterator[Found]:
     shown = picture
     if not _is_shown_upright(edited.data, kind):
         bits = 8 if done.samples.dtype == np.uint8 else source.samples.bits
-        preview = marked_preview(Samples(done.samples, bits), done.model, trained=done.trained)
+        preview = make_preview(Samples(done.samples, bits), done.model, trained=done.trained)
         shown = "after.png"
         files.append(FoundFile(shown, preview, "image/png", f"{PurePath(name).stem}.png"))
     said = {
@@ -249,7 +249,7 @@ def _is_shown_upright(data: bytes, media_type: str) -> bool:
     """Whether every browser shows a file, and upright (see `images.decoding`)."""
     if media_type in ("image/jpeg", "image/avif"):
         return True
-    return media_type != "image/tiff" and orientation_of(data) == 1
+    return media_type != "image/tiff" and find_orientation(data) == 1
 
 
 def report(job: ReportJob, runtime: str = "torch") -> Iterator[Found]:

@@ -121,15 +121,15 @@ def inpaint(
     """
     from overpaint.errors import OverpaintError
     from overpaint.inpainting.choice import choose
-    from overpaint.provenance.checking import signer_from
-    from overpaint.provenance.encoding import colour_of
+    from overpaint.provenance.checking import make_signer
+    from overpaint.provenance.encoding import parse_colour
 
     _check_use(photo, mask, masks, out)
     try:
         how = {"model": model, "size": size, "invert_mask": invert_mask, "overwrite": overwrite}
         how |= {"dilate": dilate, "flatten": flatten, "device": device}
-        colour_of(flatten or "black")
-        how["signer"] = signer_from(c2pa_cert, c2pa_key)
+        parse_colour(flatten or "black")
+        how["signer"] = make_signer(c2pa_cert, c2pa_key)
         choose(model, size, share=0, device=device)
         jobs, problems = _jobs(photo, mask, masks, out)
         its_masks = masks and _Masks(photo, masks)

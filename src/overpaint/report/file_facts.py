@@ -28,13 +28,13 @@ from overpaint.images.decoding import (
 )
 from overpaint.provenance import checking
 from overpaint.provenance.containers import (
-    directory,
-    first_directory,
-    jpeg_segments,
-    number_in,
-    png_chunks,
+    find_first_directory,
+    read_directory,
+    read_jpeg_segments,
+    read_number,
+    read_png_chunks,
 )
-from overpaint.provenance.metadata import orientation_of, read_metadata
+from overpaint.provenance.metadata import find_orientation, read_metadata
 from overpaint.report.contents import ExifField, File, Grid, Jpeg, Marks, Thumbnail
 from overpaint.terminal import printable
 
@@ -111,7 +111,7 @@ def describe_jpeg(data: bytes, quality: int | None) -> Jpeg | None:
     tables: dict[int, bytes] = {}
     components: list[tuple[int, int, int]] = []  # sampling factors across and down, table
     process, segments = "unknown", []
-    for marker, content in jpeg_segments(data):
+    for marker, content in read_jpeg_segments(data):
         segments.append(_name_segment(marker, content))
         if marker == 0xDB:
             tables |= dict(_read_tables(content))
@@ -214,7 +214,7 @@ def _read_thumbnail(
             return None, None, None
         shown = decode_image(found, "the EXIF thumbnail", max_pixels=2**22).pixels
         # A thumbnail is stored in the orientation of the photo.
-        shown = np.ascontiguousarray(upright(shown, orientation_of(data)))
+        shown = np.ascontiguousarray(upright(shown, find_orientation(data)))
     except (OverpaintError, ValueError) as error:
         notes.append(f"the EXIF thumbnail could not be read ({error})")
         return None, None, None
@@ -230,13 +230,13 @@ def extract_thumbnail(data: bytes) -> bytes | None:
     block = _find_exif(data)
     if block is None:
         return None
-    _, end = directory(block, first_directory(block))
+    _, end = read_directory(block, find_first_directory(block))
     order = "little" if block[:2] == b"II" else "big"
     second = int.from_bytes(block[end : end + 4], order)
     if not second:
         return None
-    entries, _ = directory(block, second)
-    values = {e.tag: number_in(block, e) for e in entries if e.tag in (_OFFSET, _LENGTH)}
+    entries, _ = read_directory(block, second)
+    values = {e.tag: read_number(block, e) for e in entries if e.tag in (_OFFSET, _LENGTH)}
     if len(values) < 2:
         return None
     found = block[values[_OFFSET] : values[_OFFSET] + values[_LENGTH]]
@@ -245,12 +245,12 @@ def extract_thumbnail(data: bytes) -> bytes | None:
 
 def _find_exif(data: bytes) -> bytes | None:
     if data[:2] == b"\xff\xd8":
-        for marker, content in jpeg_segments(data):
+        for marker, content in read_jpeg_segments(data):
             if marker == 0xE1 and content.startswith(_PREFIX):
                 return content.removeprefix(_PREFIX)
         return None
     if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return next((content for name, content in png_chunks(data) if name == b"eXIf"), None)
+        return next((content for name, content in read_png_chunks(data) if name == b"eXIf"), None)
     return None
 
 
@@ -307,9 +307,8 @@ def _measure_difference(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _describe_marks(data: bytes, photo: Photo, anchors: str | None, beside: Path | None) -> Marks:
-    found = checking.examine_bytes(data, photo.path, anchors, beside=beside)
-    said = [line.partition(": ")[2] for line in checking.in_words(found)]
-    xmp, receipt, c2pa = (printable(line) for line in said)
+    found = checking.check_bytes(data, photo.path, anchors, beside=beside)
+    xmp, receipt, c2pa = (printable(words) for words in checking.describe_marks(found).values())
     receipt = NO_FOLDER if beside is None else receipt
     state = found["c2pa"]["state"] if found["c2pa"] else None
     return Marks(xmp, receipt, c2pa, state, [printable(line) for line in found["failed"]])
