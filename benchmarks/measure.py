@@ -29,7 +29,7 @@ def main(
     limit: Annotated[int | None, typer.Option(min=1, help="So many of a kind, to try it.")] = None,
 ) -> None:
     """Measure, write the CSV files, then render the published tables."""
-    from overpaint.detection.runner import DEFAULT_MODEL
+    from overpaint.defaults import DEFAULT_DETECTOR
     from overpaint.evaluation import tables
     from overpaint.evaluation.benchmark import Settings, evaluate
     from overpaint.evaluation.inpainting import (
@@ -48,7 +48,7 @@ def main(
 
     settings = Settings(limit=limit)
     methods = default_methods()  # first, as it tells when a package is missing
-    main_weights = {Path(weights or DEFAULT_MODEL).stem: weights or DEFAULT_MODEL}
+    main_weights = {Path(weights or DEFAULT_DETECTOR).stem: weights or DEFAULT_DETECTOR}
     others = dict(_named(text) for text in also or [])
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".measured-") as folder:

@@ -18,8 +18,9 @@ import typer
 from overpaint.data.degrade import jpeg
 from overpaint.data.forgeries import read_forgeries
 from overpaint.data.sources import PhotoSource
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.calibration import HIGH, LOSSLESS, MEDIUM, judge, q99, smooth
-from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
+from overpaint.detection.runner import DetectorRunner
 from overpaint.evaluation.fit_calibration import FALSE_ALARMS, threshold_at, untouched_variants
 from overpaint.evaluation.robustness import forged_folders
 from overpaint.evaluation.triplets import HEADLINE, read_triplets
@@ -62,7 +63,7 @@ def pictures(data: Path, folders: list[Path]) -> Iterator[tuple[str, Shown]]:
                 yield row.inpainter, (f"forged, {name}", band, stored, mask)
 
 
-def main(data: Path, forged: list[Path], weights: str = DEFAULT_MODEL) -> None:
+def main(data: Path, forged: list[Path], weights: str = DEFAULT_DETECTOR) -> None:
     """Print a table; columns as in the header above."""
     runner = DetectorRunner(weights)
     limits = thresholds(runner, data)

@@ -18,11 +18,12 @@ from PIL import Image
 
 from overpaint import progress
 from overpaint.app.table import Found, FoundFile
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.api import make_runner
 from overpaint.detection.calibration import QUANTILE_LEVELS
 from overpaint.detection.report import CAVEAT, Runner, make_record
 from overpaint.detection.result import MEANINGS, Detection, percent
-from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
+from overpaint.detection.runner import DetectorRunner
 from overpaint.detection.runtimes import name_of
 from overpaint.errors import ImageError, InputError, TooLargeError
 from overpaint.images import Photo, decode_image, read_mask_levels
@@ -73,7 +74,7 @@ class DetectJob:
 
     name: str
     photo: bytes
-    model: str = DEFAULT_MODEL
+    model: str = DEFAULT_DETECTOR
     threshold: float | None = None
 
 
@@ -93,7 +94,7 @@ class ReportJob:
 
     name: str
     photo: bytes
-    model: str = DEFAULT_MODEL
+    model: str = DEFAULT_DETECTOR
 
 
 def limit_pixels(max_pixels: int) -> None:
@@ -104,7 +105,7 @@ def limit_pixels(max_pixels: int) -> None:
 def prepare_detection(max_pixels: int, runtime: str = "torch") -> None:
     """Load what most jobs need. Raises `OverpaintError`."""
     limit_pixels(max_pixels)
-    _runner(DEFAULT_MODEL, None, runtime)
+    _runner(DEFAULT_DETECTOR, None, runtime)
 
 
 def detect(job: DetectJob, runtime: str = "torch") -> Iterator[Found]:

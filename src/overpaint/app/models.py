@@ -6,7 +6,7 @@ What is said of the inpainters rests on results/fillers.csv and the benchmarks o
 from functools import lru_cache
 from typing import Any
 
-from overpaint.detection.runner import DEFAULT_MODEL
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.errors import OverpaintError
 from overpaint.inpainting.choice import AUTO
 from overpaint.registry import inpainters
@@ -62,13 +62,13 @@ def _of_detector(record: WeightsRecord) -> Listed:
     summary = "Photos of any kind, with a stated false-alarm rate."
     if not calibrated:
         summary = "Comparison: it has no calibration, so it gives a heatmap and no verdict."
-    elif record.name != DEFAULT_MODEL:
+    elif record.name != DEFAULT_DETECTOR:
         summary = f"A second opinion, by {record.architecture}, with a stated false-alarm rate."
     return {
         "name": record.name,
         "kind": "detector",
         "summary": summary,
-        "default": record.name == DEFAULT_MODEL,
+        "default": record.name == DEFAULT_DETECTOR,
         "sha256": record.sha256,
         "calibrated": calibrated,
         "licence": record.licence,

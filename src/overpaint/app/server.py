@@ -36,7 +36,7 @@ from overpaint.app.guard import Guard, Limits
 from overpaint.app.models import list_models, names
 from overpaint.app.table import Job, JobKind, QueueFullError, Table
 from overpaint.app.worker import Kind, ProcessWorker, Worker
-from overpaint.detection.runner import DEFAULT_MODEL
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.errors import InputError
 from overpaint.inpainting.choice import AUTO
 from overpaint.terminal import printable
@@ -231,7 +231,7 @@ def _add_uploads(app: FastAPI, table: Table) -> None:
     async def detect(
         request: Request,
         file: _Photo,
-        model: Annotated[str, Form(description="Name of a detector.")] = DEFAULT_MODEL,
+        model: Annotated[str, Form(description="Name of a detector.")] = DEFAULT_DETECTOR,
         threshold: Annotated[
             float | None,
             Form(description="0..1; without it, the calibrated one.", ge=0, le=1),
@@ -282,7 +282,7 @@ def _add_uploads(app: FastAPI, table: Table) -> None:
     async def report(
         request: Request,
         file: _Photo,
-        model: Annotated[str, Form(description="Name of a detector.")] = DEFAULT_MODEL,
+        model: Annotated[str, Form(description="Name of a detector.")] = DEFAULT_DETECTOR,
         background: _Background = False,
     ) -> Response:
         """A report on a photo, to print and to keep; takes about five times as long as to detect.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.terminal import say
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for all that is written.")] = Path(
         "demo-output"
     ),
-    model: Annotated[str, typer.Option("--model", help="Detector: name or weights.")] = "nixnet-s",
+    model: Annotated[
+        str, typer.Option("--model", help="Detector: name or weights.")
+    ] = DEFAULT_DETECTOR,
     inpainter: Annotated[
         str,
         typer.Option("--inpainter", help="Inpainter that fills the region: as inpaint's --model."),

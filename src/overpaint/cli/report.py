@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.devices import RUNTIME_HELP
 from overpaint.terminal import progress, say
 
@@ -24,7 +25,7 @@ Models = Annotated[
     typer.Option(
         "--model",
         help="Name (see `overpaint models`) or weights file; repeatable, and `all`. "
-        "Default: nixnet-s.",
+        f"Default: {DEFAULT_DETECTOR}.",
     ),
 ]
 Folders = Annotated[
@@ -71,7 +72,6 @@ def report(
     """
     from overpaint.data.finding import find_photos
     from overpaint.detection.api import make_runner
-    from overpaint.detection.runner import DEFAULT_MODEL
     from overpaint.errors import OverpaintError
     from overpaint.report.api import (
         check_out,
@@ -87,7 +87,7 @@ def report(
 
     if threshold is not None and not 0 <= threshold <= 1:
         raise typer.BadParameter("give a probability from 0 to 1", param_hint="--threshold")
-    started, wanted = read_clock(), models or [DEFAULT_MODEL]
+    started, wanted = read_clock(), models or [DEFAULT_DETECTOR]
     anchors, trust_sha256 = _anchors(trust)
     try:
         search = find_photos(paths)

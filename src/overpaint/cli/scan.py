@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.devices import DEVICE_HELP, MEMORY_HELP, RUNTIME_HELP
 from overpaint.errors import OverpaintError
 from overpaint.terminal import printable, progress, say, say_json, show
@@ -65,7 +66,7 @@ def photos(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
     model: Annotated[
         str, typer.Option("--model", help="Name (see `overpaint models`) or weights file.")
-    ] = "nixnet-s",
+    ] = DEFAULT_DETECTOR,
     threshold: Annotated[
         float | None,
         typer.Option(

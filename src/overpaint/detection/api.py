@@ -10,9 +10,10 @@ from typing import Literal, overload
 
 from torch import nn
 
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.fusion import FusedDetection, FusedRunner
 from overpaint.detection.result import Detection
-from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
+from overpaint.detection.runner import DetectorRunner
 from overpaint.detection.runtimes import Runtime
 from overpaint.images.from_arrays import Picture, as_photo
 from overpaint.weights import WeightsRecord
@@ -33,7 +34,7 @@ def detect(
 @overload
 def detect(
     image: Picture,
-    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
+    model: str | Path | Sequence[str | Path] = DEFAULT_DETECTOR,
     threshold: float | None = None,
     device: str = "cpu",
     runtime: Runtime = "torch",
@@ -43,7 +44,7 @@ def detect(
 
 def detect(
     image: Picture,
-    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
+    model: str | Path | Sequence[str | Path] = DEFAULT_DETECTOR,
     threshold: float | None = None,
     device: str = "cpu",
     runtime: Runtime = "torch",
@@ -87,7 +88,7 @@ def make_runner(
     return _built(paths, _is_fusion(models, records), threshold, device, runtime, memory)
 
 
-def load_detector(name: str | Path = DEFAULT_MODEL) -> nn.Module:
+def load_detector(name: str | Path = DEFAULT_DETECTOR) -> nn.Module:
     """The detector with its weights, in eval mode: float (b, 3, h, w) in [0, 1] to logits
     (b, 1, h, w). Raises `WeightsError`, `UnknownNameError`."""
     return load(name, "detector")[0]

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from overpaint import __version__, hashes
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.calibration import (
     Band,
     Calibration,
@@ -54,7 +55,6 @@ from overpaint.images import Photo
 from overpaint.images.regions import find_regions
 from overpaint.weights.resolve import load
 
-DEFAULT_MODEL = "nixnet-s"
 TILE = 1024
 """Pixels, of a module that does not say its own."""
 OVERLAP = 128
@@ -93,7 +93,7 @@ class DetectorRunner:
 
     def __init__(
         self,
-        model: str | Path | nn.Module = DEFAULT_MODEL,
+        model: str | Path | nn.Module = DEFAULT_DETECTOR,
         *,
         threshold: float | None = None,
         tile: int | None = None,

@@ -32,8 +32,9 @@ from torch import Tensor
 from overpaint.data.crops import random_crop
 from overpaint.data.masks import RATIO_BINS, Mask, brush, ratio_bin
 from overpaint.data.sources import PhotoSource
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.calibration import LOSSLESS
-from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
+from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError, ImageError, InputError
 from overpaint.evaluation.measurement import Report, Result, photos_of_test_split, score_picture
 from overpaint.evaluation.rows import (
@@ -271,7 +272,7 @@ def measure_inpainters(
     """
     require_parquet()  # before anything is filled
     settings = settings or InpaintingSettings()
-    seen_by = {DEFAULT_MODEL: DEFAULT_MODEL} if detectors is None else detectors
+    seen_by = {DEFAULT_DETECTOR: DEFAULT_DETECTOR} if detectors is None else detectors
     loaded = [load_method(name, what) for name, what in methods.items()]
     scorers = FillScorers.load(Path(data) / "weights", seen_by)
     cases = draw_cases(photos_of_test_split(Path(data), settings.split_seed), settings)
