@@ -68,9 +68,9 @@ def bright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with registered(tmp_path) as folder:
         save(folder, "bright", fitted=calibration())
         monkeypatch.setattr(jobs, "make_runner", _make_runner_in(folder))
-        jobs._runner.cache_clear()
+        jobs._load_runner.cache_clear()
         yield "bright"
-        jobs._runner.cache_clear()
+        jobs._load_runner.cache_clear()
 
 
 def _make_runner_in(folder: Path) -> Any:
@@ -81,7 +81,7 @@ class TestDetect:
     def test_it_finds_what_the_library_finds(self) -> None:
         data = encoded(textured(140, 150, seed=0))
         shares: list[float] = []
-        with progress.heard_by(shares.append):
+        with progress.send_to(shares.append):
             parts = list(jobs.detect(DetectJob("a.png", data)))
         result, files = all_of(parts)
         said, found = DetectResult.model_validate(result), overpaint.detect(data)
@@ -289,7 +289,7 @@ class TestReport:
 
         path = tmp_path / "a.png"
         path.write_bytes(encoded(two_tone()))
-        chapter = next(iter(examine_files([path], jobs._runner(bright, None, "torch"))))
+        chapter = next(iter(examine_files([path], jobs._load_runner(bright, None, "torch"))))
         _, files = all_of(jobs.report(ReportJob("a.png", path.read_bytes(), bright)))
         whole = json.loads(files["report.json"].data)["photos"][0]
         from dataclasses import asdict
@@ -310,7 +310,7 @@ class TestReport:
 
     def test_progress_goes_on_to_the_end(self, bright: str) -> None:
         shares: list[float] = []
-        with progress.heard_by(shares.append):
+        with progress.send_to(shares.append):
             list(jobs.report(ReportJob("a.png", encoded(two_tone()), bright)))
         assert shares == sorted(shares)
         assert len(set(shares)) == 5  # the photo and four changes of it
