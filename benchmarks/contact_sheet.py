@@ -66,14 +66,14 @@ def filled_rows(
     cases: Sequence["Case"], methods: Sequence["Method"], runner: "DetectorRunner"
 ) -> Iterator[SheetRow]:
     """The pictures of each row: photo, hole, fills, and the heat in the last with the true hole."""
-    from overpaint.detection.report import overlay
+    from overpaint.detection.report import draw_overlay
 
     for case in cases:
         hole = case.photo.copy()
         hole[case.mask == 1] = HOLE
         fills = [method(case.photo, case.mask) for method in methods]
         heatmap = draw_heat(runner.logits(fills[-1]))
-        yield [case.photo, hole, *fills, overlay(fills[-1], heatmap, case.mask == 1)]
+        yield [case.photo, hole, *fills, draw_overlay(fills[-1], heatmap, case.mask == 1)]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from overpaint import __version__, progress
 from overpaint.app.guard import API_POLICY, HEADERS, PAGE_POLICY, Limits
 from overpaint.app.jobs import DetectJob, InpaintJob, ReportJob
 from overpaint.app.schemas import Job, Model, Problem
-from overpaint.app.server import REPORT_POLICY, create_app, problem, shown_name
+from overpaint.app.server import REPORT_POLICY, create_app, make_problem, make_shown_name
 from overpaint.app.table import Found, FoundFile
 from overpaint.app.worker import JobError
 from overpaint.errors import InputError
@@ -388,8 +388,8 @@ def test_errors_of_a_job(error: Exception, status: int, message: str, remedy: st
 
 
 def test_messages_and_remedies() -> None:
-    assert problem("a; b; c") == {"message": "a; b", "remedy": "c"}
-    assert problem("a") == {"message": "a", "remedy": None}
+    assert make_problem("a; b; c") == {"message": "a; b", "remedy": "c"}
+    assert make_problem("a") == {"message": "a", "remedy": None}
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_messages_and_remedies() -> None:
     ],
 )
 def test_what_a_photo_is_called(given: str | None, shown: str) -> None:
-    assert shown_name(given) == shown
+    assert make_shown_name(given) == shown
 
 
 class TestWhoMayAsk:

@@ -22,7 +22,7 @@ from overpaint.detection.calibration import (
     untouched_quantiles,
     upper_bound,
 )
-from overpaint.detection.report import _RAMP, CAVEAT, Writer, names, overlay
+from overpaint.detection.report import _RAMP, CAVEAT, Writer, choose_names, draw_overlay
 from overpaint.images import Photo, read_image, read_mask, write_jpeg, write_png
 from overpaint.registry import autoencoders, detectors
 from overpaint.weights import save_weights
@@ -268,12 +268,12 @@ def test_a_photo_that_bursts_the_memory_does_not_stop_the_rest(
 
 
 def test_names_without_collision_stay_as_they_are() -> None:
-    assert names([Path("a.jpg"), Path("b/c.d.png")]) == ["a", "c.d"]
-    one, other = names([Path("a.jpg"), Path("a.png")])
+    assert choose_names([Path("a.jpg"), Path("b/c.d.png")]) == ["a", "c.d"]
+    one, other = choose_names([Path("a.jpg"), Path("a.png")])
     assert one != other
     assert one.startswith("a-")
     assert len(one) == len("a-") + 8
-    decomposed, composed = names([Path("e\u0301.png"), Path("b/\u00e9.png")])
+    decomposed, composed = choose_names([Path("e\u0301.png"), Path("b/\u00e9.png")])
     assert "-" in decomposed
     assert "-" in composed
 
@@ -291,7 +291,7 @@ def test_the_overlay_shows_photo_heat_and_outline() -> None:
     mask = np.zeros((60, 80), bool)
     mask[20:40, 30:50] = True
     heat[mask] = 1
-    out = overlay(np.full((60, 80, 3), 100, np.uint8), heat, mask)
+    out = draw_overlay(np.full((60, 80, 3), 100, np.uint8), heat, mask)
     np.testing.assert_array_equal(out[0, 0], np.rint(50 + _RAMP[0] / 2))
     np.testing.assert_array_equal(out[30, 40], np.rint(50 + _RAMP[-1] / 2))
     np.testing.assert_array_equal(out[[19, 30], [40, 50]], 0)  # black just outside

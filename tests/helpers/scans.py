@@ -11,7 +11,7 @@ from conftest import textured
 from helpers.bright_detectors import calibration
 from overpaint.cli import build
 from overpaint.registry import detectors
-from overpaint.scan.reading import query
+from overpaint.scan.reading import run_query
 from overpaint.weights import save_weights
 
 
@@ -55,5 +55,5 @@ def scan(model: Path, *arguments: object) -> Result:
 
 
 def rows(out: Path, table: str = "rows") -> list[dict[str, Any]]:
-    answer = query(out, f"SELECT * FROM {table} ORDER BY path, examined")
+    answer = run_query(out, f"SELECT * FROM {table} ORDER BY path, examined")
     return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]

@@ -55,7 +55,7 @@ class Doer:
         cancelled: threading.Event,
     ) -> None:
         self.jobs.append(job)
-        with progress.heard_by(tell):
+        with progress.send_to(tell):
             for found in self.do(job):
                 take(found)
 

@@ -47,13 +47,13 @@ def demo(
     ] = "ae-heldout",
 ) -> None:
     """Removal of an emblem from a bundled photo, and search for its trace."""
-    from overpaint.detection.report import CAVEAT, Writer, examine
+    from overpaint.detection.report import CAVEAT, Writer, detect_files
     from overpaint.detection.runner import DetectorRunner
     from overpaint.images import read_mask
 
     writer = Writer(out, [PHOTO])
     files, mask = _make(out, inpainter, autoencoder)
-    records = list(examine(list(files), DetectorRunner(model), writer))
+    records = list(detect_files(list(files), DetectorRunner(model), writer))
     _stop_at_error(*records)
     share = f"{100 * mask.mean():.1f} %"
     say(f"{PHOTO.name} (NASA, public domain), {share} of it replaced: {out / 'truth.png'}", "")

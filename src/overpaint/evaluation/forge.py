@@ -37,7 +37,7 @@ from overpaint.images import Photo, write_bytes, write_png
 from overpaint.inpainting.holes import MAX_SHARE
 from overpaint.inpainting.inpainter_runner import InpainterRunner
 from overpaint.provenance.marking import TOOL
-from overpaint.provenance.xmp import add_mark, source_type_of
+from overpaint.provenance.xmp import add_mark, choose_source_type
 
 KINDS = ("originals", "masks", "inpainted")
 NATIVE = 0
@@ -216,7 +216,7 @@ def _mask_fn(kind: str, assets: Path) -> MaskFn:
 def _marked(pixels: np.ndarray, inpainter: InpainterRunner) -> bytes:
     """A PNG file's bytes, with the mark of an edited picture."""
     details = f"filled in by {inpainter.name}; receipt: {MANIFEST}"
-    kind = source_type_of(trained=inpainter.trained)
+    kind = choose_source_type(trained=inpainter.trained)
     packet, _ = add_mark(None, source_type=kind, tool=TOOL, when=None, details=details)
     info = PngImagePlugin.PngInfo()
     info.add_itxt("XML:com.adobe.xmp", packet.decode())

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from overpaint.detection.calibration import Judged
-from overpaint.detection.report import overlay
+from overpaint.detection.report import draw_overlay
 
 LABEL, GAP = 24, 4  # height of a line of text and space between pictures, pixels
 SIDE = 384
@@ -61,7 +61,7 @@ def draw_row(pixels: np.ndarray, mask: np.ndarray | None, judged: Judged) -> She
     found = _shrunk(judged.mask.astype(np.uint8), Image.Resampling.NEAREST)
     views = (_shrunk(true, Image.Resampling.NEAREST) * np.uint8(255), _grey_levels(heatmap))
     colourless = [np.repeat(view[..., None], 3, axis=2) for view in views]
-    return [picture, *colourless, overlay(picture, heatmap, found == 1)]
+    return [picture, *colourless, draw_overlay(picture, heatmap, found == 1)]
 
 
 def _shrunk(array: np.ndarray, kernel: Image.Resampling = Image.Resampling.BOX) -> np.ndarray:

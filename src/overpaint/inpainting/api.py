@@ -28,7 +28,7 @@ from overpaint.images.samples import Samples, decode_samples, from_pixels
 from overpaint.inpainting.choice import AUTO, Choice, choose
 from overpaint.inpainting.holes import HoleMask, take_mask
 from overpaint.inpainting.inpainter_runner import check_known
-from overpaint.provenance.encoding import colour_of, fitted, format_of
+from overpaint.provenance.encoding import find_format, fit_samples, parse_colour
 from overpaint.provenance.marking import (
     MANIFESTS,
     RECEIPT,
@@ -122,7 +122,7 @@ def inpaint(
     Raises `ImageError` (files; also for transparency that the format of `out` would uncover),
     `InputError` (arrays, arguments) and `WeightsError`.
     """
-    colour = flatten and colour_of(flatten)
+    colour = flatten and parse_colour(flatten)
     if out is None:
         samples = _samples_of(photo)
         samples = samples.flattened(colour) if colour else samples
@@ -165,7 +165,7 @@ def inpaint_file(
 
     Arguments and errors as of `inpaint`.
     """
-    samples, notes = fitted(source.samples, Path(out), flatten)
+    samples, notes = fit_samples(source.samples, Path(out), flatten)
     checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
     choice = choose(model, size, checked.share, device)
     done = _run(choice, samples, checked)
@@ -226,7 +226,7 @@ def _run(choice: Choice, samples: Samples, mask: HoleMask) -> Inpainted:
 
 def _check_out(out: Path, kept: list[Path], overwrite: bool) -> None:
     """Fail before the work is done and not after it."""
-    format_of(out)
+    find_format(out)
     beside = [out.with_name(out.name + suffix) for suffix in (RECEIPT, MANIFESTS)]
     try:
         has_folder = out.parent.is_dir()
