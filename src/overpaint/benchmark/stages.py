@@ -6,8 +6,8 @@ training, `forge`, `DetectorRunner`, the metrics.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,6 @@ def _photos(stage: Stage, folders: Folders, part: str) -> PhotoSource:
     return PhotoSource(photo_places(stage.needs[part], folders[part]))
 
 
-def _divided(stage: Stage, folders: Folders) -> Divided:
-    train, validation = (_photos(stage, folders, part) for part in ("train", "validation"))
-    return Divided(train, validation)
-
-
 # Training
 
 
@@ -93,27 +88,29 @@ def make_detector(stage: Stage, folders: Folders, out: Path, device: str) -> dic
     if fills:
         overrides.append(f"forged.folders={json.dumps(fills)}")
     run = load_config(DetectorRun, stage.places["recipe"], overrides)
-    record = train_detector(
-        run,
-        _divided(stage, folders),
-        out / "run",
-        out,
-        recipe=stage.places["recipe"],
-        overrides=overrides,
-        device=device,
-        assets=stage.places["assets"],
-        cache=folders["reconstructions"] / "cache" if "reconstructions" in folders else None,
-    )
-    return _trained(record)
+    cache = folders["reconstructions"] / "cache" if "reconstructions" in folders else None
+    train = partial(train_detector, run, cache=cache)
+    return _train(train, stage, folders, out, overrides, device)
 
 
 def make_inpainter(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
     """Weights of an inpainter, trained by its recipe."""
     overrides = stage.places["set"]
     run = load_config(InpainterRun, stage.places["recipe"], overrides)
-    record = train_inpainter(
-        run,
-        _divided(stage, folders),
+    return _train(partial(train_inpainter, run), stage, folders, out, overrides, device)
+
+
+def _train(
+    train: Callable[..., WeightsRecord | None],
+    stage: Stage,
+    folders: Folders,
+    out: Path,
+    overrides: Sequence[str],
+    device: str,
+) -> dict[str, Any]:
+    train_set, validation = (_photos(stage, folders, part) for part in ("train", "validation"))
+    record = train(
+        Divided(train_set, validation),
         out / "run",
         out,
         recipe=stage.places["recipe"],
@@ -121,10 +118,6 @@ def make_inpainter(stage: Stage, folders: Folders, out: Path, device: str) -> di
         device=device,
         assets=stage.places["assets"],
     )
-    return _trained(record)
-
-
-def _trained(record: WeightsRecord | None) -> dict[str, Any]:
     assert record is not None, "one process trains"
     about = {"weights_sha256": record.sha256, "step": record.step}
     return about | {"validation": record.validation, "parameters": record.parameters}
@@ -201,9 +194,9 @@ class Looked:
 
     name: str
     forged: bool
-    logits: np.ndarray
+    logits: np.ndarray = field(repr=False)
     """float32 (h, w)."""
-    mask: np.ndarray
+    mask: np.ndarray = field(repr=False)
     """uint8 (h, w), 1 = inpainted."""
     threshold: float | None
     """The calibrated one, a logit; None without a calibration."""

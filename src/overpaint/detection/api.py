@@ -6,40 +6,17 @@ The last few detectors stay in memory.
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, overload
 
 from torch import nn
 
 from overpaint.defaults import DEFAULT_DETECTOR
-from overpaint.detection.fusion import FusedDetection, FusedRunner
+from overpaint.detection.fusion import FusedRunner
 from overpaint.detection.result import Detection
 from overpaint.detection.runner import DetectorRunner
 from overpaint.detection.runtimes import Runtime
 from overpaint.images.from_arrays import Picture, as_photo
 from overpaint.weights import WeightsRecord
 from overpaint.weights.resolve import ALL, load, select
-
-
-@overload
-def detect(
-    image: Picture,
-    model: Literal["all"],
-    threshold: float | None = None,
-    device: str = "cpu",
-    runtime: Runtime = "torch",
-    memory: float | None = None,
-) -> FusedDetection: ...
-
-
-@overload
-def detect(
-    image: Picture,
-    model: str | Path | Sequence[str | Path] = DEFAULT_DETECTOR,
-    threshold: float | None = None,
-    device: str = "cpu",
-    runtime: Runtime = "torch",
-    memory: float | None = None,
-) -> Detection: ...
 
 
 def detect(

@@ -19,7 +19,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -93,9 +93,9 @@ def _smoothed_within(logits: np.ndarray, window: int, counted: np.ndarray) -> np
 class Judged:
     """A photo's logits, and what its default threshold makes of them."""
 
-    logits: np.ndarray
+    logits: np.ndarray = field(repr=False)
     """float32 (h, w); the heatmap is their sigmoid."""
-    smoothed: np.ndarray
+    smoothed: np.ndarray = field(repr=False)
     """float32 (h, w): averaged, which is what thresholds are set on."""
     window: int
     """Side of the window of these averages, pixels."""
@@ -103,9 +103,9 @@ class Judged:
     """A logit."""
     statistic: float
     """q99 of `smoothed`."""
-    mask: np.ndarray
+    mask: np.ndarray = field(repr=False)
     """bool (h, w): what is marked at the default threshold."""
-    counted: np.ndarray | None = None
+    counted: np.ndarray | None = field(default=None, repr=False)
     """bool (h, w): the pixels that statistic and mask are of; None where they are all. At the
     others both kinds of logits are -inf."""
 

@@ -17,7 +17,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -66,7 +66,7 @@ class FusedDetection(Detection):
     """What each of them found, in the order of the call."""
     fused: tuple[str, ...]
     """Names of those that the mean is of."""
-    disagreement: np.ndarray
+    disagreement: np.ndarray = field(repr=False)
     """float32 (h, w) in [0, 0.5]: standard deviation of the fused detectors' probabilities."""
 
     @property

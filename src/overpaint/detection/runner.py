@@ -16,7 +16,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,9 +80,9 @@ class Assessed:
     judged: Judged
     quality: str
     """The photo's quality band."""
-    hidden: np.ndarray | None
+    hidden: np.ndarray | None = field(repr=False)
     """bool (h, w): what is transparent; None where nothing is."""
-    counted: np.ndarray | None
+    counted: np.ndarray | None = field(repr=False)
     """bool (h, w): the pixels that belong to the photo; None where all do."""
     started: float
     """Seconds, by `time.perf_counter`."""

@@ -99,7 +99,7 @@ class Case:
     name: str
     """Folder and file name of the photo."""
     bin: str
-    photo: np.ndarray
+    photo: np.ndarray = field(repr=False)
     """uint8 (h, w, 3)."""
     mask: Mask
 

@@ -13,7 +13,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,9 +81,9 @@ class Exhibit:
     set: str
     """"forged:lama-s", "triplets:madf", "composited:madf", "universal:bank" or "untouched:..."."""
     id: str
-    pixels: np.ndarray
+    pixels: np.ndarray = field(repr=False)
     """uint8 (h, w, 3)."""
-    mask: np.ndarray | None
+    mask: np.ndarray | None = field(repr=False)
     """uint8 (h, w), 1 = inpainted; None of an untouched picture."""
     quality: str
     """One of `QUALITY_BANDS`."""

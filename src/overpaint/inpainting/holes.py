@@ -27,7 +27,7 @@ A window is the part of the photo that an inpainter sees at once.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,7 +57,7 @@ _NEAR, _MAX_GREY = 32, 0.01
 class HoleMask:
     """A mask that has passed the rules above."""
 
-    weight: np.ndarray
+    weight: np.ndarray = field(repr=False)
     """float16 (h, w): of the fill, 1 = hole, 0 = known, and between where both are mixed."""
     radius: int
     """Pixels by which the hole was grown; its outer half is mixed."""
