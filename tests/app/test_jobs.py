@@ -23,6 +23,7 @@ from overpaint.app.jobs import DetectJob, InpaintJob, ReportJob
 from overpaint.app.schemas import DetectResult, InpaintResult, ReportResult
 from overpaint.app.server import create_app
 from overpaint.app.table import Found, FoundFile
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.calibration import logit_of
 from overpaint.errors import ImageError, InputError, TooLargeError
 from overpaint.provenance.checking import check_file
@@ -305,7 +306,7 @@ class TestReport:
         job = ReportJob("a.png", encoded(textured(64, 64, seed=2)))
         _, files = all_of(jobs.report(job, runtime="openvino"))
         whole = json.loads(files["report.json"].data)
-        assert whole["command"].endswith("--model nixnet-s --runtime openvino a.png")
+        assert whole["command"].endswith(f"--model {DEFAULT_DETECTOR} --runtime openvino a.png")
         assert whole["models"][0]["runtime"].startswith("openvino ")
 
     def test_progress_goes_on_to_the_end(self, bright: str) -> None:

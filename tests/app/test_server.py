@@ -18,6 +18,7 @@ from overpaint.app.schemas import Job, Model, Problem
 from overpaint.app.server import REPORT_POLICY, create_app, make_problem, make_shown_name
 from overpaint.app.table import Found, FoundFile
 from overpaint.app.worker import JobError
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.errors import InputError
 
 HERE = "http://127.0.0.1"
@@ -96,9 +97,9 @@ def test_what_the_worker_gets() -> None:
     send(to, threshold="0.25")
     send(to, path="/api/inpaint", inpainter="telea")
     send(to, path="/api/report")
-    assert doers["detect"].jobs == [DetectJob("x.png", b"a photo", "nixnet-s", 0.25)]
+    assert doers["detect"].jobs == [DetectJob("x.png", b"a photo", DEFAULT_DETECTOR, 0.25)]
     assert doers["inpaint"].jobs == [InpaintJob("x.png", b"a photo", b"a mask", "telea")]
-    assert doers["report"].jobs == [ReportJob("x.png", b"a photo", "nixnet-s")]
+    assert doers["report"].jobs == [ReportJob("x.png", b"a photo", DEFAULT_DETECTOR)]
 
 
 def test_a_job_in_the_background(gate: tuple[threading.Event, Do]) -> None:
@@ -174,7 +175,7 @@ def test_health_and_models() -> None:
     assert to.get("/api/health").json() == {"status": "ok", "version": __version__, **limits}
     listed = [Model.model_validate(model) for model in to.get("/api/models").json()]
     found = {model.name: model for model in listed}
-    nixnet, auto, mean = found["nixnet-s"], found["auto"], found["mean"]
+    nixnet, auto, mean = found[DEFAULT_DETECTOR], found["auto"], found["mean"]
     assert (nixnet.kind, nixnet.default, nixnet.calibrated) == ("detector", True, True)
     assert nixnet.sha256 is not None
     assert (auto.kind, auto.default, mean.default, mean.sha256) == ("inpainter", True, False, None)
@@ -203,7 +204,7 @@ def test_wrong_fields(path: str, fields: dict[str, str], said: str) -> None:
 
 
 def test_a_name_that_is_unknown_comes_with_those_that_are_not() -> None:
-    assert "nixnet-s" in send(client(), model="x").json()["remedy"]
+    assert DEFAULT_DETECTOR in send(client(), model="x").json()["remedy"]
     assert "telea" in send(client(), path="/api/inpaint", inpainter="x").json()["remedy"]
 
 

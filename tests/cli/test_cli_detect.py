@@ -17,7 +17,6 @@ from overpaint.cli import build, main
 from overpaint.data.finding import find_photos
 from overpaint.detection.report import _RAMP, CAVEAT, Writer, choose_names, draw_overlay
 from overpaint.images import Photo, read_image, read_mask, write_jpeg, write_png
-from overpaint.weights.store import PRETRAINED
 
 KEYS = {
     *("file", "sha256", "width", "height", "score", "band", "fraction", "regions", "threshold"),
@@ -339,10 +338,6 @@ def test_the_demo_replaces_no_file_of_the_users(name: str, weights: Path, here: 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not ((PRETRAINED / "nixnet-s.json").exists() and (PRETRAINED / "ae-heldout.json").exists()),
-    reason="nixnet-s and ae-heldout are not trained yet",
-)
 def test_the_demo_with_the_shipped_weights_finds_the_region(here: Path) -> None:
     result = run("demo")
     assert result.exit_code == 0, result.output
