@@ -141,7 +141,7 @@ class TestAlarmLoss:
 
     def test_it_is_of_the_statistic_that_verdicts_hang_on(self, random: torch.Generator) -> None:
         logits = 3 * torch.randn(1, 1, 200, 200, generator=random)
-        q99 = calibration.q99(calibration.smooth(logits[0, 0].numpy(), 13))
+        q99 = calibration.q99(calibration.average_logits(logits[0, 0].numpy(), 13))
         highest = math.sqrt(losses.alarm_loss(logits, torch.zeros_like(logits)).item())
         assert math.log(math.expm1(highest)) == pytest.approx(q99, abs=0.1)  # a mean above it
 

@@ -30,7 +30,7 @@ from overpaint.detection.runner import DetectorRunner
 from overpaint.detection.tiles import Seen
 from overpaint.errors import ImageError, OverpaintError
 from overpaint.evaluation.forge import forge
-from overpaint.evaluation.frechet import frechet_distance, moments_of
+from overpaint.evaluation.frechet import compute_frechet_distance, measure_moments
 from overpaint.evaluation.inpainting import FillScorers
 from overpaint.images import Photo, read_image, read_mask, write_bytes
 from overpaint.named_metrics import METRICS, Pooled, Scored, figures
@@ -354,16 +354,17 @@ def make_quality(stage: Stage, folders: Folders, out: Path, device: str) -> dict
     rows = read_rows(folder, ForgedRow)
     for row in rows:
         filled, photo = (read_image(folder / p).pixels for p in (row.inpainted, row.original))
-        numbers = scorers.quality(filled, photo)
+        numbers = scorers.measure_quality(filled, photo)
         kept = {n: v for n, v in numbers.items() if n in wanted}
         found.append({"picture": f"{row.index:06d}", "numbers": kept})
     pooled = {}
     if FRECHET in wanted and scorers.backbone is not None and len(rows) > 1:
         sets = ([folder / r.inpainted for r in rows], [folder / r.original for r in rows])
         moments = (
-            moments_of(scorers.backbone, (read_image(f).pixels for f in files)) for files in sets
+            measure_moments(scorers.backbone, (read_image(f).pixels for f in files))
+            for files in sets
         )
-        pooled[FRECHET] = frechet_distance(*moments)
+        pooled[FRECHET] = compute_frechet_distance(*moments)
     values = {"pictures": found, "pooled": pooled, "curve": []}
     write_bytes(out / SCORES, json.dumps(values).encode())
     return {"num": len(found)}

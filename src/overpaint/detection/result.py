@@ -78,7 +78,7 @@ class Threshold:
     """On the heatmap, 0..1."""
     window: int = 1
     """Side of the window, pixels, that the heatmap's log odds are averaged over before they are
-    compared with the threshold (`calibration.smooth`); 1 where none is."""
+    compared with the threshold (`calibration.average_logits`); 1 where none is."""
     false_alarm_rate: float | None = None
     """Share of untouched photos of this quality with more than 1 % of their area in the mask."""
     bound: float | None = None

@@ -124,7 +124,7 @@ def inpaint(
     """
     colour = flatten and parse_colour(flatten)
     if out is None:
-        samples = _samples_of(photo)
+        samples = _read_samples(photo)
         samples = samples.flattened(colour) if colour else samples
         checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
         return _run(choose(model, size, checked.share, device), samples, checked)
@@ -191,7 +191,7 @@ def inpaint_file(
     return replace(done, notes=said), edited
 
 
-def _samples_of(photo: Picture) -> Samples:
+def _read_samples(photo: Picture) -> Samples:
     if not is_file(photo):
         return from_pixels(as_photo(photo).pixels)
     data, name = file_bytes(cast("File", photo))
