@@ -40,7 +40,7 @@ def main(
     """Fill, detect, and write the sheet."""
     from overpaint.detection.runner import DetectorRunner
     from overpaint.evaluation.inpainting import InpaintingSettings, draw_cases, load_method
-    from overpaint.evaluation.measurement import photos_of_test_split
+    from overpaint.evaluation.measurement import find_test_photos
     from overpaint.images import write_png
 
     methods = [load_method(Path(name).stem, name) for name in inpainter or CLASSICAL]
@@ -51,7 +51,7 @@ def main(
             raise
         typer.echo(f"without a column for {weights}: {error}", err=True)
     settings = InpaintingSettings(num=num)
-    cases = draw_cases(photos_of_test_split(data, settings.split_seed), settings)
+    cases = draw_cases(find_test_photos(data, settings.split_seed), settings)
     bins = settings.bins
     cases = [case for i, case in enumerate(cases) if i % len(bins) == i // len(bins) % len(bins)]
     names = [method.name for method in methods]

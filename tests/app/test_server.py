@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from helpers.worker_jobs import Doer
+from helpers.worker_jobs import Doer, make_doers
 from overpaint import __version__, progress
 from overpaint.app.guard import API_POLICY, HEADERS, PAGE_POLICY, Limits
 from overpaint.app.jobs import DetectJob, InpaintJob, ReportJob
@@ -34,8 +34,9 @@ def count(job: Any) -> Iterator[Found]:
     )
 
 
-def client(do: Do = count, **how: Any) -> TestClient:
-    app = create_app(workers={kind: Doer(do) for kind in ("detect", "inpaint", "report")}, **how)
+def client(do: Do = count, workers: Any = None, **how: Any) -> TestClient:
+    """A client of a server whose workers are `workers`, or do `do`."""
+    app = create_app(workers=workers or make_doers(do), **how)
     return TestClient(app, base_url=HERE, raise_server_exceptions=False)
 
 
@@ -91,8 +92,8 @@ def test_an_answer_waits_for_its_job(path: str) -> None:
 
 
 def test_what_the_worker_gets() -> None:
-    doers = {kind: Doer(count) for kind in ("detect", "inpaint", "report")}
-    to = TestClient(create_app(workers=doers), base_url=HERE)  # type: ignore[arg-type]
+    doers = make_doers(count)
+    to = client(workers=doers)
     send(to, threshold="0.25")
     send(to, path="/api/inpaint", inpainter="telea")
     send(to, path="/api/report")
@@ -547,6 +548,6 @@ def test_who_waits_while_the_server_ends_is_told(gate: tuple[threading.Event, Do
 
 def test_the_workers_end_with_the_server() -> None:
     doer = Doer(count)
-    with TestClient(create_app(workers={"detect": doer}), base_url=HERE):
+    with client(workers={"detect": doer}):
         assert not doer.closed
     assert doer.closed

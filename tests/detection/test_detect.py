@@ -240,6 +240,7 @@ def test_detect_takes_path_array_and_pil_image(weights: Path, tmp_path: Path) ->
     path = tmp_path / "p.png"
     write_png(path, pixels)
     of_path = overpaint.detect(path, model=weights)
+    assert "array(" not in repr(of_path)
     of_array = overpaint.detect(pixels, model=weights)
     of_pil = overpaint.detect(Image.open(path), model=str(weights))
     np.testing.assert_array_equal(of_path.heatmap, of_array.heatmap)

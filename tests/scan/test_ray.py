@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from helpers.scans import fill, random_weights, rows
+from helpers.random_weights import save_small_detector
+from helpers.scans import fill, rows
 from overpaint.scan import ray_engine
 from overpaint.scan.detector import DetectorSettings
 from overpaint.scan.local_engine import LocalEngine
@@ -67,7 +68,7 @@ def test_a_node_that_is_killed_costs_no_photo(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_engine, "BLOCK", 2)
-    model = random_weights(tmp_path / "weights")
+    model = save_small_detector(tmp_path / "weights")
     photos = tmp_path / "photos"
     paths = fill(photos, 60)
     shutil.copy(paths[3], photos / "copy.png")

@@ -22,7 +22,8 @@ from PIL import Image
 from typer.testing import Result
 
 from conftest import textured
-from helpers.scans import fill, random_weights, rows, run, scan
+from helpers.random_weights import save_small_detector
+from helpers.scans import fill, rows, run, scan
 from overpaint.detection.report import make_record
 from overpaint.detection.runner import DetectorRunner
 from overpaint.images import read_image
@@ -36,7 +37,7 @@ HOSTILE = "<img src=x onerror=alert(1)>\u202e&\"'.png"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_weights(tmp_path_factory.mktemp("weights"))
+    return save_small_detector(tmp_path_factory.mktemp("weights"))
 
 
 def name(path: str) -> str:

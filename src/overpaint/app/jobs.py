@@ -7,7 +7,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from io import BytesIO
 from pathlib import PurePath
@@ -73,7 +73,7 @@ class DetectJob:
     """A photo's file, and how to detect in it."""
 
     name: str
-    photo: bytes
+    photo: bytes = field(repr=False)
     model: str = DEFAULT_DETECTOR
     threshold: float | None = None
 
@@ -83,8 +83,8 @@ class InpaintJob:
     """A photo's file, a mask's file, and the inpainter."""
 
     name: str
-    photo: bytes
-    mask: bytes
+    photo: bytes = field(repr=False)
+    mask: bytes = field(repr=False)
     inpainter: str = AUTO
 
 
@@ -93,7 +93,7 @@ class ReportJob:
     """A photo's file, and the detector."""
 
     name: str
-    photo: bytes
+    photo: bytes = field(repr=False)
     model: str = DEFAULT_DETECTOR
 
 

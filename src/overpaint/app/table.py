@@ -47,7 +47,7 @@ class FoundFile:
     """A file of a job's answer."""
 
     name: str
-    data: bytes
+    data: bytes = field(repr=False)
     media_type: str
     shown_name: str
 

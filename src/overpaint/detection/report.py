@@ -35,7 +35,7 @@ from PIL import Image, PngImagePlugin
 
 from overpaint import __version__, hashes
 from overpaint.data.finding import MARK, read_head, result_mark
-from overpaint.detection.fusion import Failure, FusedDetection, FusedRunner, reason_of
+from overpaint.detection.fusion import Failure, FusedDetection, FusedRunner, describe_error
 from overpaint.detection.result import FAILURES, Detection
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError
@@ -335,7 +335,7 @@ def detect_files(paths: Sequence[Path], runner: Runner, writer: Writer) -> Itera
         try:
             yield _examine_one(path, runner, writer)
         except FAILURES as error:
-            yield writer.write_failure(path, make_failure(path, runner, reason_of(error)))
+            yield writer.write_failure(path, make_failure(path, runner, describe_error(error)))
 
 
 def _examine_one(path: Path, runner: Runner, writer: Writer) -> Record:

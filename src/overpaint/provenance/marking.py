@@ -17,7 +17,7 @@
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -50,7 +50,7 @@ class Source:
     """The photo that was edited: its file, the file's bytes, and what they decode to."""
 
     path: Path
-    data: bytes
+    data: bytes = field(repr=False)
     photo: Photo
     samples: Samples
 
@@ -59,10 +59,10 @@ class Source:
 class Edited:
     """An edited picture, marked and checked, that is in memory."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     """Its file."""
     receipt: dict[str, Any]
-    manifests: bytes | None
+    manifests: bytes | None = field(repr=False)
     """The source's C2PA manifest store, which belongs beside it; None where there is none."""
     source: Path
     """Of the photo, or its name where that came as bytes."""

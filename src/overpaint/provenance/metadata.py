@@ -11,7 +11,7 @@
 import contextlib
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,14 @@ class Metadata:
     """
 
     orientation: int
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    profile: bytes | None = None
+    exif: bytes | None = field(default=None, repr=False)
+    xmp: bytes | None = field(default=None, repr=False)
+    profile: bytes | None = field(default=None, repr=False)
     dpi: tuple[float, float] | None = None
     tables: tuple[tuple[int, ...], ...] | None = None
     subsampling: int = 0
     chunks: tuple[tuple[bytes, bytes], ...] = ()
-    manifests: bytes | None = None
+    manifests: bytes | None = field(default=None, repr=False)
     has_manifests: bool = False
     notes: tuple[str, ...] = ()
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image, features
 
 from overpaint import __version__, progress
-from overpaint.detection.fusion import FusedRunner, reason_of
+from overpaint.detection.fusion import FusedRunner, describe_error
 from overpaint.detection.report import Runner, make_record
 from overpaint.detection.result import FAILURES
 from overpaint.errors import InputError
@@ -72,7 +72,7 @@ def make_chapters(
             data, _ = file_bytes(path)
             yield make_chapter(number, data, path, runner, anchors, beside=path)
         except FAILURES as error:
-            yield make_failed_chapter(number, path, reason_of(error))
+            yield make_failed_chapter(number, path, describe_error(error))
 
 
 def make_failed_chapter(number: int, path: str | Path, reason: str) -> Chapter:

@@ -17,7 +17,7 @@ import base64
 import io
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
@@ -56,7 +56,7 @@ class View:
     name: str
     """One of "photo", "heatmap", "noise", "colour", "error_level", "jpeg_grid"."""
     words: Words
-    picture: bytes
+    picture: bytes = field(repr=False)
     mime: str
 
     @property
