@@ -40,7 +40,7 @@ def main(
     """Fill, detect, and write the sheet."""
     from overpaint.detection.runner import DetectorRunner
     from overpaint.evaluation.inpainting import InpaintingSettings, draw_cases, load_method
-    from overpaint.evaluation.measurement import photos_of_test_split
+    from overpaint.evaluation.measurement import find_test_photos
     from overpaint.images import write_png
 
     methods = [load_method(Path(name).stem, name) for name in inpainter or CLASSICAL]
@@ -51,7 +51,7 @@ def main(
             raise
         typer.echo(f"without a column for {weights}: {error}", err=True)
     settings = InpaintingSettings(num=num)
-    cases = draw_cases(photos_of_test_split(data, settings.split_seed), settings)
+    cases = draw_cases(find_test_photos(data, settings.split_seed), settings)
     bins = settings.bins
     cases = [case for i, case in enumerate(cases) if i % len(bins) == i // len(bins) % len(bins)]
     names = [method.name for method in methods]
@@ -66,14 +66,14 @@ def filled_rows(
     cases: Sequence["Case"], methods: Sequence["Method"], runner: "DetectorRunner"
 ) -> Iterator[SheetRow]:
     """The pictures of each row: photo, hole, fills, and the heat in the last with the true hole."""
-    from overpaint.detection.report import overlay
+    from overpaint.detection.report import draw_overlay
 
     for case in cases:
         hole = case.photo.copy()
         hole[case.mask == 1] = HOLE
         fills = [method(case.photo, case.mask) for method in methods]
         heatmap = draw_heat(runner.logits(fills[-1]))
-        yield [case.photo, hole, *fills, overlay(fills[-1], heatmap, case.mask == 1)]
+        yield [case.photo, hole, *fills, draw_overlay(fills[-1], heatmap, case.mask == 1)]
 
 
 if __name__ == "__main__":

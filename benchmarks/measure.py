@@ -29,15 +29,15 @@ def main(
     limit: Annotated[int | None, typer.Option(min=1, help="So many of a kind, to try it.")] = None,
 ) -> None:
     """Measure, write the CSV files, then render the published tables."""
-    from overpaint.detection.runner import DEFAULT_MODEL
+    from overpaint.defaults import DEFAULT_DETECTOR
     from overpaint.evaluation import tables
     from overpaint.evaluation.benchmark import Settings, evaluate
     from overpaint.evaluation.inpainting import (
         InpaintingSettings,
-        default_methods,
+        list_default_methods,
         measure_inpainters,
     )
-    from overpaint.evaluation.known_pixels import default_models, measure_known_pixels
+    from overpaint.evaluation.known_pixels import list_default_models, measure_known_pixels
     from overpaint.evaluation.rows import (
         PICTURES,
         SOURCES,
@@ -47,8 +47,8 @@ def main(
     )
 
     settings = Settings(limit=limit)
-    methods = default_methods()  # first, as it tells when a package is missing
-    main_weights = {Path(weights or DEFAULT_MODEL).stem: weights or DEFAULT_MODEL}
+    methods = list_default_methods()  # first, as it tells when a package is missing
+    main_weights = {Path(weights or DEFAULT_DETECTOR).stem: weights or DEFAULT_DETECTOR}
     others = dict(_named(text) for text in also or [])
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".measured-") as folder:
@@ -59,13 +59,13 @@ def main(
         measure_inpainters(
             methods, data, new, detectors=main_weights, settings=of_inpainters, report=typer.echo
         )
-        measure_known_pixels(default_models(), data, new, num=limit or 50, report=typer.echo)
+        measure_known_pixels(list_default_models(), data, new, num=limit or 50, report=typer.echo)
         sets = [path for path in sorted(new.glob("*.csv")) if path.stem != SOURCES]
         rows = [each for path in sets for each in read_rows(path)]
         seen = [each for path in sorted(new.glob(f"{PICTURES}/*")) for each in read_pictures(path)]
         write_results(out, rows, seen)
     if limit is None:
-        raise typer.Exit(tables.main([*tables.published_pages(ROOT), "--results", str(out)]))
+        raise typer.Exit(tables.main([*tables.list_published_pages(ROOT), "--results", str(out)]))
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -38,7 +38,7 @@ def main(
     from overpaint.evaluation import known_pixels, tables
     from overpaint.evaluation.inpainting import (
         InpaintingSettings,
-        default_methods,
+        list_default_methods,
         measure_inpainters,
     )
     from overpaint.weights import list_records
@@ -49,7 +49,7 @@ def main(
         if r.kind == "inpainter"
     ]
     measure_inpainters(
-        dict(map(_named, inpainter or (*default_methods(), *small))),
+        dict(map(_named, inpainter or (*list_default_methods(), *small))),
         data,
         out,
         detectors=dict(map(_named, detector)) if detector else None,
@@ -58,10 +58,10 @@ def main(
     )
     if checked:
         known_pixels.measure_known_pixels(
-            known_pixels.default_models(), data, out, num=checked, report=typer.echo
+            known_pixels.list_default_models(), data, out, num=checked, report=typer.echo
         )
     if out.resolve() == ROOT / "results":
-        raise typer.Exit(tables.main(tables.published_pages(ROOT)))
+        raise typer.Exit(tables.main(tables.list_published_pages(ROOT)))
 
 
 def _named(text: str) -> tuple[str, str]:

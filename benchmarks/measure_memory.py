@@ -40,10 +40,10 @@ def main(
 ) -> None:
     """Look at crops of many sizes, and print what is resident."""
     from overpaint.detection.runner import DetectorRunner
-    from overpaint.evaluation.measurement import photos_of_test_split
+    from overpaint.evaluation.measurement import find_test_photos
 
     rng = np.random.default_rng(0)
-    source, runner = photos_of_test_split(data), DetectorRunner(model)
+    source, runner = find_test_photos(data), DetectorRunner(model)
     shapes = rng.integers(low, high, size=(sizes, 2), endpoint=True)
     started, found = time.perf_counter(), []
     for i in range(photos):

@@ -95,7 +95,7 @@ def main(
     """Measure, print figures and ratios to plain torch, and write the rows."""
     from PIL import Image
 
-    from overpaint.evaluation.measurement import photos_of_test_split
+    from overpaint.evaluation.measurement import find_test_photos
     from overpaint.evaluation.rows import Row, Source, write_results
     from overpaint.images import write_jpeg
     from overpaint.run_identity import config_hash, current_commit
@@ -106,7 +106,7 @@ def main(
     differences: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         photo = Path(name) / "photo.jpg"
-        pixels = photos_of_test_split(data, 0).read(0)
+        pixels = find_test_photos(data, 0).read(0)
         large = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
         write_jpeg(photo, np.asarray(large), quality=95)
         for _ in range(runs):

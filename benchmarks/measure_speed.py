@@ -36,7 +36,7 @@ def main(
 ) -> None:
     """Measure, write the rows, then render the published tables."""
     from overpaint.evaluation import tables
-    from overpaint.evaluation.measurement import photos_of_test_split
+    from overpaint.evaluation.measurement import find_test_photos
     from overpaint.evaluation.rows import Source, write_results
     from overpaint.evaluation.speed import THREADS, Kind, measure_inpaint, measure_network
     from overpaint.registry import Registry, detectors, inpainters
@@ -57,14 +57,14 @@ def main(
                 typer.echo(f"{kind} {name}")
                 source = Source("speed", name, commit, hashed, "", protocol)
                 write_results(out, measure_network(source, kind, name), [])
-    photo = photos_of_test_split(data, 0).read(0)
+    photo = find_test_photos(data, 0).read(0)
     for name in INPAINT if inpaint is None else inpaint:
         typer.echo(f"inpaint with {name}")
         sha256 = read_record(name).sha256 if has_weights(name) else ""
         source = Source("speed", name, commit, hashed, sha256, protocol)
         write_results(out, measure_inpaint(source, name, photo), [])
     if out.resolve() == ROOT / "results":
-        raise typer.Exit(tables.main(tables.published_pages(ROOT)))
+        raise typer.Exit(tables.main(tables.list_published_pages(ROOT)))
 
 
 def mask_times(size: int = 128, runs: int = 40) -> dict[str, float]:

@@ -57,7 +57,7 @@ def main(
     """Kill and resume a scan, and count the rows."""
     import pyarrow.parquet
 
-    from overpaint.scan.reading import query
+    from overpaint.scan.reading import run_query
 
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -75,8 +75,8 @@ def main(
             process.wait()
             print(f"kill {kill + 1}: {before} rows before, {num_rows(out)} after", flush=True)
         code = subprocess.run(command, check=False).returncode
-        ((failed,),) = query(out, "SELECT count(error) FROM rows").rows
-        counts = Counter(path for (path,) in query(out, "SELECT path FROM rows").rows)
+        ((failed,),) = run_query(out, "SELECT count(error) FROM rows").rows
+        counts = Counter(path for (path,) in run_query(out, "SELECT path FROM rows").rows)
         expected = {str(path) for path in source.iterdir()}
         shards = sorted(out.glob("part-*.parquet"))
         whole = sum(pyarrow.parquet.read_table(shard).num_rows for shard in shards)

@@ -27,7 +27,7 @@ from overpaint.data.real_fills import read_fills
 from overpaint.detectors.nixnet_context import window_mean, z_scores
 from overpaint.errors import OverpaintError
 from overpaint.evaluation.families import OF_TRIPLETS
-from overpaint.evaluation.triplets import HEADLINE, read_triplets, source_of
+from overpaint.evaluation.triplets import HEADLINE, find_source, read_triplets
 from overpaint.images import read_image, read_mask
 from overpaint.layers.efficientnet import LiteFeatures, read_lite_features
 from overpaint.layers.highpass import SRMFilter
@@ -64,7 +64,7 @@ def pictures(data: Path) -> Iterator[tuple[str, str, str, np.ndarray, np.ndarray
     """(family, pool, photo, window of the picture, and of its mask)."""
     found = [(f.family, f.pool, f.source, f.read) for f in read_fills(data / "fills")]
     found += [
-        (OF_TRIPLETS[t.group], "triplets", source_of(t.id), partial(_read, t.inpainted, t.mask))
+        (OF_TRIPLETS[t.group], "triplets", find_source(t.id), partial(_read, t.inpainted, t.mask))
         for t in read_triplets(data, HEADLINE)
     ]
     # Photos of which few were seen first.

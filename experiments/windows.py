@@ -18,10 +18,15 @@ import typer
 from overpaint.data.degrade import jpeg
 from overpaint.data.forgeries import read_forgeries
 from overpaint.data.sources import PhotoSource
-from overpaint.detection.calibration import HIGH, LOSSLESS, MEDIUM, judge, q99, smooth
-from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
-from overpaint.evaluation.fit_calibration import FALSE_ALARMS, threshold_at, untouched_variants
-from overpaint.evaluation.robustness import forged_folders
+from overpaint.defaults import DEFAULT_DETECTOR
+from overpaint.detection.calibration import HIGH, LOSSLESS, MEDIUM, average_logits, judge, q99
+from overpaint.detection.runner import DetectorRunner
+from overpaint.evaluation.fit_calibration import (
+    FALSE_ALARMS,
+    fit_threshold,
+    make_untouched_variants,
+)
+from overpaint.evaluation.robustness import find_forged_folders
 from overpaint.evaluation.triplets import HEADLINE, read_triplets
 from overpaint.images import read_image, read_mask
 from overpaint.metrics import count, overlap
@@ -38,12 +43,12 @@ def thresholds(runner: DetectorRunner, data: Path) -> dict[tuple[str, int], floa
     photos = PhotoSource.from_paths([data / "photos", data / "faces"], "validation", seed=0)
     untouched: dict[tuple[str, int], list[float]] = defaultdict(list)
     for index in range(len(photos)):
-        for band, pixels in untouched_variants(photos.photo(index), 3, 0, index):
+        for band, pixels in make_untouched_variants(photos.photo(index), 3, 0, index):
             if band in STORED:
                 logits = runner.logits(pixels)
                 for window in WINDOWS:
-                    untouched[band, window].append(q99(smooth(logits, window)))
-    return {key: threshold_at(np.array(values), FALSE_ALARMS) for key, values in untouched.items()}
+                    untouched[band, window].append(q99(average_logits(logits, window)))
+    return {key: fit_threshold(np.array(values), FALSE_ALARMS) for key, values in untouched.items()}
 
 
 def pictures(data: Path, folders: list[Path]) -> Iterator[tuple[str, Shown]]:
@@ -62,12 +67,12 @@ def pictures(data: Path, folders: list[Path]) -> Iterator[tuple[str, Shown]]:
                 yield row.inpainter, (f"forged, {name}", band, stored, mask)
 
 
-def main(data: Path, forged: list[Path], weights: str = DEFAULT_MODEL) -> None:
+def main(data: Path, forged: list[Path], weights: str = DEFAULT_DETECTOR) -> None:
     """Print a table; columns as in the header above."""
     runner = DetectorRunner(weights)
     limits = thresholds(runner, data)
     found: dict[tuple[int, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for group, (column, band, pixels, mask) in pictures(data, forged_folders(forged)):
+    for group, (column, band, pixels, mask) in pictures(data, find_forged_folders(forged)):
         logits = runner.logits(pixels)
         for window in WINDOWS:
             judged = judge(logits, limits[band, window], window)

@@ -13,7 +13,7 @@
 #   measure        results/*.csv and the tables
 #
 # DATA holds photos/, faces/, masks/, triplets/ and weights/ (TAEF2 and the distilled VGG), see
-# docs/data.md. Photo 286092.jpg is left out because its edited twin is one of the test pictures.
+# docs/data.md. Photo 286092.jpg is left out because its edited copy is one of the test pictures.
 # Every step resumes where it was stopped. Weights of one training: runs/NAME/NAME.safetensors.
 set -euo pipefail
 STEPS=(autoencoders inpainters forgeries stages detectors ablations measure)

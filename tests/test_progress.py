@@ -9,7 +9,7 @@ from overpaint import progress
 
 def test_parts_are_shares_of_the_whole() -> None:
     heard: list[float] = []
-    with progress.heard_by(heard.append):
+    with progress.send_to(heard.append):
         progress.tell(0.1)
         with progress.part(0.2, 0.6):
             progress.tell(0.5)
@@ -25,7 +25,7 @@ def test_nobody_need_listen() -> None:
 
 def test_a_part_that_fails_is_not_told_as_done() -> None:
     heard: list[float] = []
-    with pytest.raises(KeyError), progress.heard_by(heard.append), progress.part(0, 0.5):
+    with pytest.raises(KeyError), progress.send_to(heard.append), progress.part(0, 0.5):
         raise KeyError
     assert heard == []
     progress.tell(1)
@@ -34,7 +34,7 @@ def test_a_part_that_fails_is_not_told_as_done() -> None:
 
 def test_threads_do_not_mix() -> None:
     heard: list[float] = []
-    with progress.heard_by(heard.append):
+    with progress.send_to(heard.append):
         thread = threading.Thread(target=progress.tell, args=(1,))
         thread.start()
         thread.join()

@@ -1,9 +1,9 @@
-"""How far a piece of work is, told by whoever does it to whoever wants to know.
+"""Progress of work, reported by the code that does it to a listener that a caller sets.
 
-- What does a step says `tell(0.4)`: of its own work, 0..1. Who divides work gives each step its
-  part of the whole with `part`, and these nest. So neither knows who listens, and where nobody
-  does, nothing happens.
-- Listeners are of the context that they were set in (`contextvars`), so threads do not mix.
+- A step calls `tell(0.4)` with the share of the step that is done, 0..1. The code around it gives
+  each step its part of the whole with `part`; parts can be nested. Without a listener nothing
+  happens.
+- A listener belongs to the context that it was set in (`contextvars`), so threads are independent.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,8 +16,8 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
-def heard_by(listener: Listener | None) -> Iterator[None]:
-    """Let a listener hear shares of what is done in this block, 0..1; None hears nothing."""
+def send_to(listener: Listener | None) -> Iterator[None]:
+    """Call a listener with the share of this block's work that is done, 0..1; None calls none."""
     token = _listener.set(listener)
     try:
         yield
@@ -27,19 +27,19 @@ def heard_by(listener: Listener | None) -> Iterator[None]:
 
 @contextmanager
 def part(start: float, stop: float) -> Iterator[None]:
-    """What is told in this block is of the stretch from `start` to `stop`, in shares of the work
-    around it; its end is told as well."""
+    """Map the progress of this block to the interval from `start` to `stop` of the work around it;
+    its end is reported as well."""
     outer = _listener.get()
     if outer is None:
         yield
         return
-    with heard_by(lambda share: outer(start + (stop - start) * share)):
+    with send_to(lambda share: outer(start + (stop - start) * share)):
         yield
     outer(stop)
 
 
 def tell(share: float) -> None:
-    """That so much of the present work is done, 0..1."""
+    """Report the share of the current step that is done, 0..1."""
     listener = _listener.get()
     if listener is not None:
         listener(share)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 
-from helpers.worker_jobs import Doer
+from helpers.worker_jobs import make_doers
 from overpaint.app.guard import Limits
 from overpaint.app.server import create_app
 from overpaint.app.table import Found, FoundFile
@@ -38,9 +38,7 @@ def answer(job: Any) -> Iterator[Found]:
     yield Found(result, (FoundFile("photo.png", job.photo, "image/png", "photo.png"),))
 
 
-APP = create_app(
-    Limits(keep_bytes=2**20), workers={k: Doer(answer) for k in ("detect", "inpaint", "report")}
-)
+APP = create_app(Limits(keep_bytes=2**20), workers=make_doers(answer))
 
 
 async def serve(scope: Any, receive: Any, send: Any) -> None:

@@ -29,7 +29,7 @@ def test_two_readers_do_not_disturb_each_other() -> None:
     one, two = bytes(600_000), b"\1" * 600_000
     files.add("one", io.BytesIO(one))
     files.add("two", io.BytesIO(two))
-    first, second = files.chunks("one"), files.chunks("two")
+    first, second = files.read_chunks("one"), files.read_chunks("two")
     read = [next(first), next(second), next(first), next(second), *first, *second]
     assert b"".join(read).count(0) == 600_000
     files.close()
@@ -38,12 +38,12 @@ def test_two_readers_do_not_disturb_each_other() -> None:
 def test_what_is_being_read_is_kept_until_then() -> None:
     files = JobFiles()
     files.add("one", io.BytesIO(bytes(600_000)))
-    chunks = files.chunks("one")
+    chunks = files.read_chunks("one")
     found = len(next(chunks))
     files.close()
     assert files.entries == {}
     with pytest.raises(ValueError, match="closed"):
-        files.chunks("one")
+        files.read_chunks("one")
     assert found + sum(map(len, chunks)) == 600_000
     assert files._file.closed
 

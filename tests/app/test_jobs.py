@@ -23,12 +23,13 @@ from overpaint.app.jobs import DetectJob, InpaintJob, ReportJob
 from overpaint.app.schemas import DetectResult, InpaintResult, ReportResult
 from overpaint.app.server import create_app
 from overpaint.app.table import Found, FoundFile
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.calibration import logit_of
 from overpaint.errors import ImageError, InputError, TooLargeError
-from overpaint.provenance.checking import examine
+from overpaint.provenance.checking import check_file
 from overpaint.provenance.metadata import read_xmp
 from overpaint.provenance.xmp import HUMAN_EDITS, read_mark
-from overpaint.report.contents import json_schema
+from overpaint.report.contents import make_schema
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG", **how: Any) -> bytes:
@@ -68,9 +69,9 @@ def bright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with registered(tmp_path) as folder:
         save(folder, "bright", fitted=calibration())
         monkeypatch.setattr(jobs, "make_runner", _make_runner_in(folder))
-        jobs._runner.cache_clear()
+        jobs._load_runner.cache_clear()
         yield "bright"
-        jobs._runner.cache_clear()
+        jobs._load_runner.cache_clear()
 
 
 def _make_runner_in(folder: Path) -> Any:
@@ -81,7 +82,7 @@ class TestDetect:
     def test_it_finds_what_the_library_finds(self) -> None:
         data = encoded(textured(140, 150, seed=0))
         shares: list[float] = []
-        with progress.heard_by(shares.append):
+        with progress.send_to(shares.append):
             parts = list(jobs.detect(DetectJob("a.png", data)))
         result, files = all_of(parts)
         said, found = DetectResult.model_validate(result), overpaint.detect(data)
@@ -194,7 +195,7 @@ class TestInpaint:
         (tmp_path / result).write_bytes(picture.data)
         receipt = files["receipt.json"]
         (tmp_path / receipt.shown_name).write_bytes(receipt.data)
-        marks = examine(tmp_path / result)
+        marks = check_file(tmp_path / result)
         assert marks["xmp"]["source_type"] == HUMAN_EDITS
         assert marks["receipt"]["state"] == "matches"
         assert marks["failed"] == []
@@ -270,47 +271,47 @@ class TestReport:
         said, files = all_of(jobs.report(ReportJob("a b.png", data, bright)))
         about = ReportResult.model_validate(said)
         assert (about.grade, about.verdict) == ("moderate support", "strong trace")
-        twin = json.loads(files["report.json"].data)
-        jsonschema.validate(twin, json_schema())
-        assert twin["photos"][0]["file"]["sha256"] == hashlib.sha256(data).hexdigest()
-        assert twin["photos"][0]["file"]["name"] == "a b.png"
-        assert twin["command"] == (
+        whole = json.loads(files["report.json"].data)
+        jsonschema.validate(whole, make_schema())
+        assert whole["photos"][0]["file"]["sha256"] == hashlib.sha256(data).hexdigest()
+        assert whole["photos"][0]["file"]["name"] == "a b.png"
+        assert whole["command"] == (
             "overpaint report --out 'a b.report.html' --model bright 'a b.png'"
         )
         page = files["report.html"]
         assert (page.shown_name, page.media_type) == ("a b.report.html", "text/html; charset=utf-8")
         assert hashlib.sha256(files["report.json"].data).hexdigest() in page.data.decode()
         assert "a b.report.json" in page.data.decode()
-        assert str(Path.cwd()) not in page.data.decode() + json.dumps(twin)
+        assert str(Path.cwd()) not in page.data.decode() + json.dumps(whole)
 
     def test_it_is_that_of_the_command(self, bright: str, tmp_path: Path) -> None:
         """But for what depends on the folder: times, and the receipt that lies beside."""
-        from overpaint.report.api import examine as examine_files
+        from overpaint.report.api import make_chapters as examine_files
 
         path = tmp_path / "a.png"
         path.write_bytes(encoded(two_tone()))
-        chapter = next(iter(examine_files([path], jobs._runner(bright, None, "torch"))))
+        chapter = next(iter(examine_files([path], jobs._load_runner(bright, None, "torch"))))
         _, files = all_of(jobs.report(ReportJob("a.png", path.read_bytes(), bright)))
-        twin = json.loads(files["report.json"].data)["photos"][0]
+        whole = json.loads(files["report.json"].data)["photos"][0]
         from dataclasses import asdict
 
         about = json.loads(json.dumps(asdict(chapter.about)))
-        for one in (twin, about):
+        for one in (whole, about):
             del one["file"]["name"], one["file"]["marks"]["receipt"]
-        assert twin == about
+        assert whole == about
 
     def test_its_command_names_the_runtime_that_was_taken(self) -> None:
         pytest.importorskip("onnx")
         pytest.importorskip("openvino")
         job = ReportJob("a.png", encoded(textured(64, 64, seed=2)))
         _, files = all_of(jobs.report(job, runtime="openvino"))
-        twin = json.loads(files["report.json"].data)
-        assert twin["command"].endswith("--model nixnet-s --runtime openvino a.png")
-        assert twin["models"][0]["runtime"].startswith("openvino ")
+        whole = json.loads(files["report.json"].data)
+        assert whole["command"].endswith(f"--model {DEFAULT_DETECTOR} --runtime openvino a.png")
+        assert whole["models"][0]["runtime"].startswith("openvino ")
 
     def test_progress_goes_on_to_the_end(self, bright: str) -> None:
         shares: list[float] = []
-        with progress.heard_by(shares.append):
+        with progress.send_to(shares.append):
             list(jobs.report(ReportJob("a.png", encoded(two_tone()), bright)))
         assert shares == sorted(shares)
         assert len(set(shares)) == 5  # the photo and four changes of it

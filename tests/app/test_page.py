@@ -24,7 +24,7 @@ from overpaint.app import jobs
 from overpaint.app.guard import Limits
 from overpaint.app.server import create_app
 from overpaint.app.worker import JobError
-from overpaint.detection.calibration import QUANTILE_LEVELS, Calibration, judge, smooth
+from overpaint.detection.calibration import QUANTILE_LEVELS, Calibration, average_logits, judge
 from overpaint.images.regions import find_regions
 from overpaint.provenance.checking import is_edited
 
@@ -298,7 +298,7 @@ class TestDetect:
         page.locator("#threshold").fill("-1")
         assert seen.canvas(1) != own
         assert page.locator("#threshold-words").inner_text() != words
-        marked = smooth(np.log(found.heatmap / (1 - found.heatmap)), 13) >= -1
+        marked = average_logits(np.log(found.heatmap / (1 - found.heatmap)), 13) >= -1
         share = page.locator("#threshold").get_attribute("aria-valuetext")
         assert share is not None
         assert float(share.split("marks ")[1].split(" %")[0]) == pytest.approx(

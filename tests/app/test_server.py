@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from helpers.worker_jobs import Doer
+from helpers.worker_jobs import Doer, make_doers
 from overpaint import __version__, progress
 from overpaint.app.guard import API_POLICY, HEADERS, PAGE_POLICY, Limits
 from overpaint.app.jobs import DetectJob, InpaintJob, ReportJob
 from overpaint.app.schemas import Job, Model, Problem
-from overpaint.app.server import REPORT_POLICY, create_app, problem, shown_name
+from overpaint.app.server import REPORT_POLICY, create_app, make_problem, make_shown_name
 from overpaint.app.table import Found, FoundFile
 from overpaint.app.worker import JobError
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.errors import InputError
 
 HERE = "http://127.0.0.1"
@@ -33,8 +34,9 @@ def count(job: Any) -> Iterator[Found]:
     )
 
 
-def client(do: Do = count, **how: Any) -> TestClient:
-    app = create_app(workers={kind: Doer(do) for kind in ("detect", "inpaint", "report")}, **how)
+def client(do: Do = count, workers: Any = None, **how: Any) -> TestClient:
+    """A client of a server whose workers are `workers`, or do `do`."""
+    app = create_app(workers=workers or make_doers(do), **how)
     return TestClient(app, base_url=HERE, raise_server_exceptions=False)
 
 
@@ -90,14 +92,14 @@ def test_an_answer_waits_for_its_job(path: str) -> None:
 
 
 def test_what_the_worker_gets() -> None:
-    doers = {kind: Doer(count) for kind in ("detect", "inpaint", "report")}
-    to = TestClient(create_app(workers=doers), base_url=HERE)  # type: ignore[arg-type]
+    doers = make_doers(count)
+    to = client(workers=doers)
     send(to, threshold="0.25")
     send(to, path="/api/inpaint", inpainter="telea")
     send(to, path="/api/report")
-    assert doers["detect"].jobs == [DetectJob("x.png", b"a photo", "nixnet-s", 0.25)]
+    assert doers["detect"].jobs == [DetectJob("x.png", b"a photo", DEFAULT_DETECTOR, 0.25)]
     assert doers["inpaint"].jobs == [InpaintJob("x.png", b"a photo", b"a mask", "telea")]
-    assert doers["report"].jobs == [ReportJob("x.png", b"a photo", "nixnet-s")]
+    assert doers["report"].jobs == [ReportJob("x.png", b"a photo", DEFAULT_DETECTOR)]
 
 
 def test_a_job_in_the_background(gate: tuple[threading.Event, Do]) -> None:
@@ -173,7 +175,7 @@ def test_health_and_models() -> None:
     assert to.get("/api/health").json() == {"status": "ok", "version": __version__, **limits}
     listed = [Model.model_validate(model) for model in to.get("/api/models").json()]
     found = {model.name: model for model in listed}
-    nixnet, auto, mean = found["nixnet-s"], found["auto"], found["mean"]
+    nixnet, auto, mean = found[DEFAULT_DETECTOR], found["auto"], found["mean"]
     assert (nixnet.kind, nixnet.default, nixnet.calibrated) == ("detector", True, True)
     assert nixnet.sha256 is not None
     assert (auto.kind, auto.default, mean.default, mean.sha256) == ("inpainter", True, False, None)
@@ -202,7 +204,7 @@ def test_wrong_fields(path: str, fields: dict[str, str], said: str) -> None:
 
 
 def test_a_name_that_is_unknown_comes_with_those_that_are_not() -> None:
-    assert "nixnet-s" in send(client(), model="x").json()["remedy"]
+    assert DEFAULT_DETECTOR in send(client(), model="x").json()["remedy"]
     assert "telea" in send(client(), path="/api/inpaint", inpainter="x").json()["remedy"]
 
 
@@ -388,8 +390,8 @@ def test_errors_of_a_job(error: Exception, status: int, message: str, remedy: st
 
 
 def test_messages_and_remedies() -> None:
-    assert problem("a; b; c") == {"message": "a; b", "remedy": "c"}
-    assert problem("a") == {"message": "a", "remedy": None}
+    assert make_problem("a; b; c") == {"message": "a; b", "remedy": "c"}
+    assert make_problem("a") == {"message": "a", "remedy": None}
 
 
 @pytest.mark.parametrize(
@@ -407,7 +409,7 @@ def test_messages_and_remedies() -> None:
     ],
 )
 def test_what_a_photo_is_called(given: str | None, shown: str) -> None:
-    assert shown_name(given) == shown
+    assert make_shown_name(given) == shown
 
 
 class TestWhoMayAsk:
@@ -546,6 +548,6 @@ def test_who_waits_while_the_server_ends_is_told(gate: tuple[threading.Event, Do
 
 def test_the_workers_end_with_the_server() -> None:
     doer = Doer(count)
-    with TestClient(create_app(workers={"detect": doer}), base_url=HERE):
+    with client(workers={"detect": doer}):
         assert not doer.closed
     assert doer.closed

@@ -98,7 +98,7 @@ def test_a_job_is_done_and_its_uploads_are_given_up(here: Here) -> None:
 def test_one_after_the_other_and_how_many_are_ahead(here: Here) -> None:
     jobs = [here.submit(str(number).encode()) for number in range(3)]
     assert here.gate.running.acquire(timeout=60)
-    assert [here.table.ahead(job) for job in jobs] == [0, 1, 2]
+    assert [here.table.count_ahead(job) for job in jobs] == [0, 1, 2]
     assert [job.state for job in jobs] == ["running", "queued", "queued"]
     assert jobs[0].share == 0.5
     here.gate.open.set()
@@ -114,7 +114,7 @@ def test_a_waiting_job_that_is_deleted_is_never_begun(here: Here) -> None:
     assert second.error is not None
     assert second.error[0] == "cancelled"
     assert second.uploads.entries == {}
-    assert here.table.ahead(third) == 1
+    assert here.table.count_ahead(third) == 1
     here.gate.open.set()
     here.wait(third)
     assert here.doer.jobs == [b"0", b"2"]

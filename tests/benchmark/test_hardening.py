@@ -30,7 +30,7 @@ from overpaint.cli import build
 from overpaint.data.forgeries import ForgedRow, read_forgeries
 from overpaint.data.samples import read_rows as read_samples
 from overpaint.data.sources import Place, split
-from overpaint.detection.calibration import LOSSLESS, Calibration, q99, smooth
+from overpaint.detection.calibration import LOSSLESS, Calibration, average_logits, q99
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError, ImageError
 from overpaint.evaluation.forge import forge
@@ -232,7 +232,7 @@ def test_the_threshold_is_fitted_at_the_same_rate_in_every_round(
         runner = DetectorRunner(record.path)
         pieces = model.stage.places["pieces"]
         logits = (runner.logits(piece.read()[0].pixels) for piece in pieces)
-        values = np.array([q99(smooth(x, 13)) for x in logits])
+        values = np.array([q99(average_logits(x, 13)) for x in logits])
         assert band.false_alarm_rate == 0.5
         assert np.mean(values >= band.threshold_logit) <= 0.5
         assert np.mean(values >= band.threshold_logit - 1e-3) > 0.3  # and not much lower

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from helpers.bright_detectors import calibration, registered, save, two_tone
 from overpaint.cli import build
 from overpaint.images import write_png
-from overpaint.report.api import command as command_of
+from overpaint.report.api import make_command as command_of
 
 
 @pytest.fixture
@@ -31,11 +31,11 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(build(), ["report", *map(str, arguments)])
 
 
-def test_a_page_and_its_twin(here: Path) -> None:
+def test_a_page_and_its_json_file(here: Path) -> None:
     result = run("p.png", "--model", "a", "-o", "r.html")
     assert result.exit_code == 0, result.output
     assert "p.png: moderate support; strong trace" in result.stdout
-    assert "Report: r.html; its JSON twin: r.json" in result.stdout
+    assert "Report: r.html; its JSON file: r.json" in result.stdout
     found = json.loads(Path("r.json").read_text())
     assert found["parameters"] == {"models": ["a"], "threshold": None, "c2pa_trust_sha256": None}
     assert found["command"] == "overpaint report --out r.html --model a p.png"

@@ -12,14 +12,14 @@ from overpaint.detection.calibration import (
     QUALITY_BANDS,
     Calibration,
     QualityBand,
+    average_logits,
+    bound_rate,
     judge,
     logit_of,
     q99,
     quality_band,
     sigmoid,
-    smooth,
     untouched_quantiles,
-    upper_bound,
 )
 from overpaint.errors import WeightsError
 
@@ -34,7 +34,7 @@ def band(**changes: Any) -> QualityBand:
         "intercept": 0.5,
         "num_untouched": 400,
         "num_photos": 400,
-        "false_alarm_bound": upper_bound(4, 400),
+        "false_alarm_bound": bound_rate(4, 400),
         "num_inpainted": 300,
         "untouched_quantiles": untouched_quantiles(UNTOUCHED),
     }
@@ -89,7 +89,7 @@ def test_the_default_mask_flags_the_same_photos_as_the_threshold(
     for spread in window * np.linspace(0.2, 1.6, 30):
         logits = rng.normal(0, spread, (30, 40)).astype(np.float32)
         judged = judge(logits, threshold, window)
-        reached = (smooth(logits, window) >= threshold).mean() > AREA
+        reached = (average_logits(logits, window) >= threshold).mean() > AREA
         assert (judged.mask.mean() > AREA) == reached == (judged.statistic >= threshold)
 
 
@@ -99,9 +99,11 @@ def test_logits_are_averaged_over_what_there_is_of_the_window() -> None:
         [logits[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].mean() for x in range(9)]
         for y in range(7)
     ]
-    np.testing.assert_allclose(smooth(logits, 5), expected, atol=1e-6)
-    np.testing.assert_allclose(smooth(logits, 17), np.full((7, 9), logits.mean()), atol=1e-6)
-    assert smooth(logits, 1) is logits
+    np.testing.assert_allclose(average_logits(logits, 5), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        average_logits(logits, 17), np.full((7, 9), logits.mean()), atol=1e-6
+    )
+    assert average_logits(logits, 1) is logits
 
 
 def test_specks_are_averaged_away_and_a_region_is_shown_with_its_own_edge() -> None:
@@ -146,10 +148,10 @@ def test_other_false_alarm_rates_are_near_the_measured_ones(logit: float) -> Non
 
 def test_the_binomial_bound_where_it_has_a_closed_form() -> None:
     for num in (1, 5, 59, 165, 5000):
-        assert upper_bound(0, num) == pytest.approx(1 - 0.05 ** (1 / num), abs=1e-9)
-        assert upper_bound(num - 1, num) == pytest.approx(0.95 ** (1 / num), abs=1e-9)
-        assert upper_bound(num, num) == 1
-    assert upper_bound(5, 100, 0.5) == pytest.approx(0.056512, abs=1e-6)  # beta.ppf(0.5, 6, 95)
+        assert bound_rate(0, num) == pytest.approx(1 - 0.05 ** (1 / num), abs=1e-9)
+        assert bound_rate(num - 1, num) == pytest.approx(0.95 ** (1 / num), abs=1e-9)
+        assert bound_rate(num, num) == 1
+    assert bound_rate(5, 100, 0.5) == pytest.approx(0.056512, abs=1e-6)  # beta.ppf(0.5, 6, 95)
 
 
 def test_a_band_whose_bound_is_not_that_of_its_photos_is_refused() -> None:

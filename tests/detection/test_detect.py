@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import overpaint
 from helpers.bright_detectors import Bright, calibration
 from helpers.random_weights import save_random
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.api import load_detector
 from overpaint.detection.calibration import (
     QUALITY_BANDS,
@@ -27,7 +28,6 @@ from overpaint.errors import ImageError, InputError, WeightsError
 from overpaint.images import Photo, read_image, write_jpeg, write_png
 from overpaint.images.from_arrays import as_photo
 from overpaint.images.regions import Region
-from overpaint.weights.store import PRETRAINED
 
 
 def runner(threshold: float | None = None, **changes: Any) -> DetectorRunner:
@@ -240,6 +240,7 @@ def test_detect_takes_path_array_and_pil_image(weights: Path, tmp_path: Path) ->
     path = tmp_path / "p.png"
     write_png(path, pixels)
     of_path = overpaint.detect(path, model=weights)
+    assert "array(" not in repr(of_path)
     of_array = overpaint.detect(pixels, model=weights)
     of_pil = overpaint.detect(Image.open(path), model=str(weights))
     np.testing.assert_array_equal(of_path.heatmap, of_array.heatmap)
@@ -368,12 +369,10 @@ def test_the_package_offers_its_api_lazily() -> None:
         overpaint.nothing  # noqa: B018
 
 
-@pytest.mark.skipif(
-    not (PRETRAINED / "nixnet-s.json").exists(), reason="nixnet-s is not trained yet"
-)
 def test_the_shipped_detector_is_calibrated_and_looks_at_a_photo() -> None:
     found = overpaint.detect(Path(overpaint.__file__).parent / "demo" / "astronaut.png")
-    assert found.model == "nixnet-s"
+    assert found.model == DEFAULT_DETECTOR
     assert found.band != "uncalibrated"
-    assert found.false_alarm_rate == 0.01
+    assert found.false_alarm_rate is not None
+    assert 0 <= found.false_alarm_rate <= 0.01  # less where ordinary edits raise the threshold
     assert found.heatmap.shape == (512, 512)

@@ -54,9 +54,9 @@ def test_the_cache_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OVERPAINT_CACHE", str(tmp_path / "cache"))
     with registered(tmp_path) as folder:
         save(folder, "fine", "bright")
-        path = export.cached_onnx("fine")
+        path = export.export_cached("fine")
         stamp = path.stat().st_mtime_ns
-        assert export.cached_onnx("fine") == path
+        assert export.export_cached("fine") == path
         assert path.stat().st_mtime_ns == stamp
     (tmp_path / "other.onnx").write_bytes(b"no graph")
     with pytest.raises(WeightsError, match="no detector exported"):

@@ -66,7 +66,7 @@ def test_three_maps_by_their_textbook_moments() -> None:
     for values in maps:
         moments.add(values)
     np.testing.assert_allclose(moments.mean, maps.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(moments.deviation(), maps.std(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(moments.compute_deviation(), maps.std(axis=0), rtol=1e-4)
 
 
 def test_a_half_of_the_fused_heatmap_is_the_default_threshold_of_one_detector() -> None:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from conftest import textured
 from helpers.bright_detectors import calibration
-from overpaint.detection.calibration import judge, q99, smooth
+from overpaint.detection.calibration import average_logits, judge, q99
 from overpaint.detection.fusion import FusedRunner
 from overpaint.detection.result import Detection
 from overpaint.detection.runner import DetectorRunner
-from overpaint.detection.transparency import MARGIN, counted_pixels, filled, hidden_pixels
+from overpaint.detection.transparency import MARGIN, fill_hidden, find_counted, find_hidden
 from overpaint.images import Photo
 from overpaint.images.from_arrays import as_photo
 
@@ -33,9 +33,9 @@ def run(pixels: np.ndarray, alpha: np.ndarray | None, **options: Any) -> Detecti
 
 def test_what_is_less_than_half_opaque_is_hidden() -> None:
     alpha = np.array([[0, 127, 128, 255]], np.uint8)
-    np.testing.assert_array_equal(hidden_pixels(alpha), [[True, True, False, False]])
-    assert hidden_pixels(None) is None
-    assert hidden_pixels(np.full((2, 2), 128, np.uint8)) is None
+    np.testing.assert_array_equal(find_hidden(alpha), [[True, True, False, False]])
+    assert find_hidden(None) is None
+    assert find_hidden(np.full((2, 2), 128, np.uint8)) is None
 
 
 def test_hidden_pixels_take_the_nearest_of_their_row() -> None:
@@ -44,14 +44,14 @@ def test_hidden_pixels_take_the_nearest_of_their_row() -> None:
     hidden = np.ones((3, 12), bool)
     hidden[:, 4:7] = False
     expected = [4, 4, 4, 4, 4, 5, 6, 6, 6, 6, 6, 6]
-    np.testing.assert_array_equal(filled(pixels, hidden)[1, :, 0], expected)
+    np.testing.assert_array_equal(fill_hidden(pixels, hidden)[1, :, 0], expected)
 
 
 def test_the_nearest_visible_pixel_is_taken() -> None:
     pixels = textured(40, 50, 3)
     hidden = np.ones((40, 50), bool)
     hidden[10:30, 15:35] = False
-    out = filled(pixels, hidden)
+    out = fill_hidden(pixels, hidden)
     np.testing.assert_array_equal(out[~hidden], pixels[~hidden])
     np.testing.assert_array_equal(out[20, 34 + 3], pixels[20, 34])
     np.testing.assert_array_equal(out[10 - 4, 20], pixels[10, 20])
@@ -63,7 +63,7 @@ def test_every_hidden_pixel_becomes_a_visible_one(share: float) -> None:
     rng = np.random.default_rng(0)
     pixels, hidden = textured(30, 41, 1), rng.random((30, 41)) < share
     pixels[hidden] = 0
-    out = filled(pixels, hidden)
+    out = fill_hidden(pixels, hidden)
     visible = {tuple(p) for p in pixels[~hidden]} or {(0, 0, 0)}
     assert {tuple(p) for p in out.reshape(-1, 3)} <= visible
 
@@ -71,13 +71,13 @@ def test_every_hidden_pixel_becomes_a_visible_one(share: float) -> None:
 def test_what_is_near_what_is_hidden_does_not_count() -> None:
     hidden = np.zeros((60, 70), bool)
     hidden[30, 40] = True
-    counted = counted_pixels(hidden, 4)
+    counted = find_counted(hidden, 4)
     expected = np.ones((60, 70), bool)
     expected[26:35, 36:45] = False
     np.testing.assert_array_equal(counted, expected)
     hidden[0, 0] = True
-    assert counted_pixels(hidden, 4)[:5, :5].sum() == 0
-    assert counted_pixels(hidden, 4)[5, 5]
+    assert find_counted(hidden, 4)[:5, :5].sum() == 0
+    assert find_counted(hidden, 4)[5, 5]
 
 
 @pytest.mark.parametrize("window", [1, 5])
@@ -94,7 +94,7 @@ def test_statistic_and_mask_are_of_the_counted_pixels_alone(window: int) -> None
     assert judged.statistic == q99(judged.smoothed[counted])
     assert judged.share(judged.mask) == judged.mask.sum() / counted.sum()
     whole = judge(logits, 1.0, window, np.ones_like(counted))
-    np.testing.assert_allclose(whole.smoothed, smooth(logits, window), atol=1e-6)
+    np.testing.assert_allclose(whole.smoothed, average_logits(logits, window), atol=1e-6)
 
 
 def test_white_beneath_transparency_is_no_trace_and_white_beside_it_is() -> None:

@@ -23,11 +23,11 @@ from overpaint.evaluation.rows import (
     Picture,
     Row,
     Source,
-    pictures_file,
+    find_pictures_file,
+    make_row,
     read_pictures,
     read_rows,
     read_sources,
-    row,
     write_results,
 )
 from overpaint.evaluation.speed import Kind, detect_once, measure_inpaint, measure_network
@@ -181,13 +181,13 @@ def test_flagged_is_more_than_one_percent():
 
 
 def test_row_is_a_mean_over_the_pictures_with_a_number():
-    found = row(SOURCE, "madf", "auc", [[0.5, math.nan, 1.0]])
+    found = make_row(SOURCE, "madf", "auc", [[0.5, math.nan, 1.0]])
     assert (found.value, found.n) == (0.75, 2)
     assert found.ci_low == 0.5
     assert found.ci_high == 1.0
-    headline = row(SOURCE, "headline", "auc", [[0.2], [0.8, 0.8, 0.8]])
+    headline = make_row(SOURCE, "headline", "auc", [[0.2], [0.8, 0.8, 0.8]])
     assert headline.value == pytest.approx(0.5)  # of groups, not of pictures
-    assert math.isnan(row(SOURCE, "x", "auc", [[0.7]]).ci_low)
+    assert math.isnan(make_row(SOURCE, "x", "auc", [[0.7]]).ci_low)
 
 
 def test_config_hash_depends_on_values_and_not_on_order():
@@ -197,7 +197,7 @@ def test_config_hash_depends_on_values_and_not_on_order():
 def test_results_replace_the_rows_of_the_same_weights(tmp_path: Path):
     def measured(weights: str, value: float) -> list[Row]:
         source = Source("triplets", weights, "c", "h", "s", "p")
-        return [row(source, "madf", "auc", [[value, value]])]
+        return [make_row(source, "madf", "auc", [[value, value]])]
 
     for weights, value in (("one", 0.1), ("two", 0.2), ("one", 0.3)):
         pictures = [Picture("triplets", "madf", weights, "a", {"auc": value})]
@@ -205,7 +205,7 @@ def test_results_replace_the_rows_of_the_same_weights(tmp_path: Path):
     rows = {r.weights: r for r in read_rows(tmp_path / "triplets.csv")}
     assert {name: r.value for name, r in rows.items()} == {"one": 0.3, "two": 0.2}
     assert rows["one"] == measured("one", 0.3)[0]
-    pictures = read_pictures(pictures_file(tmp_path, "triplets"))
+    pictures = read_pictures(find_pictures_file(tmp_path, "triplets"))
     found = {p.weights: p.numbers["auc"] for p in pictures}
     assert found == pytest.approx({"one": 0.3, "two": 0.2})
     assert {s.weights for s in read_sources(tmp_path / "sources.csv").values()} == {"one", "two"}
@@ -215,10 +215,10 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path):
     bare = replace(SOURCE, set="speed", weights="", weights_sha256="")
     full = replace(SOURCE, calibration_sha256="ca1", seen_by="net 123 -", historical="not kept")
     rows = [
-        row(full, "madf, as is", "auc", [[0.5, 0.75]]),
-        row(full, "madf, as is", "miou@0.5", [[0.25]]),  # of fewer pictures
-        row(replace(full, weights="two"), "madf", "auc", [[0.125, 0.125]]),
-        row(bare, "start", "seconds", [[1.5]]),
+        make_row(full, "madf, as is", "auc", [[0.5, 0.75]]),
+        make_row(full, "madf, as is", "miou@0.5", [[0.25]]),  # of fewer pictures
+        make_row(replace(full, weights="two"), "madf", "auc", [[0.125, 0.125]]),
+        make_row(bare, "start", "seconds", [[1.5]]),
     ]
     write_results(tmp_path, rows, [])
     read = [*read_rows(tmp_path / "triplets.csv"), *read_rows(tmp_path / "speed.csv")]
@@ -226,18 +226,18 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path):
 
 
 def test_a_number_that_is_not_there_is_told_from_one_that_is_not_measured(tmp_path: Path):
-    missing = replace(row(SOURCE, "madf", "auc", [[0.5]]), value=math.nan)
-    write_results(tmp_path, [missing, row(SOURCE, "other", "f1@0.5", [[0.5]])], [])
+    missing = replace(make_row(SOURCE, "madf", "auc", [[0.5]]), value=math.nan)
+    write_results(tmp_path, [missing, make_row(SOURCE, "other", "f1@0.5", [[0.5]])], [])
     first, second = read_rows(tmp_path / "triplets.csv")
     assert math.isnan(first.value)
     assert (second.method, second.metric) == ("other", "f1@0.5")
 
 
 def test_no_row_stands_under_the_source_of_another(tmp_path: Path):
-    write_results(tmp_path, [row(SOURCE, "madf", "auc", [[0.1]])], [])
+    write_results(tmp_path, [make_row(SOURCE, "madf", "auc", [[0.1]])], [])
     sources = tmp_path / "sources.csv"
     before = sources.read_text()
-    remeasured = [row(replace(SOURCE, commit="later"), "madf", "auc", [[0.2]])]
+    remeasured = [make_row(replace(SOURCE, commit="later"), "madf", "auc", [[0.2]])]
     write_results(tmp_path, remeasured, [])
     sources.write_text(before)  # as if the other file had not been written
     with pytest.raises(ConfigError, match=r"triplets\.csv: .*measure again"):
@@ -297,7 +297,7 @@ def test_universal_data_without_jpeg_versions(data: Path, trained: Path, tmp_pat
 
 def test_means_can_be_worked_out_again_from_the_pictures(data: Path, trained: Path, tmp_path: Path):
     benchmark.evaluate({"net": trained / "net.json"}, data, tmp_path / "r", ["triplets"])
-    pictures = read_pictures(pictures_file(tmp_path / "r", "triplets"))
+    pictures = read_pictures(find_pictures_file(tmp_path / "r", "triplets"))
     aucs = [p.numbers["auc"] for p in pictures if p.method == "madf"]
     found = {(r.method, r.metric): r for r in read_rows(tmp_path / "r" / "triplets.csv")}
     assert len(aucs) == found["madf", "auc"].n == 2
@@ -363,9 +363,12 @@ def test_a_hole_in_a_large_photo_is_timed(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    rows = [row(SOURCE, "madf", "auc", [[0.9, 0.95]]), row(SOURCE, "madf", "miou@0.5", [[0.5]])]
+    rows = [
+        make_row(SOURCE, "madf", "auc", [[0.9, 0.95]]),
+        make_row(SOURCE, "madf", "miou@0.5", [[0.5]]),
+    ]
     other = Source("triplets", "other", "c", "h", "s", "p")
-    write_results(tmp_path, [*rows, row(other, "headline", "auc", [[0.8], [0.6]])], [])
+    write_results(tmp_path, [*rows, make_row(other, "headline", "auc", [[0.8], [0.6]])], [])
     return tmp_path
 
 
@@ -376,8 +379,10 @@ def test_a_table_of_networks_has_metrics_side_by_side_and_leaves_out_what_has_no
         ("256 px", "seconds", 0.5),
         ("256 px", "peak_mib", 9),
     ]
-    rows = [row(net, method, metric, [[value]]) for method, metric, value in values]
-    starting = row(Source("speed", "", "c", "h", "", "p"), "overpaint --help", "seconds", [[1.0]])
+    rows = [make_row(net, method, metric, [[value]]) for method, metric, value in values]
+    starting = make_row(
+        Source("speed", "", "c", "h", "", "p"), "overpaint --help", "seconds", [[1.0]]
+    )
     write_results(tmp_path, [*rows, starting], [])
     lines = tables.render("networks", tmp_path).splitlines()
     assert lines[0].startswith("| network | parameters | 256 px time | 256 px peak memory |")
@@ -393,7 +398,9 @@ def test_tables_of_robustness_have_a_line_for_each_condition_or_set(tmp_path: Pa
         ("triplets, JPEG 85", "auc", 0.6),
         ("untouched, JPEG 85", "flagged@default", 0.01),
     ]
-    write_results(tmp_path, [row(net, m, metric, [[value]]) for m, metric, value in values], [])
+    write_results(
+        tmp_path, [make_row(net, m, metric, [[value]]) for m, metric, value in values], []
+    )
     lines = tables.render("robustness", tmp_path).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| as is", "| JPEG 85"]
     assert lines[3] == "| JPEG 85 | 0.600 | 1.0 % |"
@@ -427,7 +434,7 @@ def test_check_tells_when_a_table_is_out_of_date(results: Path, capsys):
     assert "out of date" in capsys.readouterr().err
     assert tables.main(arguments) == 0
     assert tables.main([*arguments, "--check"]) == 0
-    write_results(results, [row(SOURCE, "madf", "auc", [[0.1, 0.2]])], [])
+    write_results(results, [make_row(SOURCE, "madf", "auc", [[0.1, 0.2]])], [])
     assert tables.main([*arguments, "--check"]) == 1
 
 
@@ -456,7 +463,7 @@ def test_a_table_of_families_joins_the_independent_set_and_the_triplets(tmp_path
         *((own, f"triplets:{group}, JPEG 85", "auc", 0.7) for group in HEADLINE),
         (own, "forged:lama-s, as is", "auc", 0.99),
     ]
-    rows = [row(source, method, metric, [[value]]) for source, method, metric, value in values]
+    rows = [make_row(source, method, metric, [[value]]) for source, method, metric, value in values]
     rows[2] = replace(rows[2], n=0)  # not stated
     write_results(tmp_path, rows, [])
     lines = tables.render("families", tmp_path, "net").splitlines()
@@ -488,7 +495,7 @@ def test_several_files_are_checked_and_each_is_named(results: Path, capsys):
 
 
 def test_the_pages_show_the_published_results():
-    pages = tables.published_pages(ROOT)
+    pages = tables.list_published_pages(ROOT)
     assert len(pages) > 3
     assert tables.main([*pages, "--check"]) == 0
     experiments = [str(ROOT / "docs" / "experiments.md"), "--results"]

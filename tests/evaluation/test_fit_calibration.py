@@ -21,7 +21,7 @@ from overpaint.detection.calibration import (
     QUALITY_BANDS,
     Calibration,
     QualityBand,
-    upper_bound,
+    bound_rate,
 )
 from overpaint.errors import InputError
 from overpaint.evaluation import fit_calibration as module
@@ -29,12 +29,12 @@ from overpaint.evaluation.fit_calibration import (
     add_edits,
     calibrate,
     calibrate_weights,
-    edit_statistics,
     fit_band,
-    platt,
+    fit_platt,
+    fit_threshold,
+    make_untouched_variants,
+    measure_edits,
     raise_for_edits,
-    threshold_at,
-    untouched_variants,
     vary,
 )
 from overpaint.images import write_png
@@ -45,7 +45,7 @@ from overpaint.weights import read_record, save_weights
 @pytest.mark.parametrize(("n", "rate", "allowed"), [(200, 0.01, 2), (100, 0.29, 29), (50, 0.01, 0)])
 def test_threshold_lets_exactly_so_many_reach_it(n, rate, allowed):
     values = np.random.default_rng(n).permutation(np.arange(n, dtype=np.float32) / 7)
-    threshold = threshold_at(values, rate)
+    threshold = fit_threshold(values, rate)
     assert np.count_nonzero(values >= threshold) == allowed
     lower = np.nextafter(np.float32(threshold), np.float32(-np.inf))
     assert np.count_nonzero(values >= lower) == allowed + 1  # it is the smallest such logit
@@ -53,32 +53,32 @@ def test_threshold_lets_exactly_so_many_reach_it(n, rate, allowed):
 
 def test_threshold_counts_all_of_a_tie():
     values = np.array([0.0] * 95 + [1.0] * 5, dtype=np.float32)
-    assert threshold_at(values, 0.01) > 1  # one may reach it, but the five cannot be told apart
-    assert 0 < threshold_at(values, 0.05) < 1
+    assert fit_threshold(values, 0.01) > 1  # one may reach it, but the five cannot be told apart
+    assert 0 < fit_threshold(values, 0.05) < 1
 
 
 def test_threshold_needs_finite_values():
     for values in ([], [0.0, np.nan], [np.inf]):
         with pytest.raises(InputError):
-            threshold_at(np.array(values), 0.01)
+            fit_threshold(np.array(values), 0.01)
 
 
 def test_platt_finds_the_known_line():
     # Gaussians of one width at -1 and +1: the log odds are 2 x / variance = 2 x.
     rng = np.random.default_rng(0)
-    slope, intercept = platt(rng.normal(-1, 1, 20_000), rng.normal(1, 1, 20_000))
+    slope, intercept = fit_platt(rng.normal(-1, 1, 20_000), rng.normal(1, 1, 20_000))
     assert slope == pytest.approx(2.0, abs=0.06)
     assert intercept == pytest.approx(0.0, abs=0.04)
 
 
 def test_platt_weighs_classes_alike():
     rng = np.random.default_rng(1)
-    slope, intercept = platt(rng.normal(-1, 1, 40_000), rng.normal(1, 1, 4_000))
+    slope, intercept = fit_platt(rng.normal(-1, 1, 40_000), rng.normal(1, 1, 4_000))
     assert -intercept / slope == pytest.approx(0.0, abs=0.05)  # an even bet half way
 
 
 def test_platt_stays_finite_when_all_are_told_apart():
-    slope, intercept = platt(np.linspace(-9, -8, 30), np.linspace(8, 9, 30))
+    slope, intercept = fit_platt(np.linspace(-9, -8, 30), np.linspace(8, 9, 30))
     assert np.isfinite([slope, intercept]).all()
     scores = 1 / (1 + np.exp(-(slope * np.array([-8.5, 8.5]) + intercept)))
     # The smoothed targets of 30 against 30 are 1 / 32 and 31 / 32.
@@ -151,7 +151,7 @@ def test_jpeg_variants_use_the_qualities_of_their_band(monkeypatch):
 
 def test_the_photo_itself_stands_in_its_own_band():
     photo = Photo(PHOTO, Path("a.png"), "", "PNG", None, False)
-    found = list(untouched_variants(photo, 2, 0, 0))
+    found = list(make_untouched_variants(photo, 2, 0, 0))
     assert [band for band, _ in found] == [b for b in QUALITY_BANDS for _ in range(2)]
     whole = [band for band, pixels in found if pixels is photo.pixels]
     assert whole == [LOSSLESS]
@@ -159,7 +159,7 @@ def test_the_photo_itself_stands_in_its_own_band():
 
 def test_photos_under_the_tested_size_are_left_out():
     photo = Photo(PHOTO[:100], Path("a.png"), "", "PNG", None, False)
-    assert not list(untouched_variants(photo, 2, 0, 0))
+    assert not list(make_untouched_variants(photo, 2, 0, 0))
 
 
 class Dimmer(nn.Module):
@@ -215,12 +215,12 @@ def test_too_few_photos_are_refused_before_one_is_looked_at(photos: Path):
 
 def test_each_photo_is_seen_after_each_edit_in_one_band(photos: Path):
     source = PhotoSource.from_paths([photos], "validation")
-    seen = edit_statistics(lambda _: 5.0, source, [LOSSLESS, LOW])
+    seen = measure_edits(lambda _: 5.0, source, [LOSSLESS, LOW])
     both = [sum(len(kinds.get(kind, [])) for kinds in seen.values()) for kind in ORDINARY_EDITS]
     assert both == [len(source)] * len(ORDINARY_EDITS)
-    few = edit_statistics(lambda _: 5.0, source, [LOSSLESS, LOW], num=1)
+    few = measure_edits(lambda _: 5.0, source, [LOSSLESS, LOW], num=1)
     assert {len(values) for kinds in few.values() for values in kinds.values()} == {1}
-    assert edit_statistics(lambda _: 5.0, source, [LOSSLESS], num=0) == {LOSSLESS: {}}
+    assert measure_edits(lambda _: 5.0, source, [LOSSLESS], num=0) == {LOSSLESS: {}}
 
 
 def test_a_threshold_rises_until_few_of_each_edit_reach_it():
@@ -231,7 +231,7 @@ def test_a_threshold_rises_until_few_of_each_edit_reach_it():
     assert raised.edits["median"].num_reached == 0
     assert raised.threshold_logit > 1  # no untouched photo reaches it any more
     assert raised.false_alarm_rate == 0
-    assert raised.false_alarm_bound == pytest.approx(upper_bound(0, 100))
+    assert raised.false_alarm_bound == pytest.approx(bound_rate(0, 100))
     assert raised.inconclusive_logit == band.inconclusive_logit
     assert QualityBand.model_validate(raised.model_dump()) == raised
 

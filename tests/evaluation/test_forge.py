@@ -24,7 +24,7 @@ from overpaint.evaluation.forge import NATIVE, Forged, Forgery, forge
 from overpaint.images import read_image, read_mask
 from overpaint.inpainters import Inpainter
 from overpaint.inpainting.inpainter_runner import InpainterRunner
-from overpaint.provenance.checking import examine
+from overpaint.provenance.checking import check_file
 from overpaint.provenance.xmp import COMPOSITE
 from overpaint.registry import Entry, inpainters
 
@@ -153,13 +153,13 @@ class TestFiles:
         self, tmp_path: Path, photos: PhotoSource
     ) -> None:
         for row in made(tmp_path / "out", photos, num=2).rows:
-            xmp = examine(tmp_path / "out" / row.inpainted)["xmp"]
+            xmp = check_file(tmp_path / "out" / row.inpainted)["xmp"]
             assert xmp["source_type"] == COMPOSITE
             assert xmp["tool"].startswith("overpaint ")
             details = (tmp_path / "out" / row.inpainted).read_bytes()
             assert b"filled in by network; receipt: manifest.jsonl" in details
             for other in (row.original, row.mask):
-                assert examine(tmp_path / "out" / other)["xmp"]["source_type"] is None
+                assert check_file(tmp_path / "out" / other)["xmp"]["source_type"] is None
 
 
 class TestMasks:

@@ -6,7 +6,7 @@ import torch
 
 from helpers.pixel_backbone import Pixels
 from overpaint.errors import InputError
-from overpaint.evaluation.frechet import frechet_distance, moments, moments_of
+from overpaint.evaluation.frechet import compute_frechet_distance, compute_moments, measure_moments
 from overpaint.layers.perceptual import DistilledVGG19
 
 
@@ -21,7 +21,9 @@ def test_one_number_by_hand() -> None:
     first, second = np.array([[-1.0], [3], [1]]), np.array([[1.0], [7], [4]])
     assert np.var(first, ddof=1) == 4
     assert np.var(second, ddof=1) == 9
-    assert frechet_distance(moments(first), moments(second)) == pytest.approx(9 + 13 - 12)
+    assert compute_frechet_distance(
+        compute_moments(first), compute_moments(second)
+    ) == pytest.approx(9 + 13 - 12)
 
 
 def test_the_formula_with_a_general_root() -> None:
@@ -31,9 +33,11 @@ def test_the_formula_with_a_general_root() -> None:
     root = np.real(linalg.sqrtm(a @ b))
     apart = np.square(first.mean(0) - second.mean(0)).sum()
     wanted = apart + np.trace(a + b - 2 * root)
-    found = frechet_distance(moments(first), moments(second))
+    found = compute_frechet_distance(compute_moments(first), compute_moments(second))
     assert found == pytest.approx(wanted, rel=1e-9)
-    assert frechet_distance(moments(second), moments(first)) == pytest.approx(found, rel=1e-9)
+    assert compute_frechet_distance(
+        compute_moments(second), compute_moments(first)
+    ) == pytest.approx(found, rel=1e-9)
 
 
 def test_torchmetrics_agrees() -> None:
@@ -43,19 +47,23 @@ def test_torchmetrics_agrees() -> None:
     wanted = fid._compute_fid(
         tensors[0].mean(0), tensors[0].T.cov(), tensors[1].mean(0), tensors[1].T.cov()
     )
-    found = frechet_distance(moments(first), moments(second))
+    found = compute_frechet_distance(compute_moments(first), compute_moments(second))
     assert found == pytest.approx(float(wanted), rel=1e-6)
 
 
 def test_equal_sets_and_singular_covariances() -> None:
     few = features(4, 5)  # fewer than numbers
-    assert frechet_distance(moments(few), moments(few)) == pytest.approx(0, abs=1e-6)
-    assert frechet_distance(moments(few), moments(few + 1)) == pytest.approx(6, abs=1e-5)
+    assert compute_frechet_distance(compute_moments(few), compute_moments(few)) == pytest.approx(
+        0, abs=1e-6
+    )
+    assert compute_frechet_distance(
+        compute_moments(few), compute_moments(few + 1)
+    ) == pytest.approx(6, abs=1e-5)
 
 
 def test_parts_add_up() -> None:
     whole = features(30, 6)
-    total = moments(whole[:11]) + moments(whole[11:])
+    total = compute_moments(whole[:11]) + compute_moments(whole[11:])
     assert np.allclose(total.covariance, np.cov(whole.T))
     assert np.allclose(total.mean, whole.mean(0))
 
@@ -67,16 +75,18 @@ def test_pictures_further_away_are_further_away() -> None:
     brighter = [np.clip(p.astype(int) + 20, 0, 255).astype(np.uint8) for p in photos]
     white = [np.clip(p.astype(int) + 80, 0, 255).astype(np.uint8) for p in photos]
     for backbone in (Pixels(), DistilledVGG19()):
-        true, near, far = (moments_of(backbone, x) for x in (photos, brighter, white))
-        same, little, much = (frechet_distance(true, x) for x in (true, near, far))
+        true, near, far = (measure_moments(backbone, x) for x in (photos, brighter, white))
+        same, little, much = (compute_frechet_distance(true, x) for x in (true, near, far))
         assert same == pytest.approx(0, abs=1e-9)
         assert same < little < much
 
 
 def test_too_little_is_told() -> None:
     with pytest.raises(InputError, match="two pictures or more, not 1"):
-        frechet_distance(moments(np.zeros((1, 3))), moments(np.zeros((5, 3))))
+        compute_frechet_distance(
+            compute_moments(np.zeros((1, 3))), compute_moments(np.zeros((5, 3)))
+        )
     with pytest.raises(InputError, match="none were given"):
-        moments_of(Pixels(), [])
+        measure_moments(Pixels(), [])
     with pytest.raises(InputError, match="finite"):
-        moments(np.array([[np.nan, 1.0]]))
+        compute_moments(np.array([[np.nan, 1.0]]))

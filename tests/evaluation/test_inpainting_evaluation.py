@@ -25,19 +25,19 @@ from overpaint.evaluation.inpainting import (
     FillScorers,
     InpaintingSettings,
     Method,
-    default_methods,
     draw_cases,
-    free_form,
+    draw_free_form,
+    list_default_methods,
     load_method,
+    make_rows,
     measure_inpainters,
     measure_method,
-    rows_of,
 )
 from overpaint.evaluation.rows import (
     Picture,
     Row,
     Source,
-    pictures_file,
+    find_pictures_file,
     read_pictures,
     read_rows,
     write_results,
@@ -117,7 +117,7 @@ class TestCases:
     def test_a_hole_lies_in_its_bin(self, label: str) -> None:
         rng = np.random.default_rng(1)
         for _ in range(3):
-            assert ratio_bin(free_form(SIZE, label, rng)) == label
+            assert ratio_bin(draw_free_form(SIZE, label, rng)) == label
 
     def test_a_hole_is_made_of_brushes_laid_over_each_other(self) -> None:
         strokes = np.random.default_rng(3)
@@ -125,7 +125,7 @@ class TestCases:
         while hole_ratio(mask) < 0.4:
             mask |= brush(SIZE, SIZE, strokes)
         assert ratio_bin(mask) == "40-50"  # with this seed, the first try
-        assert np.array_equal(free_form(SIZE, "40-50", np.random.default_rng(3)), mask)
+        assert np.array_equal(draw_free_form(SIZE, "40-50", np.random.default_rng(3)), mask)
 
     def test_every_photo_stands_once_in_each_bin(self, data: Path) -> None:
         cases = draw_cases(source(data), SETTINGS)
@@ -169,7 +169,7 @@ class TestCases:
 
 class TestMethods:
     def test_the_default_ones_need_no_weights_or_have_them(self, toy: str) -> None:
-        names = list(default_methods())
+        names = list(list_default_methods())
         assert names[0] == UNTOUCHED
         assert toy in names
         assert "safepaint" not in names  # a network with random weights
@@ -208,7 +208,7 @@ class TestNumbers:
         photo = np.zeros((256, 256, 3), np.uint8)
         other = photo.copy()
         other[0, 0, 0] = 1
-        assert FillScorers().quality(other, photo)["psnr"] <= EQUAL_PSNR
+        assert FillScorers().measure_quality(other, photo)["psnr"] <= EQUAL_PSNR
 
     def test_the_untouched_photo_shows_what_no_trace_is(self) -> None:
         scorers = FillScorers(detectors={"grey": DetectorRunner(Grey())})
@@ -223,7 +223,7 @@ class TestRows:
             Picture("inpainting", label, "toy", name, {"psnr": value})
             for (name, label), value in values.items()
         ]
-        rows = {r.method: r for r in rows_of(SOURCE, pictures)}
+        rows = {r.method: r for r in make_rows(SOURCE, pictures)}
         assert (rows["10-20"].value, rows["10-20"].n) == (30.0, 2)
         assert (rows["all"].value, rows["all"].n) == (27.5, 2)  # of photos: 15 and 40
         assert (rows["all"].ci_low, rows["all"].ci_high) == (15.0, 40.0)
@@ -233,7 +233,7 @@ class TestRows:
             Picture("inpainting", f"10-20, {name}", "toy", "a", {"auc": value, "q99": 3.0})
             for name, value in (("one", 0.5), ("two", 0.75))
         ]
-        rows = {(r.method, r.metric): r.value for r in rows_of(SOURCE, pictures)}
+        rows = {(r.method, r.metric): r.value for r in make_rows(SOURCE, pictures)}
         assert rows == {
             ("10-20, one", "auc"): 0.5,
             ("10-20, two", "auc"): 0.75,
@@ -254,7 +254,7 @@ class TestWholeBenchmark:
             return measure(method, cases, scorers)
 
         monkeypatch.setattr(inpainting, "measure_method", spy)
-        monkeypatch.setattr(inpainting, "photos_of_test_split", lambda folder, seed: source(folder))
+        monkeypatch.setattr(inpainting, "find_test_photos", lambda folder, seed: source(folder))
         return seen
 
     def run(self, data: Path, out: Path, **methods: str) -> list[Row]:
@@ -282,7 +282,7 @@ class TestWholeBenchmark:
         rows = read_rows(out / "inpainting.csv")
         assert Counter(r.weights for r in rows) == Counter(r.weights for r in first)
         pictures = [
-            p for p in read_pictures(pictures_file(out, "inpainting")) if p.weights == "flat"
+            p for p in read_pictures(find_pictures_file(out, "inpainting")) if p.weights == "flat"
         ]
         l1 = [p.numbers["l1"] for p in pictures if p.method == "10-20"]
         (row,) = [r for r in rows if (r.weights, r.method, r.metric) == ("flat", "10-20", "l1")]
@@ -303,7 +303,7 @@ class TestTables:
             pictures = [Picture("inpainting", "10-20", name, "a", {"psnr": value})]
             seen = Picture("inpainting", "10-20, nixnet-s", name, "a", {"auc": value / 40})
             named = Source("inpainting", name, "c", "h", "", "p")
-            write_results(tmp_path, rows_of(named, [*pictures, seen]), [])
+            write_results(tmp_path, make_rows(named, [*pictures, seen]), [])
         return tmp_path
 
     def test_one_inpainter_a_line_and_one_bin_a_column(self, results: Path) -> None:
@@ -342,7 +342,7 @@ class TestKnownPixels:
         self, photo_file: Path, toy: str, photo: np.ndarray
     ) -> None:
         mask = brush(photo.shape[0], photo.shape[1], np.random.default_rng(0))
-        found = known_pixels.changed_pixels(photo_file, mask, toy, photo_file.with_name("out.png"))
+        found = known_pixels.count_changed(photo_file, mask, toy, photo_file.with_name("out.png"))
         known = (
             inpaint(photo_file, mask, model=toy).mask == 0
         )  # without the ring that was filled, too
@@ -362,7 +362,7 @@ class TestKnownPixels:
         mask = np.zeros(photo.shape[:2], np.uint8)
         mask[:2, 0] = 1
         out = photo_file.with_name("out.png")
-        assert known_pixels.changed_pixels(photo_file, mask, TOY, out) == (
+        assert known_pixels.count_changed(photo_file, mask, TOY, out) == (
             4,
             photo[..., 0].size - 2,
         )

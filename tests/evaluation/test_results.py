@@ -9,7 +9,7 @@ import pytest
 from overpaint.evaluation.rows import (
     SOURCES,
     Row,
-    pictures_file,
+    find_pictures_file,
     read_pictures,
     read_rows,
     read_sources,
@@ -111,7 +111,7 @@ def test_each_source_is_used_and_known_by_its_hash(folder: Path) -> None:
 
 def test_published_means_are_those_of_the_published_pictures() -> None:
     rows = [r for r in read_rows(RESULTS / "triplets.csv") if r.metric == "auc"]
-    pictures = read_pictures(pictures_file(RESULTS, "triplets"))
+    pictures = read_pictures(find_pictures_file(RESULTS, "triplets"))
     checked = 0
     for r in rows:
         of_row = [p for p in pictures if (p.weights, p.method) == (r.weights, r.method)]

@@ -26,16 +26,16 @@ from overpaint.evaluation.robustness import (
     CONDITIONS,
     Exhibit,
     apply_condition,
-    chosen_conditions,
-    composite,
+    choose_conditions,
     compute_headlines,
-    forged_folders,
+    find_forged_folders,
     limit_exhibits,
+    make_composite,
     read_forged,
     read_triplet_exhibits,
     score_exhibit,
 )
-from overpaint.evaluation.rows import Picture, Source, pictures_file, read_pictures
+from overpaint.evaluation.rows import Picture, Source, find_pictures_file, read_pictures
 from overpaint.evaluation.triplets import HEADLINE, Triplet, read_triplets
 from overpaint.images import read_image, write_jpeg, write_png
 from overpaint.weights import save_weights
@@ -164,7 +164,7 @@ def test_a_detector_that_says_the_truth_is_right_everywhere(data: Path, net: Pat
     halves = (f"triplets of the {half} half" for half in ("choice", "report"))
     means = {"forged", "triplets", "untouched", *halves}
     assert sets == {*INPAINTED, *untouched, *means}
-    pictures = read_pictures(pictures_file(tmp_path / "out", "robustness"))
+    pictures = read_pictures(find_pictures_file(tmp_path / "out", "robustness"))
     ids = [p.picture for p in pictures if p.method.startswith("forged") and "75" in p.method]
     assert ids == [n for n in ("one/000000", "one/000001", "two/000000") for _ in range(2)]
 
@@ -190,7 +190,7 @@ def test_a_quick_look_and_its_sheets(data: Path, net: Path, tmp_path: Path):
     how = {"conditions": ("JPEG 75", AS_IS), "sheets": sheets, "forged": (tmp_path / "one",)}
     found = measured(data, net, tmp_path / "out", limit=1, **how)
     assert {method.rpartition(", ")[2] for method, _ in found} == {"JPEG 75", AS_IS}
-    pictures = read_pictures(pictures_file(tmp_path / "out", "robustness"))
+    pictures = read_pictures(find_pictures_file(tmp_path / "out", "robustness"))
     methods = [p.method for p in pictures]
     assert len(methods) == len(set(methods))
     files = {path.name for path in (sheets / "net").iterdir()}
@@ -252,20 +252,20 @@ def test_unknown_conditions_are_refused():
     with pytest.raises(
         ConfigError, match="no condition is called 'JPEG 20'; there are as is, JPEG"
     ):
-        chosen_conditions(RobustnessSettings(conditions=("JPEG 20",)))
+        choose_conditions(RobustnessSettings(conditions=("JPEG 20",)))
     with pytest.raises(ConfigError, match="sheets show the pictures as is"):
-        chosen_conditions(RobustnessSettings(conditions=("JPEG 95",), sheets=Path("x")))
+        choose_conditions(RobustnessSettings(conditions=("JPEG 95",), sheets=Path("x")))
 
 
 def test_a_composite_is_the_original_outside_of_the_mask():
     rng = np.random.default_rng(0)
     inpainted, original = rng.integers(0, 256, (2, *SHAPE, 3), np.uint8)
-    whole = composite(inpainted, original, HOLE)
+    whole = make_composite(inpainted, original, HOLE)
     assert whole is not None
     np.testing.assert_array_equal(whole[HOLE == 0], original[HOLE == 0])
     np.testing.assert_array_equal(whole[HOLE == 1], inpainted[HOLE == 1])
-    assert composite(whole, original, HOLE) is None  # intact already
-    assert composite(inpainted, original[:-1], HOLE) is None
+    assert make_composite(whole, original, HOLE) is None  # intact already
+    assert make_composite(inpainted, original[:-1], HOLE) is None
 
 
 def test_only_triplets_with_other_known_pixels_are_composited(data: Path):
@@ -293,7 +293,7 @@ def test_forgeries_of_training_photos_are_refused(tmp_path: Path):
     ):
         read_forged([folder])
     with pytest.raises(ConfigError, match="nowhere holds no forgeries"):
-        read_forged(forged_folders([tmp_path / "nowhere"]))
+        read_forged(find_forged_folders([tmp_path / "nowhere"]))
     mixed = forgeries(tmp_path / "mixed", photos_of("train", 2) + photos_of("test", 1), "lama-s")
     assert [row.index for _, row in read_forged([mixed])] == [2]
 
@@ -303,8 +303,12 @@ def test_folders_of_forgeries_are_found_in_a_folder(tmp_path: Path):
         forgeries(tmp_path / name, photos_of("test", 1), name)
     (tmp_path / "notes").mkdir()
     folders = [tmp_path / "a", tmp_path / "b"]
-    assert forged_folders([tmp_path]) == forged_folders([tmp_path, tmp_path / "a"]) == folders
-    assert forged_folders([tmp_path / "b"]) == [tmp_path / "b"]
+    assert (
+        find_forged_folders([tmp_path])
+        == find_forged_folders([tmp_path, tmp_path / "a"])
+        == folders
+    )
+    assert find_forged_folders([tmp_path / "b"]) == [tmp_path / "b"]
 
 
 def test_a_limit_is_of_each_set():

@@ -56,7 +56,7 @@ def test_a_large_picture_is_shown_smaller_and_an_untouched_one_without_truth() -
 
 def page_of(album: Album) -> list[int]:
     """The pictures on the only page, by their brightness, from top to bottom."""
-    (page,) = album.pages().values()
+    (page,) = album.draw_pages().values()
     return page[LABEL + LABEL :: 4 + LABEL + GAP, 0, 0].tolist()
 
 
@@ -77,4 +77,4 @@ def test_an_album_of_few_shows_each_once() -> None:
     for value in (2, 4, 1, 3):
         album.add("set", value, "", picture(value))
     assert page_of(album) == [4, 3, 2, 1]
-    assert Album().pages() == {}
+    assert Album().draw_pages() == {}

@@ -16,8 +16,8 @@ from overpaint.detection.calibration import (
     QUALITY_BANDS,
     Calibration,
     QualityBand,
+    bound_rate,
     untouched_quantiles,
-    upper_bound,
 )
 from overpaint.detectors.base import Detector, Findings
 from overpaint.registry import Entry, Official, detectors
@@ -68,7 +68,7 @@ def calibration(
         intercept=intercept,
         num_untouched=201,
         num_photos=201,
-        false_alarm_bound=upper_bound(2, 201),
+        false_alarm_bound=bound_rate(2, 201),
         num_inpainted=100,
         untouched_quantiles=untouched_quantiles(np.linspace(-10, threshold + 2, 201)),
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from overpaint.provenance.encoding import fitted
+from overpaint.provenance.encoding import fit_samples
 from overpaint.provenance.marking import mark_edited, read_source, write_edited
 
 
@@ -17,7 +17,7 @@ def edited(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Write `source` with a grey square; returns the RGB pixels asked for and the receipt."""
     photo = read_source(source)
-    samples, notes = fitted(photo.samples, out)
+    samples, notes = fit_samples(photo.samples, out)
     hole = np.zeros(samples.values.shape[:2], np.uint8)
     hole[2:8, 3:12] = 1
     grey = np.full((*hole.shape, 3), 127, np.uint8)

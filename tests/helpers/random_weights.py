@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from helpers.bright_detectors import calibration
 from overpaint.weights import Kind, WeightsRecord, save_weights
 from overpaint.weights.store import REGISTRIES
 
@@ -32,3 +34,12 @@ def save_random(
         config=config,
         **{**origin, **changes},
     )
+
+
+def save_small_detector(folder: Path) -> Path:
+    """Save a small NIX-Net named "net", with a calibration whose threshold is the logit 1."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    calibration(threshold=1).save(folder / "net.calibration.json")
+    settings = {"calibration": "net.calibration.json"}
+    return save_random(folder, "detector", "nixnet", {"widths": [4, 4, 4]}, "net", **settings).path

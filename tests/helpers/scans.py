@@ -3,38 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from conftest import textured
-from helpers.bright_detectors import calibration
 from overpaint.cli import build
-from overpaint.registry import detectors
-from overpaint.scan.reading import query
-from overpaint.weights import save_weights
-
-
-def random_weights(folder: Path) -> Path:
-    """Calibrated weights of a small NIX-Net, random ones."""
-    folder.mkdir(exist_ok=True)
-    torch.manual_seed(0)
-    config = {"widths": [4, 4, 4]}
-    calibration(threshold=1).save(folder / "net.calibration.json")
-    save_weights(
-        folder,
-        detectors.create("nixnet", **config),
-        name="net",
-        kind="detector",
-        architecture="nixnet",
-        config=config,
-        data="-",
-        recipe="-",
-        commit="-",
-        licence="Apache-2.0",
-        calibration="net.calibration.json",
-    )
-    return folder / "net.json"
+from overpaint.scan.reading import run_query
 
 
 def fill(folder: Path, num: int, side: int = 130) -> list[Path]:
@@ -55,5 +29,5 @@ def scan(model: Path, *arguments: object) -> Result:
 
 
 def rows(out: Path, table: str = "rows") -> list[dict[str, Any]]:
-    answer = query(out, f"SELECT * FROM {table} ORDER BY path, examined")
+    answer = run_query(out, f"SELECT * FROM {table} ORDER BY path, examined")
     return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]

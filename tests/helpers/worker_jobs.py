@@ -4,9 +4,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 from overpaint import progress
+from overpaint.app.table import JobKind
 from overpaint.errors import ImageError, TooLargeError
 
 
@@ -55,9 +56,14 @@ class Doer:
         cancelled: threading.Event,
     ) -> None:
         self.jobs.append(job)
-        with progress.heard_by(tell):
+        with progress.send_to(tell):
             for found in self.do(job):
                 take(found)
 
     def close(self) -> None:
         self.closed = True
+
+
+def make_doers(do: Callable[[Any], Iterable[Any]]) -> dict[JobKind, Doer]:
+    """A worker for each kind of job."""
+    return {kind: Doer(do) for kind in get_args(JobKind)}

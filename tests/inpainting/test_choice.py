@@ -70,7 +70,7 @@ def test_big_lama_comes_first_once_it_is_imported(big_lama: str) -> None:
 def test_what_cannot_be_built_is_passed_over_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from overpaint.inpainting import inpainter_runner as fill
 
-    fill._runner.cache_clear()
+    fill._load_runner.cache_clear()
     monkeypatch.setitem(sys.modules, "scipy", None)
     choice = choose(AUTO, None, 0.05)
     assert choice.runner.name == "safepaint-s"

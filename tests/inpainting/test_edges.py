@@ -11,7 +11,7 @@ from conftest import textured
 from helpers.handmade import save
 from helpers.holed import holes, noise
 from overpaint.errors import ImageError, InputError
-from overpaint.inpainting.edges import MAX_RADIUS, fill_weight, usual_radius
+from overpaint.inpainting.edges import MAX_RADIUS, choose_radius, fill_weight
 from overpaint.inpainting.holes import take_mask
 
 
@@ -59,7 +59,7 @@ class TestWeights:
         [(60, 0), (128, 1), (256, 2), (512, 4), (1024, 8), (2048, 16), (9000, 16)],
     )
     def test_the_usual_radius_follows_the_longer_side(self, side, radius):
-        assert usual_radius((side, 50)) == usual_radius((50, side, 3)) == radius
+        assert choose_radius((side, 50)) == choose_radius((50, side, 3)) == radius
 
 
 class TestMasks:

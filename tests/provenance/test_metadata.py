@@ -10,8 +10,13 @@ from helpers import deep_pictures
 from helpers.edited_pictures import edited, jpeg, packet
 from helpers.handmade import png_chunk
 from overpaint.images import decode_image, read_image
-from overpaint.provenance.containers import behind_jpeg, has_manifest, manifest_store, png_chunks
-from overpaint.provenance.exif import without_pictures
+from overpaint.provenance.containers import (
+    count_trailing_bytes,
+    extract_manifests,
+    has_manifest,
+    read_png_chunks,
+)
+from overpaint.provenance.exif import remove_pictures
 from overpaint.provenance.metadata import read_xmp
 
 
@@ -66,7 +71,7 @@ class TestExif:
     def test_what_stays_stays_where_it_was(self, picture, order):
         thumbnail, note = jpeg(picture[:8, :8]), b"note with offsets of its own"
         block = tiff_block(order, thumbnail, note)
-        out, notes = without_pictures(block)
+        out, notes = remove_pictures(block)
         kept = block[: len(out)]
         changed = [i for i, (a, b) in enumerate(zip(kept, out, strict=True)) if a != b]
         assert len(notes) == 1
@@ -74,11 +79,11 @@ class TestExif:
         # changed: the link to the second directory (8 + 2 + 36, behind "Exif\0\0") and that itself
         assert all(6 + 46 <= i < 6 + 50 or 6 + 100 <= i < 6 + 130 for i in changed)
         assert not any(out[6 + 46 : 6 + 50])
-        assert without_pictures(out) == (out, [])
+        assert remove_pictures(out) == (out, [])
 
     def test_a_preview_in_a_maker_note_goes(self, picture):
         preview = jpeg(picture[:8, :8])
-        out, notes = without_pictures(tiff_block("<", b"", b"HEAD" + preview + b"TAIL"))
+        out, notes = remove_pictures(tiff_block("<", b"", b"HEAD" + preview + b"TAIL"))
         assert b"HEAD" in out
         assert preview[:40] not in out
         assert b"TAIL" not in out
@@ -94,7 +99,7 @@ class TestExif:
         block = tiff_block(">", jpeg(picture[:8, :8]), b"note")
         for size in range(6, 180):
             try:
-                out, _ = without_pictures(block[:size])
+                out, _ = remove_pictures(block[:size])
             except ValueError:
                 continue
             assert len(out) <= max(size, 14) + 4
@@ -146,24 +151,24 @@ class TestC2paOfTheSource:
     @pytest.mark.parametrize("store", [STORE, LONG], ids=["short", "long"])
     def test_is_put_together_from_a_jpeg(self, picture, parts, store):
         data = self.in_jpeg(jpeg(picture), parts=parts, kind=store)
-        assert manifest_store(data) == store
+        assert extract_manifests(data) == store
         decode_image(data, "a.jpg")  # still a JPEG
 
     def test_is_taken_from_png_webp_and_tiff(self, tmp_path, picture):
         image = Image.fromarray(picture)
         image.save(tmp_path / "a.png")
         png = (tmp_path / "a.png").read_bytes()
-        assert manifest_store(png[:33] + png_chunk(b"caBX", self.STORE) + png[33:]) == self.STORE
+        assert extract_manifests(png[:33] + png_chunk(b"caBX", self.STORE) + png[33:]) == self.STORE
         image.save(tmp_path / "a.webp")
         webp = (tmp_path / "a.webp").read_bytes() + b"C2PA" + struct.pack("<I", 4096) + self.STORE
-        assert manifest_store(webp) == self.STORE
+        assert extract_manifests(webp) == self.STORE
         image.save(tmp_path / "a.tif", tiffinfo={52545: self.STORE})
-        assert manifest_store((tmp_path / "a.tif").read_bytes()) == self.STORE
+        assert extract_manifests((tmp_path / "a.tif").read_bytes()) == self.STORE
 
     def test_nothing_else_is_taken_for_one(self, picture):
         other = self.STORE.replace(b"c2pa", b"json")
-        assert manifest_store(self.in_jpeg(jpeg(picture), parts=2, kind=other)) is None
-        assert manifest_store(b"") is None
+        assert extract_manifests(self.in_jpeg(jpeg(picture), parts=2, kind=other)) is None
+        assert extract_manifests(b"") is None
         assert not has_manifest(jpeg(picture))
 
     def test_is_kept_beside_the_picture(self, tmp_path, picture):
@@ -179,8 +184,8 @@ class TestC2paOfTheSource:
         tiff = (tmp_path / "a.tif").read_bytes()
         for data in (self.in_jpeg(jpeg(picture), parts=2), tiff):
             for size in [*range(200), *range(200, len(data), 97)]:
-                assert manifest_store(data[:size]) in (None, self.STORE)
-            assert manifest_store(data) == self.STORE
+                assert extract_manifests(data[:size]) in (None, self.STORE)
+            assert extract_manifests(data) == self.STORE
 
 
 class TestEveryFormat:
@@ -227,7 +232,7 @@ class TestEveryFormat:
         (tmp_path / "a.png").write_bytes(deep_pictures.png(values, *chunks))
         _, receipt = edited(tmp_path / "a.png", tmp_path / "b.png")
         assert not [note for note in receipt["notes"] if "colour" in note]
-        written = list(png_chunks((tmp_path / "b.png").read_bytes()))
+        written = list(read_png_chunks((tmp_path / "b.png").read_bytes()))
         assert [chunk for chunk in written if chunk in chunks] == chunks
         names = [name for name, _ in written]
         assert max(names.index(name) for name, _ in chunks) < names.index(b"IDAT")
@@ -240,7 +245,7 @@ class TestEveryFormat:
         data = (tmp_path / "a.png").read_bytes()
         (tmp_path / "a.png").write_bytes(data[:33] + png_chunk(b"sRGB", b"\0") + data[33:])
         edited(tmp_path / "a.png", tmp_path / "b.png")
-        names = [name for name, _ in png_chunks((tmp_path / "b.png").read_bytes())]
+        names = [name for name, _ in read_png_chunks((tmp_path / "b.png").read_bytes())]
         assert b"iCCP" in names
         assert b"sRGB" not in names
 
@@ -253,7 +258,7 @@ class TestEveryFormat:
         pq = data[:at] + struct.pack(">HH", 9, 16) + data[at + 4 :]  # BT.2020, PQ
         (tmp_path / "a.avif").write_bytes(pq)
         edited(tmp_path / "a.avif", tmp_path / "b.png")
-        written = dict(png_chunks((tmp_path / "b.png").read_bytes()))
+        written = dict(read_png_chunks((tmp_path / "b.png").read_bytes()))
         assert written[b"cICP"] == b"\x09\x10\0\1"
 
 
@@ -281,17 +286,17 @@ class TestWhatFollowsThePicture:
                 assert gone not in written
             assert b"BurstID" in written
             notes = "\n".join(receipt["notes"])
-            assert f"{len(video)} bytes behind the picture (a video" in notes
+            assert f"{len(video)} bytes after the picture (a video" in notes
             for what in ("mark of a motion photo", "gain map", "list of appended files"):
                 assert f"XMP: {what} left out" in notes
 
     @pytest.mark.parametrize("how", [{}, {"progressive": True}, {"restart_marker_blocks": 1}])
     def test_of_a_jpeg_without_anything_behind_it_nothing_is_said(self, photo, how):
         data = jpeg(photo, comment=b"\xff\xd9 in a comment", **how)
-        assert behind_jpeg(data) == 0
-        assert behind_jpeg(data + b"\0" * 9) == 0
-        assert behind_jpeg(data + b"12345") == 5
-        assert all(behind_jpeg(data[:size]) == 0 for size in range(0, len(data), 7))
+        assert count_trailing_bytes(data) == 0
+        assert count_trailing_bytes(data + b"\0" * 9) == 0
+        assert count_trailing_bytes(data + b"12345") == 5
+        assert all(count_trailing_bytes(data[:size]) == 0 for size in range(0, len(data), 7))
 
     def test_further_pictures_of_an_mpo_go(self, tmp_path, picture):
         second = Image.fromarray(picture[::-1].copy())

@@ -18,7 +18,7 @@ from overpaint.errors import ImageError
 from overpaint.images import decode_image, read_image
 from overpaint.report import file_facts
 from overpaint.report.contents import ExifField
-from overpaint.report.file_facts import compare, jpeg_facts, thumbnail_bytes
+from overpaint.report.file_facts import compare_thumbnail, describe_jpeg, extract_thumbnail
 
 
 def jpeg(pixels: np.ndarray, **how: Any) -> bytes:
@@ -44,14 +44,14 @@ def exif_with(texts: dict[int, bytes], thumbnail: bytes = b"") -> bytes:
 
 
 def facts_of(path: Path) -> file_facts.Facts:
-    return file_facts.file_facts(path.read_bytes(), read_image(path), None)
+    return file_facts.gather_facts(path.read_bytes(), read_image(path), None)
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
 def test_how_a_jpeg_is_coded(subsampling: str) -> None:
     pixels = textured(48, 64, seed=0)
     how = {"quality": 83, "subsampling": subsampling}
-    facts = jpeg_facts(jpeg(pixels, **how), 83)
+    facts = describe_jpeg(jpeg(pixels, **how), 83)
     assert facts is not None
     assert (facts.subsampling, facts.process, facts.estimated_quality) == (
         subsampling,
@@ -59,20 +59,20 @@ def test_how_a_jpeg_is_coded(subsampling: str) -> None:
         83,
     )
     assert facts.segments[0] == "APP0 JFIF"
-    late = jpeg_facts(jpeg(pixels, progressive=True, **how), 83)
+    late = describe_jpeg(jpeg(pixels, progressive=True, **how), 83)
     assert late is not None
     assert late.process == "progressive"
-    other = jpeg_facts(jpeg(textured(16, 16, seed=5), **how), 83)
+    other = describe_jpeg(jpeg(textured(16, 16, seed=5), **how), 83)
     assert other is not None
     assert late.tables_sha256 == facts.tables_sha256 == other.tables_sha256
-    worse = jpeg_facts(jpeg(pixels, quality=82), 82)
+    worse = describe_jpeg(jpeg(pixels, quality=82), 82)
     assert worse is not None
     assert worse.tables_sha256 != facts.tables_sha256
 
 
 def test_the_hash_is_that_of_the_tables_as_stored() -> None:
     ones = [[1] * 64, [2] * 64]
-    facts = jpeg_facts(jpeg(textured(16, 16, seed=0), qtables=ones), None)
+    facts = describe_jpeg(jpeg(textured(16, 16, seed=0), qtables=ones), None)
     assert facts is not None
     expected = hashlib.sha256(bytes([1] * 64 + [2] * 64 + [2] * 64)).hexdigest()
     assert facts.tables_sha256 == expected
@@ -80,12 +80,12 @@ def test_the_hash_is_that_of_the_tables_as_stored() -> None:
 
 def test_other_formats_and_damaged_files() -> None:
     data = jpeg(textured(16, 16, seed=0)[..., 0])
-    grey = jpeg_facts(data, None)
+    grey = describe_jpeg(data, None)
     assert grey is not None
     assert grey.subsampling == "none, there is one component"
-    assert jpeg_facts(b"\x89PNG\r\n\x1a\n", None) is None
+    assert describe_jpeg(b"\x89PNG\r\n\x1a\n", None) is None
     for end in range(2, len(data)):
-        assert jpeg_facts(data[:end], None) is not None
+        assert describe_jpeg(data[:end], None) is not None
 
 
 def test_texts_are_one_visible_line(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ class TestThumbnails:
     photo = textured(480, 640, seed=7)
 
     def test_the_same_picture(self) -> None:
-        record, expected = compare(camera_like(small(self.photo)), self.photo)
+        record, expected = compare_thumbnail(camera_like(small(self.photo)), self.photo)
         assert record.differs is False
         assert (record.width, record.height) == (160, 120)
         assert expected.shape == (120, 160, 3)
@@ -137,7 +137,7 @@ class TestThumbnails:
     def test_something_removed_since(self) -> None:
         before = self.photo.copy()
         before[200:264, 300:364] = (250, 30, 20)
-        record, _ = compare(camera_like(small(before)), self.photo)
+        record, _ = compare_thumbnail(camera_like(small(before)), self.photo)
         assert record.differs is True
         assert record.largest_difference is not None
         assert record.largest_difference > file_facts.MAX_DIFFERENCE
@@ -146,20 +146,20 @@ class TestThumbnails:
         wide = textured(400, 640, seed=8)
         barred = np.zeros((120, 160, 3), np.uint8)
         barred[10:110] = small(wide, (160, 100))
-        assert compare(barred, wide)[0].differs is False
-        assert compare(small(self.photo), wide)[0].differs is True  # of another shape
+        assert compare_thumbnail(barred, wide)[0].differs is False
+        assert compare_thumbnail(small(self.photo), wide)[0].differs is True  # of another shape
 
     def test_another_picture(self) -> None:
-        assert compare(small(textured(480, 640, seed=9)), self.photo)[0].differs is True
+        assert compare_thumbnail(small(textured(480, 640, seed=9)), self.photo)[0].differs is True
 
     def test_too_small(self) -> None:
-        assert compare(small(self.photo, (12, 9)), self.photo)[0].differs is None
+        assert compare_thumbnail(small(self.photo, (12, 9)), self.photo)[0].differs is None
 
     @pytest.mark.parametrize("orientation", [1, 6])
     def test_it_is_found_in_jpeg_and_png_and_turned(self, tmp_path: Path, orientation: int) -> None:
         thumbnail = jpeg(small(self.photo), quality=90)
         exif = exif_with({271: b"Maker of it"}, thumbnail)
-        assert thumbnail_bytes(jpeg(self.photo, exif=exif)) == thumbnail
+        assert extract_thumbnail(jpeg(self.photo, exif=exif)) == thumbnail
         if orientation != 1:  # a number in the first directory, in place of the text
             field = struct.pack(">HHIHH", 274, 3, 1, orientation, 0)
             exif = exif[:16] + field + exif[28:]
@@ -179,7 +179,7 @@ def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
     data = out.read_bytes()
     photo = decode_image(data, out)
     Image.fromarray(textured(64, 64, seed=1)).save(out)
-    found = file_facts.file_facts(data, photo, None, beside=out).file
+    found = file_facts.gather_facts(data, photo, None, beside=out).file
     assert found.sha256 == hashlib.sha256(data).hexdigest()
     assert "a trained network made a part" in found.marks.xmp
     assert "is of this very file" in found.marks.receipt
@@ -188,7 +188,7 @@ def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
 def test_a_photo_that_came_without_its_folder(tmp_path: Path) -> None:
     edited(_saved(tmp_path), tmp_path / "out.png")
     data = (tmp_path / "out.png").read_bytes()
-    found = file_facts.file_facts(data, decode_image(data, "out.png"), None).file
+    found = file_facts.gather_facts(data, decode_image(data, "out.png"), None).file
     assert found.marks.receipt == file_facts.NO_FOLDER
     assert found.name == "out.png"
 
@@ -211,6 +211,6 @@ def test_bytes_changed_anywhere_in_the_head_raise_nothing_else(tmp_path: Path) -
         path.write_bytes(data)
         with contextlib.suppress(ImageError):
             photo = decode_image(bytes(data), path)
-            file_facts.file_facts(bytes(data), photo, None)
+            file_facts.gather_facts(bytes(data), photo, None)
             examined += 1
     assert examined > 20

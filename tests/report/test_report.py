@@ -1,4 +1,4 @@
-"""A report as a whole: its page, its JSON twin and their schema, and what it says."""
+"""A report as a whole: its page, its JSON file and the schema, and what it says."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from overpaint.detection.api import make_runner
 from overpaint.images import write_jpeg, write_png
 from overpaint.report import api, contents, measured, wording
 from overpaint.report.contents import Change, Failure, Finding, Parameters
-from overpaint.report.stability import SHIFT, Tried
+from overpaint.report.stability import SHIFT, Trial
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "docs" / "report.schema.json"
@@ -35,15 +35,15 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def a_report(*paths: str, models: tuple[str, ...] = ("a",), out: str = "r.html") -> dict[str, Any]:
-    """The JSON twin of a report that was written."""
+    """The JSON file of a report that was written."""
     runner = make_runner(models)
-    chapters = list(api.examine([Path(path) for path in paths], runner))
-    made = api.report_of(
+    chapters = list(api.make_chapters([Path(path) for path in paths], runner))
+    made = api.make_report(
         chapters,
         runner,
         Parameters(list(models), None, None),
         command="overpaint report",
-        started=api.now(),
+        started=api.read_clock(),
     )
     api.write_report(made, chapters, Path(out))
     return json.loads(Path(out).with_suffix(".json").read_bytes())
@@ -55,7 +55,7 @@ def page(out: str = "r.html") -> str:
 
 def test_the_schema_is_published_and_holds(weights: None) -> None:
     published = json.loads(SCHEMA.read_text())
-    assert published == contents.json_schema(), "python -m overpaint.report.contents > " + str(
+    assert published == contents.make_schema(), "python -m overpaint.report.contents > " + str(
         SCHEMA
     )
     jsonschema.Draft202012Validator.check_schema(published)
@@ -193,9 +193,9 @@ def a_finding(verdict: str, fraction: float = 0.1, **more: Any) -> Finding:
     return replace(made, **more)
 
 
-def shifted(problem: str | None = None) -> list[Tried]:
+def shifted(problem: str | None = None) -> list[Trial]:
     change = Change(SHIFT, problem, None, None, None, None, None)
-    return [Tried(change, None if problem else np.ones((2, 2), bool), 0.0)]
+    return [Trial(change, None if problem else np.ones((2, 2), bool), 0.0)]
 
 
 @pytest.mark.parametrize(
@@ -212,29 +212,29 @@ def shifted(problem: str | None = None) -> list[Tried]:
     ],
 )
 def test_the_grades(verdict: str, fraction: float, stays: float | None, grade: str) -> None:
-    made = wording.opinion(a_finding(verdict, fraction), [], shifted(), stays)
+    made = wording.form_opinion(a_finding(verdict, fraction), [], shifted(), stays)
     assert made.grade == grade
 
 
 def test_what_takes_weight_from_a_trace_is_said() -> None:
     trace = a_finding("strong trace", 0.6, edits={"blur": 0.3, "montage": 0.01})
-    made = wording.opinion(trace, [], shifted(), 0.1)
+    made = wording.form_opinion(trace, [], shifted(), 0.1)
     said = " ".join(made.reasons)
     assert "most of the photo" in said
     assert "goes when the photo is shifted" in said
     assert "30 % of photos with blur" in said
     assert "montage" not in said
-    untried = wording.opinion(trace, [], shifted("too small"), None)
+    untried = wording.form_opinion(trace, [], shifted("too small"), None)
     assert "could not be tried" in " ".join(untried.reasons)
     split = [a_finding("strong trace"), a_finding("no trace found")]
     mean = a_finding("no verdict of its own")
-    made = wording.opinion(mean, split, shifted(), 0.9)
+    made = wording.form_opinion(mean, split, shifted(), 0.9)
     assert made.grade == "limited support"
     assert "do not agree" in " ".join(made.reasons)
 
 
 def test_an_unknown_false_alarm_rate_is_not_a_low_one() -> None:
-    said = wording.false_alarms(
+    said = wording.describe_false_alarms(
         a_finding("strong trace", false_alarm_rate=None, false_alarm_note="none reached it")
     )
     assert said.endswith("the false-alarm rate is unknown: none reached it.")
@@ -242,26 +242,26 @@ def test_an_unknown_false_alarm_rate_is_not_a_low_one() -> None:
 
 class TestMisses:
     def test_the_figures_are_those_of_the_published_results(self) -> None:
-        made = measured.from_results(ROOT / "results")
+        made = measured.summarise_results(ROOT / "results")
         assert measured.FILE.read_bytes() == made, "python -m overpaint.report.measured"
 
     def test_those_of_the_shipped_weights(self) -> None:
         from overpaint.weights import list_records
 
         (record,) = [r for r in list_records() if r.name == "nixnet-s"]
-        found = measured.misses_of("nixnet-s", record.sha256)
+        found = measured.find_misses("nixnet-s", record.sha256)
         by_name = {family.name: family for family in found.families}
         mean = by_name["independent set: mean of its eleven families"]
         assert mean.f1 is not None
-        assert f"mean F1 of {mean.f1:.2f}" in found.words
+        assert f"mean F1 of the marked region is {mean.f1:.2f} " in found.words
         assert by_name["independent set: LaMa"].num_pictures is None
         assert len(found.families) >= 15
 
     def test_of_other_weights_nothing_is_known(self) -> None:
-        found = measured.misses_of("other", "0" * 64)
+        found = measured.find_misses("other", "0" * 64)
         assert found.families == []
         assert "not measured" in found.words
-        assert measured.misses_of("module", None).families == []
+        assert measured.find_misses("module", None).families == []
 
 
 def test_only_a_report_is_written_over(weights: None, tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_only_a_report_is_written_over(weights: None, tmp_path: Path) -> None:
 def test_a_photo_that_fails_leaves_the_others(weights: None) -> None:
     write_png("p.png", two_tone())
     Path("bad.png").write_bytes(b"no picture")
-    chapters = list(api.examine([Path("bad.png"), Path("p.png")], make_runner(["a"])))
+    chapters = list(api.make_chapters([Path("bad.png"), Path("p.png")], make_runner(["a"])))
     assert isinstance(chapters[0].about, Failure)
     assert "bad.png: not a photo" in chapters[0].about.error
     assert isinstance(chapters[1].about, contents.Examined)

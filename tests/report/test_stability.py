@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from helpers.bright_detectors import Bright, two_tone
 from overpaint.detection.runner import DetectorRunner
 from overpaint.images import Photo
-from overpaint.report.stability import CHANGES, in_words, try_changes
+from overpaint.report.stability import CHANGES, describe_changes, try_changes
 
 
 class AtItsPlace(nn.Module):
@@ -40,7 +40,7 @@ def test_a_region_that_stays_after_every_change() -> None:
         assert share > 0.98
         assert one.mask is not None
         assert one.mask.shape == found.mask.shape
-    words = in_words(tried, found.mask, found.regions)
+    words = describe_changes(tried, found.mask, found.regions)
     assert words.startswith("The largest region stays after JPEG 95, JPEG 85, resize to 0.9, shift")
     # The first row and column are gone, and all else is where it was.
     shifted = tried[-1].mask
@@ -59,7 +59,7 @@ def test_a_region_that_hangs_on_the_grid_of_pixels_goes() -> None:
     shift = tried["shift by one pixel"]
     assert shift.change.iou == 0
     assert shift.stays(found.mask, found.regions[0]) == 0
-    assert "goes after" in in_words(list(tried.values()), found.mask, found.regions)
+    assert "goes after" in describe_changes(list(tried.values()), found.mask, found.regions)
 
 
 def test_the_quality_band_after_jpeg_is_that_of_the_jpeg() -> None:
@@ -89,7 +89,7 @@ def test_nothing_marked() -> None:
     found = runner.run(photo)
     tried = try_changes(photo, found.mask, runner)
     assert {t.change.iou for t in tried} == {None}
-    assert "nor after any" in in_words(tried, found.mask, found.regions)
+    assert "nor after any" in describe_changes(tried, found.mask, found.regions)
 
 
 def test_what_cannot_be_tried_is_said() -> None:

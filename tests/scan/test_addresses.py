@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from helpers.scans import fill, random_weights, rows, scan
+from helpers.random_weights import save_small_detector
+from helpers.scans import fill, rows, scan
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("duckdb")
@@ -17,7 +18,7 @@ pytest.importorskip("duckdb")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_weights(tmp_path_factory.mktemp("weights"))
+    return save_small_detector(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture

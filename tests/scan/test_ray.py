@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from helpers.scans import fill, random_weights, rows
+from helpers.random_weights import save_small_detector
+from helpers.scans import fill, rows
 from overpaint.scan import ray_engine
-from overpaint.scan.examiner import Examiner
+from overpaint.scan.detector import DetectorSettings
 from overpaint.scan.local_engine import LocalEngine
 from overpaint.scan.scanning import Progress, scan
 
@@ -67,7 +68,7 @@ def test_a_node_that_is_killed_costs_no_photo(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_engine, "BLOCK", 2)
-    model = random_weights(tmp_path / "weights")
+    model = save_small_detector(tmp_path / "weights")
     photos = tmp_path / "photos"
     paths = fill(photos, 60)
     shutil.copy(paths[3], photos / "copy.png")
@@ -80,15 +81,15 @@ def test_a_node_that_is_killed_costs_no_photo(
             killed.append(done.done)
             cluster.remove_node(node, allow_graceful=False)
 
-    examiner = Examiner(str(model))
-    engine = ray_engine.RayEngine(examiner, networks=2)
+    detector = DetectorSettings(str(model))
+    engine = ray_engine.RayEngine(detector, networks=2)
     done = scan([photos], tmp_path / "ray", engine, report=kill_one)
     assert killed
     assert killed[0] < done.done == done.total == 62
     found = rows(tmp_path / "ray")
     counts = Counter(row["path"] for row in found)
     assert counts == Counter(str(path) for path in photos.iterdir())
-    scan([photos], tmp_path / "local", LocalEngine(examiner, networks=1, threads=1))
+    scan([photos], tmp_path / "local", LocalEngine(detector, networks=1, threads=1))
     for ours, local in zip(found, rows(tmp_path / "local"), strict=True):
         if ours["same_as"] or local["same_as"]:  # which of the two was read first
             pair = {str(paths[3]), str(photos / "copy.png")}
@@ -96,6 +97,6 @@ def test_a_node_that_is_killed_costs_no_photo(
         for name in ours.keys() - {*NOT_COMPARED, "same_as"}:
             assert ours[name] == local[name], (ours["path"], name)
     # Given again, it has nothing to do.
-    engine = ray_engine.RayEngine(examiner, networks=1)
+    engine = ray_engine.RayEngine(detector, networks=1)
     assert scan([photos], tmp_path / "ray", engine).done == 0
     assert len(rows(tmp_path / "ray")) == 62

@@ -22,8 +22,9 @@ from PIL import Image
 from typer.testing import Result
 
 from conftest import textured
-from helpers.scans import fill, random_weights, rows, run, scan
-from overpaint.detection.report import record
+from helpers.random_weights import save_small_detector
+from helpers.scans import fill, rows, run, scan
+from overpaint.detection.report import make_record
 from overpaint.detection.runner import DetectorRunner
 from overpaint.images import read_image
 
@@ -36,7 +37,7 @@ HOSTILE = "<img src=x onerror=alert(1)>\u202e&\"'.png"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_weights(tmp_path_factory.mktemp("weights"))
+    return save_small_detector(tmp_path_factory.mktemp("weights"))
 
 
 def name(path: str) -> str:
@@ -75,7 +76,7 @@ def test_every_photo_has_one_row_and_a_bad_file_an_error(scanned: tuple[Path, Re
     assert found["bad.jpg"]["bytes"] == 323
     assert "no such file" in found["gone.png"]["error"]
     same = {one: name(row["same_as"]) for one, row in found.items() if row["same_as"]}
-    # Which of two identical files is looked at is settled by which is read first.
+    # The first of two identical files to be read is examined.
     assert {frozenset(pair) for pair in same.items()} == {
         frozenset(("000.png", "copy.png")),
         frozenset(("5.jpg", HOSTILE)),
@@ -92,7 +93,7 @@ def test_the_figures_are_those_of_detect(scanned: tuple[Path, Result], model: Pa
     for row in rows(here / "results"):
         if row["error"] or "::" in row["path"]:
             continue
-        expected = record(runner.run(read_image(row["path"])))
+        expected = make_record(runner.run(read_image(row["path"])))
         for column in set(expected) & set(row) - {"path", "seconds", "score", "fraction"}:
             assert row[column] == expected[column], column
         assert row["score"] == pytest.approx(expected["score"], abs=1e-5)
@@ -172,7 +173,7 @@ def test_summary_and_query(scanned: tuple[Path, Result]) -> None:
     found = json.loads(run("summary", out, "--json").stdout)
     assert (found["photos"], found["looked_at"], found["num_errors"]) == (12, 6, 2)
     assert sum(found["bands"].values()) == 10
-    assert "12 photos, 6 looked at, 4 identical" in run("summary", out).stdout
+    assert "12 photos, 6 examined, 4 identical" in run("summary", out).stdout
     sql = "SELECT path, score, heatmap, examined FROM photos WHERE error IS NULL ORDER BY score"
     lines = [json.loads(line) for line in run("query", out, sql, "--json").stdout.splitlines()]
     assert [line["score"] for line in lines] == sorted(line["score"] for line in lines)

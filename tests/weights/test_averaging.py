@@ -67,3 +67,9 @@ def test_networks_of_two_kinds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is of another network"):
         average_weights({str(first.path): 0.5, str(second.path): 0.5}, "mean", tmp_path)
     assert not (tmp_path / "mean.safetensors").exists()
+
+
+def test_a_setting_that_states_its_default_is_no_other_network(tmp_path: Path) -> None:
+    first, second = saved(tmp_path, "a", 0), saved(tmp_path, "b", 0, colour=False)
+    assert first.config != second.config
+    average_weights({str(first.path): 0.5, str(second.path): 0.5}, "mean", tmp_path)

@@ -1,1 +1,1 @@
-"""The REST API on this machine: one photo in, what was found out."""
+"""The page and the REST API on this machine, for one photo at a time."""

@@ -1,7 +1,7 @@
-"""The files of one job, kept where no name leads to them.
+"""The files of one job, in a temporary file without a name.
 
-They lie one behind the other in a temporary file that has no name: the system frees it when it is
-closed, and also when the server is killed, so that nothing of a photo stays on the disk.
+They are stored one after the other. The system frees the file when it is closed, and also when the
+server is killed, so that nothing of a photo stays on the disk.
 """
 
 import shutil
@@ -23,7 +23,7 @@ class Entry:
     """Bytes."""
     media_type: str
     shown_name: str
-    """What a browser calls it where it saves it."""
+    """The name under which a browser saves it."""
 
 
 class JobFiles:
@@ -36,8 +36,7 @@ class JobFiles:
         self._num_readers, self._closed = 0, False
 
     def add(self, name: str, source: BinaryIO, media_type: str = "", shown_name: str = "") -> None:
-        """Keep what a stream gives, from where it stands. Raises OSError, and ValueError once
-        closed."""
+        """Store a stream, from its current position. Raises OSError, and ValueError once closed."""
         with self._lock:
             start = self._file.seek(0, 2)
             shutil.copyfileobj(source, self._file, _CHUNK)
@@ -51,23 +50,23 @@ class JobFiles:
 
     @property
     def size(self) -> int:
-        """Bytes of them all."""
+        """Bytes of all files."""
         return sum(entry.size for entry in self.entries.values())
 
     def read(self, name: str) -> bytes:
-        """Raises KeyError for a name that is not there, and ValueError once closed."""
-        return b"".join(self.chunks(name))
+        """A file's content. Raises KeyError for an unknown name, and ValueError once closed."""
+        return b"".join(self.read_chunks(name))
 
-    def chunks(self, name: str) -> Iterator[bytes]:
-        """The same in pieces. What is being read is kept until then, also when closed meanwhile."""
+    def read_chunks(self, name: str) -> Iterator[bytes]:
+        """As `read`, in pieces. Closing frees the files only after their last reader has ended."""
         with self._lock:
             if self._closed:
                 raise ValueError("the files are closed")
             entry = self._entries[name]
             self._num_readers += 1
-        return self._chunks(entry)
+        return self._read_chunks(entry)
 
-    def _chunks(self, entry: Entry) -> Iterator[bytes]:
+    def _read_chunks(self, entry: Entry) -> Iterator[bytes]:
         try:
             for start in range(0, entry.size, _CHUNK):
                 with self._lock:
@@ -80,7 +79,7 @@ class JobFiles:
                 self._free()
 
     def close(self) -> None:
-        """Give them up."""
+        """Delete all files, once their readers have ended."""
         with self._lock:
             self._closed = True
             self._free()

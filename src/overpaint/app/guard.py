@@ -1,14 +1,14 @@
-"""What stands in front of every request: who may ask, how much, and what every answer carries.
+"""Checks of every request, and the headers of every answer.
 
-- Host: on the loopback interface only its own names, as another site's name may lead here (DNS
-  rebinding). A page of another site may not ask here either (Origin, Sec-Fetch-Site); it may only
-  link to the page.
-- Token: where one is set, every request needs it, the page's own files as well. A program sends
-  "Authorization: Bearer TOKEN". A browser opens "/?token=TOKEN" once and gets a cookie, which it
-  sends with nothing that another site asks for.
-- A body ends with 413 when it is longer than the limit, by its announced length or by what comes,
-  and with 408 when it does not come in time. Uploads beyond the limit of those at once get 429.
-- Written as plain ASGI around the whole application, so that its own errors are covered, too.
+- Host: on the loopback interface only its own names are accepted, as another site's name may
+  resolve to it (DNS rebinding). Requests of another site's page are refused (Origin,
+  Sec-Fetch-Site), except for a link to the page.
+- Token: where one is set, every request needs it, also for the page's own files. A program sends
+  "Authorization: Bearer TOKEN". A browser opens "/?token=TOKEN" once and gets a cookie
+  (SameSite=Strict).
+- A body that is larger than the limit, by its announced or its actual length, gets 413, and one
+  that does not arrive in time 408. More simultaneous uploads than the limit get 429.
+- Plain ASGI around the whole application, so that errors of the framework are covered, too.
 """
 
 import asyncio
@@ -43,38 +43,38 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""Of every answer, beside a content security policy."""
+"""Headers of every answer, besides a content security policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of what one server takes."""
+    """The limits of a server."""
 
     max_bytes: int = 64 * 2**20
-    """Of a request's body."""
+    """Size of a request's body."""
     max_pixels: int = 100_000_000
-    """Of a photo."""
+    """Size of a photo."""
     max_uploads: int = 8
-    """Bodies that come in at once."""
+    """Bodies that are received at the same time."""
     upload_seconds: float = 60
-    """In which a body has to come."""
+    """Time for receiving a body."""
     max_queued: int = 32
-    """Jobs that wait for their turn."""
+    """Jobs in the queues."""
     job_seconds: float = 300
-    """In which a job has to be done."""
+    """Time for a job."""
     report_seconds: float = 1200
-    """The same of a report, which detects five times."""
+    """Time for a report, which detects five times."""
     keep_seconds: float = 3600
-    """For which the results of a job can be fetched."""
+    """Time for which the results of a job are kept."""
     keep_bytes: int = 2 * 2**30
-    """Of all results; beyond it the oldest go before their time."""
+    """Size of all results; beyond it the oldest are deleted before their time."""
 
 
 class Guard:
-    """An ASGI application around another."""
+    """An ASGI application that checks requests for another one."""
 
     def __init__(self, app: App, limits: Limits, *, token: str | None, any_host: bool) -> None:
-        """token: None lets everybody ask. any_host: take every name of this host."""
+        """token: None accepts requests without one. any_host: accept every name of this host."""
         self._app = app
         self._limits = limits
         self._token = token
@@ -86,13 +86,13 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        send = _with_headers(send, scope["path"])
+        send = _add_headers(send, scope["path"])
         headers = {key.lower().decode("latin-1"): value for key, value in scope["headers"]}
-        if refusal := self._refusal(scope, headers):
+        if refusal := self._find_refusal(scope, headers):
             await _answer(send, *refusal)
         elif self._is_sign_in(scope):
             await _sign_in(send, self._token or "", secure=scope.get("scheme") == "https")
-        elif scope["method"] != "POST":  # nothing else has a body that is read
+        elif scope["method"] != "POST":  # the application reads no other bodies
             await self._app(scope, receive, send)
         elif self._num_uploads >= self._limits.max_uploads:
             await _answer(send, 429, "too many uploads at once", "try again in some seconds")
@@ -103,24 +103,24 @@ class Guard:
             finally:
                 body.end()
 
-    def _refusal(
+    def _find_refusal(
         self, scope: MutableMapping[str, Any], headers: dict[str, bytes]
     ) -> tuple[int, str, str] | None:
-        """Status, reason and remedy where a request is not even looked at."""
+        """Status, reason and remedy of a request that is refused; None for one that is accepted."""
         host = headers.get("host", b"").decode("latin-1")
-        if not self._any_host and _name(host) not in LOOPBACK:
+        if not self._any_host and _parse_host(host) not in LOOPBACK:
             return 421, "this server answers on this machine only", "ask 127.0.0.1"
         origin = headers.get("origin", b"").decode("latin-1")
         foreign = headers.get("sec-fetch-site", b"") in (b"cross-site", b"same-site")
         is_link = (scope["method"], scope["path"]) == ("GET", "/")
-        if (foreign and not is_link) or (origin and _netloc(origin) != host):
+        if (foreign and not is_link) or (origin and _parse_netloc(origin) != host):
             return 403, "a page of another site may not ask here", "ask from this server's own page"
         if not (self._may_ask(headers) or self._is_sign_in(scope)):
             remedy = "send the header Authorization: Bearer TOKEN; in a browser, open /?token=TOKEN"
             return 401, "a token is required", remedy
         length = headers.get("content-length", b"0")
         if length.isdigit() and int(length) > self._limits.max_bytes:
-            return 413, *too_large(self._limits)
+            return 413, *describe_size_limit(self._limits)
         return None
 
     def _may_ask(self, headers: dict[str, bytes]) -> bool:
@@ -129,13 +129,13 @@ class Guard:
         scheme, _, given = headers.get("authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer" and self._is_token(given.strip()):
             return True
-        return self._is_token(_cookie(headers.get("cookie", b"")))
+        return self._is_token(_read_cookie(headers.get("cookie", b"")))
 
     def _is_token(self, given: bytes) -> bool:
         return hmac.compare_digest(given, (self._token or "").encode())
 
     def _is_sign_in(self, scope: MutableMapping[str, Any]) -> bool:
-        """Whether a browser opens the page with the token in its address."""
+        """Whether a browser requests the page with the token in its address."""
         if self._token is None or (scope["method"], scope["path"]) != ("GET", "/"):
             return False
         try:
@@ -146,7 +146,7 @@ class Guard:
 
 
 class _Body:
-    """The body of a request: counted, in time, and one of so many at once until it has come."""
+    """The body of a request, whose size, time and number at once are limited."""
 
     def __init__(self, guard: Guard, receive: Receive, limits: Limits) -> None:
         self._guard, self._receive, self._limits = guard, receive, limits
@@ -155,8 +155,8 @@ class _Body:
         guard._num_uploads += 1
 
     async def receive(self) -> Message:
-        """As of ASGI. What it raises becomes the application's answer."""
-        if self._ended:  # only the end of the connection is waited for
+        """ASGI's receive. Its exceptions become the application's answer."""
+        if self._ended:  # the application waits for the end of the connection
             return await self._receive()
         try:
             left = max(self._until - time.monotonic(), 0.001)
@@ -166,7 +166,7 @@ class _Body:
             raise HTTPException(408, f"{reason}; send a smaller file") from None
         self._num_bytes += len(message.get("body", b""))
         if self._num_bytes > self._limits.max_bytes:
-            raise HTTPException(413, "; ".join(too_large(self._limits)))
+            raise HTTPException(413, "; ".join(describe_size_limit(self._limits)))
         if not message.get("more_body", False):
             self.end()
         return message
@@ -177,27 +177,27 @@ class _Body:
             self._guard._num_uploads -= 1
 
 
-def too_large(limits: Limits) -> tuple[str, str]:
-    """Reason and remedy."""
+def describe_size_limit(limits: Limits) -> tuple[str, str]:
+    """Reason and remedy for an upload that is too large."""
     return f"the upload is larger than {limits.max_bytes:,} bytes", "give a smaller file"
 
 
-def _name(host: str) -> str:
+def _parse_host(host: str) -> str:
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
         return ""
 
 
-def _netloc(origin: str) -> str:
+def _parse_netloc(origin: str) -> str:
     try:
         return urlsplit(origin).netloc
     except ValueError:
         return ""
 
 
-def _cookie(header: bytes) -> bytes:
-    """The token that a browser keeps; empty where there is none."""
+def _read_cookie(header: bytes) -> bytes:
+    """The token in a browser's cookie; empty where there is none."""
     try:
         found = SimpleCookie(header.decode("latin-1")).get(COOKIE)
     except CookieError:
@@ -205,10 +205,10 @@ def _cookie(header: bytes) -> bytes:
     return found.value.encode("latin-1", "replace") if found else b""
 
 
-def _with_headers(send: Send, path: str) -> Send:
+def _add_headers(send: Send, path: str) -> Send:
     policy = API_POLICY if path.startswith("/api/") else PAGE_POLICY
 
-    async def sent(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             given = list(message.get("headers", ()))
             own = {"content-security-policy": policy, **HEADERS}
@@ -217,11 +217,11 @@ def _with_headers(send: Send, path: str) -> Send:
             message["headers"] = given
         await send(message)
 
-    return sent
+    return send_with_headers
 
 
 async def _sign_in(send: Send, token: str, *, secure: bool) -> None:
-    """Keep the token in the browser, and lead it to the page without the token in its address."""
+    """Set the cookie, and redirect the browser to the page without the token in its address."""
     cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict{'; Secure' * secure}"
     headers = [(b"location", b"/"), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
     await send({"type": "http.response.start", "status": 303, "headers": headers})

@@ -1,13 +1,13 @@
-"""What the workers' processes do with a photo: one generator for each kind of job.
+"""The jobs that run in the workers' processes: one generator function for each kind.
 
-- A photo comes as bytes, with the name that its sender gave it, and what was found goes as bytes:
-  these processes read and write no file but weights.
-- What can be shown soonest comes first.
+- Photos and results are passed as bytes, photos with the name that their sender gave them: these
+  processes read and write no files but weights.
+- A generator yields first what can be shown soonest.
 """
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from io import BytesIO
 from pathlib import PurePath
@@ -18,11 +18,12 @@ from PIL import Image
 
 from overpaint import progress
 from overpaint.app.table import Found, FoundFile
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.api import make_runner
 from overpaint.detection.calibration import QUANTILE_LEVELS
-from overpaint.detection.report import CAVEAT, Runner, record
+from overpaint.detection.report import CAVEAT, Runner, make_record
 from overpaint.detection.result import MEANINGS, Detection, percent
-from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
+from overpaint.detection.runner import DetectorRunner
 from overpaint.detection.runtimes import name_of
 from overpaint.errors import ImageError, InputError, TooLargeError
 from overpaint.images import Photo, decode_image, read_mask_levels
@@ -32,17 +33,24 @@ from overpaint.inpainting.api import inpaint_file
 from overpaint.inpainting.choice import AUTO
 from overpaint.inpainting.holes import MAX_SHARE, THRESHOLD
 from overpaint.provenance.encoding import FORMATS
-from overpaint.provenance.marking import MANIFESTS, RECEIPT, marked_preview, source_from
-from overpaint.provenance.metadata import orientation_of
-from overpaint.report.api import chapter, command, made, now, report_of
+from overpaint.provenance.marking import MANIFESTS, RECEIPT, make_preview, make_source
+from overpaint.provenance.metadata import find_orientation
+from overpaint.report.api import make_chapter, make_command, make_report, read_clock, render_report
 from overpaint.report.contents import Examined, Parameters
-from overpaint.report.views import HEATMAP_WORDS, Drawing, Words, derived_views, jpeg_grid, png
+from overpaint.report.views import (
+    HEATMAP_WORDS,
+    Drawing,
+    Words,
+    derive_views,
+    encode_png,
+    find_jpeg_grid,
+)
 
 T = TypeVar("T")
 
 _BYTES = "application/octet-stream"
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "AVIF": ".avif"}
-"""Of a result, by Pillow's name of the photo's format; of others it is a PNG."""
+"""Suffix of a result, by Pillow's name of the photo's format; for others it is a PNG."""
 _MEDIA_TYPES = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
@@ -54,7 +62,7 @@ _MEDIA_TYPES = {
 }
 _PHOTO_WORDS = Words(
     "Photo",
-    "The photo, upright, one pixel for each pixel.",
+    "The photo, upright, at full resolution.",
     "An object or a place where something could have been removed or added.",
     "Blocks and colour fringes, which come from JPEG and from lenses.",
 )
@@ -62,66 +70,66 @@ _PHOTO_WORDS = Words(
 
 @dataclass(frozen=True, slots=True)
 class DetectJob:
-    """A photo's file, and what to look for in it."""
+    """A photo's file, and how to detect in it."""
 
     name: str
-    photo: bytes
-    model: str = DEFAULT_MODEL
+    photo: bytes = field(repr=False)
+    model: str = DEFAULT_DETECTOR
     threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class InpaintJob:
-    """A photo's file, a mask's file, and what is to fill the hole."""
+    """A photo's file, a mask's file, and the inpainter."""
 
     name: str
-    photo: bytes
-    mask: bytes
+    photo: bytes = field(repr=False)
+    mask: bytes = field(repr=False)
     inpainter: str = AUTO
 
 
 @dataclass(frozen=True, slots=True)
 class ReportJob:
-    """A photo's file, and what is to look for traces in it."""
+    """A photo's file, and the detector."""
 
     name: str
-    photo: bytes
-    model: str = DEFAULT_MODEL
+    photo: bytes = field(repr=False)
+    model: str = DEFAULT_DETECTOR
 
 
 def limit_pixels(max_pixels: int) -> None:
-    """Let no photo in this process have more, unless the environment allows even less."""
+    """Limit the size of photos in this process, unless the environment sets a smaller limit."""
     os.environ["OVERPAINT_MAX_PIXELS"] = str(min(max_pixels, pixel_limit(None)))
 
 
 def prepare_detection(max_pixels: int, runtime: str = "torch") -> None:
-    """Load what most jobs need. Raises `OverpaintError`."""
+    """Load the default detector before the first job. Raises `OverpaintError`."""
     limit_pixels(max_pixels)
-    _runner(DEFAULT_MODEL, None, runtime)
+    _load_runner(DEFAULT_DETECTOR, None, runtime)
 
 
 def detect(job: DetectJob, runtime: str = "torch") -> Iterator[Found]:
-    """First what was found, with the photo, the heatmap and the mask; then the other views.
+    """Yield first the result with photo, heatmap and mask; then the other views.
 
-    Raises `ImageError` and `InputError` for what cannot be examined.
+    Raises `ImageError` and `InputError` for a photo that cannot be examined.
     """
-    photo = _read(lambda: decode_image(job.photo, job.name), job.name)
-    runner = _runner(job.model, job.threshold, runtime)
+    photo = _read_for_sender(lambda: decode_image(job.photo, job.name), job.name)
+    runner = _load_runner(job.model, job.threshold, runtime)
     with progress.part(0.05, 0.8):
         found = runner.run(photo)
-    said = _said(found, photo, runner)
+    said = _make_result(found, photo, runner)
     stem = PurePath(job.name).stem
     yield Found(
         said,
         (
-            shown_photo(job.photo, photo, stem),
-            _png("heatmap", np.rint(found.heatmap * 65535).astype(np.uint16), stem),
-            _png("mask", found.mask.astype(np.uint8) * 255, stem),
+            encode_shown_photo(job.photo, photo, stem),
+            _encode_png("heatmap", np.rint(found.heatmap * 65535).astype(np.uint16), stem),
+            _encode_png("mask", found.mask.astype(np.uint8) * 255, stem),
         ),
     )
-    drawing = Drawing(1, lambda levels: png(levels, quick=True), "image/png")
+    drawing = Drawing(1, lambda levels: encode_png(levels, quick=True), "image/png")
     words = [("photo", _PHOTO_WORDS), ("heatmap", HEATMAP_WORDS)]
-    for view in derived_views(photo.pixels, jpeg_grid(photo.pixels), drawing):
+    for view in derive_views(photo.pixels, find_jpeg_grid(photo.pixels), drawing):
         words.append((view.name, view.words))
         file = FoundFile(f"{view.name}.png", view.picture, view.mime, f"{stem}.{view.name}.png")
         yield Found(None, (file,))
@@ -129,9 +137,9 @@ def detect(job: DetectJob, runtime: str = "torch") -> Iterator[Found]:
     yield Found(said | {"views": [{"name": name, **asdict(one)} for name, one in words]})
 
 
-def _said(found: Detection, photo: Photo, runner: Runner) -> dict[str, Any]:
-    """As `schemas.DetectResult`."""
-    said = {key: value for key, value in record(found).items() if key != "path"}
+def _make_result(found: Detection, photo: Photo, runner: Runner) -> dict[str, Any]:
+    """The fields of `schemas.DetectResult`."""
+    said = {key: value for key, value in make_record(found).items() if key != "path"}
     fitted = runner.fitted(found.quality) if isinstance(runner, DetectorRunner) else None
     curve = fitted and {
         "logits": list(fitted.untouched_quantiles),
@@ -147,17 +155,18 @@ def _said(found: Detection, photo: Photo, runner: Runner) -> dict[str, Any]:
     }
 
 
-def shown_photo(data: bytes, photo: Photo, stem: str) -> FoundFile:
-    """The photo as every browser shows it upright: its own file, or its pixels as PNG.
+def encode_shown_photo(data: bytes, photo: Photo, stem: str) -> FoundFile:
+    """The photo as a file that every browser shows upright: its own, or its pixels as PNG.
 
-    All turn a JPEG as its EXIF says, and not all any other format (`images.decoding`).
+    All browsers apply the EXIF orientation of a JPEG, but not of all other formats
+    (`images.decoding`).
     """
     if photo.format == "JPEG" and _is_plain(data):
         return FoundFile("photo.jpg", data, "image/jpeg", f"{stem}.jpg")
     pixels = photo.pixels
     if photo.alpha is not None:
         pixels = np.dstack([pixels, photo.alpha])
-    return _png("photo", pixels, stem)
+    return _encode_png("photo", pixels, stem)
 
 
 def _is_plain(data: bytes) -> bool:
@@ -165,19 +174,21 @@ def _is_plain(data: bytes) -> bool:
     return Image.open(BytesIO(data), formats=["JPEG", "MPO"]).mode in ("L", "RGB")
 
 
-def _png(name: str, array: np.ndarray, stem: str) -> FoundFile:
-    return FoundFile(f"{name}.png", png(array, quick=True), "image/png", f"{stem}.{name}.png")
+def _encode_png(name: str, array: np.ndarray, stem: str) -> FoundFile:
+    return FoundFile(
+        f"{name}.png", encode_png(array, quick=True), "image/png", f"{stem}.{name}.png"
+    )
 
 
 def inpaint(job: InpaintJob) -> Iterator[Found]:
-    """The result, marked as edited, and its receipt.
+    """Yield the result, marked as edited, and its receipt.
 
-    Raises `ImageError` and `InputError` for what cannot be filled.
+    Raises `ImageError` and `InputError` for a photo and mask that cannot be filled.
     """
-    source = _read(lambda: source_from(job.photo, job.name), job.name)
+    source = _read_for_sender(lambda: make_source(job.photo, job.name), job.name)
     _check_mask(job.mask, source.photo)
     progress.tell(0.05)
-    name = result_name(job.name, source.photo.format)
+    name = name_result(job.name, source.photo.format)
     with progress.part(0.05, 0.9):
         done, edited = inpaint_file(source, job.mask, name, model=job.inpainter)
     picture = f"result{PurePath(name).suffix}"
@@ -192,7 +203,7 @@ def inpaint(job: InpaintJob) -> Iterator[Found]:
     shown = picture
     if not _is_shown_upright(edited.data, kind):
         bits = 8 if done.samples.dtype == np.uint8 else source.samples.bits
-        preview = marked_preview(Samples(done.samples, bits), done.model, trained=done.trained)
+        preview = make_preview(Samples(done.samples, bits), done.model, trained=done.trained)
         shown = "after.png"
         files.append(FoundFile(shown, preview, "image/png", f"{PurePath(name).stem}.png"))
     said = {
@@ -215,10 +226,10 @@ def inpaint(job: InpaintJob) -> Iterator[Found]:
 
 
 def _check_mask(data: bytes, photo: Photo) -> None:
-    """What `inpaint` refuses with a remedy that is an option of the command line."""
-    levels, _ = _read(lambda: read_mask_levels(data), "the mask")
+    """Refuse a mask that `inpaint` refuses with an option of the command line as remedy."""
+    levels, _ = _read_for_sender(lambda: read_mask_levels(data), "the mask")
     if levels.shape != photo.pixels.shape[:2]:
-        return  # which has a remedy that fits
+        return  # `inpaint` refuses it with a remedy that applies here, too
     share = float((levels >= THRESHOLD).mean())
     if not share:
         raise InputError("the mask is empty; paint what is to be removed in white, on black")
@@ -227,8 +238,8 @@ def _check_mask(data: bytes, photo: Photo) -> None:
         raise InputError(f"{most} can be filled; white is what is removed, so paint less of it")
 
 
-def result_name(name: str, kind: str) -> str:
-    """What the result of a photo is called. kind: Pillow's name of its format."""
+def name_result(name: str, kind: str) -> str:
+    """The file name of a photo's result. kind: Pillow's name of the photo's format."""
     path = PurePath(name)
     own, suffix = path.suffix.lower(), _SUFFIXES.get(kind, ".png")
     if own in FORMATS and FORMATS[own] == FORMATS[suffix]:
@@ -237,24 +248,24 @@ def result_name(name: str, kind: str) -> str:
 
 
 def _is_shown_upright(data: bytes, media_type: str) -> bool:
-    """Whether every browser shows a file, and upright (see `images.decoding`)."""
+    """Whether every browser shows a file upright (see `images.decoding`)."""
     if media_type in ("image/jpeg", "image/avif"):
         return True
-    return media_type != "image/tiff" and orientation_of(data) == 1
+    return media_type != "image/tiff" and find_orientation(data) == 1
 
 
 def report(job: ReportJob, runtime: str = "torch") -> Iterator[Found]:
-    """The page and its JSON twin. Raises `ImageError` and `InputError`."""
-    started, runner = now(), _runner(job.model, None, runtime)
+    """Yield the page and the JSON file. Raises `ImageError` and `InputError`."""
+    started, runner = read_clock(), _load_runner(job.model, None, runtime)
     with progress.part(0, 0.98):
-        found = _read(lambda: chapter(1, job.photo, job.name, runner), job.name)
+        found = _read_for_sender(lambda: make_chapter(1, job.photo, job.name, runner), job.name)
     stem = PurePath(job.name).stem
     page_name = f"{stem}.report.html"
     taken = name_of(runner.module) if isinstance(runner, DetectorRunner) else runtime
-    again = command([job.name], PurePath(page_name), [job.model], runtime=taken)
+    again = make_command([job.name], PurePath(page_name), [job.model], runtime=taken)
     parameters = Parameters([job.model], None, None)
-    whole = report_of([found], runner, parameters, command=again, started=started)
-    page, text = made(whole, [found], f"{stem}.report.json")
+    whole = make_report([found], runner, parameters, command=again, started=started)
+    page, text = render_report(whole, [found], f"{stem}.report.json")
     about = found.about
     assert isinstance(about, Examined), "what fails raises"
     said = {
@@ -274,8 +285,8 @@ def report(job: ReportJob, runtime: str = "torch") -> Iterator[Found]:
     )
 
 
-def _read(read: Callable[[], T], name: str) -> T:
-    """What reads a file, with errors for who sent it."""
+def _read_for_sender(read: Callable[[], T], name: str) -> T:
+    """The result of `read`, with errors that name the sender's file and fit a sender."""
     try:
         return read()
     except TooLargeError as error:
@@ -286,5 +297,5 @@ def _read(read: Callable[[], T], name: str) -> T:
 
 
 @lru_cache(maxsize=2)
-def _runner(model: str, threshold: float | None, runtime: str) -> Runner:
+def _load_runner(model: str, threshold: float | None, runtime: str) -> Runner:
     return make_runner([model], threshold=threshold, runtime=runtime)

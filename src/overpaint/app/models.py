@@ -1,12 +1,12 @@
-"""The detectors and inpainters that a person can choose from, and what each is good for.
+"""The detectors and inpainters that a user can choose from, and what each is good for.
 
-What is said of the inpainters rests on results/fillers.csv and the benchmarks of the documentation.
+The summaries of the inpainters rest on results/fillers.csv and the benchmarks of the documentation.
 """
 
 from functools import lru_cache
 from typing import Any
 
-from overpaint.detection.runner import DEFAULT_MODEL
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.errors import OverpaintError
 from overpaint.inpainting.choice import AUTO
 from overpaint.registry import inpainters
@@ -33,18 +33,20 @@ _GOOD_FOR = {
 
 
 def list_models() -> list[Listed]:
-    """As `schemas.Model`: detectors first, and of each kind the default first."""
+    """The fields of `schemas.Model`: detectors first, and within each kind the default first."""
     records = list_records(imported=True)
-    found = [_of_detector(r) for r in records if r.kind == "detector"]
+    found = [_describe_detector(r) for r in records if r.kind == "detector"]
     auto = {"name": AUTO, "sha256": None, "licence": "that of the inpainter it takes"}
-    filling = [auto | _rest(AUTO, AUTO)]
+    filling = [auto | _describe_inpainter(AUTO, AUTO)]
     filling += [
-        {"name": name, "sha256": None, "licence": inpainters.get(name).licence} | _rest(name, name)
+        {"name": name, "sha256": None, "licence": inpainters.get(name).licence}
+        | _describe_inpainter(name, name)
         for name in inpainters.names()
         if _works_without_weights(name)
     ]
     filling += [
-        {"name": r.name, "sha256": r.sha256, "licence": r.licence} | _rest(r.name, r.architecture)
+        {"name": r.name, "sha256": r.sha256, "licence": r.licence}
+        | _describe_inpainter(r.name, r.architecture)
         for r in records
         if r.kind == "inpainter"
     ]
@@ -52,30 +54,30 @@ def list_models() -> list[Listed]:
     return sorted(found, key=lambda one: (one["kind"], not one["default"], one["name"]))
 
 
-def names(kind: str) -> list[str]:
-    """Of all of a kind, "detector" or "inpainter"."""
+def list_names(kind: str) -> list[str]:
+    """The names of all models of a kind, "detector" or "inpainter"."""
     return [model["name"] for model in list_models() if model["kind"] == kind]
 
 
-def _of_detector(record: WeightsRecord) -> Listed:
+def _describe_detector(record: WeightsRecord) -> Listed:
     calibrated = record.calibration is not None
     summary = "Photos of any kind, with a stated false-alarm rate."
     if not calibrated:
         summary = "Comparison: it has no calibration, so it gives a heatmap and no verdict."
-    elif record.name != DEFAULT_MODEL:
+    elif record.name != DEFAULT_DETECTOR:
         summary = f"A second opinion, by {record.architecture}, with a stated false-alarm rate."
     return {
         "name": record.name,
         "kind": "detector",
         "summary": summary,
-        "default": record.name == DEFAULT_MODEL,
+        "default": record.name == DEFAULT_DETECTOR,
         "sha256": record.sha256,
         "calibrated": calibrated,
         "licence": record.licence,
     }
 
 
-def _rest(name: str, architecture: str) -> Listed:
+def _describe_inpainter(name: str, architecture: str) -> Listed:
     usual = f"Filling by {architecture}, a network."
     return {
         "kind": "inpainter",
@@ -87,7 +89,7 @@ def _rest(name: str, architecture: str) -> Listed:
 
 @lru_cache(maxsize=64)
 def _works_without_weights(name: str) -> bool:
-    """Whether it is a method whose packages are here."""
+    """Whether it is a method without weights whose packages are installed."""
     entry = inpainters.get(name)
     if entry.trainable:
         return False

@@ -1,4 +1,4 @@
-"""What the API answers, as its OpenAPI document has it: fields, units, examples."""
+"""The answers of the API, for its OpenAPI document: fields, units, examples."""
 
 from typing import Annotated, Any, Literal
 
@@ -26,7 +26,7 @@ class Health(BaseModel):
 
 
 class Model(BaseModel):
-    """A detector or inpainter that can be asked for."""
+    """A detector or inpainter that a request can name."""
 
     model_config = _OWN
 
@@ -35,9 +35,9 @@ class Model(BaseModel):
     summary: str
     """What it is good for."""
     default: bool
-    """Whether it is taken where none is named."""
+    """Whether it is used where a request names none."""
     sha256: str | None
-    """Of its weights; null for a method without."""
+    """Of its weights; null for a method without weights."""
     calibrated: bool
     """Whether a detector's verdicts have a stated false-alarm rate."""
     licence: str
@@ -75,7 +75,7 @@ class Region(BaseModel):
 
 
 class View(BaseModel):
-    """What stands beside a view of the photo."""
+    """The text beside a view of the photo."""
 
     model_config = _OWN
 
@@ -88,7 +88,7 @@ class View(BaseModel):
 
 
 class Heatmap(BaseModel):
-    """The file heatmap.png: grey, one pixel for each pixel of the photo; `top` is 1."""
+    """The file heatmap.png: grey, of the photo's size; the value `top` is 1."""
 
     model_config = _OWN
 
@@ -99,7 +99,7 @@ class Heatmap(BaseModel):
 
 
 class FalseAlarmCurve(BaseModel):
-    """For thresholds of the caller's own: share `levels[i]` of the untouched photos of this quality
+    """False alarms at other thresholds: a share `levels[i]` of the untouched photos of this quality
     band have less than 1 % of their area above the threshold whose log odds are `logits[i]`."""
 
     model_config = _OWN
@@ -119,7 +119,7 @@ class DetectResult(BaseModel):
     width: int
     height: int
     score: Share
-    """If `calibrated`, half where inpainted and untouched test photos are equally likely."""
+    """If `calibrated`, 0.5 where inpainted and untouched test photos are equally likely."""
     calibrated: bool
     image_score: Share | None
     """Of a detector that judges the whole photo apart from its pixels; uncalibrated."""
@@ -130,26 +130,26 @@ class DetectResult(BaseModel):
     meaning: str
     """What the verdict says, or why there is none."""
     caveat: str
-    """What no verdict says."""
+    """What no verdict can show."""
     fraction: Share
-    """Of the photo that is marked."""
+    """Share of the photo that is marked."""
     regions: list[Region]
     """The largest first; the smallest may be left out."""
     num_regions: int
     threshold: Share
-    """On the heatmap, whose log odds are averaged over `window` pixels square before."""
+    """On the heatmap after its log odds are averaged over `window` pixels square."""
     threshold_words: str
     window: int
     false_alarm_rate: Share | None
     """Share of untouched photos of this quality band with more than 1 % of their area marked."""
     false_alarm_bound: Share | None
-    """What that rate may be at most, with 95 % confidence."""
+    """Upper bound of that rate, with 95 % confidence."""
     num_photos: int | None
     """Untouched photos behind that rate."""
     false_alarm_note: str | None
     """Why the rate is unknown."""
     edits: dict[str, Share]
-    """By kind of ordinary edit: share of photos, edited so alone, with a strong trace."""
+    """By kind of ordinary edit: share of photos with a strong trace after that edit alone."""
     edits_words: str
     """The same in a sentence; empty where there is no trace."""
     false_alarm_curve: FalseAlarmCurve | None
@@ -160,10 +160,10 @@ class DetectResult(BaseModel):
     model: str
     weights_sha256: str | None
     runtime: str
-    """What ran the network, its precision and device."""
+    """What executed the network, its precision and device."""
     version: str
     seconds: float
-    """In the detector."""
+    """Time in the detector."""
     heatmap: Heatmap
     views: list[View]
 
@@ -179,24 +179,24 @@ class InpaintResult(BaseModel):
     width: int
     height: int
     fraction: Share
-    """Of the photo that was filled."""
+    """Share of the photo that was filled."""
     num_holes: int
     radius: int
     """Pixels by which the hole was grown."""
     inpainter: str
     weights_sha256: str | None
     sha256: str
-    """Of the file of the result, which is marked as edited."""
+    """Of the result's file, which is marked as edited."""
     picture: str
-    """Name of that file among `files`; receipt.json says what was done to it."""
+    """Name of that file among `files`; receipt.json describes the edit."""
     shown: str
-    """Name of the file that every browser shows upright: that one, or after.png, also marked."""
+    """Name of a file that every browser shows upright: `picture`, or after.png, also marked."""
     notes: list[str]
     seconds: float
 
 
 class ReportResult(BaseModel):
-    """What the report says first; report.json holds all of it."""
+    """The report's summary; report.json holds all of it."""
 
     model_config = _OWN
 
@@ -210,7 +210,7 @@ class ReportResult(BaseModel):
 
 
 class Job(BaseModel):
-    """A job, and what came of it."""
+    """A job and its result."""
 
     model_config = _OWN
 
@@ -218,14 +218,14 @@ class Job(BaseModel):
     kind: JobKind
     state: State
     ahead: int
-    """Jobs of its kind that are done before it."""
+    """Number of jobs of its kind that are done before it."""
     share: Share
-    """Of the work that is done."""
+    """Share of the work that is done."""
     error: Problem | None
     result: DetectResult | InpaintResult | ReportResult | None
-    """While a detection runs, this may come before its views."""
+    """While a detection runs, its result may come before its views."""
     files: dict[str, str]
-    """By name: where to fetch what is there so far."""
+    """Addresses of the files so far, by name."""
 
 
 _ID = "mJ3zq0Yd1mWq8mB2bq7G3A"
@@ -275,7 +275,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
             {
                 "name": "noise",
                 "title": "Noise residual",
-                "shows": "What is left of the brightness without the content.",
+                "shows": "The brightness after a high-pass filter; white is 4.2 of 255 levels.",
                 "look_for": "An area with less or with other noise than like surfaces elsewhere.",
                 "ignore": "Edges and texture, which always show.",
             }
@@ -308,7 +308,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _example(kind: str, state: State, share: float, *, is_over: bool) -> dict[str, Any]:
+def _make_example(kind: str, state: State, share: float, *, is_over: bool) -> dict[str, Any]:
     names = _NAMES[kind] if is_over else ()
     return {
         "id": _ID,
@@ -324,13 +324,13 @@ def _example(kind: str, state: State, share: float, *, is_over: bool) -> dict[st
 
 EXAMPLES: dict[tuple[str, str, int], dict[str, Any]] = {
     **{
-        ("post", f"/api/{kind}", 200): _example(kind, "done", 1.0, is_over=True)
+        ("post", f"/api/{kind}", 200): _make_example(kind, "done", 1.0, is_over=True)
         for kind in _RESULTS
     },
     **{
-        ("post", f"/api/{kind}", 202): _example(kind, "queued", 0.0, is_over=False)
+        ("post", f"/api/{kind}", 202): _make_example(kind, "queued", 0.0, is_over=False)
         for kind in _RESULTS
     },
-    ("get", "/api/jobs/{id}", 200): _example("detect", "running", 0.4, is_over=False),
+    ("get", "/api/jobs/{id}", 200): _make_example("detect", "running", 0.4, is_over=False),
 }
-"""Of answers, by method, address and status."""
+"""Examples of answers, by method, address and status."""

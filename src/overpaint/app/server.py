@@ -1,11 +1,10 @@
-"""The page and the REST API: routes, what they take, and what they answer.
+"""The page and the REST API: routes, requests and answers.
 
-- Jobs are done in processes of their own, one for each kind (`overpaint.app.table`). Without
-  `background=true` an answer waits for its job, and ends the job when nobody waits any more.
-- An answer that is no result is {"message", "remedy"}, with neither a path of this machine nor a
-  trace of the program.
-- Interactive documentation would load from another host, so there is the OpenAPI document alone, at
-  /api/openapi.json.
+- Jobs run in separate processes, one for each kind (`overpaint.app.table`). Without
+  `background=true` an answer waits for its job; the job is cancelled when the client disconnects.
+- An answer that is no result is {"message", "remedy"}, without paths of this machine or tracebacks.
+- Interactive documentation would load files from another host, so there is only the OpenAPI
+  document, at /api/openapi.json.
 """
 
 import asyncio
@@ -33,10 +32,10 @@ from overpaint import __version__
 from overpaint.app import jobs, schemas
 from overpaint.app.files import JobFiles
 from overpaint.app.guard import Guard, Limits
-from overpaint.app.models import list_models, names
+from overpaint.app.models import list_models, list_names
 from overpaint.app.table import Job, JobKind, QueueFullError, Table
 from overpaint.app.worker import Kind, ProcessWorker, Worker
-from overpaint.detection.runner import DEFAULT_MODEL
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.errors import InputError
 from overpaint.inpainting.choice import AUTO
 from overpaint.terminal import printable
@@ -45,10 +44,10 @@ _log = logging.getLogger(__name__)
 
 EVENTS = "text/event-stream"
 REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""Of a report, which has its style inside, and whose texts come from strangers."""
+"""Content security policy of a report, which contains its style and untrusted texts."""
 
 _KEEP_ALIVE = 15.0
-"""Seconds after which a stream says that it is there."""
+"""Seconds after which a stream without events sends a comment."""
 _STATIC = package_files("overpaint.app") / "static"
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,}")
 _NAME_LENGTH = 100
@@ -62,7 +61,7 @@ _STATUS: Mapping[Kind, int] = {
 _FAILED = "the server failed", "its log says why"
 
 
-def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def _document_refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     texts = {
         400: "The file is no photo that can be read, or photo and mask do not fit.",
         404: "There is no such job or file, or not any more.",
@@ -84,17 +83,17 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-_UPLOAD_REFUSALS = _refusals(400, 408, 413, 415, 422, 429, 503)
+_UPLOAD_REFUSALS = _document_refusals(400, 408, 413, 415, 422, 429, 503)
 _ACCEPTED = {
     "model": schemas.Job,
-    "description": "With background=true: the job, which waits for its turn.",
+    "description": "With background=true: the job, which is queued.",
     "headers": {"Location": {"description": "The job's address.", "schema": {"type": "string"}}},
 }
 _DESCRIPTION = """
 Send a photo as the field `file` of a form to `/api/detect`, `/api/inpaint` or `/api/report`. The
-answer waits for the job, holds its `result`, and names its `files`, which are kept for an hour or
-until the job is deleted. With `background=true` it comes at once, and `/api/jobs/{id}` says how far
-the job is.
+answer waits for the job, contains its `result`, and names its `files`, which are kept for an hour
+or until the job is deleted. With `background=true` the answer comes at once, and `/api/jobs/{id}`
+gives the progress of the job.
 
 Where the server was started with a token, send the header `Authorization: Bearer TOKEN`. An answer
 that is no result has a `message` and, where there is one, a `remedy`.
@@ -120,10 +119,9 @@ def create_app(
 ) -> Guard:
     """The application, for an ASGI server such as uvicorn, which must run it in one process.
 
-    token: asked of every request; an address beyond the loopback interface needs one. any_host:
-    take requests for names other than the loopback interface's. runtime: what runs detectors
-    (`overpaint.detection.runtimes`). workers: do the jobs; None starts
-    processes.
+    token: required of every request; needed where other machines can reach the server. any_host:
+    accept requests for other names than those of the loopback interface. runtime: executes
+    detectors (`overpaint.detection.runtimes`). workers: run the jobs; None starts processes.
     Raises `InputError` for any_host without a token, and for a token that is short or has other
     characters than letters, digits, ".", "_", "~" and "-".
     """
@@ -132,13 +130,13 @@ def create_app(
     if token is not None and not _TOKEN.fullmatch(token):
         raise InputError("the token needs 16 or more letters, digits, '.', '_', '~' or '-'")
     limits = limits or Limits()
-    doers = process_workers(limits, runtime) if workers is None else workers
+    doers = make_process_workers(limits, runtime) if workers is None else workers
     table = Table(doers, limits)
 
     @asynccontextmanager
-    async def running(_: FastAPI) -> AsyncIterator[None]:
+    async def run_workers(_: FastAPI) -> AsyncIterator[None]:
         first = doers.get("detect")
-        if isinstance(first, ProcessWorker):  # while the first photo is being chosen
+        if isinstance(first, ProcessWorker):  # it loads while the user chooses the first photo
             first.start()
         sweeping = asyncio.create_task(_sweep(table, limits.keep_seconds))
         yield
@@ -153,13 +151,13 @@ def create_app(
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
-        lifespan=running,
-        # Else a second handler would answer where a path ends in "/".
+        lifespan=run_workers,
+        # Otherwise the framework answers paths that end in "/" by itself.
         redirect_slashes=False,
     )
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, _failed)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(Exception, _answer_failure)
     _add_answers(app, limits)
     _add_uploads(app, table)
     _add_jobs(app, table)
@@ -168,7 +166,7 @@ def create_app(
 
 
 class _Documented(FastAPI):
-    """With examples, which may hold null, and how the token is sent."""
+    """Adds examples, which may contain null, and the token's scheme to the OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -178,13 +176,13 @@ class _Documented(FastAPI):
                 answer["content"]["application/json"]["example"] = example
             schemes = {"token": {"type": "http", "scheme": "bearer"}}
             found["components"]["securitySchemes"] = schemes
-            found["security"] = [{}, {"token": []}]  # asked for where the server has one
+            found["security"] = [{}, {"token": []}]  # required only where the server has one
         assert self.openapi_schema is not None, "made above"
         return self.openapi_schema
 
 
-def process_workers(limits: Limits, runtime: str) -> dict[JobKind, Worker]:
-    """A process for each kind of job, none of them started."""
+def make_process_workers(limits: Limits, runtime: str) -> dict[JobKind, Worker]:
+    """A worker for each kind of job, whose processes are not started yet."""
     ready = partial(jobs.prepare_detection, limits.max_pixels, runtime)
     bounded = partial(jobs.limit_pixels, limits.max_pixels)
     return {
@@ -205,9 +203,9 @@ async def _sweep(table: Table, keep_seconds: float) -> None:
 
 
 def _add_answers(app: FastAPI, limits: Limits) -> None:
-    @app.get("/api/health", responses=_refusals())
+    @app.get("/api/health", responses=_document_refusals())
     def health() -> schemas.Health:
-        """Whether the server answers, and how much it takes."""
+        """Whether the server answers, and its limits."""
         return schemas.Health(
             status="ok",
             version=__version__,
@@ -215,9 +213,9 @@ def _add_answers(app: FastAPI, limits: Limits) -> None:
             max_pixels=limits.max_pixels,
         )
 
-    @app.get("/api/models", responses=_refusals())
+    @app.get("/api/models", responses=_document_refusals())
     def models() -> list[schemas.Model]:
-        """The detectors and inpainters that are here, and what each is good for."""
+        """The available detectors and inpainters, and what each is good for."""
         return [schemas.Model(**one) for one in list_models()]
 
 
@@ -231,7 +229,7 @@ def _add_uploads(app: FastAPI, table: Table) -> None:
     async def detect(
         request: Request,
         file: _Photo,
-        model: Annotated[str, Form(description="Name of a detector.")] = DEFAULT_MODEL,
+        model: Annotated[str, Form(description="Name of a detector.")] = DEFAULT_DETECTOR,
         threshold: Annotated[
             float | None,
             Form(description="0..1; without it, the calibrated one.", ge=0, le=1),
@@ -246,14 +244,14 @@ def _add_uploads(app: FastAPI, table: Table) -> None:
         """
         if threshold is not None and not math.isfinite(threshold):
             raise HTTPException(422, "threshold: not a number; give a probability from 0 to 1")
-        await _known("model", model, "detector")
-        name = shown_name(file.filename)
-        uploads = await _kept(photo=file)
+        await _check_known("model", model, "detector")
+        name = make_shown_name(file.filename)
+        uploads = await _keep(photo=file)
 
         def make(kept: JobFiles) -> jobs.DetectJob:
             return jobs.DetectJob(name, kept.read("photo"), model, threshold)
 
-        return await _submitted(table, request, "detect", uploads, make, background=background)
+        return await _submit(table, request, "detect", uploads, make, background=background)
 
     @app.post("/api/inpaint", **options)
     async def inpaint(
@@ -265,56 +263,56 @@ def _add_uploads(app: FastAPI, table: Table) -> None:
     ) -> Response:
         """Remove from a photo what a mask covers, and fill the hole.
 
-        Files: `result.picture`, the photo in its own format where that can be written, otherwise as
-        PNG, marked as edited; receipt.json, which belongs beside it; after.png where a browser may
-        not show the picture upright; source.c2pa, the photo's own C2PA manifests.
+        Files: `result.picture`, marked as edited, in the photo's format where that can be written,
+        otherwise PNG; receipt.json, to be kept beside it; after.png where some browsers do not show
+        the picture upright; source.c2pa, the photo's own C2PA manifests.
         """
-        await _known("inpainter", inpainter, "inpainter")
-        name = shown_name(file.filename)
-        uploads = await _kept(photo=file, mask=mask)
+        await _check_known("inpainter", inpainter, "inpainter")
+        name = make_shown_name(file.filename)
+        uploads = await _keep(photo=file, mask=mask)
 
         def make(kept: JobFiles) -> jobs.InpaintJob:
             return jobs.InpaintJob(name, kept.read("photo"), kept.read("mask"), inpainter)
 
-        return await _submitted(table, request, "inpaint", uploads, make, background=background)
+        return await _submit(table, request, "inpaint", uploads, make, background=background)
 
     @app.post("/api/report", **options)
     async def report(
         request: Request,
         file: _Photo,
-        model: Annotated[str, Form(description="Name of a detector.")] = DEFAULT_MODEL,
+        model: Annotated[str, Form(description="Name of a detector.")] = DEFAULT_DETECTOR,
         background: _Background = False,
     ) -> Response:
-        """A report on a photo, to print and to keep; takes about five times as long as to detect.
+        """A report on a photo, to print and to keep; takes about five times as long as detection.
 
-        Files: report.html, one page that loads nothing, and report.json, its JSON twin.
+        Files: report.html, one page without external parts, and report.json, its figures as JSON.
         """
-        await _known("model", model, "detector")
-        name = shown_name(file.filename)
-        uploads = await _kept(photo=file)
+        await _check_known("model", model, "detector")
+        name = make_shown_name(file.filename)
+        uploads = await _keep(photo=file)
 
         def make(kept: JobFiles) -> jobs.ReportJob:
             return jobs.ReportJob(name, kept.read("photo"), model)
 
-        return await _submitted(table, request, "report", uploads, make, background=background)
+        return await _submit(table, request, "report", uploads, make, background=background)
 
 
-async def _known(field: str, name: str, kind: str) -> None:
-    here = await run_in_threadpool(names, kind)
+async def _check_known(field: str, name: str, kind: str) -> None:
+    here = await run_in_threadpool(list_names, kind)
     if name not in here:
         raise HTTPException(422, f"{field}: unknown; give one of {', '.join(here)}")
 
 
-def shown_name(given: str | None) -> str:
-    """What a photo is called, from what its sender calls it: one visible line without folders."""
+def make_shown_name(given: str | None) -> str:
+    """A photo's name, from the one that its sender gave: one visible line without folders."""
     last = re.split(r"[/\\]", given or "")[-1]
     stem, dot, suffix = printable(last).strip(" .").rpartition(".")
     name = f"{stem[:_NAME_LENGTH]}{dot}{suffix[:_NAME_LENGTH]}"
     return name if name.strip(".") else "photo"
 
 
-async def _kept(**uploads: UploadFile) -> JobFiles:
-    """The uploads, kept for a job."""
+async def _keep(**uploads: UploadFile) -> JobFiles:
+    """Store the uploads for a job."""
     kept = JobFiles()
     try:
         for name, upload in uploads.items():
@@ -325,7 +323,7 @@ async def _kept(**uploads: UploadFile) -> JobFiles:
     return kept
 
 
-async def _submitted(
+async def _submit(
     table: Table,
     request: Request,
     kind: JobKind,
@@ -341,42 +339,42 @@ async def _submitted(
         raise HTTPException(429, remedy, {"Retry-After": "5"}) from None
     if background:
         where = {"Location": f"/api/jobs/{job.id}"}
-        return JSONResponse(public(table, job), 202, where)
+        return JSONResponse(describe_job(table, job), 202, where)
     async with contextlib.aclosing(table.watch(job, every=1.0)) as changes:
         async for _ in changes:
             if await request.is_disconnected():
                 table.delete(job)
     if job.error is not None:
-        problem = _problem(job.error)
+        problem = _describe_error(job.error)
         return JSONResponse(problem, _STATUS[job.error[0]])
-    return JSONResponse(public(table, job))
+    return JSONResponse(describe_job(table, job))
 
 
-def public(table: Table, job: Job, *, with_result: bool = True) -> dict[str, Any]:
-    """As `schemas.Job`."""
+def describe_job(table: Table, job: Job, *, with_result: bool = True) -> dict[str, Any]:
+    """The fields of `schemas.Job`."""
     entries = job.files.entries if job.files is not None else {}
     return {
         "id": job.id,
         "kind": job.kind,
         "state": job.state,
-        "ahead": table.ahead(job),
+        "ahead": table.count_ahead(job),
         "share": round(job.share, 4),
-        "error": None if job.error is None else _problem(job.error),
+        "error": None if job.error is None else _describe_error(job.error),
         "result": job.result if with_result else None,
         "files": {name: f"/api/jobs/{job.id}/files/{name}" for name in entries},
     }
 
 
-def _problem(error: tuple[Kind, str]) -> dict[str, str | None]:
-    """As `schemas.Problem`, of a job's error."""
+def _describe_error(error: tuple[Kind, str]) -> dict[str, str | None]:
+    """The fields of `schemas.Problem` for a job's error."""
     kind, said = error
-    if kind == "failed":  # it is of the program, and may name its files
+    if kind == "failed":  # a bug, whose message may name files of this machine
         return dict(zip(("message", "remedy"), _FAILED, strict=True))
-    return problem(said)
+    return make_problem(said)
 
 
-def problem(said: str) -> dict[str, str | None]:
-    """As `schemas.Problem`: by the project's custom the remedy stands behind the last "; "."""
+def make_problem(said: str) -> dict[str, str | None]:
+    """The fields of `schemas.Problem`; the remedy follows the last "; " of a message."""
     message, _, remedy = said.rpartition("; ")
     return {"message": message or remedy, "remedy": remedy if message else None}
 
@@ -388,24 +386,24 @@ def _add_jobs(app: FastAPI, table: Table) -> None:
         responses={
             200: {
                 "description": "The job; with Accept: text/event-stream its events: `progress` "
-                "(the job without result), `result` (with what was found so far) and at last one "
-                "that is named as its state (the whole job).",
+                "(the job without result), `result` (with the result so far) and at the end one "
+                "that is named by its state (the whole job).",
                 "content": {EVENTS: {"schema": {"type": "string"}}},
             },
-            **_refusals(404, 422),
+            **_document_refusals(404, 422),
         },
     )
     async def job(id: _Id, request: Request) -> Response:
-        """How far a job is, and what came of it."""
-        found = _found(table, id)
+        """The progress of a job, and its result."""
+        found = _find_job(table, id)
         if EVENTS in request.headers.get("accept", ""):
-            return StreamingResponse(_events(table, found), media_type=EVENTS)
-        return JSONResponse(public(table, found))
+            return StreamingResponse(_stream_events(table, found), media_type=EVENTS)
+        return JSONResponse(describe_job(table, found))
 
-    @app.delete("/api/jobs/{id}", status_code=204, responses=_refusals(404, 422))
+    @app.delete("/api/jobs/{id}", status_code=204, responses=_document_refusals(404, 422))
     def cancel(id: _Id) -> None:
-        """Cancel a job, end its process where it runs, and delete its files."""
-        table.delete(_found(table, id))
+        """Cancel a job, end its process if it is running, and delete its files."""
+        table.delete(_find_job(table, id))
 
     kinds = ("image/png", "image/jpeg", "image/tiff", "image/webp", "image/avif")
     others = ("text/html", "application/json", "application/octet-stream")
@@ -421,18 +419,18 @@ def _add_jobs(app: FastAPI, table: Table) -> None:
                     for kind in (*kinds, *others)
                 },
             },
-            **_refusals(404, 422),
+            **_document_refusals(404, 422),
         },
     )
     def file(id: _Id, name: Annotated[str, Path(max_length=100)]) -> Response:
-        """A file of a job, as long as the job is kept."""
-        files = _found(table, id).files
+        """A file of a job, until the job is deleted."""
+        files = _find_job(table, id).files
         entry = files.entries.get(name) if files is not None else None
         if files is None or entry is None:
             raise HTTPException(404, "there is no such file; the job's `files` names those it has")
         try:
-            chunks = files.chunks(name)
-        except ValueError:  # deleted just now
+            chunks = files.read_chunks(name)
+        except ValueError:  # deleted since it was found
             raise HTTPException(404, _GONE) from None
         headers = {
             "content-length": str(entry.size),
@@ -446,14 +444,14 @@ def _add_jobs(app: FastAPI, table: Table) -> None:
 _GONE = "there is no such job, or not any more; ask again for what you want to know"
 
 
-def _found(table: Table, number: str) -> Job:
+def _find_job(table: Table, number: str) -> Job:
     job = table.get(number)
     if job is None:
         raise HTTPException(404, _GONE)
     return job
 
 
-async def _events(table: Table, job: Job) -> AsyncIterator[str]:
+async def _stream_events(table: Table, job: Job) -> AsyncIterator[str]:
     """The events of a job, one for each change."""
     result = None
     async with contextlib.aclosing(table.watch(job, _KEEP_ALIVE)) as changes:
@@ -461,15 +459,15 @@ async def _events(table: Table, job: Job) -> AsyncIterator[str]:
             if not has_changed:
                 yield ": still there\n\n"
             elif job.is_over:
-                yield _event(job.state, public(table, job))
+                yield _format_event(job.state, describe_job(table, job))
             elif job.result is not result:
                 result = job.result
-                yield _event("result", public(table, job))
+                yield _format_event("result", describe_job(table, job))
             else:
-                yield _event("progress", public(table, job, with_result=False))
+                yield _format_event("progress", describe_job(table, job, with_result=False))
 
 
-def _event(name: str, data: Mapping[str, Any]) -> str:
+def _format_event(name: str, data: Mapping[str, Any]) -> str:
     return f"event: {name}\ndata: {json.dumps(data, allow_nan=False)}\n\n"
 
 
@@ -481,19 +479,19 @@ def _add_page(app: FastAPI) -> None:
     app.mount("/static", StaticFiles(directory=str(_STATIC)), name="static")
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
+async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException), "registered for these alone"
     said, headers = str(error.detail), dict(error.headers or {})
     if error.status_code == 404 and said == "Not Found":
         said = _NOTHING_HERE
     elif error.status_code == 405:
-        headers["Allow"] = ", ".join(_methods(request))
+        headers["Allow"] = ", ".join(_list_methods(request))
         said = f"{request.method} is not possible here; use {headers['Allow']}"
-    return JSONResponse(problem(said), error.status_code, headers)
+    return JSONResponse(make_problem(said), error.status_code, headers)
 
 
-def _methods(request: Request) -> list[str]:
-    """All that an address takes: the framework names those of one of its routes alone."""
+def _list_methods(request: Request) -> list[str]:
+    """All methods of an address: the framework names those of one of its routes only."""
     routes = (r for r in request.app.routes if r.matches(request.scope)[0] != Match.NONE)
     return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
 
@@ -501,17 +499,17 @@ def _methods(request: Request) -> list[str]:
 _NOTHING_HERE = "there is nothing here; see /api/openapi.json for what there is"
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """The fields and what is wrong with them, without what was sent."""
+async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    """Answer with the invalid fields and their errors, without the values that were sent."""
     assert isinstance(error, RequestValidationError), "registered for these alone"
     sent = request.headers.get("content-type", "")
     if request.method == "POST" and not sent.lower().startswith("multipart/form-data"):
-        said = problem("the body is no form with files; send multipart/form-data")
+        said = make_problem("the body is no form with files; send multipart/form-data")
         return JSONResponse(said, 415)
     found = (f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
     return JSONResponse({"message": ", ".join(found), "remedy": None}, 422)
 
 
-async def _failed(request: Request, error: Exception) -> JSONResponse:
+async def _answer_failure(request: Request, error: Exception) -> JSONResponse:
     _log.error("%s failed", request.url.path, exc_info=error)
     return JSONResponse(dict(zip(("message", "remedy"), _FAILED, strict=True)), 500)

@@ -1,10 +1,10 @@
-"""The job table: what waits, what is done, and what came of it.
+"""The job table: queues, workers and results.
 
-- One queue and one worker for each kind of job, so that a long report does not hold up a detection.
-- A photo that waits lies in its job's files; it is given up as soon as its worker has it.
-- What a job found is kept until it is deleted, for `Limits.keep_seconds` at most, and the oldest of
-  all as long as they take more than `Limits.keep_bytes`.
-- A job's number is drawn at random, 128 bits: only who was told it can ask for it.
+- One queue and one worker for each kind of job, so that a long report does not delay a detection.
+- The uploads of a queued job are stored in a file, which is deleted when its worker has them.
+- Results are kept until they are deleted, for at most `Limits.keep_seconds`; the oldest are deleted
+  while all take more than `Limits.keep_bytes`.
+- A job's number is random, 128 bits, so that only its sender knows it.
 """
 
 import asyncio
@@ -38,27 +38,27 @@ class Found:
     """A part of a job's answer."""
 
     result: Mapping[str, Any] | None
-    """What JSON can hold; None where this part has none."""
+    """Fields that JSON can hold; None where this part has only files."""
     files: tuple["FoundFile", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file of it."""
+    """A file of a job's answer."""
 
     name: str
-    data: bytes
+    data: bytes = field(repr=False)
     media_type: str
     shown_name: str
 
 
 @dataclass(eq=False)
 class Job:
-    """One job. Everything but its number, kind and making changes under the table's lock."""
+    """One job. Fields other than `id`, `kind` and `make` change under the table's lock."""
 
     kind: JobKind
     make: Callable[[JobFiles], Any]
-    """From what was uploaded to what the worker gets."""
+    """Makes the worker's argument of the uploads."""
     uploads: JobFiles
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     state: State = "queued"
@@ -99,7 +99,7 @@ class Table:
             thread.start()
 
     def submit(self, kind: JobKind, uploads: JobFiles, make: Callable[[JobFiles], Any]) -> Job:
-        """A new job at the end of its queue. Raises `QueueFullError`, with the uploads given up."""
+        """Add a job to its queue. Raises `QueueFullError`, and then closes the uploads."""
         job = Job(kind, make, uploads)
         with self._changed:
             if self._closing or sum(map(len, self._queues.values())) >= self._limits.max_queued:
@@ -114,8 +114,8 @@ class Table:
         with self._changed:
             return self._jobs.get(number)
 
-    def ahead(self, job: Job) -> int:
-        """Jobs that are done before it, the running one among them."""
+    def count_ahead(self, job: Job) -> int:
+        """Number of jobs that are done before it, including the running one."""
         with self._changed:
             queue = self._queues[job.kind]
             if job not in queue:
@@ -123,21 +123,21 @@ class Table:
             return queue.index(job) + (job.kind in self._running)
 
     def delete(self, job: Job) -> None:
-        """Cancel it where it is not over, and give up its files."""
+        """Cancel the job if it is not over, and delete its files."""
         with self._changed:
             self._jobs.pop(job.id, None)
             if job.state == "queued":
                 self._queues[job.kind].remove(job)
                 self._end(job, "cancelled")
                 for waiting in self._queues[job.kind]:
-                    self._tell(waiting)
+                    self._notify(waiting)
             elif job.state == "running":
-                job.cancelled.set()  # its thread does the rest
+                job.cancelled.set()  # the serving thread ends it
             elif job.files is not None:
                 job.files.close()
 
     def sweep(self) -> None:
-        """Forget what was kept long enough."""
+        """Delete results that are too old or too large."""
         with self._changed:
             over = sorted((j for j in self._jobs.values() if j.is_over), key=lambda j: j.ended)
             sizes = {job.id: job.files.size if job.files else 0 for job in over}
@@ -149,8 +149,8 @@ class Table:
                     self.delete(job)
 
     async def watch(self, job: Job, every: float) -> AsyncGenerator[bool]:
-        """Yields True at once and whenever the job has changed, the last time when it is over, and
-        False after every so many seconds without a change."""
+        """Yield True at once and whenever the job has changed, the last time when it is over, and
+        False after each `every` seconds without a change."""
         event = asyncio.Event()
         watcher = (asyncio.get_running_loop(), event)
         with self._changed:
@@ -159,7 +159,7 @@ class Table:
             has_changed = True
             while True:
                 event.clear()
-                is_over = job.is_over  # before the caller looks, or the end could be missed
+                is_over = job.is_over  # read before the caller sees the job, to not miss its end
                 yield has_changed
                 if is_over:
                     return
@@ -173,7 +173,7 @@ class Table:
                 job.watchers.discard(watcher)
 
     def close(self) -> None:
-        """Cancel everything, end the workers, give up all files."""
+        """Cancel all jobs, end the workers, delete all files."""
         with self._changed:
             self._closing = True
             for job in list(self._jobs.values()):
@@ -185,7 +185,7 @@ class Table:
             worker.close()
 
     def _serve(self, kind: JobKind) -> None:
-        """One job of a kind after the other."""
+        """Run the jobs of a kind, one after the other."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queues[kind] or self._closing)
@@ -194,8 +194,8 @@ class Table:
                 job = self._queues[kind].popleft()
                 job.state, job.files = "running", JobFiles()
                 self._running[kind] = job
-                self._tell(job)
-            error = self._do(job)
+                self._notify(job)
+            error = self._run_job(job)
             with self._changed:
                 del self._running[kind]
                 job.error = error
@@ -206,44 +206,44 @@ class Table:
                     self._end(job, "done")
                 else:
                     self._end(job, "failed")
-                for waiting in self._queues[kind]:  # one less is ahead of them
-                    self._tell(waiting)
+                for waiting in self._queues[kind]:  # fewer jobs are ahead of them
+                    self._notify(waiting)
             self.sweep()
 
-    def _do(self, job: Job) -> tuple[Kind, str] | None:
-        """Why it could not be done; None where it was."""
+    def _run_job(self, job: Job) -> tuple[Kind, str] | None:
+        """Run a job; returns its error, or None."""
         try:
             work = job.make(job.uploads)
             job.uploads.close()
             self._workers[job.kind].call(
                 work,
-                lambda found: self._take(job, found),
-                lambda share: self._hear(job, share),
+                lambda found: self._add_found(job, found),
+                lambda share: self._set_share(job, share),
                 job.cancelled,
             )
         except JobError as error:
             if error.kind == "failed":
                 _log.error("%s failed: %s", job.kind, error)
             return error.kind, str(error)
-        except Exception:  # of the disk, or a bug: the next job is to be done
+        except Exception:  # a full disk, or a bug: the thread goes on to the next job
             _log.exception("%s failed", job.kind)
             return "failed", ""
         return None
 
-    def _take(self, job: Job, found: Found) -> None:
-        assert job.files is not None, "made when it began"
+    def _add_found(self, job: Job, found: Found) -> None:
+        assert job.files is not None, "made when it started"
         for file in found.files:
             job.files.add(file.name, BytesIO(file.data), file.media_type, file.shown_name)
         with self._changed:
             if found.result is not None:
                 job.result = found.result
-            self._tell(job)
+            self._notify(job)
 
-    def _hear(self, job: Job, share: float) -> None:
+    def _set_share(self, job: Job, share: float) -> None:
         with self._changed:
             if job.share < share <= 1:
                 job.share = share
-                self._tell(job)
+                self._notify(job)
 
     def _end(self, job: Job, state: State) -> None:
         job.state, job.ended = state, self._clock()
@@ -254,9 +254,9 @@ class Table:
             job.result = None
             if job.files is not None:
                 job.files.close()
-        self._tell(job)
+        self._notify(job)
 
-    def _tell(self, job: Job) -> None:
+    def _notify(self, job: Job) -> None:
         for loop, event in job.watchers:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(event.set)

@@ -1,13 +1,13 @@
-"""One process that does jobs, so that a crash of a decoder or a network ends it and nothing else.
+"""A process that runs jobs, so that a crash of a decoder or a network ends only this process.
 
-- The process is started at the first job and after each end. It is spawned, as a forked one would
-  share torch's threads.
-- A job is a call of a generator function in the process: what it yields are the parts of its
-  answer, which are handed on at once. In between it tells how far it is (`overpaint.progress`).
-- A job has a time limit, within which the process also has to start. One that takes longer, or is
+- The process is started for the first job, and again after it has ended. It is spawned, as a forked
+  process would share torch's threads.
+- A job is a call of a generator function in the process. What it yields are the parts of its
+  answer, which are passed on at once; in between it reports progress (`overpaint.progress`).
+- A job has a time limit, which includes the start of the process. A job that exceeds it, or is
   cancelled, is ended with its process.
-- Jobs and answers go through a pipe and never through a file, so nothing is left to delete.
-- Where the system runs out of memory, Linux ends this process rather than the server.
+- Jobs and answers are sent through a pipe, so there are no files to delete.
+- When the system runs out of memory, Linux ends this process rather than the server.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from overpaint.errors import ImageError, InputError, OverpaintError, TooLargeErr
 from overpaint.process import release_memory
 
 Job = Any
-"""What `pickle` takes."""
+"""Anything that `pickle` takes."""
 
 Kind = Literal["too large", "refused", "ended", "cancelled", "failed"]
 """Why there is no answer: the input is too large or wrong; the process ended or took too long; the
@@ -33,7 +33,7 @@ caller cancelled it; a bug."""
 
 _NO_MEMORY = "not enough memory for this photo; give a smaller one"
 _EVERY = 0.05
-"""Seconds between looks at whether a job was cancelled or is late."""
+"""Seconds between checks whether a job was cancelled or is late."""
 
 
 class JobError(OverpaintError):
@@ -45,7 +45,7 @@ class JobError(OverpaintError):
 
 
 class Worker(Protocol):
-    """What does one job at a time, from any thread."""
+    """Runs one job at a time, for any thread."""
 
     def call(
         self,
@@ -59,7 +59,7 @@ class Worker(Protocol):
 
 
 class ProcessWorker:
-    """A worker in a process of its own."""
+    """A worker in a separate process."""
 
     def __init__(
         self,
@@ -68,8 +68,8 @@ class ProcessWorker:
         seconds: float,
         prepare: Callable[[], None] | None = None,
     ) -> None:
-        """handle: a generator function of a module, which the process imports. seconds: for one
-        job. prepare: is called once in the process, before its first job."""
+        """handle: a generator function of a module, which the process imports. seconds: time limit
+        of one job. prepare: called once in the process, before its first job."""
         self._handle = handle
         self._prepare = prepare
         self._seconds = seconds
@@ -78,9 +78,9 @@ class ProcessWorker:
         self._pipe: Connection | None = None
 
     def start(self) -> None:
-        """Start the process before there is a job for it."""
+        """Start the process before its first job."""
         with self._lock:
-            self._started()
+            self._ensure_started()
 
     def call(
         self,
@@ -89,17 +89,17 @@ class ProcessWorker:
         tell: Callable[[float], None],
         cancelled: threading.Event,
     ) -> None:
-        """Do a job; returns when it is done. take: gets each part of its answer. tell: hears how
-        much is done, 0..1. cancelled: ends the job and its process when set.
+        """Run a job; returns when it is done.
 
-        Raises `JobError`.
+        take: called with each part of its answer. tell: called with the share that is done, 0..1.
+        cancelled: ends the job and its process when set. Raises `JobError`.
         """
         until = time.monotonic() + self._seconds
         with self._lock:
-            pipe = self._started()
+            pipe = self._ensure_started()
             try:
                 self._wait(pipe, until, cancelled)
-                pipe.recv()  # that it is ready: before, nobody would read what is sent
+                pipe.recv()  # "ready": a job sent before would block while the process starts
                 pipe.send(job)
                 while True:
                     self._wait(pipe, until, cancelled)
@@ -118,7 +118,7 @@ class ProcessWorker:
                 raise JobError("ended", f"the job ended its process; {remedy}") from error
 
     def _wait(self, pipe: Connection, until: float, cancelled: threading.Event) -> None:
-        """Until there is something to receive."""
+        """Wait until there is a message to receive."""
         while True:
             if cancelled.is_set():
                 self._end()
@@ -135,19 +135,19 @@ class ProcessWorker:
         with self._lock:
             self._end()
 
-    def _started(self) -> Connection:
+    def _ensure_started(self) -> Connection:
         if self._process is None or self._pipe is None or not self._process.is_alive():
             self._end()
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()
             self._process = context.Process(
-                target=_work,
+                target=_run_jobs,
                 args=(theirs, self._handle, self._prepare),
                 name="overpaint worker",
                 daemon=True,
             )
             self._process.start()
-            theirs.close()  # or the end of the process would not be seen
+            theirs.close()  # otherwise the end of the process would not close the pipe
         return self._pipe
 
     def _end(self) -> None:
@@ -160,31 +160,31 @@ class ProcessWorker:
         self._process = self._pipe = None
 
 
-def _work(
+def _run_jobs(
     pipe: Connection,
     handle: Callable[[Job], Iterable[Any]],
     prepare: Callable[[], None] | None,
 ) -> None:
-    """What runs in the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server gets it as well, and ends this
+    """The main function of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server also gets it, and ends this process
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
     if prepare is not None:
-        with contextlib.suppress(OverpaintError):  # the first job will say it again
+        with contextlib.suppress(OverpaintError):  # the first job raises it again
             prepare()
-    with contextlib.suppress(EOFError, OSError):  # the server is gone
+    with contextlib.suppress(EOFError, OSError):  # the server has ended
         while True:
             pipe.send(("ready",))
             job = pipe.recv()
-            pipe.send(_done(pipe, handle, job))
+            pipe.send(_run_job(pipe, handle, job))
             del job
             release_memory()
 
 
-def _done(pipe: Connection, handle: Callable[[Job], Iterable[Any]], job: Job) -> tuple[str, ...]:
-    """Do a job; returns the last message about it."""
+def _run_job(pipe: Connection, handle: Callable[[Job], Iterable[Any]], job: Job) -> tuple[str, ...]:
+    """Run a job; returns the last message about it."""
     try:
-        with progress.heard_by(lambda share: pipe.send(("progress", share))):
+        with progress.send_to(lambda share: pipe.send(("progress", share))):
             for found in handle(job):
                 pipe.send(("part", found))
     except MemoryError:
@@ -193,7 +193,7 @@ def _done(pipe: Connection, handle: Callable[[Job], Iterable[Any]], job: Job) ->
         return "too large", str(error)
     except (ImageError, InputError) as error:
         return "refused", str(error)
-    except Exception as error:  # whatever it is, the next job is to be done
+    except Exception as error:  # the process goes on to the next job
         if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's
             return "too large", _NO_MEMORY
         return "failed", f"{type(error).__name__}: {error}"

@@ -6,8 +6,8 @@ training, `forge`, `DetectorRunner`, the metrics.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from overpaint.detection.runner import DetectorRunner
 from overpaint.detection.tiles import Seen
 from overpaint.errors import ImageError, OverpaintError
 from overpaint.evaluation.forge import forge
-from overpaint.evaluation.frechet import frechet_distance, moments_of
+from overpaint.evaluation.frechet import compute_frechet_distance, measure_moments
 from overpaint.evaluation.inpainting import FillScorers
 from overpaint.images import Photo, read_image, read_mask, write_bytes
 from overpaint.named_metrics import METRICS, Pooled, Scored, figures
@@ -65,11 +65,6 @@ def _photos(stage: Stage, folders: Folders, part: str) -> PhotoSource:
     return PhotoSource(photo_places(stage.needs[part], folders[part]))
 
 
-def _divided(stage: Stage, folders: Folders) -> Divided:
-    train, validation = (_photos(stage, folders, part) for part in ("train", "validation"))
-    return Divided(train, validation)
-
-
 # Training
 
 
@@ -96,18 +91,9 @@ def make_detector(stage: Stage, folders: Folders, out: Path, device: str) -> dic
         overrides.append(f"forged.folders={json.dumps(fills)}")
     overrides += _going_on(stage, folders)
     run = load_config(DetectorRun, stage.places["recipe"], overrides)
-    record = train_detector(
-        run,
-        _divided(stage, folders),
-        out / "run",
-        out,
-        recipe=stage.places["recipe"],
-        overrides=overrides,
-        device=device,
-        assets=stage.places["assets"],
-        cache=folders["reconstructions"] / "cache" if "reconstructions" in folders else None,
-    )
-    return _trained(record)
+    cache = folders["reconstructions"] / "cache" if "reconstructions" in folders else None
+    train = partial(train_detector, run, cache=cache)
+    return _train(train, stage, folders, out, overrides, device)
 
 
 def make_inpainter(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
@@ -116,9 +102,20 @@ def make_inpainter(stage: Stage, folders: Folders, out: Path, device: str) -> di
     if "detector" in folders:
         overrides.append(f"loss.detector={json.dumps(weights_of(stage, 'detector', folders))}")
     run = load_config(InpainterRun, stage.places["recipe"], overrides)
-    record = train_inpainter(
-        run,
-        _divided(stage, folders),
+    return _train(partial(train_inpainter, run), stage, folders, out, overrides, device)
+
+
+def _train(
+    train: Callable[..., WeightsRecord | None],
+    stage: Stage,
+    folders: Folders,
+    out: Path,
+    overrides: Sequence[str],
+    device: str,
+) -> dict[str, Any]:
+    train_set, validation = (_photos(stage, folders, part) for part in ("train", "validation"))
+    record = train(
+        Divided(train_set, validation),
         out / "run",
         out,
         recipe=stage.places["recipe"],
@@ -126,7 +123,9 @@ def make_inpainter(stage: Stage, folders: Folders, out: Path, device: str) -> di
         device=device,
         assets=stage.places["assets"],
     )
-    return _trained(record)
+    assert record is not None, "one process trains"
+    about = {"weights_sha256": record.sha256, "step": record.step}
+    return about | {"validation": record.validation, "parameters": record.parameters}
 
 
 def _going_on(stage: Stage, folders: Folders) -> list[str]:
@@ -134,12 +133,6 @@ def _going_on(stage: Stage, folders: Folders) -> list[str]:
     if "start" not in folders:
         return []
     return [f"start_from={json.dumps(weights_of(stage, 'start', folders))}"]
-
-
-def _trained(record: WeightsRecord | None) -> dict[str, Any]:
-    assert record is not None, "one process trains"
-    about = {"weights_sha256": record.sha256, "step": record.step}
-    return about | {"validation": record.validation, "parameters": record.parameters}
 
 
 def weights_of(stage: Stage, role: str, folders: Folders) -> str:
@@ -213,9 +206,9 @@ class Looked:
 
     name: str
     forged: bool
-    logits: np.ndarray
+    logits: np.ndarray = field(repr=False)
     """float32 (h, w)."""
-    mask: np.ndarray
+    mask: np.ndarray = field(repr=False)
     """uint8 (h, w), 1 = inpainted."""
     threshold: float | None
     """The calibrated one, a logit; None without a calibration."""
@@ -378,16 +371,17 @@ def make_quality(stage: Stage, folders: Folders, out: Path, device: str) -> dict
     rows = read_rows(folder, ForgedRow)
     for row in rows:
         filled, photo = (read_image(folder / p).pixels for p in (row.inpainted, row.original))
-        numbers = scorers.quality(filled, photo)
+        numbers = scorers.measure_quality(filled, photo)
         kept = {n: v for n, v in numbers.items() if n in wanted}
         found.append({"picture": f"{row.index:06d}", "numbers": kept})
     pooled = {}
     if FRECHET in wanted and scorers.backbone is not None and len(rows) > 1:
         sets = ([folder / r.inpainted for r in rows], [folder / r.original for r in rows])
         moments = (
-            moments_of(scorers.backbone, (read_image(f).pixels for f in files)) for files in sets
+            measure_moments(scorers.backbone, (read_image(f).pixels for f in files))
+            for files in sets
         )
-        pooled[FRECHET] = frechet_distance(*moments)
+        pooled[FRECHET] = compute_frechet_distance(*moments)
     values = {"pictures": found, "pooled": pooled, "curve": []}
     write_bytes(out / SCORES, json.dumps(values).encode())
     return {"num": len(found)}
@@ -415,8 +409,8 @@ WORK: dict[str, Work] = {
 HELPERS: dict[str, tuple[Callable[..., Any], ...]] = {
     "photos": (bring_to_size,),
     "fills": (mask_maker,),
-    "detector": (_going_on, _trained),
-    "inpainter": (_going_on, _trained),
+    "detector": (_going_on, _train),
+    "inpainter": (_going_on, _train),
     "heatmaps": (look_at, _looked, band_after, pictures_of, _read),
     "scores": (look_at, _looked, band_after, pictures_of, _read, scored, _is_detected, _points),
 }

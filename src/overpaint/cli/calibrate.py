@@ -81,7 +81,7 @@ def calibrate(
     """
     from overpaint.detection.calibration import sigmoid
     from overpaint.evaluation.fit_calibration import WINDOW, add_edits, calibrate_weights
-    from overpaint.evaluation.measurement import HELD_OUT, autoencoder_records
+    from overpaint.evaluation.measurement import HELD_OUT, list_autoencoders
 
     problems = Problems()
     if only_edits:
@@ -97,7 +97,7 @@ def calibrate(
         )
     else:
         if not bank:
-            bank = [str(r.path) for r in autoencoder_records() if r.name != HELD_OUT]
+            bank = [str(r.path) for r in list_autoencoders() if r.name != HELD_OUT]
         record, calibration = calibrate_weights(
             weights,
             photos,

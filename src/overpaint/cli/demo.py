@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.terminal import say
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for all that is written.")] = Path(
         "demo-output"
     ),
-    model: Annotated[str, typer.Option("--model", help="Detector: name or weights.")] = "nixnet-s",
+    model: Annotated[
+        str, typer.Option("--model", help="Detector: name or weights.")
+    ] = DEFAULT_DETECTOR,
     inpainter: Annotated[
         str,
         typer.Option("--inpainter", help="Inpainter that fills the region: as inpaint's --model."),
@@ -44,13 +47,13 @@ def demo(
     ] = "ae-heldout",
 ) -> None:
     """Removal of an emblem from a bundled photo, and search for its trace."""
-    from overpaint.detection.report import CAVEAT, Writer, examine
+    from overpaint.detection.report import CAVEAT, Writer, detect_files
     from overpaint.detection.runner import DetectorRunner
     from overpaint.images import read_mask
 
     writer = Writer(out, [PHOTO])
     files, mask = _make(out, inpainter, autoencoder)
-    records = list(examine(list(files), DetectorRunner(model), writer))
+    records = list(detect_files(list(files), DetectorRunner(model), writer))
     _stop_at_error(*records)
     share = f"{100 * mask.mean():.1f} %"
     say(f"{PHOTO.name} (NASA, public domain), {share} of it replaced: {out / 'truth.png'}", "")

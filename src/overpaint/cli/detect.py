@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.devices import DEVICE_HELP, MEMORY_HELP, RUNTIME_HELP
 from overpaint.terminal import printable, progress, say, say_json, show
 
@@ -32,7 +33,7 @@ Models = Annotated[
     typer.Option(
         "--model",
         help="Name (see `overpaint models`) or weights file; repeatable, and `all` for every "
-        "detector with weights here: several are fused. Default: nixnet-s.",
+        f"detector with weights here: several are fused. Default: {DEFAULT_DETECTOR}.",
     ),
 ]
 Folders = Annotated[
@@ -85,15 +86,14 @@ def detect(
     """
     from overpaint.data.finding import find_photos
     from overpaint.detection.api import make_runner
-    from overpaint.detection.report import Writer, failure
-    from overpaint.detection.runner import DEFAULT_MODEL
+    from overpaint.detection.report import Writer, make_failure
     from overpaint.errors import OverpaintError
 
     if threshold is not None and not 0 <= threshold <= 1:
         raise typer.BadParameter("give a probability from 0 to 1", param_hint="--threshold")
     try:
         runner = make_runner(
-            models or [DEFAULT_MODEL],
+            models or [DEFAULT_DETECTOR],
             threshold=threshold,
             folders=folders or (),
             device=device,
@@ -108,7 +108,7 @@ def detect(
     if search.words:
         say(search.words, err=True)
     records = [
-        writer.fail_earlier(Path(path), failure(path, runner, str(error)))
+        writer.replace_earlier(Path(path), make_failure(path, runner, str(error)))
         for path, error in search.problems
     ]
     if as_json:
@@ -137,10 +137,10 @@ def _exit(records: list[Record]) -> None:
 
 def _examine(photos: list[Path], runner: "Runner", writer: "Writer") -> Iterator[Record]:
     """The records, with a progress bar on stderr where that is a terminal."""
-    from overpaint.detection.report import examine
+    from overpaint.detection.report import detect_files
 
     with progress() as bar:
-        yield from bar.track(examine(photos, runner, writer), len(photos), description="")
+        yield from bar.track(detect_files(photos, runner, writer), len(photos), description="")
 
 
 def _print_table(records: list[Record], out: Path) -> None:

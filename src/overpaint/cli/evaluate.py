@@ -108,11 +108,11 @@ def evaluate(
     Families looks at real fills and triplets by the generator that made them, and has to be named,
     too. With several weights, each family is also judged by those that were not trained on it.
     """
-    from overpaint.detection.runner import DEFAULT_MODEL
+    from overpaint.defaults import DEFAULT_DETECTOR
     from overpaint.evaluation.benchmark import evaluate as measure
     from overpaint.evaluation.measurement import RobustnessSettings, Settings
 
-    named = dict(_named(text) for text in weights or [DEFAULT_MODEL])
+    named = dict(_named(text) for text in weights or [DEFAULT_DETECTOR])
     special = RobustnessSettings(
         tuple(forged or ()),
         tuple(_listed(conditions)),

@@ -121,15 +121,15 @@ def inpaint(
     """
     from overpaint.errors import OverpaintError
     from overpaint.inpainting.choice import choose
-    from overpaint.provenance.checking import signer_from
-    from overpaint.provenance.encoding import colour_of
+    from overpaint.provenance.checking import make_signer
+    from overpaint.provenance.encoding import parse_colour
 
     _check_use(photo, mask, masks, out)
     try:
         how = {"model": model, "size": size, "invert_mask": invert_mask, "overwrite": overwrite}
         how |= {"dilate": dilate, "flatten": flatten, "device": device}
-        colour_of(flatten or "black")
-        how["signer"] = signer_from(c2pa_cert, c2pa_key)
+        parse_colour(flatten or "black")
+        how["signer"] = make_signer(c2pa_cert, c2pa_key)
         choose(model, size, share=0, device=device)
         jobs, problems = _jobs(photo, mask, masks, out)
         its_masks = masks and _Masks(photo, masks)
@@ -188,7 +188,7 @@ def _jobs(
     Masks and earlier results in the folder of photos are no photos.
     """
     from overpaint.data.finding import find_photos
-    from overpaint.detection.report import names
+    from overpaint.detection.report import choose_names
     from overpaint.errors import ImageError
     from overpaint.provenance.checking import is_edited
 
@@ -216,17 +216,19 @@ def _jobs(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ImageError(f"{out}: cannot be made ({error.strerror}); choose another") from error
-    jobs = [(p, _place(out, name, p)) for p, name in zip(photos, names(photos), strict=True)]
+    jobs = [(p, _place(out, name, p)) for p, name in zip(photos, choose_names(photos), strict=True)]
     return jobs, search.problems
 
 
 def _place(folder: Path, name: str, photo: Path) -> Path:
     """Where the result of a photo goes: under its own name where what is there is not another's."""
-    from overpaint.detection.report import unique_name
+    from overpaint.detection.report import make_unique_name
 
     plain = folder / f"{name}.png"
     taken = os.path.lexists(plain) or os.path.lexists(f"{plain}{RECEIPT}")
-    return folder / f"{unique_name(photo)}.png" if taken and not _is_of(plain, photo) else plain
+    return (
+        folder / f"{make_unique_name(photo)}.png" if taken and not _is_of(plain, photo) else plain
+    )
 
 
 def _is_of(result: Path, photo: Path) -> bool:

@@ -30,20 +30,22 @@ def provenance(
     Exit code 0: all read, and no check failed. 1: some could not be read, or a receipt or manifest
     does not hold. 2: wrong use. Marks can be removed: the absence of one proves nothing.
     """
-    from overpaint.provenance.checking import CAVEAT, in_words
+    from overpaint.provenance.checking import CAVEAT, describe_marks
 
-    anchors = _anchors(trust)
+    anchors = _read_anchors(trust)
     records = []
     for path in files:
-        record = _examined(path, anchors)
+        record = _check(path, anchors)
         records.append(record)
         if as_json:
             say_json(record)
             continue
         say(path)
-        lines = [f"could not be read: {record['error']}"] if "error" in record else in_words(record)
-        for line in lines:
-            say(f"  {line}")
+        if "error" in record:
+            say(f"  could not be read: {record['error']}")
+            continue
+        for mark, words in describe_marks(record).items():
+            say(f"  {mark}: {words}")
     if not as_json:
         say(CAVEAT)
     unread = sum("error" in record for record in records)
@@ -54,7 +56,7 @@ def provenance(
         raise typer.Exit(1)
 
 
-def _anchors(trust: Path | None) -> str | None:
+def _read_anchors(trust: Path | None) -> str | None:
     if trust is None:
         return None
     try:
@@ -63,11 +65,11 @@ def _anchors(trust: Path | None) -> str | None:
         raise typer.BadParameter(f"{trust}: {error}", param_hint="--trust") from error
 
 
-def _examined(path: Path, anchors: str | None) -> dict[str, Any]:
+def _check(path: Path, anchors: str | None) -> dict[str, Any]:
     from overpaint.errors import OverpaintError
-    from overpaint.provenance.checking import examine
+    from overpaint.provenance.checking import check_file
 
     try:
-        return examine(path, anchors)
+        return check_file(path, anchors)
     except (OverpaintError, OSError, MemoryError) as error:
         return {"file": str(path), "error": str(error) or type(error).__name__}

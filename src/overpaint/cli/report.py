@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.devices import RUNTIME_HELP
 from overpaint.terminal import progress, say
 
@@ -24,7 +25,7 @@ Models = Annotated[
     typer.Option(
         "--model",
         help="Name (see `overpaint models`) or weights file; repeatable, and `all`. "
-        "Default: nixnet-s.",
+        f"Default: {DEFAULT_DETECTOR}.",
     ),
 ]
 Folders = Annotated[
@@ -59,35 +60,34 @@ def report(
     runtime: Runtime = "torch",
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a report on photos: one page that loads nothing, prints well, and has a JSON twin.
+    """Write a report on photos: one HTML page without external parts, and a JSON file beside it.
 
-    For each photo: the file and its metadata, six views, the regions at one pixel for each pixel,
-    the false-alarm rate of its quality band, whether the regions stay after JPEG, scaling and a
-    shift, what the detector is known to miss, and how far all this supports that a part was filled
-    in. It takes about five times as long as `overpaint detect`.
+    For each photo: the file and its metadata, six views, the regions at full resolution, the
+    false-alarm rate of its quality band, whether the regions stay after JPEG, scaling and a shift,
+    what the detector is known to miss, and how far all this supports that a part was filled in. It
+    takes about five times as long as `overpaint detect`.
 
     Exit code 0: all examined. 1: some failed, the rest is done. 2: wrong use. A photo without a
     trace is not shown to be unedited.
     """
     from overpaint.data.finding import find_photos
     from overpaint.detection.api import make_runner
-    from overpaint.detection.runner import DEFAULT_MODEL
     from overpaint.errors import OverpaintError
     from overpaint.report.api import (
         check_out,
-        command,
-        examine,
-        failed,
-        now,
-        report_of,
-        twin,
+        json_path,
+        make_chapters,
+        make_command,
+        make_failed_chapter,
+        make_report,
+        read_clock,
         write_report,
     )
     from overpaint.report.contents import Failure, Parameters
 
     if threshold is not None and not 0 <= threshold <= 1:
         raise typer.BadParameter("give a probability from 0 to 1", param_hint="--threshold")
-    started, wanted = now(), models or [DEFAULT_MODEL]
+    started, wanted = read_clock(), models or [DEFAULT_DETECTOR]
     anchors, trust_sha256 = _anchors(trust)
     try:
         search = find_photos(paths)
@@ -101,16 +101,18 @@ def report(
     with progress() as bar:
         chapters = list(
             bar.track(
-                examine(search.photos, runner, anchors=anchors), len(search.photos), description=""
+                make_chapters(search.photos, runner, anchors=anchors),
+                len(search.photos),
+                description="",
             )
         )
     for path, error in search.problems:
-        chapters.append(failed(len(chapters) + 1, path, str(error)))
-    made = report_of(
+        chapters.append(make_failed_chapter(len(chapters) + 1, path, str(error)))
+    made = make_report(
         chapters,
         runner,
         Parameters(wanted, threshold, trust_sha256),
-        command=command(paths, out, wanted, folders or (), threshold, trust, runtime),
+        command=make_command(paths, out, wanted, folders or (), threshold, trust, runtime),
         started=started,
     )
     write_report(made, chapters, out)
@@ -121,7 +123,7 @@ def report(
             say(f"could not be examined: {photo.error}", err=True)
         else:
             say(f"{photo.file.name}: {photo.opinion.grade}; {photo.finding.verdict}")
-    say(f"Report: {out}; its JSON twin: {twin(out)}")
+    say(f"Report: {out}; its JSON file: {json_path(out)}")
     if num_failed:
         say(f"{num_failed} of {len(chapters)} could not be examined", err=True)
         raise typer.Exit(1)

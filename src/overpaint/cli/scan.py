@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.devices import DEVICE_HELP, MEMORY_HELP, RUNTIME_HELP
 from overpaint.errors import OverpaintError
 from overpaint.terminal import printable, progress, say, say_json, show
@@ -65,7 +66,7 @@ def photos(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
     model: Annotated[
         str, typer.Option("--model", help="Name (see `overpaint models`) or weights file.")
-    ] = "nixnet-s",
+    ] = DEFAULT_DETECTOR,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -100,22 +101,22 @@ def photos(
         typer.Option(
             "--workers",
             min=1,
-            help="Network processes. Default: one for each processor, as far as memory goes.",
+            help="Number of network processes. Default: one for each processor, as memory allows.",
         ),
     ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
-            "--threads", min=1, help="Threads of each. Default: processors shared out evenly."
+            "--threads", min=1, help="Threads of each. Default: processors divided evenly."
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Most photos to examine in this run.")
+        int | None, typer.Option("--limit", min=1, help="Number of photos at most in this run.")
     ] = None,
     sample: Annotated[
         int | None,
         typer.Option(
-            "--sample", min=1, help="Number of photos, chosen by their names: the same every time."
+            "--sample", min=1, help="Number of photos, chosen by their names: the same every run."
         ),
     ] = None,
     since: Annotated[
@@ -136,17 +137,17 @@ def photos(
 ) -> None:
     """Examine photos and keep one row of each.
 
-    The same command, given again, goes on where it ended, also after a crash. Identical files are
-    looked at once. SIGTERM and Ctrl-C finish the photos in work; twice, they end at once.
+    The same command, given again, continues where it ended, also after a crash. Identical files are
+    examined once. SIGTERM and Ctrl-C finish the photos in work; given twice, they end at once.
     """
-    from overpaint.scan.examiner import Examiner
+    from overpaint.scan.detector import DetectorSettings
     from overpaint.scan.local_engine import LocalEngine
     from overpaint.scan.ray_engine import RayEngine
     from overpaint.scan.scanning import scan
 
     if gpus is not None and engine != "ray":
         raise typer.BadParameter("it is for --engine ray", param_hint="--gpus")
-    examiner = Examiner(
+    detector = DetectorSettings(
         model,
         threshold=threshold,
         runtime=runtime,
@@ -154,12 +155,12 @@ def photos(
         memory=memory if memory is None else memory * 1e9,
     )
     if engine == "ray":
-        used = RayEngine(examiner, networks=workers, threads=threads, gpus=gpus)
+        used = RayEngine(detector, networks=workers, threads=threads, gpus=gpus)
     else:
-        used = LocalEngine(examiner, networks=workers, threads=threads)
+        used = LocalEngine(detector, networks=workers, threads=threads)
     say(used.words, err=True)
     try:
-        with _reporting() as report:
+        with _show_progress() as report:
             done = scan(
                 sources,
                 out,
@@ -186,11 +187,11 @@ def photos(
 
 
 def _say_end(done: Progress, out: Path) -> None:
-    from overpaint.scan.scanning import duration
+    from overpaint.scan.scanning import format_duration
 
     for band, num in done.bands.most_common():
         say(f"{num:>9}  {band}")
-    say(f"{done.done} photos in {duration(done.seconds)}, {done.rate:.2f} photos/s: {out}")
+    say(f"{done.done} photos in {format_duration(done.seconds)}, {done.rate:.2f} photos/s: {out}")
     if done.before:
         say(f"{done.before} were done before")
     if done.old:
@@ -202,8 +203,8 @@ def _say_end(done: Progress, out: Path) -> None:
 
 
 @contextlib.contextmanager
-def _reporting() -> Iterator[Callable[[Progress], None]]:
-    """A bar on a terminal; a line now and then where there is none."""
+def _show_progress() -> Iterator[Callable[[Progress], None]]:
+    """A progress bar on a terminal; elsewhere a line from time to time."""
     from rich.progress import BarColumn, TextColumn
 
     with progress(BarColumn(), TextColumn("{task.fields[words]}")) as bar:
@@ -225,7 +226,7 @@ def summary(
     results: Folder,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Counts of verdicts, failures and identical files, and what the rows were made with."""
+    """Counts of verdicts, failures and identical files, and the models of the rows."""
     from dataclasses import asdict
 
     from overpaint.scan.reading import summarise
@@ -236,7 +237,7 @@ def summary(
         say_json(asdict(found))
         return
     same = found.photos - found.num_errors - found.looked_at
-    say(f"{found.photos} photos, {found.looked_at} looked at, {same} identical to one of these")
+    say(f"{found.photos} photos, {found.looked_at} examined, {same} identical to one of these")
     for band, num in found.bands.items():
         say(f"{num:>9}  {band}")
     if found.num_errors:
@@ -264,13 +265,13 @@ def query(
 ) -> None:
     """Answer to an SQL query on the results, for instance
     "SELECT path, score FROM photos ORDER BY score DESC LIMIT 20"."""
-    from overpaint.scan.reading import query as ask
+    from overpaint.scan.reading import run_query
 
     with _errors():
-        answer = ask(results, sql)
+        answer = run_query(results, sql)
         if as_json:
             for row in answer.rows:
-                say_json(dict(zip(answer.columns, map(_plain, row), strict=True)))
+                say_json(dict(zip(answer.columns, map(_to_json_value, row), strict=True)))
         else:
             _show(answer.columns, answer.rows)
 
@@ -286,26 +287,26 @@ def _show(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
     for name in columns:
         table.add_column(Text(printable(name)), overflow="fold")
     for row in islice(rows, MAX_TABLE):
-        table.add_row(*(Text(printable(_short(value))) for value in row))
+        table.add_row(*(Text(printable(_shorten(value))) for value in row))
     show(table)
     if next(rows, None) is not None:
         say(f"more than {MAX_TABLE} rows; --json gives all", err=True)
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     if value is None:
         return "-"
     return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     """A value as JSON has it."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _to_json_value(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_to_json_value(one) for one in value]
     if isinstance(value, float) and value - value != 0:  # JSON has neither NaN nor infinity
         return None
     return value if isinstance(value, str | int | float | bool | None) else str(value)
@@ -315,7 +316,7 @@ def _plain(value: Any) -> Any:
 def gallery(
     results: Folder,
     out: Annotated[Path, typer.Option("--out", "-o", help="HTML file.")] = Path("hits.html"),
-    top: Annotated[int, typer.Option("--top", min=1, help="Most photos on the page.")] = 200,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of photos at most.")] = 200,
     least: Annotated[
         float, typer.Option("--least", min=0, max=1, help="Lowest score on the page.")
     ] = 0.0,

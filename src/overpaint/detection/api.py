@@ -6,44 +6,22 @@ The last few detectors stay in memory.
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, overload
 
 from torch import nn
 
-from overpaint.detection.fusion import FusedDetection, FusedRunner
+from overpaint.defaults import DEFAULT_DETECTOR
+from overpaint.detection.fusion import FusedRunner
 from overpaint.detection.result import Detection
-from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
+from overpaint.detection.runner import DetectorRunner
 from overpaint.detection.runtimes import Runtime
 from overpaint.images.from_arrays import Picture, as_photo
 from overpaint.weights import WeightsRecord
 from overpaint.weights.resolve import ALL, load, select
 
 
-@overload
 def detect(
     image: Picture,
-    model: Literal["all"],
-    threshold: float | None = None,
-    device: str = "cpu",
-    runtime: Runtime = "torch",
-    memory: float | None = None,
-) -> FusedDetection: ...
-
-
-@overload
-def detect(
-    image: Picture,
-    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
-    threshold: float | None = None,
-    device: str = "cpu",
-    runtime: Runtime = "torch",
-    memory: float | None = None,
-) -> Detection: ...
-
-
-def detect(
-    image: Picture,
-    model: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
+    model: str | Path | Sequence[str | Path] = DEFAULT_DETECTOR,
     threshold: float | None = None,
     device: str = "cpu",
     runtime: Runtime = "torch",
@@ -66,7 +44,7 @@ def detect(
     records = select(models)
     weights = tuple((str(record.path), record.sha256) for record in records)
     fusion = _is_fusion(models, records)
-    return _runner(weights, fusion, threshold, device, runtime, memory).run(photo)
+    return _load_runner(weights, fusion, threshold, device, runtime, memory).run(photo)
 
 
 def make_runner(
@@ -84,10 +62,10 @@ def make_runner(
     """
     records = select(models, folders)
     paths = [str(record.path) for record in records]
-    return _built(paths, _is_fusion(models, records), threshold, device, runtime, memory)
+    return _make_runner(paths, _is_fusion(models, records), threshold, device, runtime, memory)
 
 
-def load_detector(name: str | Path = DEFAULT_MODEL) -> nn.Module:
+def load_detector(name: str | Path = DEFAULT_DETECTOR) -> nn.Module:
     """The detector with its weights, in eval mode: float (b, 3, h, w) in [0, 1] to logits
     (b, 1, h, w). Raises `WeightsError`, `UnknownNameError`."""
     return load(name, "detector")[0]
@@ -97,7 +75,7 @@ def _is_fusion(models: Sequence[str | Path], records: Sequence[WeightsRecord]) -
     return len(records) > 1 or ALL in models
 
 
-def _built(
+def _make_runner(
     paths: Sequence[str],
     fusion: bool,
     threshold: float | None,
@@ -116,7 +94,7 @@ def _built(
 
 
 @lru_cache(maxsize=4)
-def _runner(
+def _load_runner(
     weights: tuple[tuple[str, str], ...],
     fusion: bool,
     threshold: float | None,
@@ -125,4 +103,4 @@ def _runner(
     memory: float | None,
 ) -> DetectorRunner | FusedRunner:
     """weights: paths and hashes, these so that weights that were replaced are loaded anew."""
-    return _built([path for path, _ in weights], fusion, threshold, device, runtime, memory)
+    return _make_runner([path for path, _ in weights], fusion, threshold, device, runtime, memory)

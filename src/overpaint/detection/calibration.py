@@ -19,7 +19,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -70,7 +70,7 @@ def q99(logits: np.ndarray) -> float:
     return float(np.partition(values, rank)[rank])
 
 
-def smooth(logits: np.ndarray, window: int) -> np.ndarray:
+def average_logits(logits: np.ndarray, window: int) -> np.ndarray:
     """Means of float32 logits (h, w) in a square window around each pixel, of what there is of it
     at the borders. window: its side, pixels, odd; 1 gives the logits themselves."""
     if window == 1:
@@ -80,22 +80,22 @@ def smooth(logits: np.ndarray, window: int) -> np.ndarray:
     return F.avg_pool2d(x, (1, window), 1, (0, half), count_include_pad=False)[0].numpy()
 
 
-def _smoothed_within(logits: np.ndarray, window: int, counted: np.ndarray) -> np.ndarray:
-    """As `smooth`, of the counted pixels alone; -inf at the others."""
-    sums = smooth(np.where(counted, logits, 0).astype(np.float32), window)
-    share = smooth(counted.astype(np.float32), window)
+def _average_counted(logits: np.ndarray, window: int, counted: np.ndarray) -> np.ndarray:
+    """As `average_logits`, of the counted pixels alone; -inf at the others."""
+    sums = average_logits(np.where(counted, logits, 0).astype(np.float32), window)
+    share = average_logits(counted.astype(np.float32), window)
     out = np.full_like(logits, -np.inf)
     np.divide(sums, share, out=out, where=counted)
     return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
+class Judgement:
     """A photo's logits, and what its default threshold makes of them."""
 
-    logits: np.ndarray
+    logits: np.ndarray = field(repr=False)
     """float32 (h, w); the heatmap is their sigmoid."""
-    smoothed: np.ndarray
+    smoothed: np.ndarray = field(repr=False)
     """float32 (h, w): averaged, which is what thresholds are set on."""
     window: int
     """Side of the window of these averages, pixels."""
@@ -103,9 +103,9 @@ class Judged:
     """A logit."""
     statistic: float
     """q99 of `smoothed`."""
-    mask: np.ndarray
+    mask: np.ndarray = field(repr=False)
     """bool (h, w): what is marked at the default threshold."""
-    counted: np.ndarray | None = None
+    counted: np.ndarray | None = field(default=None, repr=False)
     """bool (h, w): the pixels that statistic and mask are of; None where they are all. At the
     others both kinds of logits are -inf."""
 
@@ -120,7 +120,7 @@ def judge(
     threshold: float = 0.0,
     window: int = 1,
     counted: np.ndarray | None = None,
-) -> Judged:
+) -> Judgement:
     """What a default threshold, a logit, makes of a photo's float32 logits (h, w).
 
     counted: bool (h, w), the pixels that belong to the photo; None for all. Without any the
@@ -134,16 +134,16 @@ def judge(
     the false-alarm rate, is as without.
     """
     if counted is None:
-        evidence = smooth(logits, window)
+        evidence = average_logits(logits, window)
         statistic = q99(evidence)
     else:
-        evidence = _smoothed_within(logits, window, counted)
+        evidence = _average_counted(logits, window, counted)
         logits = np.where(counted, logits, np.float32(-np.inf))
         statistic = q99(evidence[counted])
     mask = evidence >= threshold
     if 0 < threshold <= statistic:
         mask |= select_seeded(logits >= 0, mask, AREA)
-    return Judged(logits, evidence, window, threshold, statistic, mask, counted)
+    return Judgement(logits, evidence, window, threshold, statistic, mask, counted)
 
 
 def untouched_quantiles(statistics: np.ndarray) -> tuple[float, ...]:
@@ -164,7 +164,7 @@ def quality_band(jpeg_quality: int | None, lossy: bool) -> str:
     return MEDIUM if jpeg_quality >= 75 else LOW
 
 
-def upper_bound(num_reached: int, num: int, confidence: float = 0.95) -> float:
+def bound_rate(num_reached: int, num: int, confidence: float = 0.95) -> float:
     """The largest share in [0, 1] at which `num_reached` or fewer of `num` independent trials have
     a probability of at least 1 - `confidence` (Clopper and Pearson, one-sided)."""
     if num_reached >= num:
@@ -252,7 +252,7 @@ class QualityBand(_Frozen):
         exact = rate * self.num_untouched
         reached = math.floor(exact + 1e-9) if rate == self.false_alarm_rate else math.ceil(exact)
         alarms = math.ceil(reached * self.num_photos / self.num_untouched - 1e-9)
-        return upper_bound(alarms, self.num_photos)
+        return bound_rate(alarms, self.num_photos)
 
     @field_validator("untouched_quantiles")
     @classmethod
@@ -303,8 +303,8 @@ class Calibration(_Frozen):
 
     bands: dict[str, QualityBand]
     window: int = Field(ge=1)
-    """Side of the window that logits are averaged over (`smooth`), pixels, odd; 1 leaves them as
-    they are."""
+    """Side of the window that logits are averaged over (`average_logits`), pixels, odd; 1 leaves
+    them unchanged."""
     min_side: int = Field(default=128, ge=1)
     """Shorter side in pixels, below which nothing was tested."""
     min_jpeg_quality: int = Field(default=50, ge=1, le=100)

@@ -51,7 +51,7 @@ def export_onnx(model: str | Path, out: str | Path | None = None) -> Export:
     return Export(path, record, _export(build(record, state), record, path))
 
 
-def cached_onnx(model: str | Path) -> Path:
+def export_cached(model: str | Path) -> Path:
     """The exported file of a model in the user's cache, made where there is none yet.
 
     Errors as of `export_onnx`.
@@ -99,7 +99,7 @@ def _export(module: nn.Module, record: WeightsRecord, path: Path) -> float:
     names = [name for name in _OUTPUTS if getattr(found, name) is not None]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        _trace(graph, image, names, temporary)
+        _write_onnx(graph, image, names, temporary)
         _describe(temporary, record, module)
         largest = difference(module, graph_detector()(temporary))
         if not largest <= PARITY:
@@ -115,7 +115,7 @@ def _export(module: nn.Module, record: WeightsRecord, path: Path) -> float:
     return largest
 
 
-def _trace(graph: nn.Module, image: Tensor, names: list[str], path: Path) -> None:
+def _write_onnx(graph: nn.Module, image: Tensor, names: list[str], path: Path) -> None:
     sizes = {2: "height", 3: "width"}
     axes = {name: sizes for name in ("image", *names) if name != "score"}
     try:

@@ -17,7 +17,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -32,7 +32,7 @@ from overpaint.detection.result import (
     Verdict,
     probability,
 )
-from overpaint.detection.transparency import counted_pixels, hidden_pixels, left_out
+from overpaint.detection.transparency import describe_left_out, find_counted, find_hidden
 from overpaint.errors import InputError, OverpaintError
 from overpaint.images import Photo
 from overpaint.images.regions import find_regions
@@ -66,7 +66,7 @@ class FusedDetection(Detection):
     """What each of them found, in the order of the call."""
     fused: tuple[str, ...]
     """Names of those that the mean is of."""
-    disagreement: np.ndarray
+    disagreement: np.ndarray = field(repr=False)
     """float32 (h, w) in [0, 0.5]: standard deviation of the fused detectors' probabilities."""
 
     @property
@@ -141,7 +141,7 @@ class FusedRunner:
                     assessed = runner.assess(photo)
                 detection = runner.conclude(photo, assessed)
             except FAILURES as error:
-                results.append(Failure(runner.name, runner.weights_sha256, reason_of(error)))
+                results.append(Failure(runner.name, runner.weights_sha256, describe_error(error)))
                 continue
             results.append(detection)
             if fitted := runner.fitted(detection.quality):
@@ -154,9 +154,9 @@ class FusedRunner:
         if not calibrated:
             for detection in found:
                 moments.add(detection.heatmap)
-        return self._fused(photo, results, calibrated or found, moments, started)
+        return self._fuse(photo, results, calibrated or found, moments, started)
 
-    def _fused(
+    def _fuse(
         self,
         photo: Photo,
         results: list[Detection | Failure],
@@ -165,10 +165,10 @@ class FusedRunner:
         started: float,
     ) -> FusedDetection:
         heatmap = moments.mean
-        hidden = hidden_pixels(photo.alpha)
+        hidden = find_hidden(photo.alpha)
         mask, counted, notes = heatmap >= self.threshold, np.ones(heatmap.shape, bool), photo.notes
         if hidden is not None:
-            counted, notes = counted_pixels(hidden), (*notes, left_out(hidden))
+            counted, notes = find_counted(hidden), (*notes, describe_left_out(hidden))
             mask &= counted
         regions, num_regions = find_regions(mask, heatmap)
         reason = "the mean has no calibration of its own, the detectors' verdicts have"
@@ -199,7 +199,7 @@ class FusedRunner:
             notes=notes,
             detectors=tuple(results),
             fused=tuple(d.model for d in fused),
-            disagreement=moments.deviation(),
+            disagreement=moments.compute_deviation(),
         )
 
 
@@ -218,11 +218,11 @@ class Moments:
         self.mean = self.mean + step / np.float32(self.count)
         self._squares = self._squares + step * (values - self.mean)
 
-    def deviation(self) -> np.ndarray:
+    def compute_deviation(self) -> np.ndarray:
         """float32 (h, w): of the values themselves, so divided by their number."""
         return np.sqrt(self._squares / np.float32(self.count))
 
 
-def reason_of(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What an error says, or its kind when it says nothing."""
     return str(error) or type(error).__name__

@@ -60,15 +60,15 @@ class Budget:
         image = torch.full((1, 3, _SIDE, _SIDE), 0.5, device=device)
         image = image.contiguous(memory_format=torch.channels_last)
         release_memory()
-        base = _bytes_of("VmRSS")
+        base = _read_status("VmRSS")
         try:
             _RESET.write_text("5")
         except OSError as error:
-            raise _cannot() from error
+            raise _make_error() from error
         with torch.inference_mode():
             for _ in range(2):  # some runtimes keep their maps, which is then a part of the rise
                 examine(image)
-        rise = _bytes_of("VmHWM") - base
+        rise = _read_status("VmHWM") - base
         release_memory()
         return cls(limit, base, SLACK * max(rise, 0) / _SIDE**2, stride)
 
@@ -88,14 +88,14 @@ class Budget:
         return max(self.stride, side // self.stride * self.stride)
 
 
-def _bytes_of(name: str) -> int:
+def _read_status(name: str) -> int:
     try:
         lines = _STATUS.read_text().splitlines()
         (line,) = (x for x in lines if x.startswith(f"{name}:"))
     except (OSError, ValueError) as error:
-        raise _cannot() from error
+        raise _make_error() from error
     return int(line.split()[1]) * 2**10
 
 
-def _cannot() -> InputError:
+def _make_error() -> InputError:
     return InputError("--memory: memory can be measured on Linux alone; leave it out")

@@ -35,7 +35,7 @@ from PIL import Image, PngImagePlugin
 
 from overpaint import __version__, hashes
 from overpaint.data.finding import MARK, read_head, result_mark
-from overpaint.detection.fusion import Failure, FusedDetection, FusedRunner, reason_of
+from overpaint.detection.fusion import Failure, FusedDetection, FusedRunner, describe_error
 from overpaint.detection.result import FAILURES, Detection
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError
@@ -63,7 +63,7 @@ Record = dict[str, Any]
 Runner = DetectorRunner | FusedRunner
 
 
-def record(found: Detection) -> Record:
+def make_record(found: Detection) -> Record:
     """The JSON record of a detection, without the paths of pictures. All values are finite."""
     out = _record(found)
     if isinstance(found, FusedDetection):
@@ -72,7 +72,7 @@ def record(found: Detection) -> Record:
             "fused": list(found.fused),
             "disagreement_q99": round(found.disagreement_q99, 6),
             "detectors": [
-                failure(found.path, d, d.error) if isinstance(d, Failure) else _record(d)
+                make_failure(found.path, d, d.error) if isinstance(d, Failure) else _record(d)
                 for d in found.detectors
             ],
         }
@@ -84,7 +84,7 @@ def _record(found: Detection) -> Record:
     return {
         "tool": TOOL,
         "file": str(found.path) if found.path else None,
-        "path": _real(found.path) if found.path else None,
+        "path": _resolve(found.path) if found.path else None,
         "sha256": found.source.sha256,
         "width": found.width,
         "height": found.height,
@@ -114,7 +114,7 @@ def _record(found: Detection) -> Record:
     }
 
 
-def overlay(pixels: np.ndarray, heatmap: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def draw_overlay(pixels: np.ndarray, heatmap: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The photo in grey under the heatmap in colour, with the mask's outline: uint8 (h, w, 3)."""
     out = np.empty_like(pixels)
     levels = np.linspace(0, 1, len(_RAMP))
@@ -125,12 +125,12 @@ def overlay(pixels: np.ndarray, heatmap: np.ndarray, mask: np.ndarray) -> np.nda
         heat = table[np.rint(heatmap[rows] * 255).astype(np.uint8)]
         out[rows] = np.rint(0.5 * grey[..., None] + 0.5 * heat)
     width = max(1, round(min(mask.shape) / 400))
-    out[_grown(mask, width) & ~mask] = 0
-    out[mask & _grown(~mask, width)] = 255
+    out[_dilate(mask, width) & ~mask] = 0
+    out[mask & _dilate(~mask, width)] = 255
     return out
 
 
-def _grown(mask: np.ndarray, steps: int) -> np.ndarray:
+def _dilate(mask: np.ndarray, steps: int) -> np.ndarray:
     """Dilation by so many steps to the four neighbours."""
     out = mask.copy()
     for _ in range(steps):
@@ -142,33 +142,33 @@ def _grown(mask: np.ndarray, steps: int) -> np.ndarray:
     return out
 
 
-def names(paths: Sequence[Path]) -> list[str]:
+def choose_names(paths: Sequence[Path]) -> list[str]:
     """NAME for each photo of a run, in order. Names that differ only in case collide as well."""
     keys = [unicodedata.normalize("NFC", path.stem).casefold() for path in paths]
     count = Counter(keys)
     return [
-        path.stem if count[key] == 1 and _fits(path.stem) else unique_name(path)
+        path.stem if count[key] == 1 and _fits(path.stem) else make_unique_name(path)
         for path, key in zip(paths, keys, strict=True)
     ]
 
 
-def unique_name(path: Path) -> str:
+def make_unique_name(path: Path) -> str:
     """NAME of a photo where its plain name is taken or too long."""
     stem = path.stem
-    while not _fits(f"{stem}-{_path_hash(path)}"):
+    while not _fits(f"{stem}-{_hash_path(path)}"):
         stem = stem[:-1]
-    return f"{stem}-{_path_hash(path)}"
+    return f"{stem}-{_hash_path(path)}"
 
 
 def _fits(name: str) -> bool:
     return len(name.encode("utf-8", "surrogatepass")) + _LONGEST_END <= _MAX_NAME
 
 
-def _path_hash(path: str | Path) -> str:
-    return hashes.sha256(os.fsencode(_real(path)))[:8]
+def _hash_path(path: str | Path) -> str:
+    return hashes.sha256(os.fsencode(_resolve(path)))[:8]
 
 
-def _real(path: str | Path) -> str:
+def _resolve(path: str | Path) -> str:
     """What a photo is known by: its path without links, on this machine."""
     try:
         return os.path.realpath(path)
@@ -185,8 +185,8 @@ class Writer:
     def __init__(self, out: Path, inputs: Sequence[Path]) -> None:
         """inputs: all photos of the run. Makes the folder; raises `ImageError` when that fails."""
         self.out = out
-        self._inputs = {identity for path in inputs if (identity := _identity(path))}
-        self._names = dict(zip(map(_real, inputs), names(inputs), strict=True))
+        self._inputs = {identity for path in inputs if (identity := _identify(path))}
+        self._names = dict(zip(map(_resolve, inputs), choose_names(inputs), strict=True))
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -195,44 +195,44 @@ class Writer:
     def write(self, photo: Photo, found: Detection) -> Record:
         """Write pictures and record; returns the record with their paths. Raises `ImageError`."""
         name = self._clear(photo.path)
-        paths = {kind: self.out / f"{name}.{kind}.png" for kind in _kinds(found)}
+        paths = {kind: self.out / f"{name}.{kind}.png" for kind in _list_kinds(found)}
         for kind, path in paths.items():
-            write_bytes(path, _png(_picture(kind, photo, found), _mark(kind, photo)))
-        full = record(found) | {kind: str(path) for kind, path in paths.items()}
-        write_bytes(self.out / f"{name}.json", _json(full))
+            write_bytes(path, _encode_png(_draw(kind, photo, found), _make_mark(kind, photo)))
+        full = make_record(found) | {kind: str(path) for kind, path in paths.items()}
+        write_bytes(self.out / f"{name}.json", _encode_json(full))
         return full
 
-    def fail(self, path: Path, failed: Record) -> Record:
+    def write_failure(self, path: Path, failed: Record) -> Record:
         """Put the record of a failure in the place of what an earlier run said of the photo.
 
         Returns the record, which says so where that cannot be done.
         """
         try:
-            write_bytes(self.out / f"{self._clear(path)}.json", _json(failed))
+            write_bytes(self.out / f"{self._clear(path)}.json", _encode_json(failed))
         except ImageError as error:
-            stale = [name for name in self._all_names(path) if self._is_of(path, f"{name}.json")]
+            stale = [name for name in self._list_names(path) if self._is_of(path, f"{name}.json")]
             left = [f"what an earlier run said stays in {self.out / name}.json" for name in stale]
             return failed | {"error": "; ".join([failed["error"], str(error), *left])}
         return failed
 
-    def fail_earlier(self, path: Path, failed: Record) -> Record:
-        """As `fail`, but only where an earlier run said something of this path: it may never have
-        been a photo (a folder, a glob)."""
-        known = any(self._is_of(path, f"{name}.json") for name in self._all_names(path))
-        return self.fail(path, failed) if known else failed
+    def replace_earlier(self, path: Path, failed: Record) -> Record:
+        """As `write_failure`, but only where there is a record of this path from an earlier run: it
+        may never have been a photo (a folder, a glob)."""
+        known = any(self._is_of(path, f"{name}.json") for name in self._list_names(path))
+        return self.write_failure(path, failed) if known else failed
 
-    def _choices(self, path: Path) -> list[str]:
+    def _list_choices(self, path: Path) -> list[str]:
         """The names that a photo may get in this run, the best first."""
-        usual = self._names.get(_real(path)) or names([path])[0]
-        return list(dict.fromkeys((usual, unique_name(path))))
+        usual = self._names.get(_resolve(path)) or choose_names([path])[0]
+        return list(dict.fromkeys((usual, make_unique_name(path))))
 
-    def _all_names(self, path: Path) -> list[str]:
+    def _list_names(self, path: Path) -> list[str]:
         """The names that any run may have given it."""
-        return list(dict.fromkeys((*self._choices(path), path.stem)))
+        return list(dict.fromkeys((*self._list_choices(path), path.stem)))
 
     def _clear(self, path: Path) -> str:
         """Take away what there is of a photo, and return the name for what comes now."""
-        choices = self._choices(path)
+        choices = self._list_choices(path)
         free = next((name for name in choices if self._is_free(path, name)), None)
         if free is None:
             taken = self.out / f"{choices[0]}.json"
@@ -241,8 +241,8 @@ class Writer:
                 "written over; use another --out"
             )
         try:
-            for name in self._all_names(path):
-                for file in _files(name):
+            for name in self._list_names(path):
+                for file in _list_files(name):
                     if self._is_of(path, file) and not self._is_input(file):
                         (self.out / file).unlink()
         except OSError as error:
@@ -253,11 +253,11 @@ class Writer:
         return free
 
     def _is_free(self, path: Path, name: str) -> bool:
-        files = [file for file in _files(name) if os.path.lexists(self.out / file)]
+        files = [file for file in _list_files(name) if os.path.lexists(self.out / file)]
         return all(self._is_of(path, file) and not self._is_input(file) for file in files)
 
     def _is_input(self, file: str) -> bool:
-        return _identity(self.out / file) in self._inputs
+        return _identify(self.out / file) in self._inputs
 
     def _is_of(self, path: Path, file: str) -> bool:
         """Whether a file is a result of this photo: by what stands in it, not by its name."""
@@ -267,33 +267,34 @@ class Writer:
                 return False
             if file.endswith(".png"):
                 said = result_mark(read_head(place)) or ""
-                return said.endswith(_of_path(path))
+                return said.endswith(_make_path_mark(path))
             there = json.loads(place.read_bytes())
             ours = isinstance(there, dict) and there.get("tool") == TOOL
-            return ours and there.get("path") == _real(path)
+            return ours and there.get("path") == _resolve(path)
         return False
 
 
-def _files(name: str) -> list[str]:
+def _list_files(name: str) -> list[str]:
     """All that there may be of a photo, the record first."""
     return [f"{name}.json", *(f"{name}.{kind}.png" for kind in PICTURES)]
 
 
-def _json(record: Record) -> bytes:
+def _encode_json(record: Record) -> bytes:
     return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
 
 
-def _mark(kind: str, photo: Photo) -> str:
-    return f"{kind} by overpaint {__version__} of the photo sha256 {photo.sha256}" + _of_path(
-        photo.path
+def _make_mark(kind: str, photo: Photo) -> str:
+    return (
+        f"{kind} by overpaint {__version__} of the photo sha256 {photo.sha256}"
+        + _make_path_mark(photo.path)
     )
 
 
-def _of_path(path: Path) -> str:
-    return f", path {_path_hash(path)}"
+def _make_path_mark(path: Path) -> str:
+    return f", path {_hash_path(path)}"
 
 
-def _png(array: np.ndarray, mark: str) -> bytes:
+def _encode_png(array: np.ndarray, mark: str) -> bytes:
     """uint8 (h, w) or (h, w, 3), or uint16 (h, w), as PNG that says what it is."""
     text = PngImagePlugin.PngInfo()
     text.add_text(MARK, mark)
@@ -303,20 +304,20 @@ def _png(array: np.ndarray, mark: str) -> bytes:
     return buffer.getvalue()
 
 
-def _kinds(found: Detection) -> list[str]:
+def _list_kinds(found: Detection) -> list[str]:
     """Which of `PICTURES` there are."""
     return [k for k in PICTURES if k == "overlay" or getattr(found, k, None) is not None]
 
 
-def _picture(kind: str, photo: Photo, found: Detection) -> np.ndarray:
+def _draw(kind: str, photo: Photo, found: Detection) -> np.ndarray:
     if kind == "overlay":
-        return overlay(photo.pixels, found.heatmap, found.mask)
+        return draw_overlay(photo.pixels, found.heatmap, found.mask)
     if kind == "mask":
         return found.mask.astype(np.uint8) * 255
     return np.rint(getattr(found, kind) * 65535).astype(np.uint16)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identify(path: Path) -> tuple[int, int] | None:
     """Device and inode, the same for every name that leads to a file; None when there is none."""
     try:
         status = path.stat()
@@ -325,7 +326,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def examine(paths: Sequence[Path], runner: Runner, writer: Writer) -> Iterator[Record]:
+def detect_files(paths: Sequence[Path], runner: Runner, writer: Writer) -> Iterator[Record]:
     """Detect in one photo after the other and write what was found; yields the records.
 
     A photo that fails gives a record with `error`, and the run goes on.
@@ -334,7 +335,7 @@ def examine(paths: Sequence[Path], runner: Runner, writer: Writer) -> Iterator[R
         try:
             yield _examine_one(path, runner, writer)
         except FAILURES as error:
-            yield writer.fail(path, failure(path, runner, reason_of(error)))
+            yield writer.write_failure(path, make_failure(path, runner, describe_error(error)))
 
 
 def _examine_one(path: Path, runner: Runner, writer: Writer) -> Record:
@@ -342,12 +343,12 @@ def _examine_one(path: Path, runner: Runner, writer: Writer) -> Record:
     return writer.write(photo, runner.run(photo))
 
 
-def failure(path: str | Path | None, by: Runner | Failure, error: str) -> Record:
+def make_failure(path: str | Path | None, by: Runner | Failure, error: str) -> Record:
     """The record of a photo that a detector, or all of them, could not examine."""
     return {
         "tool": TOOL,
         "file": str(path) if path else None,
-        "path": _real(path) if path else None,
+        "path": _resolve(path) if path else None,
         "error": error,
         "model": by.model if isinstance(by, Failure) else by.name,
         "weights_sha256": by.weights_sha256,

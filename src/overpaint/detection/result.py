@@ -78,7 +78,7 @@ class Threshold:
     """On the heatmap, 0..1."""
     window: int = 1
     """Side of the window, pixels, that the heatmap's log odds are averaged over before they are
-    compared with the threshold (`calibration.smooth`); 1 where none is."""
+    compared with the threshold (`calibration.average_logits`); 1 where none is."""
     false_alarm_rate: float | None = None
     """Share of untouched photos of this quality with more than 1 % of their area in the mask."""
     bound: float | None = None
@@ -111,9 +111,9 @@ class Detection:
     verdict: Verdict
     mask_threshold: Threshold
     examiner: Examiner
-    heatmap: np.ndarray
+    heatmap: np.ndarray = field(repr=False)
     """float32 (h, w) in [0, 1]: 1 = inpainted; 0 where the photo is transparent, and near there."""
-    mask: np.ndarray
+    mask: np.ndarray = field(repr=False)
     """bool (h, w): where the heatmap, averaged over the threshold's window, is at or above it; at
     the default one, in a photo that reaches it, whole regions (`calibration.judge`)."""
     regions: tuple[Region, ...]
@@ -131,7 +131,7 @@ class Detection:
     image_score: float | None = None
     """In [0, 1], of a detector that judges the whole photo apart from its pixels; uncalibrated, and
     of a photo in tiles the highest of theirs."""
-    confidence: np.ndarray | None = None
+    confidence: np.ndarray | None = field(default=None, repr=False)
     """float32 (h, w) in [0, 1]: how far to trust each pixel, of a detector that says so."""
 
     @property

@@ -16,7 +16,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from overpaint import __version__, hashes
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.calibration import (
     Band,
     Calibration,
-    Judged,
+    Judgement,
     QualityBand,
     judge,
     logit_of,
@@ -46,7 +47,12 @@ from overpaint.detection.result import (
 )
 from overpaint.detection.runtimes import in_runtime, words
 from overpaint.detection.tiles import Seen, place_tiles, tiled
-from overpaint.detection.transparency import counted_pixels, filled, hidden_pixels, left_out
+from overpaint.detection.transparency import (
+    describe_left_out,
+    fill_hidden,
+    find_counted,
+    find_hidden,
+)
 from overpaint.detectors.base import Detector, Findings
 from overpaint.devices import find_device
 from overpaint.errors import InputError, WeightsError
@@ -54,7 +60,6 @@ from overpaint.images import Photo
 from overpaint.images.regions import find_regions
 from overpaint.weights.resolve import load
 
-DEFAULT_MODEL = "nixnet-s"
 TILE = 1024
 """Pixels, of a module that does not say its own."""
 OVERLAP = 128
@@ -77,12 +82,12 @@ class Assessed:
     """What a detector and its calibration make of a photo, before it is put into words."""
 
     seen: Seen
-    judged: Judged
+    judged: Judgement
     quality: str
     """The photo's quality band."""
-    hidden: np.ndarray | None
+    hidden: np.ndarray | None = field(repr=False)
     """bool (h, w): what is transparent; None where nothing is."""
-    counted: np.ndarray | None
+    counted: np.ndarray | None = field(repr=False)
     """bool (h, w): the pixels that belong to the photo; None where all do."""
     started: float
     """Seconds, by `time.perf_counter`."""
@@ -93,7 +98,7 @@ class DetectorRunner:
 
     def __init__(
         self,
-        model: str | Path | nn.Module = DEFAULT_MODEL,
+        model: str | Path | nn.Module = DEFAULT_DETECTOR,
         *,
         threshold: float | None = None,
         tile: int | None = None,
@@ -190,7 +195,9 @@ class DetectorRunner:
         """The calibration for photos of a quality band; None without."""
         return self.calibration.bands.get(quality) if self.calibration else None
 
-    def judge(self, logits: np.ndarray, quality: str, counted: np.ndarray | None = None) -> Judged:
+    def judge(
+        self, logits: np.ndarray, quality: str, counted: np.ndarray | None = None
+    ) -> Judgement:
         """What the calibration makes of a photo's logits (h, w); without one, a threshold of 0.
 
         counted: bool (h, w), the pixels that belong to the photo; None for all.
@@ -200,7 +207,7 @@ class DetectorRunner:
             return judge(logits, counted=counted)
         return judge(logits, fitted.threshold_logit, self.calibration.window, counted)
 
-    def verdict(self, judged: Judged, quality: str) -> Band:
+    def verdict(self, judged: Judgement, quality: str) -> Band:
         """The verdict on a photo of a quality band, whatever threshold the caller chose."""
         fitted = self.fitted(quality)
         if fitted is None:
@@ -215,9 +222,9 @@ class DetectorRunner:
     def assess(self, photo: Photo) -> Assessed:
         """Look at a photo, without its transparent parts, and judge what was seen."""
         started = time.perf_counter()
-        hidden = hidden_pixels(photo.alpha)
-        counted = None if hidden is None else counted_pixels(hidden)
-        seen = self.look(photo.pixels if hidden is None else filled(photo.pixels, hidden))
+        hidden = find_hidden(photo.alpha)
+        counted = None if hidden is None else find_counted(hidden)
+        seen = self.look(photo.pixels if hidden is None else fill_hidden(photo.pixels, hidden))
         quality = quality_band(photo.jpeg_quality, photo.lossy)
         judged = self.judge(seen.logits, quality, counted)
         return Assessed(seen, judged, quality, hidden, counted, started)
@@ -242,7 +249,7 @@ class DetectorRunner:
         caveats = self.calibration.caveats(*photo.pixels.shape[:2]) if self.calibration else ()
         rate, note = fitted.false_alarms(chosen) if fitted and not reason else (None, reason)
         if hidden is not None:
-            caveats = (left_out(hidden), *caveats)
+            caveats = (describe_left_out(hidden), *caveats)
         if (tile := self.tile_of(*photo.pixels.shape[:2])) < self.tile:
             caveats = (f"looked at in tiles of {tile} pixels for want of memory", *caveats)
         if len(seen.scores) > 1:

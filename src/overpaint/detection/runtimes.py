@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from overpaint import __version__, atomic, hashes
-from overpaint.detection.export import cache_folder, cached_onnx
+from overpaint.detection.export import cache_folder, export_cached
 from overpaint.detection.graphs import GRAPHS, PARITY, GraphDetector, difference, made_photo
 from overpaint.detectors.base import Detector
 from overpaint.errors import InputError, WeightsError
@@ -65,7 +65,7 @@ def in_runtime(
         raise InputError(f"--runtime {runtime}: not for {why}; give --runtime torch")
     check_installed(runtime)
     (kind,) = (kind for kind in GRAPHS if kind.runtime == runtime)
-    graph = kind(cached_onnx(record.path))
+    graph = kind(export_cached(record.path))
     (measured,) = _measured(module, [graph], record)
     if not (found := measured.difference) <= PARITY:
         raise WeightsError(
@@ -103,7 +103,7 @@ def _fastest(module: Detector, record: WeightsRecord | None) -> nn.Module:
     for kind in GRAPHS:
         with contextlib.suppress(WeightsError):  # not installed, or cannot be exported
             kind.imported()
-            choices.append(kind(cached_onnx(record.path)))
+            choices.append(kind(export_cached(record.path)))
     found = _measured(module, choices, record)
     equal = [number for number, one in enumerate(found) if one.difference <= PARITY]
     return choices[min(equal, key=lambda number: found[number].seconds)]

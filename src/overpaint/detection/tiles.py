@@ -16,7 +16,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -33,9 +33,9 @@ from overpaint.process import release_memory
 class Seen:
     """What a detector says of a photo."""
 
-    logits: np.ndarray
+    logits: np.ndarray = field(repr=False)
     """float32 (h, w)."""
-    confidence: np.ndarray | None = None
+    confidence: np.ndarray | None = field(default=None, repr=False)
     """Logits, float32 (h, w), of a detector that says how far to trust each pixel."""
     scores: tuple[float, ...] = ()
     """Logit of each tile, of a detector that judges the photo apart from its pixels."""

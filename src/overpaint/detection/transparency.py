@@ -30,20 +30,20 @@ MARGIN = 24
 """Pixels around what is hidden that do not count."""
 
 
-def left_out(hidden: np.ndarray) -> str:
+def describe_left_out(hidden: np.ndarray) -> str:
     """A note on what does not count."""
     share = percent(float(hidden.mean()))
     return f"transparent: {share}, left out with {MARGIN} pixels around; shares are of the rest"
 
 
-def hidden_pixels(alpha: np.ndarray | None) -> np.ndarray | None:
+def find_hidden(alpha: np.ndarray | None) -> np.ndarray | None:
     """bool (h, w) of an alpha, uint8 (h, w); None where nothing is hidden."""
     if alpha is None or not (hidden := alpha < HALF).any():
         return None
     return hidden
 
 
-def filled(pixels: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+def fill_hidden(pixels: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     """uint8 (h, w, 3) with what is hidden, bool (h, w), taken from the nearest visible pixel.
 
     The photo itself where nothing is visible. The nearest is found by jump flooding (Rong and Tan,
@@ -65,15 +65,15 @@ def filled(pixels: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 def _take_nearer(nearest: np.ndarray, here: np.ndarray, down: int, right: int) -> None:
     """Let each pixel take over what a neighbour knows, where that is nearer. int32 (2, h, w)."""
-    to_rows, from_rows = _overlap(here.shape[1], down)
-    to_columns, from_columns = _overlap(here.shape[2], right)
+    to_rows, from_rows = _pair_neighbours(here.shape[1], down)
+    to_columns, from_columns = _pair_neighbours(here.shape[2], right)
     mine, place = nearest[:, to_rows, to_columns], here[:, to_rows, to_columns]
     theirs = nearest[:, from_rows, from_columns]
     distance = [((found - place).astype(np.float32) ** 2).sum(axis=0) for found in (theirs, mine)]
     np.copyto(mine, theirs.copy(), where=distance[0] < distance[1])
 
 
-def _overlap(length: int, shift: int) -> tuple[slice, slice]:
+def _pair_neighbours(length: int, shift: int) -> tuple[slice, slice]:
     """The places of an axis that have a neighbour so far on, and those neighbours."""
     shift = max(-length, min(shift, length))
     return (
@@ -82,7 +82,7 @@ def _overlap(length: int, shift: int) -> tuple[slice, slice]:
     )
 
 
-def counted_pixels(hidden: np.ndarray, margin: int = MARGIN) -> np.ndarray:
+def find_counted(hidden: np.ndarray, margin: int = MARGIN) -> np.ndarray:
     """bool (h, w): what is more than `margin` pixels, along row and column, from what is hidden."""
     near = hidden
     for axis in (0, 1):

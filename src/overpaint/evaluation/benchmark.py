@@ -30,20 +30,20 @@ from overpaint.evaluation.measurement import (
     Result,
     RobustnessSettings,
     Settings,
-    autoencoder_records,
+    draw_universal_samples,
     flag_pictures,
-    rows_by_method,
+    list_autoencoders,
+    make_rows_by_method,
     score_picture,
-    universal_samples,
 )
 from overpaint.evaluation.robustness import ORIGINALS, measure_forged, measure_robustness
 from overpaint.evaluation.rows import (
     Picture,
     Row,
     Source,
+    list_values,
+    make_row,
     require_parquet,
-    row,
-    values_of,
     write_results,
 )
 from overpaint.evaluation.speed import measure_speed
@@ -55,15 +55,15 @@ from overpaint.weights import read_record
 
 def measure_universal(job: Measurement) -> Result:
     """mIoU, F1 and AUC on universal test data: lossless, and after JPEG."""
-    settings, runner = job.settings, job.runner()
+    settings, runner = job.settings, job.make_runner()
     pictures = []
-    for kind, name, sample in universal_samples(job):
+    for kind, name, sample in draw_universal_samples(job):
         for label, quality, pixels in store(sample.pixels, settings.qualities):
             numbers = score_picture(runner, pixels, quality, sample.mask)
             pictures.append(Picture("universal", f"{kind}, {label}", job.name, name, numbers))
     protocol = f"test split, {settings.size} px crops, brush masks, one sample of each photo"
-    source = job.source("universal", protocol, runner)
-    return rows_by_method(source, pictures), pictures
+    source = job.make_source("universal", protocol, runner)
+    return make_rows_by_method(source, pictures), pictures
 
 
 def store(pixels: np.ndarray, qualities: Iterable[int]) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -75,7 +75,7 @@ def store(pixels: np.ndarray, qualities: Iterable[int]) -> Iterator[tuple[str, s
 
 def measure_triplets(job: Measurement) -> Result:
     """AUC, mIoU and F1 for each group of triplets, and the headline."""
-    runner, pictures = job.runner(), []
+    runner, pictures = job.make_runner(), []
     found = read_triplets(job.data)
     for group in GROUPS:
         triplets = [t for t in found if t.group == group][: job.settings.limit]
@@ -87,25 +87,27 @@ def measure_triplets(job: Measurement) -> Result:
             numbers = score_picture(runner, photo.pixels, quality, mask)
             pictures.append(Picture("triplets", group, job.name, triplet.id, numbers))
     protocol = "whole pictures at native resolution; headline: mean of four groups' means"
-    source = job.source("triplets", protocol, runner)
-    headlines = _headlines(source, pictures, {t.id: t.half for t in found})
-    return [*rows_by_method(source, pictures), *headlines], pictures
+    source = job.make_source("triplets", protocol, runner)
+    headlines = _compute_headlines(source, pictures, {t.id: t.half for t in found})
+    return [*make_rows_by_method(source, pictures), *headlines], pictures
 
 
-def _headlines(source: Source, pictures: list[Picture], halves: Mapping[str, str]) -> list[Row]:
+def _compute_headlines(
+    source: Source, pictures: list[Picture], halves: Mapping[str, str]
+) -> list[Row]:
     """Mean of the four groups' AUC: of all pictures, and of each half of them."""
     wanted = {"headline": HALVES, **{f"headline, {half} half": (half,) for half in HALVES}}
     rows = []
     for method, kept in wanted.items():
         shown = [p for p in pictures if halves[p.picture] in kept]
-        four = [values_of([p for p in shown if p.method == g], "auc") for g in HEADLINE]
-        rows.append(row(source, method, "auc", four))
+        four = [list_values([p for p in shown if p.method == g], "auc") for g in HEADLINE]
+        rows.append(make_row(source, method, "auc", four))
     return rows
 
 
 def measure_untouched(job: Measurement) -> Result:
     """Share of untouched photos that are flagged: by folder, by quality band, and recompressed."""
-    runner, photos = job.runner(), job.photos()
+    runner, photos = job.make_runner(), job.find_photos()
     folders: dict[str, list[int]] = defaultdict(list)
     for index, name in enumerate(photos.names):
         folders[Path(name).parent.name].append(index)
@@ -128,21 +130,21 @@ def measure_untouched(job: Measurement) -> Result:
                 pixels = jpeg(photo.pixels, q)
                 look(folder, f"jpeg{q}", name, pixels, quality_band(q, True))
     pictures = [p for (m, _), group in measured.items() if m in folders for p in group]
-    for path in _originals(job):
+    for path in _list_originals(job):
         photo = read_image(path)
         own = quality_band(photo.jpeg_quality, photo.lossy)
         pictures.append(look(ORIGINALS, "as-is", path.name, photo.pixels, own))
     protocol = "test split at native resolution; flagged: over 1 % of the area in the default mask"
-    source = job.source("untouched", protocol, runner)
-    return _untouched_rows(source, measured, folders, job.settings), pictures
+    source = job.make_source("untouched", protocol, runner)
+    return _make_untouched_rows(source, measured, folders, job.settings), pictures
 
 
-def _originals(job: Measurement) -> list[Path]:
+def _list_originals(job: Measurement) -> list[Path]:
     paths = [t.original for t in read_triplets(job.data) if t.original is not None]
     return paths[: job.settings.limit]
 
 
-def _untouched_rows(
+def _make_untouched_rows(
     source: Source,
     measured: Mapping[tuple[str, str], list[Picture]],
     folders: Iterable[str],
@@ -157,7 +159,7 @@ def _untouched_rows(
     }
     groups[ORIGINALS, "as-is"] = measured[ORIGINALS, "as-is"]
     return [
-        row(source, method, f"flagged@{label}", [flag_pictures(pictures)])
+        make_row(source, method, f"flagged@{label}", [flag_pictures(pictures)])
         for (method, label), pictures in groups.items()
         if pictures
     ]
@@ -165,25 +167,25 @@ def _untouched_rows(
 
 def measure_autoencoders(job: Measurement) -> Result:
     """PSNR of every autoencoder on photos that none of them saw."""
-    size, photos = job.settings.size, job.photos()
+    size, photos = job.settings.size, job.find_photos()
     rows, pictures = [], []
     protocol = f"test split, {size} px centre crops of photos that are at least as large"
-    source = replace(job.source("autoencoders", protocol), weights="")
-    for record in autoencoder_records(job.bank):
+    source = replace(job.make_source("autoencoders", protocol), weights="")
+    for record in list_autoencoders(job.bank):
         job.report(f"autoencoders: {record.name}")
         (module,) = load_bank([str(record.path)]).values()
         of_this = []
-        for name, pixels in _centre_crops(photos, size, job.settings.limit):
+        for name, pixels in _crop_centres(photos, size, job.settings.limit):
             error = squared_error(reconstruct(module, pixels), pixels)
             numbers = {"psnr": psnr(error)}
             of_this.append(Picture("autoencoders", record.name, "", name, numbers))
         own = replace(source, weights_sha256=record.sha256)
-        rows.append(row(own, record.name, "psnr", [values_of(of_this, "psnr")]))
+        rows.append(make_row(own, record.name, "psnr", [list_values(of_this, "psnr")]))
         pictures += of_this
     return rows, pictures
 
 
-def _centre_crops(
+def _crop_centres(
     photos: PhotoSource, size: int, limit: int | None
 ) -> Iterator[tuple[str, np.ndarray]]:
     num = 0
@@ -201,10 +203,10 @@ def measure_speed_rows(job: Measurement) -> Result:
     runs = 1 if job.settings.limit else 3
     protocol = f"2 threads, own process; median of {runs} runs, of 5 for starting"
     source = replace(
-        job.source("speed", protocol),
+        job.make_source("speed", protocol),
         weights_sha256=read_record(job.weights).sha256,
     )
-    photos = job.photos()
+    photos = job.find_photos()
     return measure_speed(source, job.weights, photos.read(0), runs, job.report), []
 
 

@@ -19,7 +19,7 @@ from overpaint.data.sources import PhotoSource
 from overpaint.detection.calibration import LOSSLESS, quality_band
 from overpaint.errors import ConfigError
 from overpaint.evaluation.measurement import Measurement, Result, score_judged
-from overpaint.evaluation.rows import Picture, row
+from overpaint.evaluation.rows import Picture, make_row
 
 NUM = 40
 """Photos, where the settings give no limit."""
@@ -31,7 +31,7 @@ BANDS = {"strong": "strong trace", "inconclusive": "inconclusive"}
 
 def measure_edits(job: Measurement) -> Result:
     """Shares of "strong trace" and "inconclusive" for each kind of edit."""
-    runner, photos = job.runner(), job.photos()
+    runner, photos = job.make_runner(), job.find_photos()
     if runner.calibration is None:
         raise ConfigError(f"{runner.name}: no calibration, so no verdicts; fit one first")
     num = min(len(photos), job.settings.limit or NUM)
@@ -41,8 +41,8 @@ def measure_edits(job: Measurement) -> Result:
         index = place * len(photos) // num
         if place % 5 == 0:
             job.report(f"edits: {place} of {num} photos")
-        for kind, pixels in _versions(photos, index, job.settings.seed):
-            for stored, quality, seen in _stored(pixels):
+        for kind, pixels in _make_versions(photos, index, job.settings.seed):
+            for stored, quality, seen in _store(pixels):
                 judged = runner.judge(runner.logits(seen), quality)
                 verdicts[kind, stored].append(runner.verdict(judged, quality))
                 name = f"{stored}/{photos.names[index]}"
@@ -52,16 +52,18 @@ def measure_edits(job: Measurement) -> Result:
         f"{num} photos of the test split, centre crops of at most {SIDE} px, edited and stored "
         f"without loss or as JPEG {JPEG}; share of verdicts"
     )
-    source = job.source("edits", protocol, runner)
+    source = job.make_source("edits", protocol, runner)
     rows = [
-        row(source, WORDS.get(kind, kind), f"{metric}@{stored}", [[float(v == band) for v in said]])
+        make_row(
+            source, WORDS.get(kind, kind), f"{metric}@{stored}", [[float(v == band) for v in said]]
+        )
         for (kind, stored), said in verdicts.items()
         for metric, band in BANDS.items()
     ]
     return rows, pictures
 
 
-def _versions(photos: PhotoSource, index: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+def _make_versions(photos: PhotoSource, index: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     """(kind, pixels): the crop of a photo, unedited and after each edit."""
     pixels, other = (_crop(photos.read(i % len(photos))) for i in (index, index + 1))
     yield UNEDITED, pixels
@@ -69,7 +71,7 @@ def _versions(photos: PhotoSource, index: int, seed: int) -> Iterator[tuple[str,
         yield kind, apply_edit(kind, pixels, np.random.default_rng([seed, index, number]), other)
 
 
-def _stored(pixels: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
+def _store(pixels: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
     """(label, quality band, pixels) of each file."""
     yield "lossless", LOSSLESS, pixels
     yield f"jpeg{JPEG}", quality_band(JPEG, True), jpeg(pixels, JPEG)

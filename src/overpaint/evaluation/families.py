@@ -28,19 +28,19 @@ from overpaint.data.real_fills import POOLS, RealFill, read_fills
 from overpaint.detection.calibration import LOSSLESS, quality_band
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError
-from overpaint.evaluation.measurement import Measurement, Result, rows_by_method
+from overpaint.evaluation.measurement import Measurement, Result, make_rows_by_method
 from overpaint.evaluation.robustness import (
     AS_IS,
     CONDITIONS,
     Condition,
     Exhibit,
-    quality_of,
+    find_quality,
     score_exhibit,
     write_sheets,
 )
 from overpaint.evaluation.rows import Picture, Row, Source
 from overpaint.evaluation.sheets import Album
-from overpaint.evaluation.triplets import HEADLINE, Triplet, read_triplets, source_of
+from overpaint.evaluation.triplets import HEADLINE, Triplet, find_source, read_triplets
 from overpaint.images import read_image, read_mask
 from overpaint.metrics import bootstrap_levels, mean
 from overpaint.run_identity import config_hash
@@ -76,17 +76,17 @@ def list_triplets(triplets: Iterable[Triplet]) -> Iterator[tuple[Exhibit, str]]:
     for triplet in triplets:
         photo = read_image(triplet.inpainted)
         mask = read_mask(triplet.mask, size=(photo.height, photo.width))
-        family, source = OF_TRIPLETS[triplet.group], source_of(triplet.id)
-        yield Exhibit(family, triplet.id, photo.pixels, mask, quality_of(photo)), source
+        family, source = OF_TRIPLETS[triplet.group], find_source(triplet.id)
+        yield Exhibit(family, triplet.id, photo.pixels, mask, find_quality(photo)), source
         original = None if triplet.original is None else read_image(triplet.original)
         if original is not None and original.pixels.shape == photo.pixels.shape:
-            name, quality = f"{ORIGINALS}{family}", quality_of(original)
+            name, quality = f"{ORIGINALS}{family}", find_quality(original)
             yield Exhibit(name, triplet.id, original.pixels, mask, quality), source
 
 
 def measure_families(job: Measurement) -> Result:
     """Every picture under every condition: rows by family and condition, and the headlines."""
-    conditions = chosen_conditions(job.robustness.conditions)
+    conditions = choose_conditions(job.robustness.conditions)
     fills = read_fills(job.data / "fills", job.robustness.pools or POOLS)
     triplets = read_triplets(job.data, HEADLINE)
     families = sorted({f.family for f in fills} | {OF_TRIPLETS[t.group] for t in triplets})
@@ -97,7 +97,7 @@ def measure_families(job: Measurement) -> Result:
         "real fills": list_fills(f for f in fills if f.family in only),
         "triplets": list_triplets(t for t in triplets if OF_TRIPLETS[t.group] in only),
     }
-    runner, pictures, sources = job.runner(), [], {}
+    runner, pictures, sources = job.make_runner(), [], {}
     album = Album() if job.robustness.sheets else None
     num: dict[str, int] = defaultdict(int)
     for kind, exhibits in kinds.items():
@@ -112,9 +112,9 @@ def measure_families(job: Measurement) -> Result:
     if job.robustness.sheets and album:
         write_sheets(job.robustness.sheets / job.name, album)
     trained = set(read_record(job.weights, kind="detector").families)
-    source = _source(job, runner, conditions, only)
+    source = _make_source(job, runner, conditions, only)
     rows = [
-        *rows_by_method(source, pictures),
+        *make_rows_by_method(source, pictures),
         *compute_headlines(
             source, pictures, sources, conditions, [f for f in only if f not in trained]
         ),
@@ -125,7 +125,7 @@ def measure_families(job: Measurement) -> Result:
     return rows, pictures
 
 
-def chosen_conditions(names: Sequence[str]) -> dict[str, Condition]:
+def choose_conditions(names: Sequence[str]) -> dict[str, Condition]:
     """Those named, or all; raises ConfigError for an unknown one."""
     for name in names:
         if name not in FAMILY_CONDITIONS:
@@ -155,7 +155,7 @@ def compute_headlines(
             ]
             groups = [group for group in groups if group]
             if groups:
-                rows += _mean_and_worst(source, f"{name}, {condition}", metric, groups)
+                rows += _make_mean_and_worst(source, f"{name}, {condition}", metric, groups)
     return rows
 
 
@@ -170,7 +170,7 @@ def average_by_source(
     return [mean(group) for _, group in sorted(values.items())]
 
 
-def _mean_and_worst(
+def _make_mean_and_worst(
     source: Source, method: str, metric: str, groups: Sequence[Sequence[float]]
 ) -> list[Row]:
     means = [mean(group) for group in groups]
@@ -186,7 +186,7 @@ def _mean_and_worst(
     ]
 
 
-def _source(
+def _make_source(
     job: Measurement,
     runner: DetectorRunner,
     conditions: Mapping[str, Condition],
@@ -202,13 +202,13 @@ def _source(
         "real fills and triplets, whole pictures; headline: mean over families of means over "
         "photos, n families; interval: families, then photos"
     )
-    return replace(job.source(SET, protocol, runner), config_hash=config_hash(about))
+    return replace(job.make_source(SET, protocol, runner), config_hash=config_hash(about))
 
 
-def sources_of(data: Path) -> dict[str, str]:
+def find_sources(data: Path) -> dict[str, str]:
     """The source of every picture, by its id."""
     fills = {f.id: f.source for f in read_fills(data / "fills")}
-    return fills | {t.id: source_of(t.id) for t in read_triplets(data, HEADLINE)}
+    return fills | {t.id: find_source(t.id) for t in read_triplets(data, HEADLINE)}
 
 
 def compute_left_out(
@@ -244,4 +244,4 @@ def compute_left_out(
         f"{first.protocol}; each family by weights that were not trained on it",
         "+".join(dict.fromkeys(r.calibration_sha256[:12] for r in rows if r.set == SET)),
     )
-    return compute_headlines(source, mine, sources_of(data), conditions, families)
+    return compute_headlines(source, mine, find_sources(data), conditions, families)

@@ -16,7 +16,7 @@ import torch
 from overpaint.data.masks import MaskFn, in_ratio
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import mask_mixture
-from overpaint.evaluation.rows import Row, Source, row, write_results
+from overpaint.evaluation.rows import Row, Source, make_row, write_results
 from overpaint.images import to_tensor
 from overpaint.inpainting.inpainter_runner import InpainterRunner
 from overpaint.layers.perceptual import Backbone, load_backbone, perceptual_loss
@@ -66,10 +66,10 @@ def measure_fillers(
             name: {"vgg-distilled": [], "psnr": [], "seconds": []} for name in BINS
         }
         for name, photo, hole in cases:
-            for metric, value in _score(runner, backbone, photo, hole).items():
+            for metric, value in _score_fill(runner, backbone, photo, hole).items():
                 found[name][metric].append(value)
         rows += [
-            row(source, name, metric, [values])
+            make_row(source, name, metric, [values])
             for name, metrics in found.items()
             for metric, values in metrics.items()
         ]
@@ -99,7 +99,7 @@ def cut_middle(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _score(
+def _score_fill(
     runner: InpainterRunner, backbone: Backbone, photo: np.ndarray, hole: np.ndarray
 ) -> dict[str, float]:
     started = time.perf_counter()

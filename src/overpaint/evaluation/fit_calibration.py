@@ -45,11 +45,11 @@ from overpaint.detection.calibration import (
     Calibration,
     EditCount,
     QualityBand,
+    average_logits,
+    bound_rate,
     q99,
     quality_band,
-    smooth,
     untouched_quantiles,
-    upper_bound,
 )
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import InputError, WeightsError
@@ -78,7 +78,7 @@ KERNELS: tuple[Kernel, ...] = ("bilinear", "bicubic", "lanczos")
 Statistic = Callable[[np.ndarray], float]
 
 
-def threshold_at(untouched: np.ndarray, rate: float) -> float:
+def fit_threshold(untouched: np.ndarray, rate: float) -> float:
     """The smallest float32 logit that at most `rate` of the values reach (see above).
 
     Raises InputError when there is no value or one is not finite.
@@ -91,7 +91,7 @@ def threshold_at(untouched: np.ndarray, rate: float) -> float:
     return float(np.nextafter(values[allowed], np.float32(np.inf)))
 
 
-def platt(untouched: np.ndarray, inpainted: np.ndarray) -> tuple[float, float]:
+def fit_platt(untouched: np.ndarray, inpainted: np.ndarray) -> tuple[float, float]:
     """(slope, intercept) of score = sigmoid(slope * q99 + intercept), both classes weighing alike.
 
     A slope that is not positive means that the detector does not separate the two; then the slope
@@ -156,11 +156,11 @@ def fit_band(
     allowed = math.floor(rate * len(untouched) + 1e-9)
     alarms = math.ceil(allowed * num_photos / len(untouched) - 1e-9)
     check_num_photos(num_photos, rate)
-    threshold = threshold_at(untouched, rate)
-    slope, intercept = (1.0, -threshold) if inpainted is None else platt(untouched, inpainted)
+    threshold = fit_threshold(untouched, rate)
+    slope, intercept = (1.0, -threshold) if inpainted is None else fit_platt(untouched, inpainted)
     return QualityBand(
         threshold_logit=threshold,
-        inconclusive_logit=threshold_at(untouched, min(0.5, TIMES_INCONCLUSIVE * rate)),
+        inconclusive_logit=fit_threshold(untouched, min(0.5, TIMES_INCONCLUSIVE * rate)),
         slope=slope,
         intercept=intercept,
         num_untouched=len(untouched),
@@ -168,7 +168,7 @@ def fit_band(
         num_inpainted=0 if inpainted is None else len(inpainted),
         untouched_quantiles=untouched_quantiles(untouched),
         false_alarm_rate=rate,
-        false_alarm_bound=upper_bound(alarms, num_photos),
+        false_alarm_bound=bound_rate(alarms, num_photos),
     )
 
 
@@ -201,7 +201,7 @@ def vary(
     return jpeg(pixels, quality, cast("Subsampling", int(rng.choice([0, 2]))))
 
 
-def untouched_variants(
+def make_untouched_variants(
     photo: Photo, num: int, seed: int, index: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(band, pixels) of one photo: `num` in each band, one of them the photo as it is."""
@@ -217,7 +217,7 @@ def untouched_variants(
             yield band, vary(photo.pixels, band, rng, lossy=photo.lossy)
 
 
-def edit_statistics(
+def measure_edits(
     statistic: Statistic,
     photos: PhotoSource,
     bands: Iterable[str],
@@ -235,7 +235,7 @@ def edit_statistics(
     found: dict[str, dict[str, list[float]]] = {b: defaultdict(list) for b in names}
     for place in range(num):
         index = place * len(photos) // num
-        pixels, other = (_middle(photos.read(i % len(photos))) for i in (index, index + 1))
+        pixels, other = (_crop_middle(photos.read(i % len(photos))) for i in (index, index + 1))
         if min(pixels.shape[:2]) < MIN_SIDE:
             continue
         for number, kind in enumerate(ORDINARY_EDITS):
@@ -259,7 +259,7 @@ def raise_for_edits(
     edits: statistics by kind; rate: in [0, 1], 1 leaves the threshold as it is. The lower
     threshold stays.
     """
-    needed = [threshold_at(np.array(values), rate) for values in edits.values()]
+    needed = [fit_threshold(np.array(values), rate) for values in edits.values()]
     threshold = max([band.threshold_logit, *needed]) if rate < 1 else band.threshold_logit
     update: dict[str, object] = {}
     if threshold > band.threshold_logit:
@@ -269,7 +269,7 @@ def raise_for_edits(
         update = {
             "threshold_logit": threshold,
             "false_alarm_rate": reached / band.num_untouched,
-            "false_alarm_bound": upper_bound(alarms, band.num_photos),
+            "false_alarm_bound": bound_rate(alarms, band.num_photos),
         }
     update["edits"] = {
         kind: EditCount(num=len(values), num_reached=sum(v >= threshold for v in values))
@@ -278,7 +278,7 @@ def raise_for_edits(
     return band.model_copy(update=update)
 
 
-def _middle(pixels: np.ndarray) -> np.ndarray:
+def _crop_middle(pixels: np.ndarray) -> np.ndarray:
     """At most `EDITED_SIDE` pixels square."""
     top, left = (max(0, (n - EDITED_SIDE) // 2) for n in pixels.shape[:2])
     return np.ascontiguousarray(pixels[top : top + EDITED_SIDE, left : left + EDITED_SIDE])
@@ -313,7 +313,7 @@ def calibrate(
     for index in range(len(photos)):
         photo = photos.photo(index)
         num_photos += min(photo.pixels.shape[:2]) >= MIN_SIDE
-        for band, pixels in untouched_variants(photo, variants, seed, index):
+        for band, pixels in make_untouched_variants(photo, variants, seed, index):
             untouched[band].append(statistic(pixels))
             max_pixels = max(max_pixels, pixels.shape[0] * pixels.shape[1])
         if (index + 1) % 20 == 0:
@@ -333,7 +333,7 @@ def calibrate(
         b: fit_band(np.array(untouched[b]), np.array(inpainted[b]), num_photos, rate)
         for b in QUALITY_BANDS
     }
-    seen = edit_statistics(statistic, photos, bands, num=edits, seed=seed, report=report)
+    seen = measure_edits(statistic, photos, bands, num=edits, seed=seed, report=report)
     return Calibration(
         bands={b: raise_for_edits(band, seen[b], edit_rate) for b, band in bands.items()},
         window=window,
@@ -372,7 +372,7 @@ def calibrate_weights(
     record, state = load_weights(weights, kind="detector")
     runner = DetectorRunner(build(record, state), device=device)
     # Short names, because the record travels and the folders of this machine do not.
-    modules = {_short(name): module for name, module in load_bank(bank).items()}
+    modules = {_shorten(name): module for name, module in load_bank(bank).items()}
     photos = collect_photos(paths, "validation", seed=0)
     _tell_of(photos, report, problem)
     folders = ", ".join(sorted({Path(name).parent.name for name in photos.names}))
@@ -382,7 +382,7 @@ def calibrate_weights(
         f"{', '.join(sorted(modules))}"
     )
     calibration = calibrate(
-        lambda pixels: q99(smooth(runner.logits(pixels), window)),
+        lambda pixels: q99(average_logits(runner.logits(pixels), window)),
         photos,
         modules,
         data=data,
@@ -426,8 +426,8 @@ def add_edits(
     runner = DetectorRunner(build(record, state), device=device)
     photos = collect_photos(paths, "validation", seed=0)
     _tell_of(photos, report, problem)
-    seen = edit_statistics(
-        lambda pixels: q99(smooth(runner.logits(pixels), old.window)),
+    seen = measure_edits(
+        lambda pixels: q99(average_logits(runner.logits(pixels), old.window)),
         photos,
         old.bands,
         num=num,
@@ -449,5 +449,5 @@ def _tell_of(
         report(photos.passed_over)
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     return "taef2" if name.startswith("taef2:") else Path(name).stem

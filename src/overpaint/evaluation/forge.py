@@ -37,7 +37,7 @@ from overpaint.images import Photo, write_bytes, write_png
 from overpaint.inpainting.holes import MAX_SHARE
 from overpaint.inpainting.inpainter_runner import InpainterRunner
 from overpaint.provenance.marking import TOOL
-from overpaint.provenance.xmp import add_mark, source_type_of
+from overpaint.provenance.xmp import add_mark, choose_source_type
 
 KINDS = ("originals", "masks", "inpainted")
 NATIVE = 0
@@ -121,7 +121,7 @@ def forge(
         fns = dict(masks)
     else:
         fns = {kind: _mask_fn(kind, assets) for kind in dict.fromkeys(masks)}
-    claim(folder, _about(photos, runner, fns, seed, size), KINDS)
+    claim(folder, _describe(photos, runner, fns, seed, size), KINDS)
     make = _Forger(folder, photos, runner, fns, seed, size, part_of)
     num = len(photos) if num is None else num
     how: dict[str, Any] = {"num": num, "workers": workers, "progress": progress}
@@ -157,14 +157,14 @@ class _Forger:
 
     def _make(self, index: int, photo: Photo, name: str, part: Part | None) -> Forgery:
         rng = np.random.default_rng([self.seed, index])
-        pixels, top, left = self._piece(photo.pixels, name, rng)
+        pixels, top, left = self._cut_piece(photo.pixels, name, rng)
         kind = list(self.masks)[rng.integers(len(self.masks))]
         mask = self.masks[kind](pixels.shape[0], pixels.shape[1], rng)
         filled, _ = self.runner.run(pixels, mask)
         paths = [f"{folder}/{index:06d}.png" for folder in KINDS]
         write_png(self.folder / paths[0], pixels)
         write_png(self.folder / paths[1], mask * np.uint8(255))
-        write_bytes(self.folder / paths[2], _marked(filled, self.runner))
+        write_bytes(self.folder / paths[2], _mark(filled, self.runner))
         digests = [hashes.file_sha256(self.folder / path) for path in paths]
         return Forgery(
             index=index,
@@ -190,7 +190,7 @@ class _Forger:
             version=__version__,
         )
 
-    def _piece(
+    def _cut_piece(
         self, pixels: np.ndarray, name: str, rng: np.random.Generator
     ) -> tuple[np.ndarray, int, int]:
         """The piece, uint8 (h, w, 3), and its place: top, left."""
@@ -213,10 +213,10 @@ def _mask_fn(kind: str, assets: Path) -> MaskFn:
     return in_ratio(mask_mixture({kind: 1.0}, assets), _MIN_SHARE, MAX_SHARE)
 
 
-def _marked(pixels: np.ndarray, inpainter: InpainterRunner) -> bytes:
+def _mark(pixels: np.ndarray, inpainter: InpainterRunner) -> bytes:
     """A PNG file's bytes, with the mark of an edited picture."""
     details = f"filled in by {inpainter.name}; receipt: {MANIFEST}"
-    kind = source_type_of(trained=inpainter.trained)
+    kind = choose_source_type(trained=inpainter.trained)
     packet, _ = add_mark(None, source_type=kind, tool=TOOL, when=None, details=details)
     info = PngImagePlugin.PngInfo()
     info.add_itxt("XML:com.adobe.xmp", packet.decode())
@@ -225,7 +225,7 @@ def _marked(pixels: np.ndarray, inpainter: InpainterRunner) -> bytes:
     return buffer.getvalue()
 
 
-def _about(
+def _describe(
     photos: PhotoSource, runner: InpainterRunner, masks: Mapping[str, MaskFn], seed: int, size: int
 ) -> dict[str, Any]:
     names = [PurePosixPath(printable(n).replace("\\", "/")).name for n in photos.names]

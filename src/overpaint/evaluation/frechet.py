@@ -53,7 +53,7 @@ class Moments:
         return (self.products - np.outer(self.total, self.mean)) / (self.num - 1)
 
 
-def moments(features: np.ndarray) -> Moments:
+def compute_moments(features: np.ndarray) -> Moments:
     """Update: features (n, d). Raises InputError for another shape, or values not finite."""
     features = np.asarray(features, np.float64)
     if features.ndim != 2 or not np.isfinite(features).all():
@@ -61,7 +61,7 @@ def moments(features: np.ndarray) -> Moments:
     return Moments(len(features), features.sum(axis=0), features.T @ features)
 
 
-def picture_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
+def extract_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
     """(1, d): the channels' means of the last perceptual layer, for uint8 (h, w, 3)."""
     layer = backbone.perceptual_layers[-1]
     with torch.inference_mode():
@@ -69,32 +69,32 @@ def picture_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
     return found.mean(dim=(2, 3)).double().numpy()
 
 
-def moments_of(backbone: Backbone, pictures: Iterable[np.ndarray]) -> Moments:
+def measure_moments(backbone: Backbone, pictures: Iterable[np.ndarray]) -> Moments:
     """Of pictures uint8 (h, w, 3), each at its own size. Raises InputError for none."""
     total: Moments | None = None
     for pixels in pictures:
-        found = moments(picture_features(backbone, pixels))
+        found = compute_moments(extract_features(backbone, pixels))
         total = found if total is None else total + found
     if total is None:
         raise InputError("a Frechet distance needs pictures; none were given")
     return total
 
 
-def frechet_distance(first: Moments, second: Moments) -> float:
+def compute_frechet_distance(first: Moments, second: Moments) -> float:
     """Compute: squared distance of the means, plus tr(A + B - 2 (A B)^1/2); 0 for equal sets.
 
     The root's trace is that of (A^1/2 B A^1/2)^1/2, which is symmetric, so that no complex part
     arises. Raises InputError for fewer than two pictures in a set.
     """
     a, b = first.covariance, second.covariance
-    root = _root(a)
+    root = _compute_root(a)
     inner = np.linalg.eigvalsh(root @ b @ root)
     cross = np.sqrt(np.clip(inner, 0, None)).sum()
     apart = float(np.square(first.mean - second.mean).sum())
     return max(0.0, float(apart + np.trace(a) + np.trace(b) - 2 * cross))
 
 
-def _root(matrix: np.ndarray) -> np.ndarray:
+def _compute_root(matrix: np.ndarray) -> np.ndarray:
     """Of a symmetric matrix without negative eigenvalues, but for rounding."""
     numbers, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(np.clip(numbers, 0, None))) @ vectors.T

@@ -32,17 +32,18 @@ from torch import Tensor
 from overpaint.data.crops import random_crop
 from overpaint.data.masks import RATIO_BINS, Mask, brush, ratio_bin
 from overpaint.data.sources import PhotoSource
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.calibration import LOSSLESS
-from overpaint.detection.runner import DEFAULT_MODEL, DetectorRunner
+from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError, ImageError, InputError
-from overpaint.evaluation.measurement import Report, Result, photos_of_test_split, score_picture
+from overpaint.evaluation.measurement import Report, Result, find_test_photos, score_picture
 from overpaint.evaluation.rows import (
     Picture,
     Row,
     Source,
+    list_values,
+    make_row,
     require_parquet,
-    row,
-    values_of,
     write_results,
 )
 from overpaint.images import to_pixels, to_tensor
@@ -98,7 +99,7 @@ class Case:
     name: str
     """Folder and file name of the photo."""
     bin: str
-    photo: np.ndarray
+    photo: np.ndarray = field(repr=False)
     """uint8 (h, w, 3)."""
     mask: Mask
 
@@ -131,7 +132,7 @@ def load_method(name: str, what: str | Path | None = None) -> Method:
     return Method(name, runner.module, runner.weights_sha256 or "")
 
 
-def default_methods() -> dict[str, str]:
+def list_default_methods() -> dict[str, str]:
     """Name -> name: the control, all registered inpainters without weights, the shipped weights.
 
     Raises OverpaintError, naming the extra to install, where a method's package is missing.
@@ -143,7 +144,7 @@ def default_methods() -> dict[str, str]:
     return {name: name for name in (UNTOUCHED, *plain, *shipped)}
 
 
-def free_form(size: int, label: str, rng: np.random.Generator) -> Mask:
+def draw_free_form(size: int, label: str, rng: np.random.Generator) -> Mask:
     """A free-form mask (size, size) whose hole ratio lies in the bin `label`."""
     low = int(label.partition("-")[0])
     for _ in range(TRIES):
@@ -170,7 +171,7 @@ def draw_cases(photos: PhotoSource, settings: InpaintingSettings) -> list[Case]:
         path = Path(photos.names[index])
         for label in settings.bins:
             mask_rng = np.random.default_rng([settings.seed, index, BINS.index(label)])
-            mask = free_form(settings.size, label, mask_rng)
+            mask = draw_free_form(settings.size, label, mask_rng)
             cases.append(Case(f"{path.parent.name}/{path.name}", label, crop, mask))
         if len(cases) == settings.num * len(settings.bins):
             break
@@ -200,7 +201,7 @@ class FillScorers:
             {name: DetectorRunner(weights) for name, weights in detectors.items()},
         )
 
-    def quality(self, filled: np.ndarray, photo: np.ndarray) -> dict[str, float]:
+    def measure_quality(self, filled: np.ndarray, photo: np.ndarray) -> dict[str, float]:
         """`QUALITY` of two pictures uint8 (h, w, 3), without metrics whose network is missing."""
         difference = filled.astype(np.float64) - photo
         numbers = {
@@ -224,7 +225,7 @@ def measure_method(method: Method, cases: Iterable[Case], scorers: FillScorers) 
     pictures = []
     for case in cases:
         filled = method(case.photo, case.mask)
-        numbers = scorers.quality(filled, case.photo)
+        numbers = scorers.measure_quality(filled, case.photo)
         pictures.append(Picture(SET, case.bin, method.name, case.name, numbers))
         for name, runner in scorers.detectors.items():
             seen = score_picture(runner, filled, LOSSLESS, case.mask)
@@ -232,7 +233,7 @@ def measure_method(method: Method, cases: Iterable[Case], scorers: FillScorers) 
     return pictures
 
 
-def rows_of(source: Source, pictures: Sequence[Picture]) -> list[Row]:
+def make_rows(source: Source, pictures: Sequence[Picture]) -> list[Row]:
     """A row per bin and number, and for "all" bins, where a photo's bins are averaged first."""
     groups: dict[str, list[Picture]] = defaultdict(list)
     together: dict[str, dict[str, list[Picture]]] = defaultdict(lambda: defaultdict(list))
@@ -241,16 +242,16 @@ def rows_of(source: Source, pictures: Sequence[Picture]) -> list[Row]:
         _, comma, detector = picture.method.partition(", ")
         together[f"all{comma}{detector}"][picture.picture].append(picture)
     rows = [
-        row(source, method, number, [values])
+        make_row(source, method, number, [values])
         for method, group in groups.items()
         for number in (*QUALITY, *TRACES)
-        if (values := values_of(group, number))
+        if (values := list_values(group, number))
     ]
     for method, photos in together.items():
         for number in (*QUALITY, *TRACES):
-            values = [values_of(group, number) for group in photos.values()]
+            values = [list_values(group, number) for group in photos.values()]
             if any(values):
-                rows.append(row(source, method, number, [[mean(v) for v in values]]))
+                rows.append(make_row(source, method, number, [[mean(v) for v in values]]))
     return rows
 
 
@@ -271,22 +272,22 @@ def measure_inpainters(
     """
     require_parquet()  # before anything is filled
     settings = settings or InpaintingSettings()
-    seen_by = {DEFAULT_MODEL: DEFAULT_MODEL} if detectors is None else detectors
+    seen_by = {DEFAULT_DETECTOR: DEFAULT_DETECTOR} if detectors is None else detectors
     loaded = [load_method(name, what) for name, what in methods.items()]
     scorers = FillScorers.load(Path(data) / "weights", seen_by)
-    cases = draw_cases(photos_of_test_split(Path(data), settings.split_seed), settings)
+    cases = draw_cases(find_test_photos(Path(data), settings.split_seed), settings)
     rows: list[Row] = []
     for method in loaded:
         report(f"{SET}: {method.name}, {len(cases)} pictures")
         started = time.perf_counter()
-        found, pictures = _measured(method, cases, scorers, settings)
+        found, pictures = _measure_cases(method, cases, scorers, settings)
         report(f"{SET}: {method.name}, {time.perf_counter() - started:.0f} s")
         write_results(Path(out), found, pictures)
         rows += found
     return rows
 
 
-def _measured(
+def _measure_cases(
     method: Method, cases: Sequence[Case], scorers: FillScorers, settings: InpaintingSettings
 ) -> Result:
     seen_by = [
@@ -304,4 +305,4 @@ def _measured(
         seen_by="; ".join(seen_by),
     )
     pictures = measure_method(method, cases, scorers)
-    return rows_of(source, pictures), pictures
+    return make_rows(source, pictures), pictures

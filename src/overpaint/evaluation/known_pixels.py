@@ -13,24 +13,24 @@ from pathlib import Path
 import numpy as np
 
 from overpaint.data.masks import brush
-from overpaint.evaluation.measurement import Report, photos_of_test_split
+from overpaint.evaluation.measurement import Report, find_test_photos
 from overpaint.evaluation.rows import Row, Source, write_results
 from overpaint.images import read_image
 from overpaint.inpainting.api import inpaint
-from overpaint.inpainting.inpainter_runner import InpainterRunner, ready
+from overpaint.inpainting.inpainter_runner import InpainterRunner, make_runner
 from overpaint.run_identity import config_hash, current_commit
 from overpaint.weights import list_records
 
 SET = "known_pixels"
 
 
-def default_models() -> list[str]:
+def list_default_models() -> list[str]:
     """What is checked by default: the shipped inpainters, otherwise the quickest method."""
     shipped = [r.name for r in list_records() if r.kind == "inpainter"]
     return shipped or ["telea"]
 
 
-def changed_pixels(photo: Path, mask: np.ndarray, model: str | Path, out: Path) -> tuple[int, int]:
+def count_changed(photo: Path, mask: np.ndarray, model: str | Path, out: Path) -> tuple[int, int]:
     """(number of known pixels that differ, number of known pixels) after filling to `out`, a PNG.
 
     mask: uint8 (h, w), 1 = hole; known is what lies outside it once it was grown. Raises what
@@ -54,8 +54,8 @@ def measure_known_pixels(
 
     The rows go to `out`/known_pixels.csv; n is the number of photos. Raises OverpaintError.
     """
-    photos, rows = photos_of_test_split(Path(data)), []
-    runners = {model: ready(model) for model in models}  # before the first photo is filled
+    photos, rows = find_test_photos(Path(data)), []
+    runners = {model: make_runner(model) for model in models}  # before the first photo is filled
     chosen = np.random.default_rng(seed).permutation(len(photos))[:num].tolist()
     for model, runner in runners.items():
         report(f"{SET}: {runner.name}, {len(chosen)} photos")
@@ -65,13 +65,13 @@ def measure_known_pixels(
                 height, width = photos.read(index).shape[:2]
                 mask = brush(height, width, np.random.default_rng([seed, index]))
                 out_file = Path(folder) / f"{index}.png"
-                counts += changed_pixels(Path(photos.names[index]), mask, model, out_file)
-        rows += _rows(runner, counts.tolist(), len(chosen), seed)
+                counts += count_changed(Path(photos.names[index]), mask, model, out_file)
+        rows += _make_rows(runner, counts.tolist(), len(chosen), seed)
     write_results(Path(out), rows, [])
     return rows
 
 
-def _rows(runner: InpainterRunner, counts: list[int], num: int, seed: int) -> list[Row]:
+def _make_rows(runner: InpainterRunner, counts: list[int], num: int, seed: int) -> list[Row]:
     source = Source(
         set=SET,
         weights=runner.name,

@@ -19,10 +19,10 @@ from overpaint.data.bank import HELD_OUT, load_bank
 from overpaint.data.real_fills import Pool
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import Sample, universal_test_set
-from overpaint.detection.calibration import AREA, Judged
+from overpaint.detection.calibration import AREA, Judgement
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError, WeightsError
-from overpaint.evaluation.rows import Picture, Row, Source, row, values_of
+from overpaint.evaluation.rows import Picture, Row, Source, list_values, make_row
 from overpaint.metrics import count, overlap, pixel_auc
 from overpaint.run_identity import config_hash, current_commit
 from overpaint.weights import WeightsRecord, list_records
@@ -80,11 +80,11 @@ class Measurement:
     robustness: RobustnessSettings = RobustnessSettings()
     device: str = "cpu"
 
-    def runner(self) -> DetectorRunner:
+    def make_runner(self) -> DetectorRunner:
         """The detector, ready on the device."""
         return DetectorRunner(self.weights, device=self.device)
 
-    def source(self, part: str, protocol: str, runner: DetectorRunner | None = None) -> Source:
+    def make_source(self, part: str, protocol: str, runner: DetectorRunner | None = None) -> Source:
         """Provenance of the rows of one part; runner: what was measured, where that is one."""
         return Source(
             set=part,
@@ -96,12 +96,12 @@ class Measurement:
             calibration_sha256=(runner and runner.calibration_sha256) or "",
         )
 
-    def photos(self) -> PhotoSource:
+    def find_photos(self) -> PhotoSource:
         """The test split of photos and faces."""
-        return photos_of_test_split(self.data, self.settings.split_seed)
+        return find_test_photos(self.data, self.settings.split_seed)
 
 
-def photos_of_test_split(data: Path, seed: int = 0) -> PhotoSource:
+def find_test_photos(data: Path, seed: int = 0) -> PhotoSource:
     """The test split of photos/ and faces/ in a data folder; raises ImageError without any."""
     folders = [data / "photos", data / "faces"]
     found = [f for f in folders if f.is_dir()] or folders
@@ -124,7 +124,7 @@ def score_picture(
     return score_judged(runner.judge(runner.logits(pixels), quality), mask)
 
 
-def score_judged(judged: Judged, mask: np.ndarray | None = None) -> dict[str, float]:
+def score_judged(judged: Judgement, mask: np.ndarray | None = None) -> dict[str, float]:
     """As `score_picture`, of what the detector made of the picture."""
     numbers = {"q99": judged.statistic, "fraction": float(judged.mask.mean())}
     if mask is None:
@@ -138,10 +138,10 @@ def score_judged(judged: Judged, mask: np.ndarray | None = None) -> dict[str, fl
 
 def flag_pictures(pictures: Iterable[Picture]) -> list[float]:
     """1 for each picture with more than 1 % of its area in the default mask, otherwise 0."""
-    return [float(value > AREA) for value in values_of(pictures, "fraction")]
+    return [float(value > AREA) for value in list_values(pictures, "fraction")]
 
 
-def rows_by_method(source: Source, pictures: Iterable[Picture]) -> list[Row]:
+def make_rows_by_method(source: Source, pictures: Iterable[Picture]) -> list[Row]:
     """Means of AUC, IoU and F1, and the share of flagged pictures, for each method.
 
     Untouched pictures, which have neither, give the share alone.
@@ -153,13 +153,13 @@ def rows_by_method(source: Source, pictures: Iterable[Picture]) -> list[Row]:
     for method, group in groups.items():
         for number in MEASURED:
             metric = f"m{number}" if number.startswith("iou") else number
-            if values := values_of(group, number):
-                rows.append(row(source, method, metric, [values]))
-        rows.append(row(source, method, "flagged@default", [flag_pictures(group)]))
+            if values := list_values(group, number):
+                rows.append(make_row(source, method, metric, [values]))
+        rows.append(make_row(source, method, "flagged@default", [flag_pictures(group)]))
     return rows
 
 
-def autoencoder_records(folder: Path | None = None) -> list[WeightsRecord]:
+def list_autoencoders(folder: Path | None = None) -> list[WeightsRecord]:
     """The records of autoencoders in a folder; raises WeightsError when it has none to train on."""
     found = [r for r in list_records(folder) if r.kind == "autoencoder"]
     if all(r.name == HELD_OUT for r in found):
@@ -170,15 +170,15 @@ def autoencoder_records(folder: Path | None = None) -> list[WeightsRecord]:
 def load_banks(folder: Path | None) -> dict[str, dict[str, nn.Module]]:
     """The autoencoders: "bank" those that detectors train on, "held-out" the one they do not."""
     found: dict[str, dict[str, nn.Module]] = {"bank": {}, "held-out": {}}
-    for record in autoencoder_records(folder):
+    for record in list_autoencoders(folder):
         (module,) = load_bank([str(record.path)]).values()
         found["held-out" if record.name == HELD_OUT else "bank"][record.name] = module
     return {kind: bank for kind, bank in found.items() if bank}
 
 
-def universal_samples(job: Measurement) -> Iterator[tuple[str, str, Sample]]:
+def draw_universal_samples(job: Measurement) -> Iterator[tuple[str, str, Sample]]:
     """("bank" or "held-out", name, sample): one sample of each photo, so independent ones."""
-    photos = job.photos()
+    photos = job.find_photos()
     num = min(len(photos), job.settings.limit or len(photos))
     how = {"size": job.settings.size, "num": num, "seed": job.settings.seed}
     for kind, bank in load_banks(job.bank).items():

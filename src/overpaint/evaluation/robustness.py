@@ -13,7 +13,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +29,13 @@ from overpaint.evaluation.measurement import (
     Measurement,
     Result,
     RobustnessSettings,
+    draw_universal_samples,
     flag_pictures,
-    rows_by_method,
+    make_rows_by_method,
     score_judged,
     score_picture,
-    universal_samples,
 )
-from overpaint.evaluation.rows import Picture, Row, Source, row, values_of
+from overpaint.evaluation.rows import Picture, Row, Source, list_values, make_row
 from overpaint.evaluation.sheets import Album, draw_row
 from overpaint.evaluation.triplets import GROUPS, HALVES, HEADLINE, Triplet, read_triplets
 from overpaint.images import Photo, read_image, read_mask, write_png
@@ -55,22 +55,22 @@ class Condition:
     """Quality band afterwards; None for the picture's own."""
 
 
-def _jpeg(quality: int) -> Condition:
+def _make_jpeg(quality: int) -> Condition:
     return Condition((Step("jpeg", {"quality": quality}),), quality_band(quality, True))
 
 
-def _resize(scale: float) -> Condition:
+def _make_resize(scale: float) -> Condition:
     return Condition((Step("resize", {"scale": scale}),), LOSSLESS)
 
 
 CONDITIONS: Mapping[str, Condition] = {
     AS_IS: Condition(),
-    "JPEG 95": _jpeg(95),
-    "JPEG 85": _jpeg(85),
-    "JPEG 75": _jpeg(75),
+    "JPEG 95": _make_jpeg(95),
+    "JPEG 85": _make_jpeg(85),
+    "JPEG 75": _make_jpeg(75),
     "WebP 85": Condition((Step("webp", {"quality": 85}),), quality_band(None, True)),
-    "resize 0.75": _resize(0.75),
-    "resize 1.5": _resize(1.5),
+    "resize 0.75": _make_resize(0.75),
+    "resize 1.5": _make_resize(1.5),
 }
 
 
@@ -81,9 +81,9 @@ class Exhibit:
     set: str
     """"forged:lama-s", "triplets:madf", "composited:madf", "universal:bank" or "untouched:..."."""
     id: str
-    pixels: np.ndarray
+    pixels: np.ndarray = field(repr=False)
     """uint8 (h, w, 3)."""
-    mask: np.ndarray | None
+    mask: np.ndarray | None = field(repr=False)
     """uint8 (h, w), 1 = inpainted; None of an untouched picture."""
     quality: str
     """One of `QUALITY_BANDS`."""
@@ -98,7 +98,7 @@ def apply_condition(exhibit: Exhibit, condition: Condition) -> Exhibit:
     return replace(exhibit, pixels=pixels, mask=mask, quality=condition.quality or exhibit.quality)
 
 
-def quality_of(photo: Photo) -> str:
+def find_quality(photo: Photo) -> str:
     """The band that the photo's file shows."""
     return quality_band(photo.jpeg_quality, photo.lossy)
 
@@ -108,11 +108,11 @@ def quality_of(photo: Photo) -> str:
 
 def draw_universal(job: Measurement) -> Iterator[Exhibit]:
     """As in the part "universal", without loss."""
-    for kind, name, sample in universal_samples(job):
+    for kind, name, sample in draw_universal_samples(job):
         yield Exhibit(f"universal:{kind}", name, sample.pixels, sample.mask, LOSSLESS)
 
 
-def forged_folders(paths: Iterable[Path]) -> list[Path]:
+def find_forged_folders(paths: Iterable[Path]) -> list[Path]:
     """The folders that `overpaint forge` wrote: each path, or those that lie in it."""
     found: list[Path] = []
     for path in paths:
@@ -129,16 +129,18 @@ def read_forged(folders: Iterable[Path], seed: int = 0) -> list[tuple[Path, Forg
     return [(f, row) for f in folders for row in read_forgeries(f, "test", seed=seed)]
 
 
-def forged(rows: Iterable[tuple[Path, ForgedRow]]) -> Iterator[Exhibit]:
+def read_forged_exhibits(rows: Iterable[tuple[Path, ForgedRow]]) -> Iterator[Exhibit]:
     """One set for each inpainter, whatever the folders."""
     for folder, forgery in rows:
         photo = read_image(folder / forgery.inpainted)
         mask = read_mask(folder / forgery.mask, size=(photo.height, photo.width))
         name = f"{folder.name}/{forgery.index:06d}"
-        yield Exhibit(f"forged:{forgery.inpainter}", name, photo.pixels, mask, quality_of(photo))
+        yield Exhibit(f"forged:{forgery.inpainter}", name, photo.pixels, mask, find_quality(photo))
 
 
-def composite(inpainted: np.ndarray, original: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+def make_composite(
+    inpainted: np.ndarray, original: np.ndarray, mask: np.ndarray
+) -> np.ndarray | None:
     """The inpainted picture with the original's pixels outside of the mask, all uint8 (h, w, 3).
 
     None where the sizes differ, and where the known pixels are intact already.
@@ -155,26 +157,26 @@ def read_triplet_exhibits(triplets: Iterable[Triplet]) -> Iterator[Exhibit]:
         photo = read_image(triplet.inpainted)
         mask = read_mask(triplet.mask, size=(photo.height, photo.width))
         published = Exhibit(
-            f"triplets:{triplet.group}", triplet.id, photo.pixels, mask, quality_of(photo)
+            f"triplets:{triplet.group}", triplet.id, photo.pixels, mask, find_quality(photo)
         )
         yield published
         if triplet.original is None:
             continue
         original = read_image(triplet.original)
-        whole = composite(photo.pixels, original.pixels, mask)
+        whole = make_composite(photo.pixels, original.pixels, mask)
         if whole is not None:
             name = f"composited:{triplet.group}"
             yield replace(published, set=name, pixels=whole, quality=LOSSLESS)
-        name, quality = f"untouched:{ORIGINALS}", quality_of(original)
+        name, quality = f"untouched:{ORIGINALS}", find_quality(original)
         yield Exhibit(name, triplet.id, original.pixels, None, quality)
 
 
 def read_untouched(job: Measurement) -> Iterator[Exhibit]:
     """Photos of the test split, one set for each quality band."""
-    photos = job.photos()
+    photos = job.find_photos()
     for index, path in enumerate(map(Path, photos.names)):
         photo = photos.photo(index)
-        name, quality = f"{path.parent.name}/{path.name}", quality_of(photo)
+        name, quality = f"{path.parent.name}/{path.name}", find_quality(photo)
         yield Exhibit(f"untouched:{quality}", name, photo.pixels, None, quality)
 
 
@@ -192,18 +194,18 @@ def limit_exhibits(exhibits: Iterable[Exhibit], limit: int | None) -> Iterator[E
 
 def measure_robustness(job: Measurement) -> Result:
     """Every picture under every condition: rows for each set and condition, and the headlines."""
-    conditions = chosen_conditions(job.robustness)
-    folders = forged_folders(job.robustness.forged)
+    conditions = choose_conditions(job.robustness)
+    folders = find_forged_folders(job.robustness.forged)
     forgeries = read_forged(folders, job.settings.split_seed)
     found = read_triplets(job.data)
     triplets = [t for group in GROUPS for t in found if t.group == group]
     kinds = {
         "universal samples": draw_universal(job),
-        f"{len(forgeries)} forgeries": forged(forgeries),
+        f"{len(forgeries)} forgeries": read_forged_exhibits(forgeries),
         f"{len(triplets)} triplets": read_triplet_exhibits(triplets),
         "untouched photos": read_untouched(job),
     }
-    runner, pictures = job.runner(), []
+    runner, pictures = job.make_runner(), []
     sheets = job.robustness.sheets
     for kind, exhibits in kinds.items():
         job.report(f"robustness: {kind}")
@@ -212,10 +214,10 @@ def measure_robustness(job: Measurement) -> Result:
             pictures += score_exhibit(runner, exhibit, conditions, job.name, album)
         if sheets and album:
             write_sheets(sheets / job.name, album)
-    source = _source(job, runner, conditions, folders)
+    source = _make_source(job, runner, conditions, folders)
     halves = {t.id: t.half for t in triplets}
     rows = [
-        *rows_by_method(source, pictures),
+        *make_rows_by_method(source, pictures),
         *compute_headlines(source, pictures, conditions, halves),
     ]
     return rows, pictures
@@ -223,22 +225,22 @@ def measure_robustness(job: Measurement) -> Result:
 
 def measure_forged(job: Measurement) -> Result:
     """The forgeries alone, as they are: the rows of NIX-Net's table 1, a method per inpainter."""
-    folders = forged_folders(job.robustness.forged)
+    folders = find_forged_folders(job.robustness.forged)
     forgeries = read_forged(folders, job.settings.split_seed)
     if not forgeries:
         raise ConfigError("the part forged needs a folder of `overpaint forge`; name it (--forged)")
     job.report(f"forged: {len(forgeries)} forgeries")
-    runner, pictures = job.runner(), []
-    for exhibit in limit_exhibits(forged(forgeries), job.settings.limit):
+    runner, pictures = job.make_runner(), []
+    for exhibit in limit_exhibits(read_forged_exhibits(forgeries), job.settings.limit):
         numbers = score_picture(runner, exhibit.pixels, exhibit.quality, exhibit.mask)
         method = exhibit.set.removeprefix("forged:")
         pictures.append(Picture("forged", method, job.name, exhibit.id, numbers))
-    source = _source(job, runner, {AS_IS: CONDITIONS[AS_IS]}, folders)
+    source = _make_source(job, runner, {AS_IS: CONDITIONS[AS_IS]}, folders)
     source = replace(source, set="forged", protocol="forgeries of test photos, as cut out by forge")
-    return rows_by_method(source, pictures), pictures
+    return make_rows_by_method(source, pictures), pictures
 
 
-def chosen_conditions(settings: RobustnessSettings) -> dict[str, Condition]:
+def choose_conditions(settings: RobustnessSettings) -> dict[str, Condition]:
     """The conditions by name; raises ConfigError for an unknown one."""
     names = settings.conditions or tuple(CONDITIONS)
     for name in names:
@@ -281,11 +283,11 @@ def _place(name: str, numbers: Mapping[str, float]) -> tuple[float, str]:
 def write_sheets(folder: Path, album: Album) -> None:
     """One PNG for each set, named by it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, page in album.pages().items():
+    for name, page in album.draw_pages().items():
         write_png(folder / f"{re.sub('[^A-Za-z0-9._-]+', '-', name)}.png", page)
 
 
-def _source(
+def _make_source(
     job: Measurement,
     runner: DetectorRunner,
     conditions: Mapping[str, Condition],
@@ -301,7 +303,7 @@ def _source(
         "test split and triplets, whole or as cut out by forge, thresholds by quality; "
         "forged: mean over inpainters; triplets: mean of four groups' means"
     )
-    return replace(job.source(SET, protocol, runner), config_hash=config_hash(about))
+    return replace(job.make_source(SET, protocol, runner), config_hash=config_hash(about))
 
 
 def compute_headlines(
@@ -324,22 +326,28 @@ def compute_headlines(
         inpainters = [m for m in by_method if m.startswith("forged:") and m.endswith(f", {name}")]
         sets = [by_method[m] for m in inpainters]
         if sets:
-            rows += _means(source, f"forged, {name}", sets, ("auc", "iou@0.5", "iou@default"))
+            rows += _make_mean_rows(
+                source, f"forged, {name}", sets, ("auc", "iou@0.5", "iou@default")
+            )
         groups = [by_method[f"triplets:{group}, {name}"] for group in HEADLINE]
-        rows += _means(source, f"triplets, {name}", groups, ("auc", "f1@default"))
+        rows += _make_mean_rows(source, f"triplets, {name}", groups, ("auc", "f1@default"))
         for half in HALVES:
             method = f"triplets of the {half} half, {name}"
             kept = [[p for p in group if halves[p.picture] == half] for group in groups]
-            rows += _means(source, method, kept, ("auc", "f1@default"))
+            rows += _make_mean_rows(source, method, kept, ("auc", "f1@default"))
         photos = [p for b in QUALITY_BANDS for p in by_method[f"untouched:{b}, {name}"]]
-        rows.append(row(source, f"untouched, {name}", "flagged@default", [flag_pictures(photos)]))
+        rows.append(
+            make_row(source, f"untouched, {name}", "flagged@default", [flag_pictures(photos)])
+        )
     return rows
 
 
-def _means(
+def _make_mean_rows(
     source: Source, method: str, sets: Sequence[Sequence[Picture]], numbers: Iterable[str]
 ) -> list[Row]:
     return [
-        row(source, method, number.replace("iou", "miou"), [values_of(s, number) for s in sets])
+        make_row(
+            source, method, number.replace("iou", "miou"), [list_values(s, number) for s in sets]
+        )
         for number in numbers
     ]

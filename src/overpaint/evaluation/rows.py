@@ -106,7 +106,7 @@ class Picture:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
-def row(source: Source, method: str, metric: str, groups: Sequence[Sequence[float]]) -> Row:
+def make_row(source: Source, method: str, metric: str, groups: Sequence[Sequence[float]]) -> Row:
     """The mean over groups of the groups' means; one group is the plain mean.
 
     A group's NaNs (pictures without a number) are left out and not counted.
@@ -119,7 +119,7 @@ def row(source: Source, method: str, metric: str, groups: Sequence[Sequence[floa
     )
 
 
-def values_of(pictures: Iterable[Picture], number: str) -> list[float]:
+def list_values(pictures: Iterable[Picture], number: str) -> list[float]:
     """One number of each picture that has it."""
     return [p.numbers[number] for p in pictures if number in p.numbers]
 
@@ -134,7 +134,7 @@ class _Keyed(Protocol):
 K = TypeVar("K", bound=_Keyed)
 
 
-def _merged(old: Iterable[K], new: Sequence[K]) -> list[K]:
+def _merge(old: Iterable[K], new: Sequence[K]) -> list[K]:
     replaced = {(r.set, r.weights) for r in new}
     return [*(r for r in old if (r.set, r.weights) not in replaced), *new]
 
@@ -152,7 +152,7 @@ def write_results(folder: Path, rows: Sequence[Row], pictures: Sequence[Picture]
         # Sources first: if this is interrupted, the old lines have no source, and none a wrong one.
         path = folder / f"{SOURCES}.csv"
         old = list(read_sources(path).values()) if path.exists() else []
-        _write_sources(path, _merged(old, list(dict.fromkeys(r.source for r in rows))))
+        _write_sources(path, _merge(old, list(dict.fromkeys(r.source for r in rows))))
         written.append(path)
     for name in dict.fromkeys(r.set for r in rows):
         path = folder / f"{name}.csv"
@@ -161,14 +161,14 @@ def write_results(folder: Path, rows: Sequence[Row], pictures: Sequence[Picture]
         _write_rows(path, [*kept, *(r for r in rows if r.set == name)])
         written.append(path)
     for name in dict.fromkeys(p.set for p in pictures):
-        path = pictures_file(folder, name)
+        path = find_pictures_file(folder, name)
         seen = read_pictures(path) if path.exists() else []
-        _write_pictures(path, _merged(seen, [p for p in pictures if p.set == name]))
+        _write_pictures(path, _merge(seen, [p for p in pictures if p.set == name]))
         written.append(path)
     return written
 
 
-def pictures_file(folder: Path, of_set: str) -> Path:
+def find_pictures_file(folder: Path, of_set: str) -> Path:
     """Where the numbers of a set's pictures are."""
     return folder / PICTURES / f"{of_set}.parquet"
 
@@ -190,12 +190,12 @@ def _read_rows(path: Path, without: Iterable[str] = ()) -> list[Row]:
     sources = read_sources(path.with_name(f"{SOURCES}.csv")) if lines else {}
     about = {key: asdict(source) for key, source in sources.items()}
     try:
-        return [r for line in lines for r in _rows_of(line, about[line["source"]])]
+        return [r for line in lines for r in _convert_rows(line, about[line["source"]])]
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: not a file of results ({error}); measure again") from error
 
 
-def _rows_of(line: Mapping[str, str], source: Mapping[str, Any]) -> list[Row]:
+def _convert_rows(line: Mapping[str, str], source: Mapping[str, Any]) -> list[Row]:
     metrics = [c for c in line if f"{c} low" in line and line[c]]
     return [
         Row(
@@ -218,8 +218,11 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> None:
     for r in rows:
         line = lines.setdefault((r.source.key, r.weights, r.method, r.n), {})
         # A number that could not be computed is written as such: an empty cell is no row.
-        line[r.metric] = _text(r.value) or "nan"
-        line[f"{r.metric} low"], line[f"{r.metric} high"] = _text(r.ci_low), _text(r.ci_high)
+        line[r.metric] = _format_value(r.value) or "nan"
+        line[f"{r.metric} low"], line[f"{r.metric} high"] = (
+            _format_value(r.ci_low),
+            _format_value(r.ci_high),
+        )
     cells = ([*key, *(line.get(c, "") for c in columns)] for key, line in lines.items())
     _write(path, ["source", "weights", "method", "n", *columns], cells)
 
@@ -253,7 +256,7 @@ def restate_calibration(folder: Path, before: Path, after: Path) -> list[Path]:
     Raises ConfigError where anything but edits and words differs: then measure anew. Also
     WeightsError for unreadable calibrations.
     """
-    old, new = (_without_edits(Calibration.load(path)) for path in (before, after))
+    old, new = (_remove_edits(Calibration.load(path)) for path in (before, after))
     if old != new:
         raise ConfigError(
             f"{after}: its thresholds, scores or limits are not those of {before}, so that numbers "
@@ -263,9 +266,9 @@ def restate_calibration(folder: Path, before: Path, after: Path) -> list[Path]:
     changed = []
     for place in sorted(folder.rglob(f"{SOURCES}.csv")):
         found = read_sources(place).values()
-        here = list(dict.fromkeys(_restated(source, *hashes_of) for source in found))
+        here = list(dict.fromkeys(_restate(source, *hashes_of) for source in found))
         # By the sources as they are to be, so that lines of an interrupted run are known as well.
-        keys = {_restated(source, *reversed(hashes_of)).key: source.key for source in here}
+        keys = {_restate(source, *reversed(hashes_of)).key: source.key for source in here}
         if here != list(found):
             _write_sources(place, here)
             changed.append(place)
@@ -278,11 +281,11 @@ def restate_calibration(folder: Path, before: Path, after: Path) -> list[Path]:
     return changed
 
 
-def _without_edits(calibration: Calibration) -> dict[str, Any]:
+def _remove_edits(calibration: Calibration) -> dict[str, Any]:
     return calibration.model_dump(exclude={"data": True, "bands": {"__all__": {"edits"}}})
 
 
-def _restated(source: Source, before: str, after: str) -> Source:
+def _restate(source: Source, before: str, after: str) -> Source:
     """With one calibration's hash in the place of another's."""
     seen = [entry.split(" ") for entry in source.seen_by.split("; ")]
     for entry in seen:
@@ -365,7 +368,7 @@ def _read(path: Path) -> list[dict[str, str]]:
         ) from error
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     return "" if math.isnan(value) else f"{value:.6g}"

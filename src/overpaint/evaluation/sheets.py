@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from overpaint.detection.calibration import Judged
-from overpaint.detection.report import overlay
+from overpaint.detection.calibration import Judgement
+from overpaint.detection.report import draw_overlay
 
 LABEL, GAP = 24, 4  # height of a line of text and space between pictures, pixels
 SIDE = 384
@@ -50,21 +50,21 @@ def draw_heat(logits: np.ndarray) -> np.ndarray:
     return 0.5 + 0.5 * np.tanh(0.5 * logits)
 
 
-def draw_row(pixels: np.ndarray, mask: np.ndarray | None, judged: Judged) -> SheetRow:
+def draw_row(pixels: np.ndarray, mask: np.ndarray | None, judged: Judgement) -> SheetRow:
     """The views of `TITLES`, no side above `SIDE`.
 
     pixels: uint8 (h, w, 3). mask: (h, w), 1 = inpainted; None for an untouched picture. judged:
     what the detector made of it.
     """
-    picture, heatmap = _shrunk(pixels), _shrunk(draw_heat(judged.logits).astype(np.float32))
+    picture, heatmap = _shrink(pixels), _shrink(draw_heat(judged.logits).astype(np.float32))
     true = np.zeros(judged.mask.shape, np.uint8) if mask is None else mask
-    found = _shrunk(judged.mask.astype(np.uint8), Image.Resampling.NEAREST)
-    views = (_shrunk(true, Image.Resampling.NEAREST) * np.uint8(255), _grey_levels(heatmap))
+    found = _shrink(judged.mask.astype(np.uint8), Image.Resampling.NEAREST)
+    views = (_shrink(true, Image.Resampling.NEAREST) * np.uint8(255), _to_grey_levels(heatmap))
     colourless = [np.repeat(view[..., None], 3, axis=2) for view in views]
-    return [picture, *colourless, overlay(picture, heatmap, found == 1)]
+    return [picture, *colourless, draw_overlay(picture, heatmap, found == 1)]
 
 
-def _shrunk(array: np.ndarray, kernel: Image.Resampling = Image.Resampling.BOX) -> np.ndarray:
+def _shrink(array: np.ndarray, kernel: Image.Resampling = Image.Resampling.BOX) -> np.ndarray:
     """An array (h, w) or (h, w, 3) at `SIDE` or its own size, whichever is smaller."""
     height, width = array.shape[:2]
     scale = SIDE / max(height, width)
@@ -74,7 +74,7 @@ def _shrunk(array: np.ndarray, kernel: Image.Resampling = Image.Resampling.BOX) 
     return np.array(Image.fromarray(array).resize(size, kernel))
 
 
-def _grey_levels(heatmap: np.ndarray) -> np.ndarray:
+def _to_grey_levels(heatmap: np.ndarray) -> np.ndarray:
     return np.rint(heatmap.clip(0, 1) * 255).astype(np.uint8)
 
 
@@ -96,7 +96,7 @@ class Album:
         rows.sort(key=lambda kept: -kept[0])
         del rows[self.num : -self.num]
 
-    def pages(self) -> dict[str, np.ndarray]:
+    def draw_pages(self) -> dict[str, np.ndarray]:
         """The sheet of each set, from the highest value down to the lowest."""
         return {
             name: draw_sheet([row for _, _, row in rows], TITLES, [label for _, label, _ in rows])

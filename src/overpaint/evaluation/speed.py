@@ -43,7 +43,7 @@ def measure_speed(
     report(f"speed: {runs} runs with {WIDTH} x {HEIGHT} pixels")
     found = [detect_once(weights, pixels) for _ in range(runs)]
     rows = [
-        _median(source, "detect in 12 megapixels", metric, [f[metric] for f in found])
+        _make_median_row(source, "detect in 12 megapixels", metric, [f[metric] for f in found])
         for metric in ("seconds", "peak_mib")
     ]
     report("speed: starting")
@@ -52,7 +52,7 @@ def measure_speed(
         ("overpaint --help", ["-m", "overpaint", "--help"]),
     ):
         seconds = [_run(arguments)[0] for _ in range(STARTS)]
-        rows.append(_median(source, name, "seconds", seconds))
+        rows.append(_make_median_row(source, name, "seconds", seconds))
     return rows
 
 
@@ -64,7 +64,7 @@ def detect_once(
         path = Path(folder) / "photo.jpg"
         large = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
         write_jpeg(path, np.asarray(large), quality=95)
-        return _timed("detect", str(weights), str(path))
+        return _time_job("detect", str(weights), str(path))
 
 
 def measure_inpaint(source: Source, model: str, pixels: np.ndarray, runs: int = 3) -> list[Row]:
@@ -76,9 +76,11 @@ def measure_inpaint(source: Source, model: str, pixels: np.ndarray, runs: int = 
         hole[HEIGHT // 2 :, WIDTH // 2 :][:HOLE, :HOLE] = 255
         write_png(photo, np.asarray(large))
         write_png(mask, hole)
-        found = [_timed("inpaint", model, str(photo), str(mask)) for _ in range(runs)]
+        found = [_time_job("inpaint", model, str(photo), str(mask)) for _ in range(runs)]
     return [
-        _median(source, "inpaint 300x300 in 12 megapixels", metric, [f[metric] for f in found])
+        _make_median_row(
+            source, "inpaint 300x300 in 12 megapixels", metric, [f[metric] for f in found]
+        )
         for metric in ("seconds", "peak_mib")
     ]
 
@@ -91,21 +93,21 @@ def measure_network(
     name: see `timed_job.find_network`. Raises UnknownNameError.
     """
     entry, config = find_network(kind, name)
-    rows = [_median(source, "network", "parameters", [num_parameters(entry, config)])]
+    rows = [_make_median_row(source, "network", "parameters", [num_parameters(entry, config)])]
     for side in sides:
-        seconds, peak = _job("network", kind, name, str(side), str(runs))
-        rows.append(_median(source, f"{side} px", "seconds", seconds))
-        rows.append(_median(source, f"{side} px", "peak_mib", [peak]))
+        seconds, peak = _make_job("network", kind, name, str(side), str(runs))
+        rows.append(_make_median_row(source, f"{side} px", "seconds", seconds))
+        rows.append(_make_median_row(source, f"{side} px", "peak_mib", [peak]))
     return rows
 
 
-def _timed(*arguments: str) -> dict[str, float]:
+def _time_job(*arguments: str) -> dict[str, float]:
     """ "seconds" and "peak_mib" of a job that is run once."""
-    (seconds,), peak = _job(*arguments)
+    (seconds,), peak = _make_job(*arguments)
     return {"seconds": seconds, "peak_mib": peak}
 
 
-def _job(*arguments: str) -> tuple[list[float], float]:
+def _make_job(*arguments: str) -> tuple[list[float], float]:
     """Seconds of each run of a job of `evaluation.timed_job`, and its process's peak in MiB."""
     found = json.loads(_run(["-m", "overpaint.evaluation.timed_job", *arguments])[1])
     return found["seconds"], found["peak_mib"]
@@ -125,7 +127,7 @@ def _run(arguments: Sequence[str]) -> tuple[float, str]:
     return seconds, done.stdout
 
 
-def _median(source: Source, method: str, metric: str, values: Sequence[float]) -> Row:
+def _make_median_row(source: Source, method: str, metric: str, values: Sequence[float]) -> Row:
     """The interval of a handful of runs is from the lowest to the highest."""
     return Row(
         method=method,

@@ -253,7 +253,7 @@ LAYOUTS = {
 
 
 FAMILIES = "families"
-"""The table of generator families, which joins two files: see `_families`."""
+"""The table of generator families, which joins two files: see `_render_families`."""
 _FAMILY_COLUMNS = {
     "as is:auc": "pixel AUC",
     "as is:f1@default": "F1, default threshold",
@@ -262,7 +262,7 @@ _FAMILY_COLUMNS = {
 }
 
 
-def cell(row: Row | None, interval: bool = False) -> str:
+def format_cell(row: Row | None, interval: bool = False) -> str:
     """A number in the units of its metric."""
     if row is None or math.isnan(row.value):
         return NOTHING
@@ -290,7 +290,7 @@ def cell(row: Row | None, interval: bool = False) -> str:
 def render(name: str, results: Path, weights: str | None = None) -> str:
     """The Markdown of one table; raises ConfigError for an unknown name or a missing file."""
     if name == FAMILIES:
-        return _markdown(_families(results, str(weights)))
+        return _render_markdown(_render_families(results, str(weights)))
     if name not in LAYOUTS:
         known = ", ".join([*LAYOUTS, FAMILIES])
         raise ConfigError(f"no table is called {name!r}; there are {known}")
@@ -306,17 +306,21 @@ def render(name: str, results: Path, weights: str | None = None) -> str:
         wanted = wanted[:1]
     rows = [r for each in wanted for r in rows if r.weights == each]
     if layout.split is not None:
-        lines = _by_part(rows, layout)
+        lines = _group_by_part(rows, layout)
     else:
-        lines = _by_method(rows, layout) if layout.metric is None else _by_weights(rows, layout)
-    return _markdown(lines)
+        lines = (
+            _group_by_method(rows, layout)
+            if layout.metric is None
+            else _group_by_weights(rows, layout)
+        )
+    return _render_markdown(lines)
 
 
-def _markdown(lines: Iterable[Iterable[str]]) -> str:
+def _render_markdown(lines: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _families(results: Path, weights: str) -> list[list[str]]:
+def _render_families(results: Path, weights: str) -> list[list[str]]:
     """A line for each generator family: of the independent set, then of the triplets.
 
     The first are the methods "FAMILY, CONDITION" of independent.csv, the second the groups of
@@ -338,12 +342,12 @@ def _families(results: Path, weights: str) -> list[list[str]]:
         for family in names or found:
             cells = found[family]
             n = max(r.n for r in cells.values())
-            shown = [cell(cells.get(c)) for c in _FAMILY_COLUMNS]
+            shown = [format_cell(cells.get(c)) for c in _FAMILY_COLUMNS]
             lines.append([names.get(family, family), str(n or NOTHING), *shown])
     return lines
 
 
-def _by_method(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
+def _group_by_method(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
     found = {(r.method, r.metric): r for r in rows}
     shown = {m: h for m, h in layout.columns.items() if any(r.metric == m for r in rows)}
     lines = [[layout.first, "n", *shown.values()], ["---", *["---:"] * (len(shown) + 1)]]
@@ -351,12 +355,16 @@ def _by_method(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
         cells = [found.get((method, metric)) for metric in shown]
         n = max((c.n for c in cells if c), default=0)
         lines.append(
-            [_METHODS.get(method, method), str(n), *(cell(c, layout.interval) for c in cells)]
+            [
+                _METHODS.get(method, method),
+                str(n),
+                *(format_cell(c, layout.interval) for c in cells),
+            ]
         )
     return lines
 
 
-def _by_weights(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
+def _group_by_weights(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
     found = {(r.weights, r.method, r.metric): r for r in rows}
     # The method may hold colons, the metric does not.
     columns = [column.rpartition(":") for column in layout.columns]
@@ -369,11 +377,14 @@ def _by_weights(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
     return [
         [layout.first, *layout.columns.values()],
         ["---", *["---:"] * len(layout.columns)],
-        *([weights, *(cell(c, layout.interval) for c in row)] for weights, row in measured.items()),
+        *(
+            [weights, *(format_cell(c, layout.interval) for c in row)]
+            for weights, row in measured.items()
+        ),
     ]
 
 
-def _by_part(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
+def _group_by_part(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
     found: dict[str, dict[str, Row]] = {}  # by line and column
     for r in rows:
         name, _, condition = r.method.rpartition(", ")
@@ -385,7 +396,7 @@ def _by_part(rows: Sequence[Row], layout: Layout) -> list[list[str]]:
         [layout.first, *shown.values()],
         ["---", *["---:"] * len(shown)],
         *(
-            [line, *(cell(cells.get(c), layout.interval) for c in shown)]
+            [line, *(format_cell(cells.get(c), layout.interval) for c in shown)]
             for line, cells in found.items()
         ),
     ]
@@ -437,7 +448,7 @@ def update_page(path: Path, render: Callable[[str], str], *, only_check: bool) -
     return True
 
 
-def published_pages(root: Path) -> list[str]:
+def list_published_pages(root: Path) -> list[str]:
     """The files of a checkout whose tables show `results/`."""
     docs = root / "docs"
     pages = (root / "README.md", docs / "model-card.md", *sorted(docs.glob("benchmarks*.md")))

@@ -46,9 +46,9 @@ def detect(weights: str, photo: str) -> list[float]:
 def inpaint(model: str, photo: str, mask: str) -> list[float]:
     """Seconds of `overpaint.inpaint` from two files to a written and marked PNG."""
     from overpaint.inpainting.api import inpaint as run
-    from overpaint.inpainting.inpainter_runner import ready
+    from overpaint.inpainting.inpainter_runner import make_runner
 
-    ready(model)
+    make_runner(model)
     out = Path(photo).with_name("filled.png")
     return [_seconds(lambda: run(photo, mask, model=model, out=out, overwrite=True))]
 

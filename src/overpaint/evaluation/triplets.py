@@ -49,8 +49,8 @@ def read_triplets(data_dir: str | Path, groups: Collection[str] = GROUPS) -> lis
     try:
         with index.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        half_of = assign_halves((_group(row), source_of(row["id"])) for row in rows)
-        found = [_triplet(root, row, half_of[source_of(row["id"])]) for row in rows]
+        half_of = assign_halves((_group(row), find_source(row["id"])) for row in rows)
+        found = [_make_triplet(root, row, half_of[find_source(row["id"])]) for row in rows]
     except OSError as error:
         raise ImageError(
             f"{index}: cannot be read ({error.strerror}); name the data folder that holds triplets/"
@@ -78,12 +78,12 @@ def assign_halves(pictures: Iterable[tuple[str, str]]) -> dict[str, Half]:
     return decided
 
 
-def source_of(name: str) -> str:
+def find_source(name: str) -> str:
     """Source picture of a triplet, by its id."""
     return SOURCES.get(name, name)
 
 
-def _triplet(root: Path, row: dict[str, str], half: Half) -> Triplet:
+def _make_triplet(root: Path, row: dict[str, str], half: Half) -> Triplet:
     original = root / row["original"] if row["original"] else None
     paths = root / row["inpainted"], root / row["mask"], original
     return Triplet(_group(row), row["id"], *paths, half)

@@ -38,7 +38,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -81,14 +81,14 @@ class Photo:
     every pixel is. The pixels beneath are as stored.
     """
 
-    pixels: np.ndarray
+    pixels: np.ndarray = field(repr=False)
     path: Path
     sha256: str
     format: str
     jpeg_quality: int | None
     lossy: bool
     notes: tuple[str, ...] = ()
-    alpha: np.ndarray | None = None
+    alpha: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def width(self) -> int:

@@ -15,7 +15,7 @@ lose what that leaves out, so this module reads the same bytes once more and kee
 import io
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Samples:
     bits: of which the values make use, 8, or 8 to 16 in uint16. notes: what was converted.
     """
 
-    values: np.ndarray
+    values: np.ndarray = field(repr=False)
     bits: int = 8
     notes: tuple[str, ...] = ()
 

@@ -11,7 +11,7 @@
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -28,7 +28,7 @@ from overpaint.images.samples import Samples, decode_samples, from_pixels
 from overpaint.inpainting.choice import AUTO, Choice, choose
 from overpaint.inpainting.holes import HoleMask, take_mask
 from overpaint.inpainting.inpainter_runner import check_known
-from overpaint.provenance.encoding import colour_of, fitted, format_of
+from overpaint.provenance.encoding import find_format, fit_samples, parse_colour
 from overpaint.provenance.marking import (
     MANIFESTS,
     RECEIPT,
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
 class Inpainted:
     """A photo with its holes filled."""
 
-    samples: np.ndarray
+    samples: np.ndarray = field(repr=False)
     """uint8 or uint16 (h, w, c), upright, c = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha: as
     written, or as the photo has them. Where `mask` is 0 they equal the photo's bit for bit."""
-    pixels: np.ndarray
+    pixels: np.ndarray = field(repr=False)
     """uint8 (h, w, 3), RGB, upright: the same without alpha, and of 16 bit the upper 8."""
-    mask: np.ndarray
+    mask: np.ndarray = field(repr=False)
     """uint8 (h, w): 1 = filled, with the ring by which the hole was grown; 0 = known."""
     radius: int
     """Pixels by which the hole was grown."""
@@ -122,9 +122,9 @@ def inpaint(
     Raises `ImageError` (files; also for transparency that the format of `out` would uncover),
     `InputError` (arrays, arguments) and `WeightsError`.
     """
-    colour = flatten and colour_of(flatten)
+    colour = flatten and parse_colour(flatten)
     if out is None:
-        samples = _samples_of(photo)
+        samples = _read_samples(photo)
         samples = samples.flattened(colour) if colour else samples
         checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
         return _run(choose(model, size, checked.share, device), samples, checked)
@@ -165,7 +165,7 @@ def inpaint_file(
 
     Arguments and errors as of `inpaint`.
     """
-    samples, notes = fitted(source.samples, Path(out), flatten)
+    samples, notes = fit_samples(source.samples, Path(out), flatten)
     checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
     choice = choose(model, size, checked.share, device)
     done = _run(choice, samples, checked)
@@ -191,7 +191,7 @@ def inpaint_file(
     return replace(done, notes=said), edited
 
 
-def _samples_of(photo: Picture) -> Samples:
+def _read_samples(photo: Picture) -> Samples:
     if not is_file(photo):
         return from_pixels(as_photo(photo).pixels)
     data, name = file_bytes(cast("File", photo))
@@ -226,7 +226,7 @@ def _run(choice: Choice, samples: Samples, mask: HoleMask) -> Inpainted:
 
 def _check_out(out: Path, kept: list[Path], overwrite: bool) -> None:
     """Fail before the work is done and not after it."""
-    format_of(out)
+    find_format(out)
     beside = [out.with_name(out.name + suffix) for suffix in (RECEIPT, MANIFESTS)]
     try:
         has_folder = out.parent.is_dir()

@@ -20,7 +20,7 @@ from pathlib import Path
 from torch import nn
 
 from overpaint.errors import OverpaintError
-from overpaint.inpainting.inpainter_runner import InpainterRunner, ready
+from overpaint.inpainting.inpainter_runner import InpainterRunner, make_runner
 from overpaint.weights import has_weights
 
 AUTO = "auto"
@@ -50,24 +50,24 @@ def choose(
     """The runner of `model`, or for "auto" of the best inpainter for holes of that share, 0..1.
 
     model, size, device: as for `InpainterRunner`. share: of the photo's pixels in the hole. Raises
-    what `ready` does.
+    what `make_runner` does.
     """
     if model != AUTO:
-        return Choice(ready(model, size, device))
+        return Choice(make_runner(model, size, device))
     if has_weights(BIG_LAMA):
         note = f"auto took {BIG_LAMA}, whose weights are imported"
-        return Choice(ready(BIG_LAMA, size, device), (note,))
+        return Choice(make_runner(BIG_LAMA, size, device), (note,))
     *better, last = BEST[sum(share > limit for limit in LIMITS)]
     passed: list[str] = []
     for name in better:
         try:
-            runner = ready(name, size, device)
+            runner = make_runner(name, size, device)
         except OverpaintError as error:
             passed.append(f"auto passed over {name}: {error}")
         else:
-            return Choice(runner, (*passed, _words(name, share)))
-    return Choice(ready(last, size, device), (*passed, _words(last, share)))
+            return Choice(runner, (*passed, _describe(name, share)))
+    return Choice(make_runner(last, size, device), (*passed, _describe(last, share)))
 
 
-def _words(name: str, share: float) -> str:
+def _describe(name: str, share: float) -> str:
     return f"auto took {name} for a hole of {100 * share:.1f} % of the photo"

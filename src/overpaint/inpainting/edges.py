@@ -22,7 +22,7 @@ MAX_RADIUS = 64
 _PER_RADIUS, _MAX_USUAL = 128, 16
 
 
-def usual_radius(shape: tuple[int, ...]) -> int:
+def choose_radius(shape: tuple[int, ...]) -> int:
     """Of a photo (h, w, ...): one pixel for each 128 of its longer side, and at most 16."""
     return min(round(max(shape[:2]) / _PER_RADIUS), _MAX_USUAL)
 

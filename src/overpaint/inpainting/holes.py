@@ -27,7 +27,7 @@ A window is the part of the photo that an inpainter sees at once.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ from overpaint.errors import ImageError, InputError
 from overpaint.images import File, is_file, read_mask_levels
 from overpaint.images.decoding import from_pillow
 from overpaint.images.regions import select_seeded
-from overpaint.inpainting.edges import fill_weight, usual_radius
+from overpaint.inpainting.edges import choose_radius, fill_weight
 
 THRESHOLD = 128
 MAX_SHARE = 0.9
@@ -57,7 +57,7 @@ _NEAR, _MAX_GREY = 32, 0.01
 class HoleMask:
     """A mask that has passed the rules above."""
 
-    weight: np.ndarray
+    weight: np.ndarray = field(repr=False)
     """float16 (h, w): of the fill, 1 = hole, 0 = known, and between where both are mixed."""
     radius: int
     """Pixels by which the hole was grown; its outer half is mixed."""
@@ -121,13 +121,13 @@ def take_mask(
 
     mask: a file, an array (h, w): bool, uint8 of 0 and 1, or uint8 of 0..255 as in a file, or a
     PIL image with the values of a file. size: (h, w) of the upright photo. dilate: pixels by which
-    the hole is grown, 0..64; None takes the `usual_radius`. Raises `ImageError` for a file,
+    the hole is grown, 0..64; None takes the one of `choose_radius`. Raises `ImageError` for a file,
     `InputError` for anything else.
     """
     path = Path(mask) if isinstance(mask, str | os.PathLike) else None
     name = path or "mask"
     error = ImageError if path else InputError
-    grey, sha256 = _levels(mask)
+    grey, sha256 = _read_levels(mask)
     if grey.shape != tuple(size):
         raise error(
             f"{name}: the mask has {grey.shape[1]} x {grey.shape[0]} pixels, its photo "
@@ -150,7 +150,7 @@ def take_mask(
             f"{100 * MAX_SHARE:.0f} % can be filled; is the mask inverted? White is what is "
             f"removed; {remedy}, or paint less"
         )
-    radius = usual_radius(hole.shape) if dilate is None else dilate
+    radius = choose_radius(hole.shape) if dilate is None else dilate
     marked = select_seeded(level >= _NEAR, hole, 0) if radius else hole
     weight = fill_weight(marked, radius).astype(np.float16)
     if weight.all():
@@ -159,7 +159,7 @@ def take_mask(
             "--dilate 0 (dilate=0), or paint less"
         )
     digest = sha256 or hashes.sha256(hole.astype(np.uint8).tobytes())
-    return HoleMask(weight, radius, digest, path, _notes(grey, invert, radius))
+    return HoleMask(weight, radius, digest, path, _make_notes(grey, invert, radius))
 
 
 def find_windows(mask: np.ndarray, working_size: int, *, min_view: int = 1) -> list[Window]:
@@ -170,14 +170,14 @@ def find_windows(mask: np.ndarray, working_size: int, *, min_view: int = 1) -> l
     of the hole lies in the box of exactly one window.
     """
     hole = mask.astype(bool)
-    todo, found = [_tight(hole, Box(0, 0, *hole.shape))], []
+    todo, found = [_tighten(hole, Box(0, 0, *hole.shape))], []
     while todo:
         box = todo.pop()
         halves = _cut(hole, box, working_size // 2)
         if halves is None:
-            found.append(Window(box, _view(box, hole.shape, min_view)))
+            found.append(Window(box, _choose_view(box, hole.shape, min_view)))
         else:
-            todo += [_tight(hole, half) for half in reversed(halves)]
+            todo += [_tighten(hole, half) for half in reversed(halves)]
     return found
 
 
@@ -190,8 +190,8 @@ def _cut(hole: np.ndarray, box: Box, limit: int) -> tuple[Box, Box] | None:
         return None
     inside = hole[box.part]
     sides = [
-        (0, _longest_runs(inside[:-1] & inside[1:])),
-        (1, _longest_runs((inside[:, :-1] & inside[:, 1:]).T)),
+        (0, _measure_runs(inside[:-1] & inside[1:])),
+        (1, _measure_runs((inside[:, :-1] & inside[:, 1:]).T)),
     ]
     if box.width > box.height:
         sides.reverse()
@@ -200,17 +200,17 @@ def _cut(hole: np.ndarray, box: Box, limit: int) -> tuple[Box, Box] | None:
             places = np.flatnonzero(runs <= thickest) + 1
             distance = np.abs(2 * places / (runs.size + 1) - 1)
             if distance.size and distance.min() <= off_centre:
-                return _halves(box, int(places[distance.argmin()]), axis)
+                return _split_at(box, int(places[distance.argmin()]), axis)
     return None
 
 
-def _halves(box: Box, place: int, axis: int) -> tuple[Box, Box]:
+def _split_at(box: Box, place: int, axis: int) -> tuple[Box, Box]:
     if axis == 0:
         return box._replace(bottom=box.top + place), box._replace(top=box.top + place)
     return box._replace(right=box.left + place), box._replace(left=box.left + place)
 
 
-def _longest_runs(lines: np.ndarray) -> np.ndarray:
+def _measure_runs(lines: np.ndarray) -> np.ndarray:
     """Length of the longest stretch of ones in each row of a bool array (n, m): int (n,)."""
     run = longest = np.zeros(len(lines), dtype=np.int64)
     for column in np.ascontiguousarray(lines.T):
@@ -219,7 +219,7 @@ def _longest_runs(lines: np.ndarray) -> np.ndarray:
     return longest
 
 
-def _tight(hole: np.ndarray, box: Box) -> Box:
+def _tighten(hole: np.ndarray, box: Box) -> Box:
     """The smallest box around what is hole in a box."""
     inside = hole[box.part]
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
@@ -227,22 +227,22 @@ def _tight(hole: np.ndarray, box: Box) -> Box:
     return Box(top, left, box.top + int(rows[-1]) + 1, box.left + int(columns[-1]) + 1)
 
 
-def _view(box: Box, shape: tuple[int, ...], min_view: int) -> Box:
+def _choose_view(box: Box, shape: tuple[int, ...], min_view: int) -> Box:
     longest = max(box.height, box.width)
     side = max(longest + 2 * max(MIN_CONTEXT, longest // 2), min_view)
-    top, bottom = _span(box.top, box.bottom, side, shape[0])
-    left, right = _span(box.left, box.right, side, shape[1])
+    top, bottom = _choose_span(box.top, box.bottom, side, shape[0])
+    left, right = _choose_span(box.left, box.right, side, shape[1])
     return Box(top, left, bottom, right)
 
 
-def _span(start: int, stop: int, side: int, length: int) -> tuple[int, int]:
+def _choose_span(start: int, stop: int, side: int, length: int) -> tuple[int, int]:
     """So many pixels around a stretch, moved to where there are any."""
     side = min(side, length)
     first = min(max(0, (start + stop - side) // 2), length - side)
     return first, first + side
 
 
-def _levels(mask: object) -> tuple[np.ndarray, str]:
+def _read_levels(mask: object) -> tuple[np.ndarray, str]:
     """uint8 (h, w) of a mask of any kind, and the SHA-256 of its file, "" where there is none."""
     if isinstance(mask, np.ndarray):
         return _from_array(mask)
@@ -276,7 +276,7 @@ def _from_array(mask: np.ndarray) -> tuple[np.ndarray, str]:
     return (mask.astype(np.uint8) * 255 if binary else mask), ""
 
 
-def _notes(grey: np.ndarray, invert: bool, radius: int) -> tuple[str, ...]:
+def _make_notes(grey: np.ndarray, invert: bool, radius: int) -> tuple[str, ...]:
     notes = ["mask inverted: black is what was removed"] if invert else []
     share = np.count_nonzero((grey >= _NEAR) & (grey <= 255 - _NEAR)) / grey.size
     if share > _MAX_GREY:

@@ -111,14 +111,14 @@ class InpainterRunner:
         return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def ready(
+def make_runner(
     model: str | Path | nn.Module, size: int | None = None, device: str = "cpu"
 ) -> InpainterRunner:
     """As `InpainterRunner`, but weights and methods stay in memory: the last four."""
     if isinstance(model, nn.Module):
         return InpainterRunner(model, size=size, device=device)
     sha256 = None if is_method(model, "inpainter") else find(model, "inpainter").sha256
-    return _runner(str(model), sha256, size, device)
+    return _load_runner(str(model), sha256, size, device)
 
 
 def load_inpainter(name: str | Path = DEFAULT_MODEL) -> nn.Module:
@@ -162,7 +162,7 @@ def check_known(filled: np.ndarray, photo: np.ndarray, mask: np.ndarray) -> None
 
 
 @lru_cache(maxsize=4)
-def _runner(model: str, sha256: str | None, size: int | None, device: str) -> InpainterRunner:
+def _load_runner(model: str, sha256: str | None, size: int | None, device: str) -> InpainterRunner:
     """The hash is part of the key, so that weights that were replaced are loaded anew."""
     return InpainterRunner(model, size=size, device=device)
 

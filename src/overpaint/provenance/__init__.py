@@ -1,1 +1,1 @@
-"""Marks and metadata of a picture's file: read, written, checked."""
+"""Marks and metadata of a picture file: how they are read, written and checked."""

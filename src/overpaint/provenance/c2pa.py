@@ -56,7 +56,7 @@ class Signer:
     timestamp_url: str | None = None
 
 
-def signer_from(
+def make_signer(
     certificates: str | Path | None = None,
     key: str | Path | None = None,
     *,
@@ -82,7 +82,7 @@ def signer_from(
     trial = io.BytesIO()
     Image.new("RGB", (1, 1)).save(trial, "PNG")
     made = {"action": "c2pa.created", "digitalSourceType": f"{_VOCABULARY}digitalCreation"}
-    _sign(signer, _manifest("trial", [made]), None, trial.getvalue(), "image/png")
+    _sign(signer, _make_manifest("trial", [made]), None, trial.getvalue(), "image/png")
     return replace(signer, timestamp_url=timestamp_url)
 
 
@@ -114,7 +114,7 @@ def sign(
     ]
     parent = {"title": photo.path.name, "relationship": "parentOf", "label": "source"}
     ingredient = (parent, MIME.get(photo.format, "application/octet-stream"), source)
-    signed = _sign(signer, _manifest(title, actions), ingredient, picture, mime)
+    signed = _sign(signer, _make_manifest(title, actions), ingredient, picture, mime)
     found = read_manifest(signed, mime)
     if found is None or found["state"] not in ("Valid", "Trusted"):
         reason = "no manifest" if found is None else ", ".join(found["problems"])
@@ -122,7 +122,7 @@ def sign(
     return signed
 
 
-def _manifest(title: str, actions: list[dict[str, Any]]) -> dict[str, Any]:
+def _make_manifest(title: str, actions: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "title": title,
         "claim_generator_info": [_TOOL],
@@ -137,7 +137,7 @@ def _sign(
     picture: bytes,
     mime: str,
 ) -> bytes:
-    c2pa = _c2pa()
+    c2pa = _import_c2pa()
     try:
         certificates, key = signer.certificates.read_bytes(), signer.key.read_bytes()
     except OSError as error:
@@ -145,7 +145,7 @@ def _sign(
     out = io.BytesIO()
     try:
         info = c2pa.C2paSignerInfo(signer.algorithm, certificates, key, signer.timestamp_url)
-        builder = c2pa.Builder(manifest, context=c2pa.Context.from_dict(_settings()))
+        builder = c2pa.Builder(manifest, context=c2pa.Context.from_dict(_make_settings()))
         if ingredient:
             about, kind, source = ingredient
             builder.add_ingredient(about, kind, io.BytesIO(source))
@@ -165,9 +165,9 @@ def read_manifest(data: bytes, mime: str, anchors: str | None = None) -> dict[st
     `actions`, `parents` and `problems` (C2PA status codes or a reason).
     Raises `OverpaintError` without the package c2pa-python.
     """
-    c2pa = _c2pa()
+    c2pa = _import_c2pa()
     try:
-        context = c2pa.Context.from_dict(_settings(anchors))
+        context = c2pa.Context.from_dict(_make_settings(anchors))
         reader = c2pa.Reader.try_create(mime, io.BytesIO(data), None, context)
         if reader is None:
             return None
@@ -186,7 +186,7 @@ def read_manifest(data: bytes, mime: str, anchors: str | None = None) -> dict[st
         "signer": signature.get("common_name") or signature.get("issuer"),
         "issuer": signature.get("issuer"),
         "time": signature.get("time"),
-        "actions": _actions(manifest),
+        "actions": _list_actions(manifest),
         "parents": [
             {"title": part.get("title"), "has_manifest": "active_manifest" in part}
             for part in manifest.get("ingredients") or []
@@ -195,7 +195,7 @@ def read_manifest(data: bytes, mime: str, anchors: str | None = None) -> dict[st
     }
 
 
-def _actions(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+def _list_actions(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """Name, source type and tool of each action."""
     out = []
     for assertion in manifest.get("assertions") or []:
@@ -213,7 +213,7 @@ def _actions(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return out
 
 
-def _settings(anchors: str | None = None) -> dict[str, Any]:
+def _make_settings(anchors: str | None = None) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "version": 1,
         "builder": {"thumbnail": {"enabled": False}},
@@ -222,7 +222,7 @@ def _settings(anchors: str | None = None) -> dict[str, Any]:
     return settings | ({"trust": {"trust_anchors": anchors}} if anchors else {})
 
 
-def _c2pa() -> Any:
+def _import_c2pa() -> Any:
     try:
         import c2pa
     except ImportError as error:

@@ -1,10 +1,10 @@
-"""What marks a picture carries, and whether they hold: XMP, receipt and C2PA manifest.
+"""The marks of a picture, and whether they are valid: XMP, receipt and C2PA manifest.
 
-- A mark is evidence of an edit; its absence is no evidence, as any program can remove it. `CAVEAT`
-  belongs beside every answer.
-- A check fails when a receipt is not of these very bytes, or a C2PA manifest is not valid for
-  them. A manifest that was not checked, for want of the package or as it lies elsewhere, fails
-  nothing, and its state says so.
+- A mark is evidence of an edit; its absence is no evidence, as any program can remove it. Every
+  answer is shown with `CAVEAT`.
+- A check fails when a receipt is not of exactly these bytes, or a C2PA manifest is not valid for
+  them. A manifest that was not checked, because the package is missing or the manifest is stored
+  elsewhere, is no failure; its state says so.
 """
 
 import json
@@ -15,13 +15,21 @@ from overpaint import hashes
 from overpaint.errors import OverpaintError
 from overpaint.images import read_bytes
 from overpaint.images.decoding import pixel_limit
-from overpaint.provenance.c2pa import MIME, Signer, read_manifest, signer_from
+from overpaint.provenance.c2pa import MIME, Signer, make_signer, read_manifest
 from overpaint.provenance.containers import has_manifest
 from overpaint.provenance.marking import MANIFESTS, RECEIPT
 from overpaint.provenance.metadata import read_xmp
 from overpaint.provenance.xmp import COMPOSITE, HUMAN_EDITS, read_mark
 
-__all__ = ["CAVEAT", "Signer", "examine", "examine_bytes", "in_words", "is_edited", "signer_from"]
+__all__ = [
+    "CAVEAT",
+    "Signer",
+    "check_bytes",
+    "check_file",
+    "describe_marks",
+    "is_edited",
+    "make_signer",
+]
 
 CAVEAT = (
     "Marks can be removed, and an unsigned one can be forged. A file without a mark is not shown "
@@ -32,25 +40,25 @@ Record = dict[str, Any]
 _RECEIPT_KEYS = ("input", "mask_sha256", "model", "weights_sha256", "version", "time")
 
 
-def examine(path: str | Path, anchors: str | None = None) -> Record:
+def check_file(path: str | Path, anchors: str | None = None) -> Record:
     """The marks of one picture file: `xmp`, `receipt`, `c2pa`, and `failed`, the checks that fail.
 
     anchors: certificates in PEM whose C2PA signers count as trusted. `receipt` and `c2pa` are None
-    where there is none. Raises `ImageError` when the file cannot be read.
+    where the picture has none. Raises `ImageError` when the file cannot be read.
     """
     path = Path(path)
-    return examine_bytes(read_bytes(path, pixel_limit(None)), path, anchors, beside=path)
+    return check_bytes(read_bytes(path, pixel_limit(None)), path, anchors, beside=path)
 
 
-def examine_bytes(
+def check_bytes(
     data: bytes, name: str | Path, anchors: str | None = None, *, beside: Path | None = None
 ) -> Record:
-    """As `examine`, of a picture that is already in memory and is called `name`. beside: its path,
-    beside which a receipt may lie; without it none is looked for."""
+    """As `check_file`, for a picture in memory that is called `name`. beside: its path, to look for
+    a receipt beside it; None looks for none."""
     kind, packet = read_xmp(data, name)
     digest = hashes.sha256(data)
-    receipt = None if beside is None else _receipt(beside, digest)
-    c2pa = _c2pa(data, kind, anchors)
+    receipt = None if beside is None else _check_receipt(beside, digest)
+    c2pa = _check_c2pa(data, kind, anchors)
     failed = []
     if receipt and receipt["state"] != "matches":
         failed.append(f"receipt: {receipt['problem']}")
@@ -59,7 +67,7 @@ def examine_bytes(
     return {
         "file": str(name),
         "sha256": digest,
-        "xmp": _xmp(packet),
+        "xmp": _read_mark(packet),
         "receipt": receipt,
         "c2pa": c2pa,
         "failed": failed,
@@ -75,16 +83,16 @@ def is_edited(path: str | Path) -> bool:
         return False
 
 
-def in_words(record: Record) -> list[str]:
-    """The three answers of `examine` for a person, one a line."""
-    return [
-        f"XMP mark: {_xmp_words(record['xmp'])}",
-        f"receipt: {_receipt_words(record['receipt'])}",
-        f"C2PA: {_c2pa_words(record['c2pa'])}",
-    ]
+def describe_marks(record: Record) -> dict[str, str]:
+    """The three marks of a record of `check_file`, in words, by name."""
+    return {
+        "XMP mark": _describe_xmp(record["xmp"]),
+        "receipt": _describe_receipt(record["receipt"]),
+        "C2PA": _describe_c2pa(record["c2pa"]),
+    }
 
 
-def _xmp(packet: bytes | None) -> Record:
+def _read_mark(packet: bytes | None) -> Record:
     record: Record = {"source_type": None, "tool": None, "agents": [], "problem": None}
     try:
         mark = read_mark(packet)
@@ -94,7 +102,7 @@ def _xmp(packet: bytes | None) -> Record:
     return record | found
 
 
-def _receipt(path: Path, digest: str) -> Record | None:
+def _check_receipt(path: Path, digest: str) -> Record | None:
     """What the receipt beside the picture says, and whether it is of these bytes."""
     beside = path.with_name(path.name + RECEIPT)
     record: Record = {"file": str(beside), "state": "unreadable", "problem": None}
@@ -109,7 +117,7 @@ def _receipt(path: Path, digest: str) -> Record | None:
     record |= {key: said.get(key) for key in _RECEIPT_KEYS}
     if said["sha256"] != digest:
         return record | {"state": "differs", "problem": "the file is not the one it was made for"}
-    problem = _problem_beside(path, said.get("source_c2pa"))
+    problem = _check_kept_manifest(path, said.get("source_c2pa"))
     return record | {"state": "differs" if problem else "matches", "problem": problem}
 
 
@@ -117,10 +125,11 @@ def _refuse(number: str) -> None:
     raise ValueError(f"{number} is no number of JSON")
 
 
-def _problem_beside(path: Path, said: object) -> str | None:
-    """What is wrong with the source's manifest that was kept beside the picture, if there is one.
+def _check_kept_manifest(path: Path, said: object) -> str | None:
+    """What is wrong with the source's manifest file beside the picture; None where nothing is.
 
-    One that is gone is no problem: it may have been left where the picture was copied from.
+    said: the receipt's entry on it. A missing file is no problem: the picture may have been copied
+    without it.
     """
     beside = path.with_name(path.name + MANIFESTS)
     if not isinstance(said, dict) or not beside.is_file():
@@ -129,7 +138,7 @@ def _problem_beside(path: Path, said: object) -> str | None:
     return None if same else f"{beside.name} is not the file that was kept from the source"
 
 
-def _c2pa(data: bytes, kind: str, anchors: str | None) -> Record | None:
+def _check_c2pa(data: bytes, kind: str, anchors: str | None) -> Record | None:
     try:
         return read_manifest(data, MIME.get(kind, "application/octet-stream"), anchors)
     except OverpaintError as error:  # without the package
@@ -138,12 +147,12 @@ def _c2pa(data: bytes, kind: str, anchors: str | None) -> Record | None:
         return {"state": "unchecked", "problems": [str(error)]}
 
 
-def _xmp_words(xmp: Record) -> str:
+def _describe_xmp(xmp: Record) -> str:
     if xmp["problem"]:
         return f"the XMP cannot be read ({xmp['problem']})"
     kind, agents = xmp["source_type"], ", ".join(dict.fromkeys(xmp["agents"]))
     if kind is None:
-        said = "none, it does not say how the picture was made"
+        said = "none, the file does not say how the picture was made"
     elif kind == COMPOSITE:
         said = "a photo of which a trained network made a part"
     elif kind == HUMAN_EDITS:
@@ -154,7 +163,7 @@ def _xmp_words(xmp: Record) -> str:
     return said + (f"; edited by {agents}" if agents else "")
 
 
-def _receipt_words(receipt: Record | None) -> str:
+def _describe_receipt(receipt: Record | None) -> str:
     if receipt is None:
         return "none beside the file"
     if receipt["state"] != "matches":
@@ -167,17 +176,17 @@ def _receipt_words(receipt: Record | None) -> str:
     )
 
 
-def _c2pa_words(c2pa: Record | None) -> str:
+def _describe_c2pa(c2pa: Record | None) -> str:
     if c2pa is None:
         return "no manifest found"
     state, problems = c2pa["state"], ", ".join(c2pa["problems"])
     if state == "unchecked":
         return f"there is a manifest, not checked: {problems}"
     if state == "remote":
-        return f"the manifest lies elsewhere and was not fetched: {problems}"
+        return f"the manifest is stored elsewhere and was not fetched: {problems}"
     if state == "unreadable":
         return f"DOES NOT HOLD: the manifest cannot be read: {problems}"
-    trust = "who is trusted" if state == "Trusted" else "of whom nothing is known"
+    trust = "who is trusted" if state == "Trusted" else "who is unknown"
     said = f"signed by {c2pa['signer']}, {trust}"
     said += f", on {c2pa['time']}" if c2pa["time"] else ""
     actions = ", ".join(str(action["action"]) for action in c2pa["actions"])

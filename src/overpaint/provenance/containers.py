@@ -1,9 +1,9 @@
-"""The parts of a JPEG, PNG, WebP or TIFF file beside its pixels, and the C2PA manifest among them.
+"""The parts of a JPEG, PNG, WebP or TIFF file besides its pixels, such as its C2PA manifest.
 
 - Sources: ITU-T T.81 (JPEG markers), the PNG and RIFF specifications, TIFF 6.0, and the C2PA
   specification, section "Embedding manifests into assets" (APP11, caBX, C2PA, tag 52545).
 - Nothing is decoded, so a manifest is found without the `c2pa` package.
-- A file that is cut short gives the parts before the cut, and no part of a manifest.
+- A truncated file gives the parts before the end, and no part of a manifest.
 """
 
 import struct
@@ -24,26 +24,26 @@ class Entry(NamedTuple):
     stop: int
 
 
-def manifest_store(data: bytes) -> bytes | None:
+def extract_manifests(data: bytes) -> bytes | None:
     """The C2PA manifest store as it is embedded (JUMBF), or None."""
     if data[:2] == b"\xff\xd8":
-        return _store_in_jpeg(data)
+        return _extract_from_jpeg(data)
     if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return next((content for name, content in png_chunks(data) if name == b"caBX"), None)
+        return next((content for name, content in read_png_chunks(data) if name == b"caBX"), None)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return next((content for name, content in _riff_chunks(data) if name == b"C2PA"), None)
+        return next((content for name, content in _read_riff_chunks(data) if name == b"C2PA"), None)
     if data[:4] in (b"II*\0", b"MM\0*"):
-        return _store_in_tiff(data)
+        return _extract_from_tiff(data)
     return None
 
 
 def has_manifest(data: bytes) -> bool:
-    """Whether the file carries a C2PA manifest, also where `manifest_store` cannot take it out."""
+    """Whether the file has a C2PA manifest, also where `extract_manifests` cannot extract it."""
     in_bmff = data[4:8] == b"ftyp" and _BMFF_BOX in data
-    return in_bmff or manifest_store(data) is not None
+    return in_bmff or extract_manifests(data) is not None
 
 
-def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+def read_jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(marker, content) of the segments before the pixels; 0xE1 is APP1."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
@@ -60,9 +60,9 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += 2 + size
 
 
-def behind_jpeg(data: bytes) -> int:
-    """Number of bytes behind a JPEG's first picture, without NULs at the end: a video, a gain map,
-    further pictures. 0 where the picture has no end.
+def count_trailing_bytes(data: bytes) -> int:
+    """Number of bytes after a JPEG's first picture, without NULs at the end: a video, a gain map,
+    further pictures. 0 where the picture has no end marker.
     """
     at = 2
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
@@ -78,10 +78,10 @@ def behind_jpeg(data: bytes) -> int:
     return 0
 
 
-def coding_of_bmff(data: bytes) -> tuple[int, int, int, int] | None:
+def read_bmff_coding(data: bytes) -> tuple[int, int, int, int] | None:
     """How the colours of a HEIF or AVIF file are coded (ITU-T H.273); None where it does not say.
 
-    Primaries, transfer, matrix, full range: those of the first box "colr" of type "nclx".
+    Primaries, transfer, matrix and full range of the first box "colr" of type "nclx".
     """
     at = data.find(b"colrnclx") if data[4:8] == b"ftyp" else -1
     if at < 0 or at + 15 > len(data):
@@ -90,7 +90,7 @@ def coding_of_bmff(data: bytes) -> tuple[int, int, int, int] | None:
     return primaries, transfer, matrix, flags >> 7
 
 
-def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def read_png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """(name, content) of each chunk."""
     at = 8
     while at + 12 <= len(data):
@@ -101,20 +101,20 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 12 + size
 
 
-def first_directory(block: bytes) -> int:
+def find_first_directory(block: bytes) -> int:
     """Offset of a TIFF block's first directory; raises `ValueError` when this is no TIFF block."""
     if block[:4] not in (b"II*\0", b"MM\0*") or len(block) < 8:
         raise ValueError("no TIFF header")
-    return struct.unpack_from(_order(block) + "I", block, 4)[0]
+    return struct.unpack_from(_find_byte_order(block) + "I", block, 4)[0]
 
 
-def directory(block: bytes, offset: int) -> tuple[list[Entry], int]:
-    """The fields of the directory at `offset`, and the offset behind its last field.
+def read_directory(block: bytes, offset: int) -> tuple[list[Entry], int]:
+    """The fields of the directory at `offset`, and the offset after its last field.
 
-    Fields whose value lies outside the block are left out. Raises `ValueError` for a directory
-    that does.
+    Fields whose value is outside the block are left out. Raises `ValueError` for a directory that
+    is outside the block.
     """
-    order = _order(block)
+    order = _find_byte_order(block)
     if offset < 8 or offset + 2 > len(block):
         raise ValueError("a directory lies outside the block")
     (number,) = struct.unpack_from(order + "H", block, offset)
@@ -131,17 +131,17 @@ def directory(block: bytes, offset: int) -> tuple[list[Entry], int]:
     return entries, end
 
 
-def number_in(block: bytes, entry: Entry) -> int:
+def read_number(block: bytes, entry: Entry) -> int:
     """The value of a field that holds one whole number."""
     order = "little" if block[:2] == b"II" else "big"
     return int.from_bytes(block[entry.start : entry.stop], order)
 
 
-def _order(block: bytes) -> str:
+def _find_byte_order(block: bytes) -> str:
     return "<" if block[:2] == b"II" else ">"
 
 
-def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _read_riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     at = 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
@@ -151,33 +151,33 @@ def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 8 + size + size % 2
 
 
-def _store_in_tiff(data: bytes) -> bytes | None:
+def _extract_from_tiff(data: bytes) -> bytes | None:
     try:
-        entries, _ = directory(data, first_directory(data))
+        entries, _ = read_directory(data, find_first_directory(data))
     except ValueError:
         return None
     return next((data[e.start : e.stop] for e in entries if e.tag == _C2PA_TAG), None)
 
 
-def _store_in_jpeg(data: bytes) -> bytes | None:
-    """Put together the box that is split over APP11 segments.
+def _extract_from_jpeg(data: bytes) -> bytes | None:
+    """The box that is split over APP11 segments.
 
     A segment holds "JP", a box number (2 bytes), a packet number (4), and then a part of the box;
     each part but the first repeats the box's length and type (8 bytes, or 16 for a long box).
     """
     boxes: dict[bytes, bytes] = {}
-    for marker, content in jpeg_segments(data):
+    for marker, content in read_jpeg_segments(data):
         if marker != 0xEB or content[:2] != b"JP":
             continue
         number, part = content[2:4], content[8:]
         if number in boxes:
             part = part[16 if part[:4] == b"\0\0\0\1" else 8 :]
         boxes[number] = boxes.get(number, b"") + part
-    whole = (box for box in boxes.values() if _box_size(box) == len(box))
+    whole = (box for box in boxes.values() if _read_box_size(box) == len(box))
     return next((box for box in whole if _STORE in box[:64]), None)
 
 
-def _box_size(box: bytes) -> int:
-    """What its head says: 4 bytes, or where they hold 1, the 8 bytes behind its type."""
+def _read_box_size(box: bytes) -> int:
+    """The size in a box's head: its first 4 bytes, or where they are 1 the 8 after its type."""
     size = int.from_bytes(box[:4], "big")
     return int.from_bytes(box[8:16], "big") if size == 1 else size

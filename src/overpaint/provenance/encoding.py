@@ -7,11 +7,11 @@
 | .jpg, .jpeg | kept | refused, or laid on a colour | upper 8 bit | compressed again |
 | .avif (quality 90, 4:4:4) | as equal RGB | kept | upper 8 bit | compressed again |
 
-- What a format cannot hold is said in a note; alpha that hides something is refused instead, as
-  without it everybody sees what was hidden.
-- Pillow writes the metadata. It writes no colour of 16 bit, so there the image data are made here:
-  PNG (ISO/IEC 15948, filters by the usual heuristic of least absolute sum) and TIFF 6.0 (one strip,
-  Deflate, horizontal differences; EXIF as directories of its own).
+- A note says what a format cannot hold. Alpha that hides something is refused instead, as the file
+  would show what was hidden.
+- Pillow writes the metadata. It cannot write colours of 16 bit, so this module encodes their image
+  data: PNG (ISO/IEC 15948, filters by the usual heuristic of least absolute sum) and TIFF 6.0 (one
+  strip, Deflate, horizontal differences; EXIF as separate directories).
 - A JPEG gets its source's quantisation tables and subsampling, otherwise quality 95 without.
 """
 
@@ -31,15 +31,18 @@ from overpaint.errors import ImageError, InputError
 from overpaint.images.decoding import upright
 from overpaint.images.samples import Samples
 from overpaint.provenance import exif
-from overpaint.provenance.containers import png_chunks
-from overpaint.provenance.metadata import Metadata, orientation_of
+from overpaint.provenance.containers import read_png_chunks
+from overpaint.provenance.metadata import Metadata, find_orientation
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """name: Pillow's. The rest says what it holds; longest: side, in pixels."""
+    """A file format and what it can hold.
+
+    name: Pillow's. deep: 16 bit. chunks: PNG's colour chunks. longest: its largest side, pixels.
+    """
 
     name: str
     alpha: bool = True
@@ -68,16 +71,16 @@ FORMATS = {
 """By lower-case suffix."""
 
 
-def format_of(out: str | Path) -> Format:
-    """By the name of a file to be written; raises `ImageError`."""
+def find_format(out: str | Path) -> Format:
+    """The format of a file to be written, by its name; raises `ImageError`."""
     found = FORMATS.get(Path(out).suffix.lower())
     if found is None:
         raise ImageError(f"{out}: a result is a {', '.join(FORMATS)} file; name it so")
     return found
 
 
-def colour_of(text: str) -> tuple[int, int, int]:
-    """A name as in CSS or "#rrggbb", as 8 bit RGB; raises `InputError`."""
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """8 bit RGB of a colour's name in CSS or "#rrggbb"; raises `InputError`."""
     try:
         red, green, blue = ImageColor.getrgb(text)[:3]
     except ValueError as error:
@@ -85,13 +88,15 @@ def colour_of(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def fitted(samples: Samples, out: Path, flatten: str | None = None) -> tuple[Samples, list[str]]:
-    """The samples as a file of that name holds them, and notes on what it does not hold.
+def fit_samples(
+    samples: Samples, out: Path, flatten: str | None = None
+) -> tuple[Samples, list[str]]:
+    """The samples as a file called `out` holds them, and notes on what it does not hold.
 
-    flatten: colour on which transparency is laid (see `colour_of`). Raises `ImageError` for another
+    flatten: colour that replaces transparency (see `parse_colour`). Raises `ImageError` for another
     suffix, for a photo that is too large for the format, and for transparency that it cannot hold.
     """
-    form, notes, alpha = format_of(out), [], samples.alpha
+    form, notes, alpha = find_format(out), [], samples.alpha
     if max(samples.values.shape[:2]) > form.longest:
         reason = f"{form.name} holds at most {form.longest} pixels a side"
         raise ImageError(f"{out}: {reason}; write .png or .tif")
@@ -99,7 +104,7 @@ def fitted(samples: Samples, out: Path, flatten: str | None = None) -> tuple[Sam
         samples, alpha = samples.without_alpha(), None
         notes.append("alpha left out: it is opaque everywhere")
     if alpha is not None and flatten is not None:
-        samples = samples.flattened(colour_of(flatten))
+        samples = samples.flattened(parse_colour(flatten))
         notes.append(f"transparency laid on {flatten}: alpha is gone")
     elif alpha is not None and not form.alpha:
         raise ImageError(
@@ -123,22 +128,22 @@ def fitted(samples: Samples, out: Path, flatten: str | None = None) -> tuple[Sam
 def encode(
     samples: Samples, form: Format, kept: Metadata, packet: bytes
 ) -> tuple[bytes, list[str]]:
-    """The file's bytes, turned by the orientation that readers will find in it, and notes.
+    """The file's bytes, with the pixels rotated for its EXIF orientation, and notes.
 
-    samples: upright, as `fitted` gave them. packet: XMP.
+    samples: upright, from `fit_samples`. packet: XMP.
     """
-    kept, notes = _fitting(samples, form, kept)
-    trial = _written(replace(samples, values=samples.values[:1, :1]), form, kept, packet, [])
-    orientation = orientation_of(trial)
+    kept, notes = _fit_metadata(samples, form, kept)
+    trial = _encode_stored(replace(samples, values=samples.values[:1, :1]), form, kept, packet, [])
+    orientation = find_orientation(trial)
     if orientation != kept.orientation:
         notes.append("stored upright, as the EXIF orientation could not be kept")
     turn = {6: 8, 8: 6}.get(orientation, orientation)
     stored = replace(samples, values=np.ascontiguousarray(upright(samples.values, turn)))
-    return _written(stored, form, kept, packet, notes), notes
+    return _encode_stored(stored, form, kept, packet, notes), notes
 
 
-def _fitting(samples: Samples, form: Format, kept: Metadata) -> tuple[Metadata, list[str]]:
-    """Of the metadata that which the format and these samples can hold, and notes on the rest."""
+def _fit_metadata(samples: Samples, form: Format, kept: Metadata) -> tuple[Metadata, list[str]]:
+    """The metadata that the format can hold for these samples, and notes on the rest."""
     notes = []
     if kept.profile is not None:
         space = kept.profile[16:20]  # the profile's colour space, ICC.1 7.2.6
@@ -161,82 +166,84 @@ def _fitting(samples: Samples, form: Format, kept: Metadata) -> tuple[Metadata, 
     return kept, notes
 
 
-def _written(
+def _encode_stored(
     samples: Samples, form: Format, kept: Metadata, packet: bytes, notes: list[str]
 ) -> bytes:
     if form is _TIFF:
-        return _tiff(samples, kept, packet, notes)
+        return _encode_tiff(samples, kept, packet, notes)
     stored = samples.values
     how: dict[str, Any] = {"format": form.name}
     how |= {"exif": kept.exif} if kept.exif else {}
     how |= {"icc_profile": kept.profile} if kept.profile else {}
     how |= {"dpi": kept.dpi} if kept.dpi and form.resolution else {}
     if form is _PNG:
-        return _png(stored, kept, packet, how)
+        return _encode_png(stored, kept, packet, how)
     how["xmp"] = packet
     if form is _WEBP:
-        return _saved(stored, how | {"lossless": True, "exact": True, "quality": 80})
+        return _save(stored, how | {"lossless": True, "exact": True, "quality": 80})
     if form is _AVIF:
-        return _saved(stored, how | {"quality": 90, "subsampling": "4:4:4"})
-    return _jpeg(stored, kept, how, notes)
+        return _save(stored, how | {"quality": 90, "subsampling": "4:4:4"})
+    return _encode_jpeg(stored, kept, how, notes)
 
 
-def _jpeg(stored: np.ndarray, kept: Metadata, how: dict[str, Any], notes: list[str]) -> bytes:
+def _encode_jpeg(
+    stored: np.ndarray, kept: Metadata, how: dict[str, Any], notes: list[str]
+) -> bytes:
     usual = {"quality": 95, "subsampling": 0}
     if kept.tables is None:
-        return _saved(stored, how | usual)
+        return _save(stored, how | usual)
     try:
         tables = kept.tables[:1] if stored.shape[2] == 1 else kept.tables
         tuned = {"quality": -1, "qtables": tables, "subsampling": kept.subsampling}
-        return _saved(stored, how | tuned)
+        return _save(stored, how | tuned)
     except (ValueError, OSError) as error:  # tables that libjpeg does not write
         notes.append(f"JPEG: quality 95, as the source's fails ({error})")
-        return _saved(stored, how | usual)
+        return _save(stored, how | usual)
 
 
-def _saved(stored: np.ndarray, how: dict[str, Any]) -> bytes:
+def _save(stored: np.ndarray, how: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     values = stored[..., 0] if stored.shape[2] == 1 else stored
     Image.fromarray(values, _MODES[stored.shape[2]]).save(buffer, **how)
     return buffer.getvalue()
 
 
-def _png(stored: np.ndarray, kept: Metadata, packet: bytes, how: dict[str, Any]) -> bytes:
+def _encode_png(stored: np.ndarray, kept: Metadata, packet: bytes, how: dict[str, Any]) -> bytes:
     how["pnginfo"] = PngImagePlugin.PngInfo()
     how["pnginfo"].add_itxt("XML:com.adobe.xmp", packet.decode())
     is_deep = stored.dtype == np.uint16
-    # Of 16 bit, one pixel of 8 bit is written for its metadata, and replaced.
-    data = _saved(np.zeros_like(stored[:1, :1], np.uint8) if is_deep else stored, how)
+    # For 16 bit, Pillow encodes one pixel of 8 bit with the metadata; its image data are replaced.
+    data = _save(np.zeros_like(stored[:1, :1], np.uint8) if is_deep else stored, how)
     height, width, count = stored.shape
     out = [data[:8]]
-    for name, content in png_chunks(data):
+    for name, content in read_png_chunks(data):
         if name == b"IHDR":
             kind = {1: 0, 2: 4, 3: 2, 4: 6}[count]
             head = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
-            out.append(_chunk(name, head if is_deep else content))
-            # A profile goes before, and stands in the place of sRGB.
+            out.append(_make_chunk(name, head if is_deep else content))
+            # A colour profile has precedence over sRGB, and takes its place.
             colours = (c for c in kept.chunks if not (kept.profile and c[0] == b"sRGB"))
-            out += [_chunk(*colour) for colour in colours]
+            out += [_make_chunk(*colour) for colour in colours]
         elif name == b"IDAT" and is_deep:
-            out += [_chunk(name, part) for part in _deflated(_filtered(stored))]
+            out += [_make_chunk(name, part) for part in _deflate(_filter_lines(stored))]
         else:
-            out.append(_chunk(name, content))
+            out.append(_make_chunk(name, content))
     return b"".join(out)
 
 
-def _chunk(name: bytes, content: bytes) -> bytes:
+def _make_chunk(name: bytes, content: bytes) -> bytes:
     check = zlib.crc32(content, zlib.crc32(name))
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
 
 
-def _deflated(parts: Iterator[bytes]) -> Iterator[bytes]:
+def _deflate(parts: Iterator[bytes]) -> Iterator[bytes]:
     deflate = zlib.compressobj(6)
     for part in parts:
         yield deflate.compress(part)
     yield deflate.flush()
 
 
-def _filtered(stored: np.ndarray) -> Iterator[bytes]:
+def _filter_lines(stored: np.ndarray) -> Iterator[bytes]:
     """The filtered lines of a PNG of 16 bit, some at a time: a byte for the filter, then the line.
 
     Each line is filtered by whichever of None, Sub, Up, Average and Paeth gives the least sum of
@@ -264,18 +271,18 @@ def _filtered(stored: np.ndarray) -> Iterator[bytes]:
         yield np.concatenate([best.astype(np.uint8)[:, None], chosen], axis=1).tobytes()
 
 
-def _tiff(samples: Samples, kept: Metadata, packet: bytes, notes: list[str]) -> bytes:
+def _encode_tiff(samples: Samples, kept: Metadata, packet: bytes, notes: list[str]) -> bytes:
     stored = samples.values
     height, width, count = stored.shape
     little = sys.byteorder == "little"
     tags = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0" if little else b"MM\0*\0\0\0\0")
     try:
-        for tag, value in exif.describing(kept.exif) if kept.exif else ():
+        for tag, value in exif.list_describing(kept.exif) if kept.exif else ():
             tags[tag] = value
         tags.tobytes()
     except Exception as error:  # a camera's value need not fit its stated type
         notes.append(f"EXIF left out, as a TIFF cannot hold it ({error})")
-        return _tiff(samples, replace(kept, exif=None), packet, notes)
+        return _encode_tiff(samples, replace(kept, exif=None), packet, notes)
     differences = stored.copy()
     differences[:, 1:] -= stored[:, :-1]  # modulo the type's range, as predictor 2 is defined
     strip = zlib.compress(differences.tobytes(), 6)
@@ -285,7 +292,7 @@ def _tiff(samples: Samples, kept: Metadata, packet: bytes, notes: list[str]) -> 
     if samples.bits < stored.dtype.itemsize * 8:
         tags[281] = (samples.opaque,) * count  # MaxSampleValue: what is white
     if count in (2, 4):
-        tags[338] = 2  # alpha that the colours are not multiplied with
+        tags[338] = 2  # unassociated alpha: the colours are not multiplied by it
     if kept.dpi:
         tags[282], tags[283], tags[296] = *kept.dpi, 2
     tags.tagtype[700] = 1

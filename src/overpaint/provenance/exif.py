@@ -1,9 +1,9 @@
 """EXIF without the pictures in it: a camera's thumbnail shows the photo before the edit.
 
-- A block of EXIF (CIPA DC-008: a small TIFF) keeps all its bytes where they are, so that fields
-  with offsets of their own (maker notes) stay readable. Only bytes that a field of the main
-  directories refers to survive, all others become zero: thumbnail, preview images, leftovers.
-- A value that itself holds a JPEG, as some maker notes do, is cut (made zero) from there on.
+- The bytes of an EXIF block (CIPA DC-008: a small TIFF) are not moved, so that fields with offsets
+  of their own (maker notes) stay readable. Only bytes that a field of the main directories refers
+  to are kept; all others become zero: thumbnail, preview images, leftovers.
+- A value that contains a JPEG, as some maker notes do, becomes zero from there on.
 - A TIFF photo has no such block; one is made from the fields that describe the photo and not its
   storage.
 - A preview inside a maker note that is not a JPEG is not recognised.
@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from overpaint.provenance.containers import directory, first_directory, number_in
+from overpaint.provenance.containers import find_first_directory, read_directory, read_number
 
 _PREFIX = b"Exif\0\0"
 _JPEG = b"\xff\xd8\xff"
@@ -28,8 +28,8 @@ _DESCRIBING = (
 )
 
 
-def without_pictures(exif: bytes) -> tuple[bytes, list[str]]:
-    """The block with thumbnail and previews made zero, and what was left out, in words.
+def remove_pictures(exif: bytes) -> tuple[bytes, list[str]]:
+    """The block with zeros for thumbnail and previews, and notes on what was left out.
 
     exif: with or without the leading "Exif", NUL, NUL; returned with it. Raises `ValueError` for
     a block that cannot be read.
@@ -37,21 +37,21 @@ def without_pictures(exif: bytes) -> tuple[bytes, list[str]]:
     block = exif.removeprefix(_PREFIX)
     out, end = bytearray(len(block)), 8
     out[:8] = block[:8]
-    notes, todo, seen, copied = [], [first_directory(block)], set(), 0
+    notes, todo, seen, copied = [], [find_first_directory(block)], set(), 0
     while todo:
         offset = todo.pop()
         if offset in seen:
             continue
         seen.add(offset)
         try:
-            entries, behind = directory(block, offset)
+            entries, behind = read_directory(block, offset)
         except ValueError:
             if len(seen) == 1:
                 raise
             continue
         out[offset:behind] = block[offset:behind]  # the link to the next directory stays zero
         end = max(end, behind + 4)
-        if offset == first_directory(block) and any(block[behind : behind + 4]):
+        if offset == find_first_directory(block) and any(block[behind : behind + 4]):
             notes.append("EXIF thumbnail left out: it shows the photo before the edit")
         for tag, start, stop in entries:
             picture = block.find(_JPEG, start, stop)
@@ -63,11 +63,11 @@ def without_pictures(exif: bytes) -> tuple[bytes, list[str]]:
             if copied > 4 * len(block):
                 raise ValueError("its fields overlap")
         pointers = (e for e in entries if e.tag in (_EXIF, _GPS, _INTEROPERABILITY))
-        todo += [number_in(block, e) for e in pointers]
+        todo += [read_number(block, e) for e in pointers]
     return _PREFIX + bytes(out[:end]), notes
 
 
-def from_tiff(image: Any) -> bytes | None:
+def make_from_tiff(image: Any) -> bytes | None:
     """EXIF made from the describing fields of an opened TIFF; None when it has none of them."""
     old, new = image.getexif(), Image.Exif()
     found = [tag for tag in _DESCRIBING if tag in old]
@@ -79,7 +79,7 @@ def from_tiff(image: Any) -> bytes | None:
     return new.tobytes() if found else None
 
 
-def describing(block: bytes) -> Iterator[tuple[int, Any]]:
+def list_describing(block: bytes) -> Iterator[tuple[int, Any]]:
     """Tag and value of each field that describes the photo, for a TIFF's first directory.
 
     block: with the leading "Exif", NUL, NUL. The values of EXIF and GPS are directories themselves.

@@ -1,23 +1,23 @@
-"""Write an edited picture: encoded, marked, signed if there is a key, checked, with a receipt.
+"""Write an edited picture: encode, mark, sign if there is a key, verify, and make a receipt.
 
-- There is one way to write an edited picture, and it has no switch to leave the mark out. The mark
-  is XMP inside the file (`overpaint.provenance.xmp`); the receipt lies beside it.
-- All is made and checked in memory first: what was encoded is decoded again and must be upright,
-  carry its mark, and in a lossless format equal the samples bit for bit, alpha and 16 bit included
-  (`overpaint.provenance.encoding`). Then the picture is written, with its mark inside, and the
-  receipt last; when that fails, the error says that the picture is there.
-- The picture is stored as its source was, turned by EXIF, and the EXIF keeps its orientation.
-- Pictures of the photo before the edit go: EXIF thumbnail, previews, XMP thumbnails. So do the
-  names of people whose region in XMP the hole covers.
-- A C2PA manifest of the source may hold a picture of it, too. It is a signed record and kept whole,
-  and the receipt says so: as parent in a signed picture, otherwise beside the picture as
+- There is one way to write an edited picture, and no option to leave the mark out. The mark is XMP
+  inside the file (`overpaint.provenance.xmp`); the receipt is a file beside it.
+- Everything is made and verified in memory first: the encoded file is decoded again and must be
+  upright, have its mark, and in a lossless format equal the samples bit for bit, alpha and 16 bit
+  included (`overpaint.provenance.encoding`). Then the picture is written, and the receipt last;
+  when that fails, the error says that the picture was written.
+- The pixels are stored in the orientation of the source, and the EXIF keeps its orientation field.
+- Pictures of the photo before the edit are removed: EXIF thumbnail, previews, XMP thumbnails; also
+  the names of people whose region in XMP the hole covers.
+- A C2PA manifest of the source may contain a picture of it, too. As a signed record it is kept
+  whole, and the receipt says so: as parent in a signed picture, otherwise beside the picture as
   OUT.source.c2pa.
 """
 
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,10 +31,10 @@ from overpaint.images import Photo, decode_image, pixel_limit, read_bytes, write
 from overpaint.images.decoding import upright
 from overpaint.images.samples import Samples, decode_samples
 from overpaint.provenance.c2pa import MIME, Signer, sign
-from overpaint.provenance.encoding import Format, encode, format_of
+from overpaint.provenance.encoding import Format, encode, find_format
 from overpaint.provenance.metadata import Metadata, read_metadata, read_xmp
 from overpaint.provenance.people import Rectangle
-from overpaint.provenance.xmp import add_mark, read_mark, source_type_of
+from overpaint.provenance.xmp import add_mark, choose_source_type, read_mark
 
 TOOL = f"overpaint {__version__}"
 RECEIPT = ".receipt.json"
@@ -50,7 +50,7 @@ class Source:
     """The photo that was edited: its file, the file's bytes, and what they decode to."""
 
     path: Path
-    data: bytes
+    data: bytes = field(repr=False)
     photo: Photo
     samples: Samples
 
@@ -59,10 +59,10 @@ class Source:
 class Edited:
     """An edited picture, marked and checked, that is in memory."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     """Its file."""
     receipt: dict[str, Any]
-    manifests: bytes | None
+    manifests: bytes | None = field(repr=False)
     """The source's C2PA manifest store, which belongs beside it; None where there is none."""
     source: Path
     """Of the photo, or its name where that came as bytes."""
@@ -74,11 +74,11 @@ class Edited:
 
 def read_source(path: str | Path) -> Source:
     """Read a photo once, for its pixels and for its marks. Raises `ImageError`."""
-    return source_from(read_bytes(Path(path), pixel_limit(None)), path)
+    return make_source(read_bytes(Path(path), pixel_limit(None)), path)
 
 
-def source_from(data: bytes, name: str | Path) -> Source:
-    """As `read_source`, of a file that is already in memory and is called `name`."""
+def make_source(data: bytes, name: str | Path) -> Source:
+    """As `read_source`, for a file in memory that is called `name`."""
     photo = decode_image(data, name)
     return Source(Path(name), data, photo, decode_samples(data, photo))
 
@@ -97,22 +97,22 @@ def mark_edited(
     notes: Sequence[str] = (),
     signer: Signer | None = None,
 ) -> Edited:
-    """Encode, mark, (sign) and verify what is to be called `out`, and make its receipt.
+    """Encode, mark, (sign) and verify the file that will be called `out`, and make its receipt.
 
-    out: named as one of the `encoding.FORMATS`. samples: upright, of the source's size, and such as
-    `encoding.fitted` gives them for `out`. hole: uint8 (h, w), 1 where it was filled. trained:
-    whether the model is a trained network, and no method without weights. parameters: what JSON
-    can hold. notes: for the receipt, as of `encoding.fitted`.
-    Raises `InputError`, `ImageError` (of the source) and `OverpaintError` (cannot be signed, or
-    does not read back as it should).
+    out: its suffix is one of `encoding.FORMATS`. samples: upright, of the source's size, from
+    `encoding.fit_samples` for `out`. hole: uint8 (h, w), 1 where it was filled. trained: whether
+    the model is a trained network and not a method without weights. parameters: values that JSON
+    can hold. notes: for the receipt, such as those of `encoding.fit_samples`.
+    Raises `InputError`, `ImageError` (the source) and `OverpaintError` (the picture cannot be
+    signed, or differs when it is read back).
     """
-    out, form = Path(out), format_of(out)
+    out, form = Path(out), find_format(out)
     size = source.photo.pixels.shape[:2]
     if samples.values.shape[:2] != size or hole.shape != size:
         found = f"samples {samples.values.shape} and a hole {hole.shape}"
         raise InputError(f"{out}: {found}; give both of {size}, as their source has")
     time, edit = datetime.now(UTC).isoformat(timespec="seconds"), f"filled in by {model}"
-    kind = source_type_of(trained=trained)
+    kind = choose_source_type(trained=trained)
     receipt = {
         "file": out.name,
         "sha256": "",
@@ -129,9 +129,9 @@ def mark_edited(
         "source_c2pa": None,
     }
     _to_json(receipt)  # parameters that JSON cannot hold must show before the work
-    kept, found = _kept(source, form, signer)
-    covered = _covered(hole, kept.orientation)
-    packet, replaced = _packet(kept.xmp, form, kind, time, edit, covered)
+    kept, found = _select_metadata(source, form, signer)
+    covered = _make_cover_measure(hole, kept.orientation)
+    packet, replaced = _make_packet(kept.xmp, form, kind, time, edit, covered)
     encoded, changed = encode(samples, form, kept, packet)
     if signer is not None:
         about = {"title": out.name, "photo": source.photo, "source": source.data, "edit": edit}
@@ -145,22 +145,24 @@ def mark_edited(
     return Edited(encoded, receipt, beside, source.path)
 
 
-def marked_preview(samples: Samples, model: str, *, trained: bool) -> bytes:
-    """The result as every screen shows it, a PNG of 8 bit, upright: with its mark, and with none of
-    the source's metadata. model: what filled it in; trained: as of `mark_edited`."""
-    form, name = format_of("preview.png"), Path("the preview")
+def make_preview(samples: Samples, model: str, *, trained: bool) -> bytes:
+    """The result for a screen: an upright PNG of 8 bit with its mark and without the source's
+    metadata. model: what filled it in. trained: as in `mark_edited`."""
+    form, name = find_format("preview.png"), Path("the preview")
     values = (samples.values >> (samples.bits - 8)).astype(np.uint8)
     samples = Samples(values)
     time = datetime.now(UTC).isoformat(timespec="seconds")
-    kind, edit = source_type_of(trained=trained), f"filled in by {model}"
+    kind, edit = choose_source_type(trained=trained), f"filled in by {model}"
     packet, _ = add_mark(None, source_type=kind, tool=TOOL, when=time, details=edit)
     encoded, _ = encode(samples, form, Metadata(orientation=1), packet)
     _verify(encoded, samples, form, kind, name)
     return encoded
 
 
-def _kept(source: Source, form: Format, signer: Signer | None) -> tuple[Metadata, list[str]]:
-    """What the picture keeps of its source, and notes on it and on what it does not."""
+def _select_metadata(
+    source: Source, form: Format, signer: Signer | None
+) -> tuple[Metadata, list[str]]:
+    """The source's metadata that the picture keeps, and notes on what is kept and left out."""
     kept = read_metadata(source.data, source.path)
     notes = [f"input: {note}" for note in source.samples.notes] + list(kept.notes)
     if not form.lossless:
@@ -183,7 +185,7 @@ def _kept(source: Source, form: Format, signer: Signer | None) -> tuple[Metadata
     return kept, notes
 
 
-def _packet(
+def _make_packet(
     xmp: bytes | None,
     form: Format,
     kind: str,
@@ -199,30 +201,31 @@ def _packet(
     return packet, notes
 
 
-def _covered(hole: np.ndarray, orientation: int) -> Callable[[Rectangle], float]:
-    """The share of a rectangle that is hole: in the upright or the stored picture, the larger."""
+def _make_cover_measure(hole: np.ndarray, orientation: int) -> Callable[[Rectangle], float]:
+    """A function that gives the share of a rectangle that is hole, 0..1: in the upright or the
+    stored picture, whichever is larger."""
     frames = [hole, upright(hole, {6: 8, 8: 6}.get(orientation, orientation))]
 
     def share(where: Rectangle) -> float:
         shares = []
         for frame in frames:
             height, width = frame.shape
-            top, bottom = _pixels(where.top, where.bottom, height)
-            left, right = _pixels(where.left, where.right, width)
+            top, bottom = _round_outwards(where.top, where.bottom, height)
+            left, right = _round_outwards(where.left, where.right, width)
             shares.append(float(frame[top:bottom, left:right].mean()))
         return max(shares)
 
     return share
 
 
-def _pixels(start: float, stop: float, length: int) -> tuple[int, int]:
-    """The pixels that a stretch, in shares of a side, touches; at least one."""
+def _round_outwards(start: float, stop: float, length: int) -> tuple[int, int]:
+    """First and last pixel (exclusive) that an interval in shares of a side touches."""
     first = min(max(0, math.floor(start * length)), length - 1)
     return first, min(max(first + 1, math.ceil(stop * length)), length)
 
 
 def _verify(encoded: bytes, samples: Samples, form: Format, kind: str, out: Path) -> None:
-    """Raises `OverpaintError` unless the file reads back as it should."""
+    """Raise `OverpaintError` unless the decoded file has these samples and the mark."""
     again = decode_samples(encoded, decode_image(encoded, out)).values
     if form.lossless:
         same = again.dtype == samples.values.dtype and np.array_equal(again, samples.values)
@@ -244,11 +247,11 @@ def _to_json(receipt: Mapping[str, Any]) -> bytes:
 
 
 def write_edited(out: Path, edited: Edited, *, keep: Collection[Path] = ()) -> None:
-    """Write the picture first, as it holds its mark; then what lies beside it, the receipt last.
+    """Write the picture first, as it contains its mark; then the files beside it, the receipt last.
 
-    out: of the name that it was marked for. keep: files that are never written over, besides the
-    source. Raises `ImageError` where something cannot be written; nothing is written then, but for
-    a failing receipt.
+    out: with the file name that it was marked for. keep: files that are never overwritten, besides
+    the source. Raises `ImageError` where a file cannot be written. Where that is the picture,
+    nothing is written.
     """
     if out.name != edited.receipt["file"]:
         raise InputError(f"{out}: its receipt is of {edited.receipt['file']}; give that name")

@@ -1,17 +1,17 @@
-"""What a photo's file says beside its pixels, as an edited picture may keep it.
+"""The metadata of a photo that an edited picture keeps.
 
 - Kept: EXIF without its pictures (see `overpaint.provenance.exif`), XMP, the colour profile,
   resolution, PNG's colour chunks, and for JPEG the quantisation tables and chroma subsampling.
-- What HEIF and AVIF say of their colours without a profile becomes PNG's chunk cICP.
-- Left out, and said so in `Metadata.notes`: extended XMP, further pictures and whatever else
-  follows the first one (they mostly hold the photo before the edit), Photoshop and IPTC records,
-  comments, texts, and PNG chunks of other kinds.
+- The colour coding of HEIF and AVIF files without a profile becomes PNG's chunk cICP.
+- Left out, with a note in `Metadata.notes`: extended XMP, further pictures and other data after the
+  first one (they mostly show the photo before the edit), Photoshop and IPTC records, comments,
+  texts, and PNG chunks of other kinds.
 """
 
 import contextlib
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from overpaint.errors import ImageError, OverpaintError
 from overpaint.images.decoding import formats_for, pillow_limited_to, pixel_limit, read_orientation
 from overpaint.provenance import exif
 from overpaint.provenance.containers import (
-    behind_jpeg,
-    coding_of_bmff,
+    count_trailing_bytes,
+    extract_manifests,
     has_manifest,
-    jpeg_segments,
-    manifest_store,
-    png_chunks,
+    read_bmff_coding,
+    read_jpeg_segments,
+    read_png_chunks,
 )
 
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
@@ -41,42 +41,45 @@ _PLAIN_CODING = {(1, 13), (2, 2), (1, 1), (1, 2), (2, 13)}  # sRGB, or of unknow
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Of one file. exif: with the leading "Exif", NUL, NUL. tables: JPEG quantisation, one for
-    each colour component; subsampling: 0, 1, 2 as in `write_jpeg`. manifests: its C2PA manifest
-    store; has_manifests: also true where that could not be taken out. notes: in words."""
+    """The metadata of one file.
+
+    exif: with the leading "Exif", NUL, NUL. tables: JPEG quantisation, one for each colour
+    component. subsampling: 0, 1, 2 as in `write_jpeg`. manifests: its C2PA manifest store.
+    has_manifests: also true where that could not be extracted. notes: on what is left out.
+    """
 
     orientation: int
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    profile: bytes | None = None
+    exif: bytes | None = field(default=None, repr=False)
+    xmp: bytes | None = field(default=None, repr=False)
+    profile: bytes | None = field(default=None, repr=False)
     dpi: tuple[float, float] | None = None
     tables: tuple[tuple[int, ...], ...] | None = None
     subsampling: int = 0
     chunks: tuple[tuple[bytes, bytes], ...] = ()
-    manifests: bytes | None = None
+    manifests: bytes | None = field(default=None, repr=False)
     has_manifests: bool = False
     notes: tuple[str, ...] = ()
 
 
 def read_metadata(data: bytes, name: str | Path) -> Metadata:
-    """From the bytes of a photo that `decode_image` has already accepted under that name."""
+    """From the bytes of a photo that `decode_image` has accepted under this name."""
     notes: list[str] = []
-    with _opened(data, name) as image:
+    with _open(data, name) as image:
         orientation = read_orientation(image)
-        block = _exif(image, notes)
-        tables, subsampling = _jpeg_settings(image, notes)
-        notes += _left_out(image, data)
-        chunks = png_chunks(data) if image.format == "PNG" else _coding(image, data)
+        block = _read_exif(image, notes)
+        tables, subsampling = _read_jpeg_settings(image, notes)
+        notes += _list_left_out(image, data)
+        chunks = read_png_chunks(data) if image.format == "PNG" else _make_coding_chunk(image, data)
         return Metadata(
             orientation=orientation,
             exif=block,
-            xmp=_xmp(image),
+            xmp=_read_packet(image),
             profile=image.info.get("icc_profile") or None,
-            dpi=_dpi(image),
+            dpi=_read_dpi(image),
             tables=tables,
             subsampling=subsampling,
             chunks=tuple((n, content) for n, content in chunks if n in _COLOUR_CHUNKS),
-            manifests=manifest_store(data),
+            manifests=extract_manifests(data),
             has_manifests=has_manifest(data),
             notes=tuple(notes),
         )
@@ -85,8 +88,8 @@ def read_metadata(data: bytes, name: str | Path) -> Metadata:
 def read_xmp(data: bytes, name: str | Path) -> tuple[str, bytes | None]:
     """(format as in `Photo.format`, XMP packet or None) of a file; raises `ImageError`."""
     try:
-        with _opened(data, name) as image:
-            return "JPEG" if image.format == "MPO" else str(image.format), _xmp(image)
+        with _open(data, name) as image:
+            return "JPEG" if image.format == "MPO" else str(image.format), _read_packet(image)
     except OverpaintError:
         raise
     except Exception as error:  # damaged bytes may raise any exception
@@ -94,38 +97,38 @@ def read_xmp(data: bytes, name: str | Path) -> tuple[str, bytes | None]:
         raise ImageError(f"{name}: {reason}") from error
 
 
-def orientation_of(data: bytes) -> int:
-    """The EXIF orientation, 1..8, by which readers will turn this file."""
-    with _opened(data, "") as image:
+def find_orientation(data: bytes) -> int:
+    """The EXIF orientation, 1..8, by which readers will rotate this file."""
+    with _open(data, "") as image:
         return read_orientation(image)
 
 
 @contextlib.contextmanager
-def _opened(data: bytes, name: str | Path) -> Iterator[Any]:
+def _open(data: bytes, name: str | Path) -> Iterator[Any]:
     """The file as a Pillow image, under the size limit and the lock of `images.decoding`."""
     formats = formats_for(data, name)
     with pillow_limited_to(pixel_limit(None)):
         image: Any = Image.open(io.BytesIO(data), formats=formats)
         if image.format == "PNG":
-            image.load()  # its texts may stand behind the pixels
+            image.load()  # its texts may come after the pixels
         yield image
 
 
-def _xmp(image: Any) -> bytes | None:
+def _read_packet(image: Any) -> bytes | None:
     packet = image.info.get("xmp")
     if isinstance(packet, tuple):  # a TIFF field of several values
         packet = bytes(packet)
     return packet.encode() if isinstance(packet, str) else packet or None
 
 
-def _exif(image: Any, notes: list[str]) -> bytes | None:
+def _read_exif(image: Any, notes: list[str]) -> bytes | None:
     try:
         block = image.info.get("exif")
         if image.format == "TIFF":
-            block = exif.from_tiff(image)
+            block = exif.make_from_tiff(image)
         if not block:
             return None
-        block, found = exif.without_pictures(block)
+        block, found = exif.remove_pictures(block)
     except Exception as error:  # damaged EXIF is no reason to refuse the photo
         notes.append(f"EXIF left out, because it is damaged ({error})")
         return None
@@ -133,15 +136,15 @@ def _exif(image: Any, notes: list[str]) -> bytes | None:
     return block
 
 
-def _coding(image: Any, data: bytes) -> list[tuple[bytes, bytes]]:
-    """PNG's cICP for colours that no profile describes and that are not plain sRGB."""
-    found = None if image.info.get("icc_profile") else coding_of_bmff(data)
+def _make_coding_chunk(image: Any, data: bytes) -> list[tuple[bytes, bytes]]:
+    """PNG's chunk cICP for colours that have no profile and are not plain sRGB."""
+    found = None if image.info.get("icc_profile") else read_bmff_coding(data)
     if found is None or found[:2] in _PLAIN_CODING or max(found[:2]) > 255:
         return []
-    return [(b"cICP", bytes([found[0], found[1], 0, 1]))]  # RGB, full range: as it was decoded
+    return [(b"cICP", bytes([found[0], found[1], 0, 1]))]  # RGB, full range: as decoded
 
 
-def _dpi(image: Any) -> tuple[float, float] | None:
+def _read_dpi(image: Any) -> tuple[float, float] | None:
     try:
         across, down = (float(value) for value in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
@@ -149,7 +152,9 @@ def _dpi(image: Any) -> tuple[float, float] | None:
     return (across, down) if 1 <= across <= 60000 and 1 <= down <= 60000 else None
 
 
-def _jpeg_settings(image: Any, notes: list[str]) -> tuple[tuple[tuple[int, ...], ...] | None, int]:
+def _read_jpeg_settings(
+    image: Any, notes: list[str]
+) -> tuple[tuple[tuple[int, ...], ...] | None, int]:
     """(tables, subsampling); (None, 0) where the file is not a JPEG."""
     if image.format not in ("JPEG", "MPO"):
         return None, 0
@@ -158,18 +163,18 @@ def _jpeg_settings(image: Any, notes: list[str]) -> tuple[tuple[tuple[int, ...],
         return None, 0
     subsampling = JpegImagePlugin.get_sampling(image)
     if subsampling < 0 and len(image.layer) == 3:  # a CMYK picture has no chroma
-        notes.append("chroma subsampling of a rare kind: a JPEG made of it has none")
+        notes.append("chroma subsampling of a rare kind: a JPEG of the result has none")
     return tuple(tuple(table) for table in used), max(subsampling, 0)
 
 
-def _left_out(image: Any, data: bytes) -> list[str]:
-    """What no edited picture carries on, in words."""
+def _list_left_out(image: Any, data: bytes) -> list[str]:
+    """Notes on the data that no edited picture keeps."""
     tags = getattr(image, "tag_v2", {})
     is_jpeg, is_png = data[:2] == b"\xff\xd8", image.format == "PNG"
-    other = {n for n, _ in png_chunks(data) if is_png and n.isalpha()} - _PLAIN_CHUNKS
+    other = {n for n, _ in read_png_chunks(data) if is_png and n.isalpha()} - _PLAIN_CHUNKS
     chunks = ", ".join(sorted(name.decode() for name in other))
-    behind = behind_jpeg(data) if is_jpeg else 0
-    follows = "bytes behind the picture (a video, a gain map or further pictures)"
+    behind = count_trailing_bytes(data) if is_jpeg else 0
+    follows = "bytes after the picture (a video, a gain map or further pictures)"
     texts = [key for key in getattr(image, "text", {}) if key != "XML:com.adobe.xmp"]
     found = {
         "further pictures (MPO)": image.format == "MPO",
@@ -179,6 +184,6 @@ def _left_out(image: Any, data: bytes) -> list[str]:
         "comment": "comment" in image.info,
         f"texts ({', '.join(texts)})": bool(texts),
         "extended XMP, which mostly holds pictures": is_jpeg
-        and any(content.startswith(_EXTENDED_XMP) for _, content in jpeg_segments(data)),
+        and any(content.startswith(_EXTENDED_XMP) for _, content in read_jpeg_segments(data)),
     }
     return [f"{what} left out" for what, present in found.items() if present]

@@ -1,12 +1,12 @@
-"""Regions in XMP that name who or what is seen there, and the names of those that a hole covers.
+"""Remove the regions of XMP that a hole covers, with the names of the people in them.
 
 - Sources: Metadata Working Group, Guidelines 2.0 (mwg-rs); Microsoft People Tagging (MP); IPTC
-  Photo Metadata 2023 (ImageRegion, PersonInImage). ACDSee's regions are laid out as in MWG.
-- A region of which the hole covers half or more goes, and its name also from the lists of people
-  and from the keywords. One that is only touched stays, and so does a name without a place: a note
-  says how many there are of each. No note repeats a name.
-- Whether a region is placed in the stored or in the upright picture differs from program to
-  program, so for a turned photo the caller counts as covered what is so in either.
+  Photo Metadata 2023 (ImageRegion, PersonInImage). ACDSee's regions have the layout of MWG.
+- A region of which the hole covers half or more is removed, and its name also from the lists of
+  people and from the keywords. A region that the hole only touches is kept, and so is a name
+  without a region; notes say how many there are of each. No note repeats a name.
+- Some programs place regions in the stored picture and some in the upright one, so for a rotated
+  photo the caller counts a region as covered where it is covered in either.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ _MOSTLY = 0.5
 
 
 class Rectangle(NamedTuple):
-    """Of a picture, in shares of its width and height."""
+    """A part of a picture, in shares of its width and height."""
 
     left: float
     top: float
@@ -30,25 +30,25 @@ class Rectangle(NamedTuple):
     bottom: float
 
 
-def strike_covered(parts: list[Element], covered: Callable[[Rectangle], float]) -> list[str]:
-    """Take covered regions and their names out of an XMP packet's descriptions; notes, in words.
+def remove_covered(parts: list[Element], covered: Callable[[Rectangle], float]) -> list[str]:
+    """Remove covered regions and their names from an XMP packet's descriptions; returns notes.
 
-    covered: the share of a rectangle that is hole, 0..1.
+    covered: gives the share of a rectangle that is hole, 0..1.
     """
     names: set[str] = set()
     num_struck = num_touched = num_unplaced = 0
-    for items in list(_items(parts, _LISTS)):
+    for items in list(_find_items(parts, _LISTS)):
         for item in list(items):
-            where = _rectangle(item)
+            where = _read_rectangle(item)
             share = 0.0 if where is None else covered(where)
             num_unplaced += where is None
             num_touched += 0 < share < _MOSTLY
             if share >= _MOSTLY:
                 num_struck += 1
-                names |= _names(item)
+                names |= _read_names(item)
                 items.remove(item)
-    _strike_names(parts, names)
-    people = sum(len(items) for items in _items(parts, _PEOPLE))
+    _remove_names(parts, names)
+    people = sum(len(items) for items in _find_items(parts, _PEOPLE))
     counts = {
         "XMP: {} of what was removed left out, with {} name(s)": num_struck,
         "XMP: {} of what the hole touches kept; look whether it still holds": num_touched,
@@ -62,30 +62,30 @@ def strike_covered(parts: list[Element], covered: Callable[[Rectangle], float]) 
     return notes
 
 
-def _strike_names(parts: list[Element], names: set[str]) -> None:
-    for items in list(_items(parts, _PEOPLE | _KEYWORDS)):
+def _remove_names(parts: list[Element], names: set[str]) -> None:
+    for items in list(_find_items(parts, _PEOPLE | _KEYWORDS)):
         for item in list(items):
-            said = _names(item) or {_leaf(text) for text in _texts(item)}
+            said = _read_names(item) or {_strip_hierarchy(text) for text in _read_texts(item)}
             if said & names:
                 items.remove(item)
 
 
-def _leaf(keyword: str) -> str:
-    """The name in a keyword that stands in a hierarchy: "People|Ann" and "People/Ann" are Ann."""
+def _strip_hierarchy(keyword: str) -> str:
+    """The last name of a hierarchical keyword: "People|Ann" and "People/Ann" give Ann."""
     return keyword.replace("|", "/").rpartition("/")[2].strip()
 
 
-def _items(parts: list[Element], holders: set[str]) -> Iterator[Element]:
-    """The Bag, Seq or Alt of each property that is called one of `holders`."""
+def _find_items(parts: list[Element], holders: set[str]) -> Iterator[Element]:
+    """The Bag, Seq or Alt of each property whose name is in `holders`."""
     for part in parts:
         for element in part.iter():
-            if _local(element.tag) in holders:
+            if _strip_namespace(element.tag) in holders:
                 yield from (child for child in element if child.tag.startswith(_RDF))
 
 
-def _rectangle(item: Element) -> Rectangle | None:
-    """Where a region lies; None where it does not say so in a way that is known here."""
-    said = dict(_values(item))
+def _read_rectangle(item: Element) -> Rectangle | None:
+    """The place of a region; None where it has none in a known format."""
+    said = dict(_read_values(item))
     try:
         if "Rectangle" in said:  # MP: left, top, width, height
             left, top, width, height = map(float, said["Rectangle"].split(","))
@@ -110,25 +110,25 @@ def _rectangle(item: Element) -> Rectangle | None:
     return found if all(-2 < value < 3 for value in found) else None  # not for NaN either
 
 
-def _names(item: Element) -> set[str]:
-    found = {text for key, text in _values(item) if key in _NAMES}
+def _read_names(item: Element) -> set[str]:
+    found = {text for key, text in _read_values(item) if key in _NAMES}
     for element in item.iter():
-        if _local(element.tag) in _NAMES:
-            found |= set(_texts(element))
+        if _strip_namespace(element.tag) in _NAMES:
+            found |= set(_read_texts(element))
     return found
 
 
-def _values(item: Element) -> Iterator[tuple[str, str]]:
-    """Name, without its namespace, and text of every property below, however it is written."""
+def _read_values(item: Element) -> Iterator[tuple[str, str]]:
+    """Name, without its namespace, and text of every property below, as attribute or element."""
     for element in item.iter():
-        yield from ((_local(key), text.strip()) for key, text in element.attrib.items())
+        yield from ((_strip_namespace(key), text.strip()) for key, text in element.attrib.items())
         if element.text and element.text.strip():
-            yield _local(element.tag), element.text.strip()
+            yield _strip_namespace(element.tag), element.text.strip()
 
 
-def _texts(element: Element) -> list[str]:
+def _read_texts(element: Element) -> list[str]:
     return [text for text in map(str.strip, element.itertext()) if text]
 
 
-def _local(name: str) -> str:
+def _strip_namespace(name: str) -> str:
     return name.rpartition("}")[2]

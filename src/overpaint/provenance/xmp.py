@@ -1,13 +1,13 @@
-"""The mark in XMP: read an Adobe XMP packet, add the mark to it, write it again.
+"""The mark in XMP: read an XMP packet, add the mark to it, write it again.
 
 - Sources: ISO 16684-1 (XMP), IPTC Photo Metadata 2023 (`DigitalSourceType` and its vocabulary).
-- All other properties keep their meaning and their namespace prefixes. What the mark replaces
-  (an earlier source type or tool) is said in the new entry of the history.
-- Properties that hold or point to pictures of the photo before the edit are left out, and so is
-  what describes a video, a gain map or another picture that the edited file does not carry.
-- Regions that the hole covers go, with their names: `overpaint.provenance.people`.
-- A packet is XML of unknown origin: document types, and so entities, are refused, and depth is
-  limited. A packet that cannot be read is replaced by one that holds the mark alone.
+- All other properties keep their meaning and their namespace prefixes. The new entry of the history
+  names what the mark replaces (an earlier source type or tool).
+- Properties that contain or point to pictures of the photo before the edit are left out, and so are
+  those that describe a video, a gain map or another picture that the edited file does not have.
+- Regions that the hole covers are removed, with their names: `overpaint.provenance.people`.
+- A packet is untrusted XML: document types, and with them entities, are refused, and the depth is
+  limited. A packet that cannot be read is replaced by one with the mark alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import escape, quoteattr
 
-from overpaint.provenance.people import Rectangle, strike_covered
+from overpaint.provenance.people import Rectangle, remove_covered
 
 COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 """A photo of which a trained network made a part (IPTC digital source type)."""
@@ -42,8 +42,8 @@ _PREFIXES = {
 _SOURCE_TYPE, _TOOL = f"{{{_IPTC}}}DigitalSourceType", f"{{{_XMP}}}CreatorTool"
 _HISTORY, _AGENT = f"{{{_MM}}}History", f"{{{_EVENT}}}softwareAgent"
 _RDF_ROOT, _DESCRIPTION, _ABOUT = f"{{{_RDF}}}RDF", f"{{{_RDF}}}Description", f"{{{_RDF}}}about"
-# Thumbnails, and what phones refer to: original, depth map, sound, appended files, video, gain map.
-# A key that ends in "}" means a whole namespace, one that ends in "*" all names that begin so.
+# Thumbnails, and data that phones append: original, depth map, sound, files, video, gain map.
+# A key that ends in "}" means a whole namespace, one that ends in "*" all names with that prefix.
 _PICTURES = {
     f"{{{_XMP}}}Thumbnails": "thumbnails",
     "{http://ns.google.com/photos/1.0/image/}": "original",
@@ -81,17 +81,17 @@ def add_mark(
     """The packet with the mark, as UTF-8, and notes on what could not be kept.
 
     source_type: the IPTC digital source type. tool: name and version. when: ISO 8601; None leaves
-    it out, for files that must come out the same again. details: of this edit, for the history.
-    covered: see `people.strike_covered`.
+    the time out, for reproducible files. details: of this edit, for the history. covered: see
+    `people.remove_covered`.
     """
     notes: list[str] = []
     prefixes = dict(_PREFIXES)
     try:
-        root = _parse(packet, prefixes) if packet else _empty()
+        root = _parse(packet, prefixes) if packet else _make_empty()
     except ValueError as error:
         notes.append(f"XMP replaced by the mark alone, because it could not be read ({error})")
-        root = _empty()
-    parts = _descriptions(root)
+        root = _make_empty()
+    parts = _find_descriptions(root)
     for key, value, label in (
         (_SOURCE_TYPE, source_type, "Iptc4xmpExt:DigitalSourceType"),
         (_TOOL, tool, "xmp:CreatorTool"),
@@ -104,16 +104,16 @@ def add_mark(
     gone = dict.fromkeys(what for key, what in _PICTURES.items() if _take(parts, key))
     notes += [f"XMP: {what} left out, which is of the photo before the edit" for what in gone]
     if covered is not None:
-        notes += strike_covered(parts, covered)
-    event = SubElement(_events(parts), f"{{{_RDF}}}li", {f"{{{_RDF}}}parseType": "Resource"})
+        notes += remove_covered(parts, covered)
+    event = SubElement(_find_events(parts), f"{{{_RDF}}}li", {f"{{{_RDF}}}parseType": "Resource"})
     for key, text in (("action", "edited"), ("softwareAgent", tool), ("when", when)):
         if text is not None:
             SubElement(event, f"{{{_EVENT}}}{key}").text = text
-    SubElement(event, f"{{{_EVENT}}}parameters").text = _plain(details)
-    return _written(root, prefixes), notes
+    SubElement(event, f"{{{_EVENT}}}parameters").text = _replace_unprintable(details)
+    return _write(root, prefixes), notes
 
 
-def source_type_of(*, trained: bool) -> str:
+def choose_source_type(*, trained: bool) -> str:
     """The digital source type of a photo that was filled in by a trained network, or by a method
     without weights."""
     return COMPOSITE if trained else HUMAN_EDITS
@@ -123,12 +123,12 @@ def read_mark(packet: bytes | None) -> Mark:
     """Raises `ValueError` for a packet that cannot be read."""
     if not packet:
         return Mark(None, None, ())
-    parts = _descriptions(_parse(packet, {}))
+    parts = _find_descriptions(_parse(packet, {}))
     agents = []
     for history in (part.find(_HISTORY) for part in parts):
         for element in history.iter() if history is not None else ():
-            agents += [text for key, text in _properties(element) if key == _AGENT]
-    return Mark(_first(parts, _SOURCE_TYPE), _first(parts, _TOOL), tuple(agents))
+            agents += [text for key, text in _read_properties(element) if key == _AGENT]
+    return Mark(_find_first(parts, _SOURCE_TYPE), _find_first(parts, _TOOL), tuple(agents))
 
 
 class _Builder(ElementTree.TreeBuilder):
@@ -170,34 +170,34 @@ def _parse(packet: bytes, prefixes: dict[str, str]) -> Element:
     return root
 
 
-def _empty() -> Element:
+def _make_empty() -> Element:
     root = Element(f"{{{_X}}}xmpmeta")
     SubElement(SubElement(root, _RDF_ROOT), _DESCRIPTION, {_ABOUT: ""})
     return root
 
 
-def _descriptions(root: Element) -> list[Element]:
-    """The elements that hold properties, at least one; as attributes or as elements below."""
+def _find_descriptions(root: Element) -> list[Element]:
+    """The elements that have properties, as attributes or as elements below; at least one."""
     rdf = root if root.tag == _RDF_ROOT else root.find(f".//{_RDF_ROOT}")
     assert rdf is not None, "_parse and _empty see to it"
     return rdf.findall(_DESCRIPTION) or [SubElement(rdf, _DESCRIPTION, {_ABOUT: ""})]
 
 
-def _properties(part: Element) -> Iterator[tuple[str, str]]:
+def _read_properties(part: Element) -> Iterator[tuple[str, str]]:
     yield from part.attrib.items()
     for child in part:
         yield child.tag, (child.text or "").strip() or child.get(f"{{{_RDF}}}resource", "")
 
 
-def _first(parts: list[Element], key: str) -> str | None:
-    return next((text for part in parts for k, text in _properties(part) if k == key), None)
+def _find_first(parts: list[Element], key: str) -> str | None:
+    return next((text for part in parts for k, text in _read_properties(part) if k == key), None)
 
 
 def _take(parts: list[Element], key: str) -> list[str]:
-    """Remove a property, or all that a key as in `_PICTURES` means; returns the values."""
+    """Remove the properties that a key as in `_PICTURES` means; returns their values."""
     taken = []
     for part in parts:
-        taken += [text for k, text in _properties(part) if _matches(k, key)]
+        taken += [text for k, text in _read_properties(part) if _matches(k, key)]
         for name in [k for k in part.attrib if _matches(k, key)]:
             del part.attrib[name]
         for child in [child for child in part if _matches(child.tag, key)]:
@@ -209,7 +209,7 @@ def _matches(name: str, key: str) -> bool:
     return name.startswith(key.rstrip("*")) if key.endswith(("}", "*")) else name == key
 
 
-def _events(parts: list[Element]) -> Element:
+def _find_events(parts: list[Element]) -> Element:
     """The list of the history, made where there is none."""
     history = next((h for part in parts if (h := part.find(_HISTORY)) is not None), None)
     if history is None:
@@ -217,12 +217,12 @@ def _events(parts: list[Element]) -> Element:
     return history[0] if len(history) else SubElement(history, f"{{{_RDF}}}Seq")
 
 
-def _plain(text: str) -> str:
-    """Without what XML cannot hold: control characters, and bytes of a name that are no text."""
+def _replace_unprintable(text: str) -> str:
+    """With "?" for control characters and bytes that are no text, which XML cannot hold."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _written(root: Element, prefixes: dict[str, str]) -> bytes:
+def _write(root: Element, prefixes: dict[str, str]) -> bytes:
     names = {n for e in root.iter() for n in (e.tag, *e.attrib) if n.startswith("{")}
     spaces = sorted({name[1:].partition("}")[0] for name in names})
     free = (p for n in count() if (p := f"ns{n}") not in prefixes.values())
@@ -233,17 +233,17 @@ def _written(root: Element, prefixes: dict[str, str]) -> bytes:
         for space in spaces
         if prefixes[space] != "xml"
     )
-    body = "".join(_element(root, prefixes, declared))
+    body = "".join(_write_element(root, prefixes, declared))
     text = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
     return f'{text}{body}\n<?xpacket end="w"?>'.encode()
 
 
-def _element(element: Element, prefixes: dict[str, str], declared: str = "") -> Iterator[str]:
+def _write_element(element: Element, prefixes: dict[str, str], declared: str = "") -> Iterator[str]:
     tag = _name(element.tag, prefixes)
     given = "".join(f" {_name(k, prefixes)}={quoteattr(v)}" for k, v in element.attrib.items())
     yield f"<{tag}{declared}{given}>{escape(element.text or '')}"
     for child in element:
-        yield from _element(child, prefixes)
+        yield from _write_element(child, prefixes)
         yield escape(child.tail or "")
     yield f"</{tag}>"
 

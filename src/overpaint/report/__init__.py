@@ -1,1 +1,1 @@
-"""A report of a photo that can be printed, kept and repeated: one HTML file and its JSON twin."""
+"""A report of photos that can be printed, kept and repeated: an HTML page and a JSON file."""

@@ -1,8 +1,8 @@
-"""From photos to a report: detect, look again after changes, say what it supports, write two files.
+"""A report of photos: detect, detect again after changes, grade the finding, write two files.
 
-- A photo that fails has a chapter that says why, and the others go on.
-- Of a photo only what stands in the report is kept, so that memory is that of one photo.
-- Nothing is written over but an earlier report, and that only when asked for.
+- A photo that fails gets a chapter with the reason; the others are examined all the same.
+- Only what the report shows of a photo is kept, so that memory is that of one photo.
+- Only an earlier report is ever overwritten, and only when the caller asks for it.
 """
 
 import datetime
@@ -19,24 +19,31 @@ import torch
 from PIL import Image, features
 
 from overpaint import __version__, progress
-from overpaint.detection.fusion import FusedRunner, reason_of
-from overpaint.detection.report import Runner, record
+from overpaint.detection.fusion import FusedRunner, describe_error
+from overpaint.detection.report import Runner, make_record
 from overpaint.detection.result import FAILURES
 from overpaint.errors import InputError
 from overpaint.images import decode_image, file_bytes, write_bytes
 from overpaint.images.regions import Region
 from overpaint.report import contents
 from overpaint.report.contents import Box, Examined, Failure, Report
-from overpaint.report.file_facts import file_facts
-from overpaint.report.measured import misses_of
-from overpaint.report.page import render
-from overpaint.report.stability import SHIFT, Tried, in_words, try_changes
-from overpaint.report.views import View, crop_box, jpeg_grid, make_crops, make_views, png
-from overpaint.report.wording import LIMITS, finding_of, opinion
+from overpaint.report.file_facts import gather_facts
+from overpaint.report.measured import find_misses
+from overpaint.report.page import render_page
+from overpaint.report.stability import SHIFT, Trial, describe_changes, try_changes
+from overpaint.report.views import (
+    View,
+    choose_crop,
+    encode_png,
+    find_jpeg_grid,
+    make_crops,
+    make_views,
+)
+from overpaint.report.wording import LIMITS, form_opinion, make_finding
 from overpaint.terminal import printable
 
 MAX_CROPS = 6
-"""Regions that are shown at one pixel for each pixel; the others are listed."""
+"""Regions that are shown at full resolution; the others are only listed."""
 
 _OURS = b'<meta name="generator" content="overpaint report'
 _HEAD = 2000  # bytes
@@ -51,33 +58,29 @@ class Chapter:
     seconds: float | None
     views: list[View] = field(default_factory=list)
     crops: dict[int, dict[str, bytes]] = field(default_factory=dict)
-    """By the region's number and the crop's caption, PNG."""
+    """PNG, by the region's number and the crop's caption."""
     thumbnail: tuple[bytes, bytes] | None = None
-    """The thumbnail and what it should show, PNG."""
+    """PNG: the thumbnail in EXIF, and the photo at its size."""
 
 
-def examine(
+def make_chapters(
     paths: Sequence[Path], runner: Runner, *, anchors: str | None = None
 ) -> Iterator[Chapter]:
-    """One chapter after the other. anchors: certificates in PEM whose C2PA signers are trusted."""
+    """Yield a chapter per photo. anchors: certificates in PEM whose C2PA signers are trusted."""
     for number, path in enumerate(paths, start=1):
         try:
-            yield _chapter(number, path, runner, anchors)
+            data, _ = file_bytes(path)
+            yield make_chapter(number, data, path, runner, anchors, beside=path)
         except FAILURES as error:
-            yield failed(number, path, reason_of(error))
+            yield make_failed_chapter(number, path, describe_error(error))
 
 
-def failed(number: int, path: str | Path, reason: str) -> Chapter:
+def make_failed_chapter(number: int, path: str | Path, reason: str) -> Chapter:
     """The chapter of a photo that could not be examined."""
     return Chapter(number, Failure(str(path), printable(reason)), None)
 
 
-def _chapter(number: int, path: Path, runner: Runner, anchors: str | None) -> Chapter:
-    data, _ = file_bytes(path)
-    return chapter(number, data, path, runner, anchors, beside=path)
-
-
-def chapter(
+def make_chapter(
     number: int,
     data: bytes,
     name: str | Path,
@@ -86,36 +89,37 @@ def chapter(
     *,
     beside: Path | None = None,
 ) -> Chapter:
-    """The chapter of a photo's file that is in memory and is called `name`. beside: its path,
-    beside which a receipt may lie; None for a photo that came without its folder.
+    """The chapter of one photo.
 
-    Raises one of `FAILURES`.
+    data: bytes of its file. name: what the report calls it. beside: its path, to look for a receipt
+    beside it; None for a photo that was sent without its folder. Raises one of `FAILURES`.
     """
     photo = decode_image(data, name)
     with progress.part(0, 0.19):
         found = runner.run(photo)
-    said = record(found)
-    grid = jpeg_grid(photo.pixels)
-    facts = file_facts(data, photo, grid[0] if grid else None, anchors, beside=beside)
+    said = make_record(found)
+    grid = find_jpeg_grid(photo.pixels)
+    facts = gather_facts(data, photo, grid[0] if grid else None, anchors, beside=beside)
     views = make_views(photo.pixels, found.heatmap, found.mask, grid)
     with progress.part(0.24, 1):
         tried = try_changes(photo, found.mask, runner)
     moved = next(t for t in tried if t.change.name == SHIFT)
-    finding, parts = finding_of(said), said.get("detectors", ())
-    detectors = [finding_of(part) for part in parts if "error" not in part]
+    finding, parts = make_finding(said), said.get("detectors", ())
+    detectors = [make_finding(part) for part in parts if "error" not in part]
     largest = moved.stays(found.mask, found.regions[0]) if found.regions else None
     regions = [
-        _region(i, region, found.mask, tried) for i, region in enumerate(found.regions, start=1)
+        _describe_region(i, region, found.mask, tried)
+        for i, region in enumerate(found.regions, start=1)
     ]
     about = Examined(
         file=facts.file,
-        opinion=opinion(finding, detectors, tried, largest),
+        opinion=form_opinion(finding, detectors, tried, largest),
         finding=finding,
         detectors=detectors,
         failed_detectors={p["model"]: printable(p["error"]) for p in parts if "error" in p},
         regions=regions,
         changes=[t.change for t in tried],
-        changes_words=in_words(tried, found.mask, found.regions),
+        changes_words=describe_changes(tried, found.mask, found.regions),
     )
     return Chapter(
         number=number,
@@ -131,8 +135,8 @@ def chapter(
     )
 
 
-def _region(
-    number: int, region: Region, mask: np.ndarray, tried: Sequence[Tried]
+def _describe_region(
+    number: int, region: Region, mask: np.ndarray, tried: Sequence[Trial]
 ) -> contents.Region:
     box = Box(region.x, region.y, region.width, region.height)
     return contents.Region(
@@ -140,21 +144,21 @@ def _region(
         box=box,
         area=region.area,
         mean=round(region.mean, 4),
-        crop=crop_box(mask, box) if number <= MAX_CROPS else None,
+        crop=choose_crop(mask, box) if number <= MAX_CROPS else None,
         stays={t.change.name: t.stays(mask, region) for t in tried},
     )
 
 
 def _pair(one: np.ndarray | None, other: np.ndarray | None) -> tuple[bytes, bytes] | None:
-    return None if one is None or other is None else (png(one), png(other))
+    return None if one is None or other is None else (encode_png(one), encode_png(other))
 
 
-def now() -> str:
+def read_clock() -> str:
     """The time, UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def report_of(
+def make_report(
     chapters: Sequence[Chapter],
     runner: Runner,
     parameters: contents.Parameters,
@@ -162,7 +166,7 @@ def report_of(
     command: str,
     started: str,
 ) -> Report:
-    """The report that chapters make. started: as of `now`."""
+    """The report with these chapters. started: from `read_clock`."""
     runners = runner.runners if isinstance(runner, FusedRunner) else [runner]
     models = [
         contents.Model(r.name, r.weights_sha256, r.calibration_sha256, r.runtime) for r in runners
@@ -171,18 +175,18 @@ def report_of(
         schema=contents.SCHEMA,
         version=__version__,
         command=command,
-        times=contents.Times(started, now(), [chapter.seconds for chapter in chapters]),
-        software=_software(),
+        times=contents.Times(started, read_clock(), [chapter.seconds for chapter in chapters]),
+        software=_list_software(),
         parameters=parameters,
         models=models,
-        misses=[misses_of(model.name, model.weights_sha256) for model in models],
+        misses=[find_misses(model.name, model.weights_sha256) for model in models],
         limits=list(LIMITS),
         photos=[chapter.about for chapter in chapters],
     )
 
 
-def _software() -> dict[str, str]:
-    """What the numbers may depend on, beside the weights."""
+def _list_software() -> dict[str, str]:
+    """The versions and settings that the figures may depend on, besides the weights."""
     return {
         "overpaint": __version__,
         "python": platform.python_version(),
@@ -195,24 +199,24 @@ def _software() -> dict[str, str]:
     }
 
 
-def twin(out: Path) -> Path:
-    """The JSON file beside a page."""
+def json_path(out: Path) -> Path:
+    """Path of the JSON file that belongs to the page `out`."""
     return out.with_suffix(".json")
 
 
 def check_out(out: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
     """Raise `InputError` where a report must not be written to `out`.
 
-    overwrite: replace an earlier report, and nothing else.
+    overwrite: whether an earlier report may be replaced; other files never are.
     """
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{out}: the report is a page; give a name that ends in .html")
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent}; make it first")
     taken = {os.path.realpath(path) for path in inputs}
-    for path in (out, twin(out)):
+    for path in (out, json_path(out)):
         if os.path.realpath(path) in taken:
-            raise InputError(f"{path}: this is an input and is never written over; name another")
+            raise InputError(f"{path}: this is an input and is never overwritten; name another")
         if not os.path.lexists(path):
             continue
         if not _is_report(path):
@@ -232,20 +236,22 @@ def _is_report(path: Path) -> bool:
     return isinstance(there, dict) and str(there.get("schema", "")).startswith("overpaint-report-")
 
 
-def made(report: Report, chapters: Sequence[Chapter], twin_name: str) -> tuple[bytes, bytes]:
-    """The page, and its JSON twin, which is to be called `twin_name`."""
+def render_report(
+    report: Report, chapters: Sequence[Chapter], json_name: str
+) -> tuple[bytes, bytes]:
+    """The page and the JSON file, which the page calls `json_name`."""
     text = contents.to_json(report)
-    return render(report, chapters, twin_name, text), text
+    return render_page(report, chapters, json_name, text), text
 
 
 def write_report(report: Report, chapters: Sequence[Chapter], out: Path) -> None:
-    """Write the page and its twin, after `check_out`. Raises `ImageError` when that fails."""
-    page, text = made(report, chapters, twin(out).name)
-    write_bytes(twin(out), text)
+    """Write the page and its JSON file, after `check_out`. Raises `ImageError` when that fails."""
+    page, text = render_report(report, chapters, json_path(out).name)
+    write_bytes(json_path(out), text)
     write_bytes(out, page)
 
 
-def command(
+def make_command(
     paths: Sequence[str],
     out: PurePath,
     models: Sequence[str],
@@ -254,7 +260,7 @@ def command(
     trust: Path | None = None,
     runtime: str = "torch",
 ) -> str:
-    """What makes the report again, as a shell reads it."""
+    """The shell command that makes the report again."""
     words = ["overpaint", "report", "--out", str(out)]
     for name in models:
         words += ["--model", name]
@@ -267,11 +273,11 @@ def command(
     if runtime != "torch":
         words += ["--runtime", runtime]
     dashed = any(path.startswith("-") for path in paths)
-    return " ".join(map(_quoted, [*words, *(["--"] if dashed else []), *paths]))
+    return " ".join(map(_quote, [*words, *(["--"] if dashed else []), *paths]))
 
 
-def _quoted(word: str) -> str:
-    """As a shell reads it; with the bytes of what is not visible in bash's $'' quoting."""
+def _quote(word: str) -> str:
+    """Quoted for a shell; characters that are not visible as bytes, in bash's $'' quoting."""
     if printable(word) == word:
         return shlex.quote(word)
     parts = {"'": "\\'", "\\": "\\\\"}

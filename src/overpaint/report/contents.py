@@ -1,11 +1,11 @@
-"""What a report holds: the JSON twin of the page, and the schema of it.
+"""What a report holds: the fields of its JSON file, and their schema.
 
-- All times stand in `Report.times`; whatever else is in the file is the same for the same photos,
-  the same software and the same command.
-- The real path of a photo is left out: a report is handed on, and folders name people.
-- Standard dataclasses, as pydantic's refuse a file name that is no UTF-8. In JSON such a byte is
-  one of \\udc80 to \\udcff, as Python has it (PEP 383).
-- `python -m overpaint.report.contents` prints the schema; docs/report.schema.json is that.
+- All times are in `Report.times`; everything else is the same for the same photos, software and
+  command.
+- The absolute path of a photo is left out: reports are passed on, and folder names may name people.
+- Standard dataclasses, as pydantic's refuse a file name that is not UTF-8. In JSON such a byte is
+  one of \\udc80 to \\udcff, as in Python (PEP 383).
+- `python -m overpaint.report.contents` prints the schema, which docs/report.schema.json holds.
 """
 
 import dataclasses
@@ -18,57 +18,54 @@ from pydantic import ConfigDict, TypeAdapter
 from overpaint.terminal import say
 
 SCHEMA = "overpaint-report-1"
-"""Changes whenever a field goes or gets another meaning."""
+"""Changes whenever a field is removed or gets another meaning."""
 
 Grade = Literal["moderate support", "limited support", "no support either way", "no statement"]
 
-_FIELDS = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+class _Fields:
+    """Tells pydantic how to describe a class of this module."""
+
+    __slots__ = ()
+    __pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
-    """All that differs when the same command is run again. Times are UTC, ISO 8601."""
-
-    __pydantic_config__ = _FIELDS
+class Times(_Fields):
+    """Everything that differs when the same command is run again. Times are UTC, ISO 8601."""
 
     started: str
     finished: str
     seconds: list[float | None]
-    """For each photo, in the detector and its repetitions; null for a photo that failed."""
+    """For each photo: time in the detector, repetitions included; null for a photo that failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """A detector that took part."""
-
-    __pydantic_config__ = _FIELDS
+class Model(_Fields):
+    """A detector of this report."""
 
     name: str
     weights_sha256: str | None
     calibration_sha256: str | None
     """Null where the weights have no calibration."""
     runtime: str
-    """What ran its network: name and version, precision, device."""
+    """What executed its network: name and version, precision, device."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
-    """What was asked for."""
-
-    __pydantic_config__ = _FIELDS
+class Parameters(_Fields):
+    """What the caller asked for."""
 
     models: list[str]
     threshold: float | None
     """On the heatmap, 0..1; null for the calibrated one."""
     c2pa_trust_sha256: str | None
-    """Of the file of certificates whose C2PA signers count as trusted; null without."""
+    """Of the file of certificates whose C2PA signers count as trusted; null without such a file."""
 
 
 @dataclass(frozen=True, slots=True)
-class ExifField:
-    """One field of EXIF, as text of one line."""
-
-    __pydantic_config__ = _FIELDS
+class ExifField(_Fields):
+    """One EXIF field, as one line of text."""
 
     group: str
     name: str
@@ -76,42 +73,36 @@ class ExifField:
 
 
 @dataclass(frozen=True, slots=True)
-class Jpeg:
+class Jpeg(_Fields):
     """How a JPEG file is coded."""
 
-    __pydantic_config__ = _FIELDS
-
     estimated_quality: int | None
-    """The IJG quality, 1..100, whose luma table is nearest."""
+    """The IJG quality, 1..100, with the nearest luma table."""
     tables_sha256: str | None
-    """Of the quantisation tables' values as stored (zigzag), one component's after the other's."""
+    """Of the quantisation tables' values as stored (zigzag), in the order of the components."""
     process: str
     subsampling: str
-    """Of the chroma, as 4:2:0; sampling factors where there is no such name."""
+    """Of the chroma, such as 4:2:0; the sampling factors where there is no such name."""
     segments: list[str]
     """Before the pixels, in order."""
 
 
 @dataclass(frozen=True, slots=True)
-class Thumbnail:
-    """The small picture in EXIF, and whether it shows the same as the photo."""
-
-    __pydantic_config__ = _FIELDS
+class Thumbnail(_Fields):
+    """The thumbnail in EXIF, and whether it shows the same as the photo."""
 
     width: int
     height: int
     differs: bool | None
     """Null where it cannot be compared."""
     largest_difference: float | None
-    """Levels of 255: the largest mean difference in brightness of a cell of 8 x 8 pixels."""
+    """Largest difference of the mean brightness of a cell of 8 x 8 pixels, in levels of 255."""
     words: str
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
-    """What the file says of its making, in words, and the checks that fail."""
-
-    __pydantic_config__ = _FIELDS
+class Marks(_Fields):
+    """What the file says of how it was made, in words, and the checks that fail."""
 
     xmp: str
     receipt: str
@@ -121,10 +112,8 @@ class Marks:
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
-    """Where the blocks of an earlier JPEG compression lie."""
-
-    __pydantic_config__ = _FIELDS
+class Grid(_Fields):
+    """Position of the blocks of an earlier JPEG compression."""
 
     x: int
     y: int
@@ -132,14 +121,12 @@ class Grid:
     strength: float
     """Levels by which steps at the blocks' borders exceed those elsewhere."""
     found: bool
-    """Whether that is more than chance."""
+    """Whether the strength is above chance."""
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class File(_Fields):
     """The photo's file."""
-
-    __pydantic_config__ = _FIELDS
 
     name: str
     """As it was given."""
@@ -151,7 +138,7 @@ class File:
     """Pixels, upright."""
     lossy: bool
     notes: list[str]
-    """What was converted while reading, and what could not be read."""
+    """What was converted when the file was read, and what could not be read."""
     jpeg: Jpeg | None
     exif: list[ExifField]
     thumbnail: Thumbnail | None
@@ -161,10 +148,8 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(_Fields):
     """What a detector, or the mean of several, found."""
-
-    __pydantic_config__ = _FIELDS
 
     model: str
     verdict: str
@@ -186,21 +171,19 @@ class Finding:
     false_alarm_rate: float | None
     """Share of untouched photos of this quality band with more than 1 % of their area marked."""
     false_alarm_bound: float | None
-    """What that rate may be at most, with 95 % confidence."""
+    """Upper bound of that rate, with 95 % confidence."""
     num_photos: int | None
     """Untouched photos behind that rate."""
     false_alarm_note: str | None
     """Why the rate is unknown."""
     edits: dict[str, float]
-    """By kind of ordinary edit: share of photos, edited so alone, with a strong trace."""
+    """By kind of ordinary edit: share of photos with a strong trace after that edit alone."""
     notes: list[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
+class Opinion(_Fields):
     """How far the finding supports one proposition over the other."""
-
-    __pydantic_config__ = _FIELDS
 
     grade: Grade
     proposition: str
@@ -210,10 +193,8 @@ class Opinion:
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
-    """Pixels of the photo, from its upper left corner."""
-
-    __pydantic_config__ = _FIELDS
+class Box(_Fields):
+    """A rectangle in pixels, from the photo's upper left corner."""
 
     x: int
     y: int
@@ -222,10 +203,8 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class Region(_Fields):
     """A marked region, the largest first."""
-
-    __pydantic_config__ = _FIELDS
 
     number: int
     box: Box
@@ -234,35 +213,31 @@ class Region:
     mean: float
     """Mean heat, 0..1."""
     crop: Box | None
-    """What the page shows of it, one pixel for each pixel; null for all but the largest."""
+    """What the page shows of it at full resolution; null for all but the largest regions."""
     stays: dict[str, float | None]
     """By change of the photo: share of the marked pixels in its box that stay marked; null where
-    that could not be tried."""
+    the change could not be tried."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """The photo after a change that adds and removes nothing."""
-
-    __pydantic_config__ = _FIELDS
+class Change(_Fields):
+    """The result on the photo after a change that adds and removes nothing."""
 
     name: str
     problem: str | None
     """Why it could not be tried."""
     verdict: str | None
     quality: str | None
-    """The quality band whose thresholds apply after the change."""
+    """The photo's quality band after the change."""
     score: float | None
     num_regions: int | None
     iou: float | None
-    """Of the masks before and after, 0..1; null where both are empty."""
+    """IoU of the masks before and after the change, 0..1; null where both are empty."""
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """How a detector fares on fills by one family of generators; null for what is not known."""
-
-    __pydantic_config__ = _FIELDS
+class Family(_Fields):
+    """Figures of a detector on fills by one family of generators; null for what is not known."""
 
     name: str
     num_pictures: int | None
@@ -275,28 +250,24 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True)
-class Misses:
-    """What is known of what a detector misses."""
-
-    __pydantic_config__ = _FIELDS
+class Misses(_Fields):
+    """The fills that a detector is known to miss."""
 
     model: str
     words: str
     families: list[Family]
-    """Empty where nobody measured these weights."""
+    """Empty where these weights were not measured."""
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class Examined(_Fields):
     """The report of one photo."""
-
-    __pydantic_config__ = _FIELDS
 
     file: File
     opinion: Opinion
     finding: Finding
     detectors: list[Finding]
-    """Of several detectors: each one's own finding; empty for one."""
+    """The finding of each of several detectors; empty for one."""
     failed_detectors: dict[str, str]
     """By name: why a detector of several could not examine the photo."""
     regions: list[Region]
@@ -305,26 +276,22 @@ class Examined:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(_Fields):
     """A photo that could not be examined."""
-
-    __pydantic_config__ = _FIELDS
 
     name: str
     error: str
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(_Fields):
     """A report of one photo or several."""
-
-    __pydantic_config__ = _FIELDS
 
     schema: Literal["overpaint-report-1"]
     version: str
     """Of overpaint."""
     command: str
-    """What makes this report again, in the same folder."""
+    """Makes this report again when run in the same folder."""
     times: Times
     software: dict[str, str]
     parameters: Parameters
@@ -334,20 +301,20 @@ class Report:
     photos: list[Examined | Failure]
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of the JSON twin."""
-    made = TypeAdapter(Report).json_schema(mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+def make_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the JSON file."""
+    schema = TypeAdapter(Report).json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def to_json(report: Report) -> bytes:
-    """The JSON twin: ASCII, all numbers finite."""
-    return _ascii(dataclasses.asdict(report))
+    """The JSON file: ASCII, all numbers finite."""
+    return _encode(dataclasses.asdict(report))
 
 
-def _ascii(values: Any) -> bytes:
+def _encode(values: Any) -> bytes:
     return (json.dumps(values, indent=1, allow_nan=False) + "\n").encode("ascii")
 
 
 if __name__ == "__main__":
-    say(*_ascii(json_schema()).decode().splitlines())
+    say(*_encode(make_schema()).decode().splitlines())

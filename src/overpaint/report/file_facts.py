@@ -1,18 +1,18 @@
-"""What a photo's file says beside its pixels: coding, EXIF, its thumbnail, marks of its making.
+"""What a photo's file says besides its pixels: coding, EXIF, thumbnail, marks of how it was made.
 
 - Sources: ITU-T T.81 (JPEG segments, tables and sampling), CIPA DC-008 (EXIF and its thumbnail).
-- The quantisation tables' hash tells encoders apart: many programs and cameras have tables of their
-  own, and files of one program and quality have the same.
-- A thumbnail is compared by the brightness of cells of 8 x 8 of its pixels, after the best fit of
-  contrast and brightness, as cameras process the two apart. The limit is a rule of thumb: nobody
-  has measured how often thumbnails of untouched photos exceed it.
-- It is looked for in the EXIF of JPEG and PNG files.
-- Texts of a file come from strangers: each becomes one visible line (`terminal.printable`).
+- The hash of the quantisation tables distinguishes encoders: many programs and cameras have their
+  own tables, and files of one program and quality have the same.
+- Thumbnail and photo are compared by the mean brightness of cells of 8 x 8 thumbnail pixels, after
+  a linear fit, as cameras process the two separately. The limit is a rule of thumb: how often
+  thumbnails of untouched photos exceed it was not measured.
+- Only JPEG and PNG files are searched for a thumbnail.
+- Texts in a file are untrusted: each is shown as one visible line (`terminal.printable`).
 """
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,13 @@ from overpaint.images.decoding import (
 )
 from overpaint.provenance import checking
 from overpaint.provenance.containers import (
-    directory,
-    first_directory,
-    jpeg_segments,
-    number_in,
-    png_chunks,
+    find_first_directory,
+    read_directory,
+    read_jpeg_segments,
+    read_number,
+    read_png_chunks,
 )
-from overpaint.provenance.metadata import orientation_of, read_metadata
+from overpaint.provenance.metadata import find_orientation, read_metadata
 from overpaint.report.contents import ExifField, File, Grid, Jpeg, Marks, Thumbnail
 from overpaint.terminal import printable
 
@@ -55,18 +55,20 @@ _SUBSAMPLING = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Facts:
-    """Of a file, and the thumbnail beside what it should show: uint8 (h, w, 3), None without."""
+    """The record of a file, and its thumbnail as pixels."""
 
     file: File
-    thumbnail: np.ndarray | None
-    expected: np.ndarray | None
+    thumbnail: np.ndarray | None = field(repr=False)
+    """uint8 (h, w, 3); None where there is none."""
+    expected: np.ndarray | None = field(repr=False)
+    """uint8 (h, w, 3): the photo at the thumbnail's size; None without a thumbnail."""
 
 
 NO_FOLDER = "not looked for, as the photo was sent without its folder"
-"""Of a receipt."""
+"""What a report says of the receipt of a photo that came without its folder."""
 
 
-def file_facts(
+def gather_facts(
     data: bytes,
     photo: Photo,
     grid: Grid | None,
@@ -74,13 +76,13 @@ def file_facts(
     *,
     beside: Path | None = None,
 ) -> Facts:
-    """data: the file's bytes, which `photo` was decoded from. anchors: certificates in PEM whose
-    C2PA signers count as trusted. beside: the file's path, beside which a receipt may lie; None for
-    a photo that came without its folder."""
+    """data: bytes of the file that `photo` was decoded from. anchors: certificates in PEM whose
+    C2PA signers count as trusted. beside: the file's path, to look for a receipt beside it; None
+    for a photo that was sent without its folder."""
     notes = list(photo.notes)
-    exif, left_out = _exif_fields(data, photo.path)
+    exif, left_out = _read_exif(data, photo.path)
     notes += left_out
-    thumbnail, shown, expected = _thumbnail(data, photo, notes)
+    thumbnail, shown, expected = _read_thumbnail(data, photo, notes)
     return Facts(
         File(
             name=str(photo.path),
@@ -91,10 +93,10 @@ def file_facts(
             height=photo.height,
             lossy=photo.lossy,
             notes=[printable(note) for note in notes],
-            jpeg=jpeg_facts(data, photo.jpeg_quality),
+            jpeg=describe_jpeg(data, photo.jpeg_quality),
             exif=exif,
             thumbnail=thumbnail,
-            marks=_marks(data, photo, anchors, beside),
+            marks=_describe_marks(data, photo, anchors, beside),
             grid=grid,
         ),
         shown,
@@ -102,33 +104,33 @@ def file_facts(
     )
 
 
-def jpeg_facts(data: bytes, quality: int | None) -> Jpeg | None:
+def describe_jpeg(data: bytes, quality: int | None) -> Jpeg | None:
     """How a JPEG is coded; None for another format."""
     if data[:2] != b"\xff\xd8":
         return None
     tables: dict[int, bytes] = {}
-    parts: list[tuple[int, int, int]] = []  # of each component: across, down, table
+    components: list[tuple[int, int, int]] = []  # sampling factors across and down, table
     process, segments = "unknown", []
-    for marker, content in jpeg_segments(data):
-        segments.append(_segment(marker, content))
+    for marker, content in read_jpeg_segments(data):
+        segments.append(_name_segment(marker, content))
         if marker == 0xDB:
-            tables |= dict(_tables(content))
+            tables |= dict(_read_tables(content))
         elif 0xC0 <= marker <= 0xCF and marker not in _NOT_FRAMES and len(content) > 5:
             process = _PROCESSES.get(marker, f"SOF{marker - 0xC0}")
             fields = [content[at : at + 3] for at in range(6, 6 + 3 * content[5], 3)]
-            parts = [(f[1] >> 4, f[1] & 15, f[2]) for f in fields if len(f) == 3]
-    used = [tables.get(part[2]) for part in parts]
+            components = [(f[1] >> 4, f[1] & 15, f[2]) for f in fields if len(f) == 3]
+    used = [tables.get(table) for _, _, table in components]
     known = b"".join(table for table in used if table)
     return Jpeg(
         estimated_quality=quality,
         tables_sha256=hashlib.sha256(known).hexdigest() if used and all(used) else None,
         process=process,
-        subsampling=_subsampling(parts),
+        subsampling=_name_subsampling(components),
         segments=segments,
     )
 
 
-def _tables(content: bytes) -> Iterator[tuple[int, bytes]]:
+def _read_tables(content: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
     while at < len(content):
         size = 128 if content[at] >> 4 else 64
@@ -136,8 +138,8 @@ def _tables(content: bytes) -> Iterator[tuple[int, bytes]]:
         at += 1 + size
 
 
-def _subsampling(parts: list[tuple[int, int, int]]) -> str:
-    factors = [(across, down) for across, down, _ in parts]
+def _name_subsampling(components: list[tuple[int, int, int]]) -> str:
+    factors = [(across, down) for across, down, _ in components]
     if len(factors) == 1:
         return "none, there is one component"
     if len(factors) == 3 and factors[1:] == [(1, 1), (1, 1)] and factors[0] in _SUBSAMPLING:
@@ -145,7 +147,7 @@ def _subsampling(parts: list[tuple[int, int, int]]) -> str:
     return ", ".join(f"{across}x{down}" for across, down in factors) or "unknown"
 
 
-def _segment(marker: int, content: bytes) -> str:
+def _name_segment(marker: int, content: bytes) -> str:
     names = {0xDB: "DQT", 0xC4: "DHT", 0xDD: "DRI", 0xFE: "COM"}
     if 0xE0 <= marker <= 0xEF:
         name = content[:32].split(b"\0")[0].split(b" ")[0][:24].decode("latin-1")
@@ -155,19 +157,19 @@ def _segment(marker: int, content: bytes) -> str:
     return names.get(marker, f"{marker:02X}")
 
 
-def _exif_fields(data: bytes, name: Path) -> tuple[list[ExifField], list[str]]:
-    """The fields of the main directories, and what could not be read or was left out, in words."""
+def _read_exif(data: bytes, name: Path) -> tuple[list[ExifField], list[str]]:
+    """The fields of the main directories, and notes on what was not read or was left out."""
     try:
         block = read_metadata(data, name).exif
-        with pillow_limited_to(pixel_limit(None)):  # which keeps Pillow's warnings to itself
-            found = [] if block is None else list(_fields(block))
+        with pillow_limited_to(pixel_limit(None)):  # which also suppresses Pillow's warnings
+            found = [] if block is None else list(_read_fields(block))
     except Exception as error:  # a parser fed hostile bytes raises whatever it likes
         return [], [f"EXIF could not be read ({error})"]
     more = len(found) - MAX_FIELDS
     return found[:MAX_FIELDS], [f"{more} more EXIF fields left out"] * (more > 0)
 
 
-def _fields(block: bytes) -> Iterator[ExifField]:
+def _read_fields(block: bytes) -> Iterator[ExifField]:
     found = Image.Exif()
     found.load(block)
     groups = (
@@ -178,23 +180,23 @@ def _fields(block: bytes) -> Iterator[ExifField]:
     for group, values, names in groups:
         for tag, value in values.items():
             if tag not in (_EXIF, _GPS):
-                yield ExifField(group, names.get(tag, f"tag {tag}"), _text(value))
+                yield ExifField(group, names.get(tag, f"tag {tag}"), _format_value(value))
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, bytes):
         text = value.rstrip(b"\0")
         plain = len(text) <= MAX_VALUE and all(32 <= byte < 127 for byte in text)
         value = text.decode("ascii") if plain else f"{len(value):,} bytes"
     elif isinstance(value, tuple):
         value = ", ".join(str(part) for part in value[:MAX_VALUE])
-    text = printable(_as_utf8(str(value)).rstrip("\0").strip())
+    text = printable(_decode_utf8(str(value)).rstrip("\0").strip())
     if len(text) > MAX_VALUE:
         return f"{text[:MAX_VALUE]}... ({len(text):,} characters)"
     return text
 
 
-def _as_utf8(text: str) -> str:
+def _decode_utf8(text: str) -> str:
     """Pillow reads texts as Latin-1; most programs write UTF-8."""
     try:
         return text.encode("latin-1").decode("utf-8")
@@ -202,61 +204,61 @@ def _as_utf8(text: str) -> str:
         return text
 
 
-def _thumbnail(
+def _read_thumbnail(
     data: bytes, photo: Photo, notes: list[str]
 ) -> tuple[Thumbnail | None, np.ndarray | None, np.ndarray | None]:
-    """The record, the thumbnail, and what it should show."""
+    """The thumbnail's record, its pixels, and the photo at its size. Adds to the notes."""
     try:
-        found = thumbnail_bytes(data)
+        found = extract_thumbnail(data)
         if found is None:
             return None, None, None
         shown = decode_image(found, "the EXIF thumbnail", max_pixels=2**22).pixels
-        # Stored as the photo is stored: turned with it.
-        shown = np.ascontiguousarray(upright(shown, orientation_of(data)))
+        # A thumbnail is stored in the orientation of the photo.
+        shown = np.ascontiguousarray(upright(shown, find_orientation(data)))
     except (OverpaintError, ValueError) as error:
         notes.append(f"the EXIF thumbnail could not be read ({error})")
         return None, None, None
-    record, expected = compare(shown, photo.pixels)
+    record, expected = compare_thumbnail(shown, photo.pixels)
     return record, shown, expected
 
 
-def thumbnail_bytes(data: bytes) -> bytes | None:
+def extract_thumbnail(data: bytes) -> bytes | None:
     """The JPEG in the second directory of the EXIF of a JPEG or PNG; None where there is none.
 
     Raises `ValueError` for EXIF that cannot be read.
     """
-    block = _exif_block(data)
+    block = _find_exif(data)
     if block is None:
         return None
-    _, end = directory(block, first_directory(block))
+    _, end = read_directory(block, find_first_directory(block))
     order = "little" if block[:2] == b"II" else "big"
     second = int.from_bytes(block[end : end + 4], order)
     if not second:
         return None
-    entries, _ = directory(block, second)
-    values = {e.tag: number_in(block, e) for e in entries if e.tag in (_OFFSET, _LENGTH)}
+    entries, _ = read_directory(block, second)
+    values = {e.tag: read_number(block, e) for e in entries if e.tag in (_OFFSET, _LENGTH)}
     if len(values) < 2:
         return None
     found = block[values[_OFFSET] : values[_OFFSET] + values[_LENGTH]]
     return found or None
 
 
-def _exif_block(data: bytes) -> bytes | None:
+def _find_exif(data: bytes) -> bytes | None:
     if data[:2] == b"\xff\xd8":
-        for marker, content in jpeg_segments(data):
+        for marker, content in read_jpeg_segments(data):
             if marker == 0xE1 and content.startswith(_PREFIX):
                 return content.removeprefix(_PREFIX)
         return None
     if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return next((content for name, content in png_chunks(data) if name == b"eXIf"), None)
+        return next((content for name, content in read_png_chunks(data) if name == b"eXIf"), None)
     return None
 
 
-def compare(thumbnail: np.ndarray, pixels: np.ndarray) -> tuple[Thumbnail, np.ndarray]:
-    """Whether a thumbnail shows the photo, and the photo as it should; both uint8 (h, w, 3).
+def compare_thumbnail(thumbnail: np.ndarray, pixels: np.ndarray) -> tuple[Thumbnail, np.ndarray]:
+    """Whether a thumbnail shows the photo, and the photo at its size; both uint8 (h, w, 3).
 
-    Thumbnails of 160 x 120 often have black bars where the photo has another shape: those are left
-    out where they are dark.
+    Thumbnails of 160 x 120 often have black bars where the photo has another aspect ratio: dark
+    bars are not compared.
     """
     height, width = thumbnail.shape[:2]
     scale = min(width / pixels.shape[1], height / pixels.shape[0])
@@ -271,14 +273,14 @@ def compare(thumbnail: np.ndarray, pixels: np.ndarray) -> tuple[Thumbnail, np.nd
     bars = ~inner
     has_bars = max(width - wide, height - tall) > 1
     if has_bars and thumbnail[bars].mean() > 32:
-        words = "it has another shape than the photo, so the photo was cropped or scaled since"
+        words = "its aspect ratio is not the photo's, so the photo was cropped or scaled since"
         return Thumbnail(width, height, True, None, words), expected
     one = thumbnail[top : top + tall, left : left + wide].mean(axis=2)
     other = np.asarray(small).mean(axis=2)
     if min(one.shape) < 2 * _CELL:
         words = "it is too small to be compared"
         return Thumbnail(width, height, None, None, words), expected
-    largest = round(_largest_difference(one, other), 2)
+    largest = round(_measure_difference(one, other), 2)
     differs = largest > MAX_DIFFERENCE
     said = "above" if differs else "within"
     words = (
@@ -288,8 +290,8 @@ def compare(thumbnail: np.ndarray, pixels: np.ndarray) -> tuple[Thumbnail, np.nd
     return Thumbnail(width, height, differs, largest, words), expected
 
 
-def _largest_difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Of the means of cells, after the best fit of contrast and brightness."""
+def _measure_difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Largest difference of the means of cells, after a linear fit of contrast and brightness."""
     down, across = one.shape[0] // _CELL, one.shape[1] // _CELL
 
     def cells(plane: np.ndarray) -> np.ndarray:
@@ -298,16 +300,15 @@ def _largest_difference(one: np.ndarray, other: np.ndarray) -> float:
 
     a, b = cells(one), cells(other)
     spread = float(np.var(b))
-    # A contrast outside these bounds is another picture.
+    # Beyond these bounds of the contrast it is another picture.
     gain = float(np.clip(np.cov(a, b, bias=True)[0, 1] / spread, 0.7, 1.4)) if spread > 1 else 1.0
     shift = float(np.median(a - gain * b))
     return float(np.abs(a - gain * b - np.clip(shift, -32, 32)).max())
 
 
-def _marks(data: bytes, photo: Photo, anchors: str | None, beside: Path | None) -> Marks:
-    found = checking.examine_bytes(data, photo.path, anchors, beside=beside)
-    said = [line.partition(": ")[2] for line in checking.in_words(found)]
-    xmp, receipt, c2pa = (printable(line) for line in said)
+def _describe_marks(data: bytes, photo: Photo, anchors: str | None, beside: Path | None) -> Marks:
+    found = checking.check_bytes(data, photo.path, anchors, beside=beside)
+    xmp, receipt, c2pa = (printable(words) for words in checking.describe_marks(found).values())
     receipt = NO_FOLDER if beside is None else receipt
     state = found["c2pa"]["state"] if found["c2pa"] else None
     return Marks(xmp, receipt, c2pa, state, [printable(line) for line in found["failed"]])

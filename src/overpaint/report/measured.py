@@ -1,8 +1,8 @@
-"""What a detector is known to miss, from the published results, as a file of the package.
+"""What a detector is known to miss: published results, stored in the package.
 
-- measured.json is made from `results/` of a checkout by `python -m overpaint.report.measured`; a
-  test compares the two. An installed copy has no `results/`.
-- Figures are those of weights, known by their SHA-256. Of other weights nothing is known.
+- `python -m overpaint.report.measured` makes measured.json from `results/` of a checkout; a test
+  compares the two. An installed copy has no `results/`.
+- Figures belong to weights, identified by their SHA-256; for other weights there are none.
 """
 
 import json
@@ -26,35 +26,38 @@ _COLUMNS = {
 _INDEPENDENT, _MEAN = "independent set: ", "independent set: mean of its eleven families"
 
 
-def misses_of(model: str, weights_sha256: str | None) -> Misses:
-    """What is known of these weights."""
-    found = _measured().get(weights_sha256 or "")
+def find_misses(model: str, weights_sha256: str | None) -> Misses:
+    """The published figures of these weights, in numbers and words."""
+    found = _read_measured().get(weights_sha256 or "")
     if not found:
-        words = "How these weights fare on fills by generators of other origin was not measured."
+        words = "These weights were not measured on fills by generators of other origin."
         return Misses(model, words, [])
     families = [Family(**family) for family in found]
     mean = next((family for family in families if family.name == _MEAN), None)
-    return Misses(model, _in_words(mean), families)
+    return Misses(model, _describe(mean), families)
 
 
-def _in_words(mean: Family | None) -> str:
+def _describe(mean: Family | None) -> str:
     if mean is None or mean.f1 is None or mean.f1_jpeg85 is None:
         return "Measured on pictures filled in by generators of these families."
     return (
-        f"Of {mean.num_pictures} pictures filled in by generators that the detector was not "
-        f"developed on, the marked region and the true one overlap with a mean F1 of {mean.f1:.2f} "
-        f"(1 is perfect); after JPEG of quality 85, of {mean.f1_jpeg85:.3f}. So a fill that is not "
-        "marked is the usual case, above all after recompression."
+        f"On {mean.num_pictures} pictures filled in by generators that the detector was not "
+        f"developed on, the mean F1 of the marked region is {mean.f1:.2f} (1 is perfect), and "
+        f"{mean.f1_jpeg85:.3f} after JPEG of quality 85. So most fills are not marked, above all "
+        "after recompression."
     )
 
 
 @cache
-def _measured() -> dict[str, list[dict[str, Any]]]:
+def _read_measured() -> dict[str, list[dict[str, Any]]]:
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
-def from_results(results: Path) -> bytes:
-    """measured.json, of `results/`; raises `ConfigError` for files that cannot be read."""
+def summarise_results(results: Path) -> bytes:
+    """The content of measured.json, from the folder `results/`.
+
+    Raises `ConfigError` for files that cannot be read.
+    """
     from overpaint.evaluation.rows import read_rows
     from overpaint.evaluation.tables import LAYOUTS
 
@@ -79,4 +82,4 @@ def from_results(results: Path) -> bytes:
 
 if __name__ == "__main__":
     checkout = Path(__file__).parents[3] / "results"
-    write_bytes(FILE, from_results(Path(sys.argv[1]) if len(sys.argv) > 1 else checkout))
+    write_bytes(FILE, summarise_results(Path(sys.argv[1]) if len(sys.argv) > 1 else checkout))

@@ -1,21 +1,22 @@
-"""Whether what was found stays when the photo is changed without adding or removing anything.
+"""Whether the finding stays when the photo is changed without adding or removing anything.
 
-- JPEG of quality 95 and 85 (chroma 4:2:0), scaling to 0.9 (Lanczos), and the photo without its
-  first row and column, which moves every pixel by one.
-- After JPEG the thresholds of its new quality band apply; otherwise those of the photo's own, as
-  its history stays in it.
-- Masks are compared in the photo's own pixels; after scaling by the nearest one.
+- The changes: JPEG of quality 95 and 85 (chroma 4:2:0), scaling to 0.9 (Lanczos), and a crop of the
+  first row and column, which shifts every pixel by one.
+- After JPEG the thresholds of the new quality band apply; after the other changes those of the
+  photo's own band, as its JPEG history is unchanged.
+- Masks are compared at the photo's own size; the mask of a scaled photo is resized by nearest
+  neighbour.
 """
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
 
 from overpaint import progress
-from overpaint.detection.report import Record, Runner, record
+from overpaint.detection.report import Record, Runner, make_record
 from overpaint.detection.result import FAILURES
 from overpaint.errors import InputError
 from overpaint.images import Photo, decode_image
@@ -26,20 +27,21 @@ from overpaint.report.contents import Change
 
 SHIFT = "shift by one pixel"
 STAYS = 0.5
-"""Share of a region that has to stay marked for it to count as staying."""
+"""Share of a region's pixels that has to stay marked for the region to count as staying."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tried:
-    """A change, and the mask after it in the photo's own pixels: bool (h, w), None where the
-    change could not be tried."""
+class Trial:
+    """A change of the photo and what was found after it."""
 
     change: Change
-    mask: np.ndarray | None
+    mask: np.ndarray | None = field(repr=False)
+    """bool (h, w), at the size of the photo itself; None where the change could not be tried."""
     seconds: float
 
     def stays(self, mask: np.ndarray, region: Region) -> float | None:
-        """Share of the marked pixels in a region's box that stay marked."""
+        """Share of the marked pixels in a region's box that stay marked; mask: bool (h, w), before
+        the change. None where it could not be tried."""
         if self.mask is None:
             return None
         rows = slice(region.y, region.y + region.height)
@@ -48,13 +50,13 @@ class Tried:
         return round(float(self.mask[rows, columns][before].mean()), 4)
 
 
-def _jpeg(quality: int) -> Callable[[Photo], Photo]:
+def _make_jpeg_change(quality: int) -> Callable[[Photo], Photo]:
     def change(photo: Photo) -> Photo:
         if max(photo.width, photo.height) > MAX_JPEG_SIDE:
             raise InputError(f"a JPEG has at most {MAX_JPEG_SIDE:,} pixels on a side")
         buffer = io.BytesIO()
         Image.fromarray(photo.pixels).save(buffer, "JPEG", quality=quality, subsampling=2)
-        # The photo itself was within the limit of pixels that its reader had.
+        # The photo itself was within the limit of its reader, which may be another than ours.
         size = photo.width * photo.height
         changed = decode_image(buffer.getvalue(), photo.path, max_pixels=size)
         return replace(changed, alpha=photo.alpha)
@@ -62,7 +64,7 @@ def _jpeg(quality: int) -> Callable[[Photo], Photo]:
     return change
 
 
-def _scaled(photo: Photo) -> Photo:
+def _scale(photo: Photo) -> Photo:
     size = (max(1, round(0.9 * photo.width)), max(1, round(0.9 * photo.height)))
     pixels = Image.fromarray(photo.pixels).resize(size, Image.Resampling.LANCZOS)
     alpha = photo.alpha
@@ -71,7 +73,7 @@ def _scaled(photo: Photo) -> Photo:
     return replace(photo, pixels=np.array(pixels), alpha=alpha)
 
 
-def _moved(photo: Photo) -> Photo:
+def _shift(photo: Photo) -> Photo:
     if min(photo.width, photo.height) < 2:
         raise InputError("there is no pixel to leave out")
     alpha = None if photo.alpha is None else photo.alpha[1:, 1:].copy()
@@ -79,32 +81,32 @@ def _moved(photo: Photo) -> Photo:
 
 
 CHANGES: dict[str, Callable[[Photo], Photo]] = {
-    "JPEG 95": _jpeg(95),
-    "JPEG 85": _jpeg(85),
-    "resize to 0.9": _scaled,
-    SHIFT: _moved,
+    "JPEG 95": _make_jpeg_change(95),
+    "JPEG 85": _make_jpeg_change(85),
+    "resize to 0.9": _scale,
+    SHIFT: _shift,
 }
 
 
-def try_changes(photo: Photo, mask: np.ndarray, runner: Runner) -> list[Tried]:
+def try_changes(photo: Photo, mask: np.ndarray, runner: Runner) -> list[Trial]:
     """Detect again after each of `CHANGES`. mask: bool (h, w), as found in the photo itself."""
     tried = []
     for number, (name, change) in enumerate(CHANGES.items()):
         with progress.part(number / len(CHANGES), (number + 1) / len(CHANGES)):
-            tried.append(_tried(name, change, photo, mask, runner))
+            tried.append(_try_change(name, change, photo, mask, runner))
     return tried
 
 
-def _tried(
+def _try_change(
     name: str, change: Callable[[Photo], Photo], photo: Photo, mask: np.ndarray, runner: Runner
-) -> Tried:
+) -> Trial:
     try:
         found = runner.run(change(photo))
     except FAILURES as error:
         reason = str(error) or type(error).__name__
-        return Tried(Change(name, reason, None, None, None, None, None), None, 0.0)
-    said: Record = record(found)
-    after = _back(found.mask, mask.shape, moved=name == SHIFT)
+        return Trial(Change(name, reason, None, None, None, None, None), None, 0.0)
+    said: Record = make_record(found)
+    after = _map_back(found.mask, mask.shape, moved=name == SHIFT)
     both = mask.any() or after.any()
     change_record = Change(
         name=name,
@@ -115,11 +117,11 @@ def _tried(
         num_regions=said["num_regions"],
         iou=round(overlap(count(after, mask))["iou"], 4) if both else None,
     )
-    return Tried(change_record, after, found.seconds)
+    return Trial(change_record, after, found.seconds)
 
 
-def _back(after: np.ndarray, shape: tuple[int, ...], moved: bool) -> np.ndarray:
-    """A mask of the changed photo in the pixels of the photo itself."""
+def _map_back(after: np.ndarray, shape: tuple[int, ...], moved: bool) -> np.ndarray:
+    """The mask of a changed photo, at the size and position of the photo itself."""
     if moved:
         return np.pad(after, ((1, 0), (1, 0)))
     if after.shape == shape:
@@ -128,8 +130,8 @@ def _back(after: np.ndarray, shape: tuple[int, ...], moved: bool) -> np.ndarray:
     return np.asarray(scaled)
 
 
-def in_words(tried: Sequence[Tried], mask: np.ndarray, regions: Sequence[Region]) -> str:
-    """What becomes of the largest region, in one sentence or two."""
+def describe_changes(tried: Sequence[Trial], mask: np.ndarray, regions: Sequence[Region]) -> str:
+    """Whether the largest region stays after each change, in one sentence or two."""
     done = [t for t in tried if t.mask is not None]
     if not done:
         return "No change could be tried."
@@ -141,10 +143,12 @@ def in_words(tried: Sequence[Tried], mask: np.ndarray, regions: Sequence[Region]
     shares = {t.change.name: t.stays(mask, regions[0]) or 0.0 for t in done}
     stay = [name for name, share in shares.items() if share >= STAYS]
     go = [name for name in shares if name not in stay]
-    said = [f"stays after {', '.join(stay)}"] * bool(stay) + [f"goes after {', '.join(go)}"] * bool(
-        go
-    )
+    said = []
+    if stay:
+        said.append(f"stays after {', '.join(stay)}")
+    if go:
+        said.append(f"goes after {', '.join(go)}")
     return (
-        f"The largest region {' and '.join(said)}. A region that goes after JPEG is not thereby a "
-        "false alarm: most fills are no longer found after it."
+        f"The largest region {' and '.join(said)}. A region that goes after JPEG is not therefore "
+        "a false alarm: most fills are no longer found after JPEG."
     )

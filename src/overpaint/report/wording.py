@@ -1,11 +1,12 @@
-"""From a finding to what it supports, in words that one can defend.
+"""What a finding supports, in words that an analyst can defend.
 
-- A finding is evidence for one of two propositions. How strongly, is graded by rules that stand
-  here, and no grade is above "moderate": the detector's false-alarm rate was measured on too few
-  photos, and its hit rate on fills of other origin is too low, for more.
-- No wording says that a photo was or was not edited, and none gives a probability of it: that
-  depends on how many of the photos looked at were.
-- A photo without a trace supports neither proposition, as most fills of other origin are missed.
+- A finding is evidence for one of two propositions. This module grades how strong it is. No grade
+  is above "moderate", because the false-alarm rate was measured on too few photos and the hit rate
+  on fills of other origin is too low.
+- No wording says that a photo was or was not edited, or how probable that is: the probability also
+  depends on the share of edited photos among those examined.
+- A photo without a trace supports neither proposition: the detector misses most fills of other
+  origin.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,32 +14,31 @@ from typing import Any
 
 from overpaint.detection.result import WHOLE, WHOLE_EDIT, percent, probability
 from overpaint.report.contents import Finding, Opinion
-from overpaint.report.stability import SHIFT, STAYS, Tried
+from overpaint.report.stability import SHIFT, STAYS, Trial
 
 PROPOSITION = "A part of this photo was filled in by an inpainting method."
 ALTERNATIVE = "No part of this photo was filled in by an inpainting method."
 
 LIMITS = (
-    "The detector looks for statistical traces of inpainting. Other edits (montage, moved content, "
-    "retouching, colour, whole generated pictures) are not what it was made for, and may or may "
-    "not leave a trace.",
+    "The detector looks for statistical traces of inpainting. It was not made for other edits "
+    "(montage, moved content, retouching, colour, whole generated pictures), which may or may not "
+    "leave a trace.",
     "A photo without a trace may have been edited: see what the detector is known to miss.",
     "A false-alarm rate is the share of untouched photos of a test set that are marked. It is not "
-    "the probability that this photo was edited, which depends on how many of the photos looked at "
-    "were.",
-    "Scores of different detectors, and of photos of different quality bands, are not to be "
-    "compared.",
-    "The views are worked out from the decoded pixels. They show where to look and prove nothing "
-    "by themselves.",
-    "Marks and metadata can be removed and forged. That there are none says nothing.",
+    "the probability that this photo was edited, which also depends on the share of edited photos "
+    "among those examined.",
+    "Scores of different detectors, or of photos of different quality bands, cannot be compared.",
+    "The views are computed from the decoded pixels. They show where to look and prove nothing by "
+    "themselves.",
+    "Marks and metadata can be removed and forged. Their absence proves nothing.",
 )
 
 
 _VERDICTS = ("strong trace", "inconclusive", "no trace found")
 
 
-def finding_of(said: Mapping[str, Any]) -> Finding:
-    """From the record of a detection (`detection.report.record`)."""
+def make_finding(said: Mapping[str, Any]) -> Finding:
+    """From the record of a detection (`detection.report.make_record`)."""
     return Finding(
         model=said["model"],
         verdict=said["band"],
@@ -59,7 +59,7 @@ def finding_of(said: Mapping[str, Any]) -> Finding:
     )
 
 
-def extent(finding: Finding) -> str:
+def describe_extent(finding: Finding) -> str:
     """What is marked: "3.1 % of the photo in 2 regions"."""
     if not finding.num_regions:
         return "nothing" if not finding.fraction else f"{percent(finding.fraction)} in specks"
@@ -67,7 +67,7 @@ def extent(finding: Finding) -> str:
     return f"{percent(finding.fraction)} of the photo in {regions}"
 
 
-def false_alarms(finding: Finding) -> str:
+def describe_false_alarms(finding: Finding) -> str:
     """The false-alarm rate of the photo's quality band in one sentence."""
     threshold = probability(finding.threshold)
     at = f"At the threshold {threshold}, for photos of the quality {finding.quality}"
@@ -83,36 +83,36 @@ def false_alarms(finding: Finding) -> str:
     return f"{said}."
 
 
-def opinion(
-    finding: Finding, others: Sequence[Finding], tried: Sequence[Tried], largest: float | None
+def form_opinion(
+    finding: Finding, others: Sequence[Finding], tried: Sequence[Trial], largest: float | None
 ) -> Opinion:
-    """finding: of the photo; others: of each detector, where `finding` is their mean. largest:
-    share of the largest region that stays after the shift by one pixel; None without a region."""
+    """finding: of the photo. others: of each detector, where `finding` is that of their mean.
+    largest: share of the largest region that stays marked after the shift by one pixel; None
+    without a region."""
     verdicts = [one.verdict for one in others] or [finding.verdict]
-    reasons = [false_alarms(one) for one in (others or [finding])]
-    whole = finding.fraction > WHOLE
+    reasons = [describe_false_alarms(one) for one in (others or [finding])]
+    extent, whole = describe_extent(finding), finding.fraction > WHOLE
     stays = largest is not None and largest >= STAYS
     if "strong trace" in verdicts:
         alone = all(v == "strong trace" for v in verdicts)
-        reasons += _against(whole, stays, alone, finding, tried)
+        reasons += _list_reasons(whole, stays, alone, finding, tried)
         grade = "moderate support" if stays and alone and not whole else "limited support"
         words = (
             f"The finding gives {grade} for the first proposition over the second: a trace like "
-            f"that of inpainting, {extent(finding)}, above a threshold that few untouched photos "
-            "reach."
+            f"that of inpainting, {extent}, above a threshold that few untouched photos reach."
         )
     elif "inconclusive" in verdicts:
         grade = "no support either way"
         words = (
-            f"Inconclusive: what is seen ({extent(finding)} above the threshold) is more than in "
-            "most untouched photos and less than the threshold of a trace asks for. It supports "
-            "neither proposition."
+            f"Inconclusive: what is seen ({extent} above the threshold) is more than in most "
+            "untouched photos, but does not reach the threshold of a trace. It supports neither "
+            "proposition."
         )
     elif "no trace found" in verdicts:
         grade = "no support either way"
         words = (
-            "No trace was found. As most fills of other origin are missed, that supports neither "
-            "proposition."
+            "No trace was found. That supports neither proposition, as the detector misses most "
+            "fills of other origin."
         )
     else:
         grade = "no statement"
@@ -121,10 +121,10 @@ def opinion(
     return Opinion(grade, PROPOSITION, ALTERNATIVE, words, reasons)
 
 
-def _against(
-    whole: bool, stays: bool, alone: bool, finding: Finding, tried: Sequence[Tried]
+def _list_reasons(
+    whole: bool, stays: bool, alone: bool, finding: Finding, tried: Sequence[Trial]
 ) -> list[str]:
-    """What takes weight from a strong trace, and what does not, in words."""
+    """What weakens a strong trace, and what does not, in words."""
     found = []
     if whole:
         found.append(f"The trace covers {WHOLE_EDIT}.")
@@ -139,5 +139,7 @@ def _against(
         found.append("The detectors do not agree.")
     for kind, rate in sorted(finding.edits.items(), key=lambda item: (-item[1], item[0])):
         if rate >= 0.05:
-            found.append(f"{percent(rate)} of photos with {kind} and without inpainting reach it.")
+            found.append(
+                f"{percent(rate)} of photos with {kind} and without inpainting reach the threshold."
+            )
     return found

@@ -1,1 +1,1 @@
-"""Many photos into one table: engines that examine them, shards, and what is read from these."""
+"""Detection in many photos: engines that examine them, result files, queries and a gallery."""

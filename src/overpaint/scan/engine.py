@@ -1,4 +1,4 @@
-"""What an engine of a scan is: processes that examine photos, here or on a cluster."""
+"""The interface of a scan's engines: processes that examine photos, locally or on a cluster."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Protocol
 
 from overpaint.data.sources import Place, Stamp
 from overpaint.scan.results import Results
-from overpaint.scan.rows import Row
+from overpaint.scan.rows import PhotoRow
 
 
 class Known(Protocol):
-    """What an engine asks of the rows that there are; `Results` is one."""
+    """What an engine asks of the existing rows; `Results` implements it."""
 
     def is_done_content(self, place: Place, sha256: str) -> bool: ...
 
-    def same(self, place: Place, stamp: Stamp, sha256: str) -> Row | None: ...
+    def find_same(self, place: Place, stamp: Stamp, sha256: str) -> PhotoRow | None: ...
 
 
 class Engine(Protocol):
-    """To be entered with `with`, which raises `ScanError` where it cannot work."""
+    """A context manager; entering it raises `ScanError` where the engine cannot start."""
 
     threshold: float | None
-    about: Row
-    """What rows have in common, once it is entered: model, weights, calibration, runtime."""
+    about: PhotoRow
+    """What all rows have in common, set on entry: model, weights, calibration, runtime."""
 
     @property
     def words(self) -> str:
-        """What it works with, in one line."""
+        """Its processes, in one line."""
         ...
 
     def __enter__(self) -> Engine: ...
@@ -36,10 +36,10 @@ class Engine(Protocol):
 
     def run(
         self, places: Iterable[Place], results: Results, stopping: Callable[[], bool]
-    ) -> Iterator[Row | None]:
-        """Rows of the places as they come, not in order; None for a photo that is done by content.
+    ) -> Iterator[PhotoRow | None]:
+        """Yield a row for each place, in any order; None for a photo whose content is done.
 
-        results: asked for identical photos; the caller adds each row before it asks for the next.
-        stopping: asked often; once it is true, no other photos are begun.
+        results: the rows so far, to find identical photos; the caller adds each row before it takes
+        the next. stopping: called often; once it returns true, no further photos are started.
         """
         ...

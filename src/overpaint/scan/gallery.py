@@ -1,10 +1,10 @@
-"""One HTML page of the photos with the highest scores, to be looked at without anything else.
+"""One HTML page of the photos with the highest scores, which needs no other files.
 
-- The page holds all that it shows, and may load nothing: its own policy forbids it, and allows its
-  one script and one style by their hashes.
-- Names of files come from strangers. What is not visible in them is spelled out, and all text is
-  escaped; values for the script stand in attributes and are compared, never run.
-- The photos themselves are not in it, so that it may be passed on.
+- The page's content security policy forbids it to load anything, and allows its one script and one
+  style by their hashes.
+- File names are untrusted. Characters that are not visible are spelled out, and all text is
+  escaped; the script reads values from attributes and only compares them.
+- The page does not contain the photos themselves, so that it can be passed on.
 """
 
 from __future__ import annotations
@@ -60,23 +60,23 @@ WHERE error IS NULL AND score >= ? ORDER BY score DESC, path LIMIT ?
 def write_gallery(
     folder: str | Path, out: str | Path, *, top: int = 200, least: float = 0.0
 ) -> int:
-    """Write the page of at most `top` photos with a score of `least` or more; returns how many.
+    """Write a page of at most `top` photos with a score of `least` or more; returns their number.
 
-    Identical files have an entry each. Raises `ScanError`, and `ImageError` where it cannot be
-    written.
+    Each of several identical files has an entry. Raises `ScanError`, and `ImageError` where the
+    page cannot be written.
     """
     db = connect(folder)
     ((num_photos,),) = db.execute("SELECT count(*) FROM photos").fetchall()
     hits = db.execute(_HITS, [least, top]).fetchall()
-    write_bytes(out, page(hits, num_photos).encode())
+    write_bytes(out, render_page(hits, num_photos).encode())
     return len(hits)
 
 
-def page(hits: list[tuple[Any, ...]], num_photos: int) -> str:
-    """The page; each hit has the columns of `_HITS`."""
-    folders = sorted({_folder(hit[0]) for hit in hits})
-    options = "".join(f"<option>{_text(name)}</option>" for name in folders)
-    items = "\n".join(_item(*hit) for hit in hits)
+def render_page(hits: list[tuple[Any, ...]], num_photos: int) -> str:
+    """The HTML page; each hit has the columns of `_HITS`."""
+    folders = sorted({_find_folder(hit[0]) for hit in hits})
+    options = "".join(f"<option>{_escape(name)}</option>" for name in folders)
+    items = "\n".join(_render_item(*hit) for hit in hits)
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(STYLE)}'; "
         f"script-src '{_hash(SCRIPT)}'; base-uri 'none'; form-action 'none'"
@@ -93,8 +93,8 @@ def page(hits: list[tuple[Any, ...]], num_photos: int) -> str:
 <body>
 <h1>Highest scores</h1>
 <p>{len(hits)} of {num_photos} photos. The small heatmaps are white where inpainting is likely. A
-score orders a queue for people to look at, and decides nothing; a photo without a trace is not
-shown to be authentic.</p>
+score is for ordering a queue of photos that people check, and decides nothing by itself; a photo
+without a trace is not shown to be authentic.</p>
 <form>
 <label>Lowest score <input id="least" type="range" min="0" max="1" step="0.01" value="0"></label>
 <label>Folder <select id="folder"><option value="">all</option>{options}</select></label>
@@ -109,7 +109,7 @@ shown to be authentic.</p>
 """
 
 
-def _item(
+def _render_item(
     path: str,
     score: float,
     calibrated: bool,
@@ -126,19 +126,19 @@ def _item(
     notes += [] if calibrated else ["uncalibrated: the score is no probability"]
     notes += [f"identical to {same_as}"] if same_as else []
     return (
-        f'<li data-score="{score:.6f}" data-folder="{_text(_folder(path))}">'
-        f'<img src="data:image/png;base64,{image}" alt="heatmap of {_text(path)}" loading="lazy">'
-        f"<b>{score:.3f} {_text(band)}</b>{_text(path)}<br><small>{_text(verdict)}; "
-        f"{_text('; '.join(notes))}</small></li>"
+        f'<li data-score="{score:.6f}" data-folder="{_escape(_find_folder(path))}">'
+        f'<img src="data:image/png;base64,{image}" alt="heatmap of {_escape(path)}" loading="lazy">'
+        f"<b>{score:.3f} {_escape(band)}</b>{_escape(path)}<br><small>{_escape(verdict)}; "
+        f"{_escape('; '.join(notes))}</small></li>"
     )
 
 
-def _folder(path: str) -> str:
-    """The folder, bucket or archive that a photo lies in."""
+def _find_folder(path: str) -> str:
+    """The folder, bucket or archive of a photo."""
     return str(PurePosixPath(path.replace("::", "/")).parent)
 
 
-def _text(text: str) -> str:
+def _escape(text: str) -> str:
     return escape(printable(text), quote=True)
 
 

@@ -1,14 +1,15 @@
-"""The local engine: processes on this machine, coordinated by the one that calls it.
+"""The local engine: processes on this machine, coordinated by the calling process.
 
-- Decoding processes read, hash and decode ahead; each network process holds one model, one photo in
-  work and one waiting, so that it never waits for a file that could have been read before.
-- All goes through the coordinator, which so knows which photo each process has: where one dies, by
-  a signal or for want of memory, that photo gets an error row, and another process takes its place.
-- What waits for a network is bounded, in photos and in bytes.
-- Identical files are looked at once: those that come while the first is in work wait for its row.
-- By default each network process runs on one thread: photos are independent, and threads of one
+- Decoding processes read, hash and decode photos in advance. Each network process has one model,
+  one photo in work and one waiting, so that it never waits for a file that could have been read.
+- Every photo passes through the coordinator, which therefore knows the photos of each process. When
+  a process dies, by a signal or because memory ran out, the photo in work gets an error row, and
+  the process is replaced.
+- The queue of decoded photos is bounded, in photos and in bytes.
+- Identical files are examined once: those that come while the first is in work wait for its row.
+- By default each network process has one thread: photos are independent, while the threads of one
   network wait for each other.
-- Photos pass through pipes and no shared memory, of which a killed process would leave pieces.
+- Photos are sent through pipes and not through shared memory, which a killed process would leak.
 """
 
 from __future__ import annotations
@@ -26,36 +27,36 @@ from typing import Any, cast
 from overpaint.data.sources import Place, Stamp
 from overpaint.errors import ScanError
 from overpaint.scan import workers
+from overpaint.scan.detector import DetectorSettings
 from overpaint.scan.engine import Known
-from overpaint.scan.examiner import Examiner
-from overpaint.scan.rows import Row, copied_row, error_row, where
+from overpaint.scan.rows import PhotoRow, copy_row, describe_place, make_error_row
 
 MAX_WAITING_BYTES = 2**28
-"""Decoded photos that wait for a network process."""
+"""Limit for the decoded photos that wait for a network process."""
 
 MEMORY = 3 * 2**29
-"""Bytes that a network process needs: with a photo of 12 megapixels, about 1.2 GB."""
+"""Bytes reserved for a network process, which takes about 1.2 GB for a photo of 12 megapixels."""
 
 _AHEAD = 2
-"""Photos that a network process has: one in work, one waiting."""
+"""Photos of a network process: one in work, one waiting."""
 
-_BLINK = 0.25  # seconds after which a request to stop is noticed at the latest
+_POLL = 0.25  # seconds: a request to stop is noticed after this at the latest
 
 
 @dataclass(slots=True, eq=False)
 class _Photo:
-    """A photo on its way."""
+    """A photo between reading and its row."""
 
     place: Place
     stamp: Stamp = field(default_factory=Stamp)
     sha256: str | None = None
     data: bytes = b""
-    """Of the decoded photo, as it goes to a network process."""
+    """The decoded photo, pickled for a network process."""
 
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """A process, its pipe, and the photos that it has."""
+    """A process, its pipe, and its photos."""
 
     process: Any
     pipe: Connection
@@ -75,7 +76,7 @@ class _Worker:
 
     @property
     def end(self) -> str:
-        """How the process ended, for a row."""
+        """How the process ended, for an error row."""
         self.process.join(5)
         code = self.process.exitcode
         how = f"signal {-code}" if code and code < 0 else f"exit code {code}"
@@ -83,40 +84,41 @@ class _Worker:
 
 
 class LocalEngine:
-    """Processes that examine photos with one model; to be entered with `with`."""
+    """Processes that examine photos with one model; a context manager."""
 
     def __init__(
         self,
-        examiner: Examiner,
+        detector: DetectorSettings,
         *,
         networks: int | None = None,
         threads: int | None = None,
         decoders: int | None = None,
     ) -> None:
-        """examiner: what each network process starts. networks: None takes one for each processor,
-        as far as there is memory for what each may take, or `MEMORY`; on a graphics card one.
-        threads: of each network process; None shares the processors out. decoders: None takes one
-        for four networks, and on a graphics card one for each processor but one."""
-        num, on_card = num_processors(), examiner.device != "cpu"
-        fitting = int(_free_memory() // (examiner.memory or MEMORY))
+        """detector: what each network process starts. networks: number of network processes; None
+        takes one per processor, limited by free memory (`detector.memory` or `MEMORY` each), and
+        one for a graphics card. threads: of each network process; None divides the processors
+        evenly. decoders: number of decoding processes; None takes one per four networks, and for a
+        graphics card one per processor but one."""
+        num, on_card = count_processors(), detector.device != "cpu"
+        fitting = int(_measure_free_memory() // (detector.memory or MEMORY))
         self.networks = networks or (1 if on_card else max(1, min(num, fitting)))
         self.threads = threads or max(1, num // self.networks)
         self.decoders = decoders or (max(1, num - 1) if on_card else -(-self.networks // 4))
-        self._examiner = examiner
-        self.threshold = examiner.threshold
+        self._detector = detector
+        self.threshold = detector.threshold
         self._context = multiprocessing.get_context("spawn")
         self._decoders: list[_Worker] = []
         self._networks: list[_Worker] = []
-        self.about: Row = {}
-        """What rows have in common: model, weights, calibration, runtime."""
+        self.about: PhotoRow = {}
+        """What all rows have in common: model, weights, calibration, runtime."""
 
     @property
     def words(self) -> str:
         """Processes and threads, in one line."""
         return (
-            f"{_counted(self.networks, 'network process', 'es')} of "
-            f"{_counted(self.threads, 'thread')}, "
-            f"{_counted(self.decoders, 'decoding process', 'es')}"
+            f"{_format_count(self.networks, 'network process', 'es')} of "
+            f"{_format_count(self.threads, 'thread')}, "
+            f"{_format_count(self.decoders, 'decoding process', 'es')}"
         )
 
     def __enter__(self) -> LocalEngine:
@@ -125,11 +127,11 @@ class LocalEngine:
             self._decoders = [
                 self._start(workers.decode_photos, ready=True) for _ in range(self.decoders)
             ]
-            # The first one measures runtimes and exports the network, where that has to be done.
-            self._networks = [self._network()]
-            if self._examiner.runtime != "torch":
+            # The first one measures runtimes and exports the network where necessary.
+            self._networks = [self._start_network()]
+            if self._detector.runtime != "torch":
                 self._wait_for_model(self._networks[0])
-            self._networks += [self._network() for _ in range(1, self.networks)]
+            self._networks += [self._start_network() for _ in range(1, self.networks)]
             for worker in self._networks:
                 if not worker.ready:
                     self._wait_for_model(worker)
@@ -140,51 +142,48 @@ class LocalEngine:
 
     def __exit__(self, *_: object) -> None:
         for worker in self._decoders:
-            worker.kill()  # it reads, and nothing else
+            worker.kill()  # decoding writes nothing that could be left half done
         for worker in self._networks:
             worker.close()
 
     def run(
         self, places: Iterable[Place], results: Known, stopping: Callable[[], bool]
-    ) -> Iterator[Row | None]:
-        """Rows of the places as they come, not in order; None for a photo that is done by content.
-
-        results: asked for identical photos; the caller adds each row before it asks for the next.
-        stopping: asked often; once it is true, the photos that networks are at are finished, and no
-        others.
-        """
+    ) -> Iterator[PhotoRow | None]:
+        """As `Engine.run`; once `stopping` returns true, only the photos in work are finished."""
         run = _Run(self, places, results)
         while True:
             if stopping():
                 yield from run.finish()
                 return
-            run.hand_out()
+            run.distribute()
             if run.is_over:
                 return
             pipes = {worker.pipe: worker for worker in (*self._decoders, *self._networks)}
-            for pipe in wait([*pipes], _BLINK):
+            for pipe in wait([*pipes], _POLL):
                 worker = pipes[cast("Connection", pipe)]
-                heard = run.hear_network if worker in self._networks else run.hear_decoder
-                yield from heard(worker)
+                if worker in self._networks:
+                    yield from run.receive_from_network(worker)
+                else:
+                    yield from run.receive_from_decoder(worker)
 
     def replace(self, worker: _Worker) -> None:
-        """Start another process in the place of one that has ended."""
+        """Replace a process that has ended by a new one."""
         worker.close()
         if worker in self._networks:
             if not worker.ready:
                 raise ScanError(f"a network process could not start ({worker.end})")
-            self._networks[self._networks.index(worker)] = self._network()
+            self._networks[self._networks.index(worker)] = self._start_network()
         else:
             new = self._start(workers.decode_photos, ready=True)
             self._decoders[self._decoders.index(worker)] = new
 
-    def _network(self) -> _Worker:
-        return self._start(workers.run_network, self._examiner, self.threads)
+    def _start_network(self) -> _Worker:
+        return self._start(workers.run_network, self._detector, self.threads)
 
     def _start(self, work: Callable[..., None], *arguments: Any, ready: bool = False) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=workers.quietly, args=(work, theirs, *arguments), daemon=True
+            target=workers.run_quietly, args=(work, theirs, *arguments), daemon=True
         )
         process.start()
         theirs.close()
@@ -192,25 +191,25 @@ class LocalEngine:
 
     def _wait_for_model(self, worker: _Worker) -> None:
         try:
-            self.heard_about(worker, worker.pipe.recv())
+            self.take_first_message(worker, worker.pipe.recv())
         except (EOFError, ConnectionError) as error:
             raise ScanError(f"a network process could not start ({worker.end})") from error
 
-    def heard_about(self, worker: _Worker, said: tuple[str, Row] | str) -> None:
-        """Take the first word of a network process; `ScanError` when it is an error."""
+    def take_first_message(self, worker: _Worker, said: tuple[str, PhotoRow] | str) -> None:
+        """Handle the first message of a network process; `ScanError` when it is an error."""
         if isinstance(said, str):
             raise ScanError(said)
         runtime, about = said
         self.about = self.about or about
         if about != self.about:
-            model = self._examiner.model
-            raise ScanError(f"the weights {model} were changed meanwhile; scan again")
-        self._examiner = replace(self._examiner, runtime=runtime)  # all take the same
+            model = self._detector.model
+            raise ScanError(f"the weights {model} changed during the scan; scan again")
+        self._detector = replace(self._detector, runtime=runtime)  # all use the first one's choice
         worker.ready = True
 
 
 class _Run:
-    """One run of an engine: which photo is where."""
+    """One run of an engine, and where each of its photos is."""
 
     def __init__(self, engine: LocalEngine, places: Iterable[Place], results: Known) -> None:
         self._engine = engine
@@ -226,8 +225,8 @@ class _Run:
         busy = any(w.photos for w in (*self._engine._decoders, *self._engine._networks))
         return self._exhausted and not busy and not self._decoded
 
-    def hand_out(self) -> None:
-        """Give photos to the networks that have room, and places to the decoders that are idle."""
+    def distribute(self) -> None:
+        """Send decoded photos to networks that have room, and places to decoders that are idle."""
         for worker in self._engine._networks:
             while self._decoded and worker.ready and len(worker.photos) < _AHEAD:
                 photo = self._decoded.popleft()
@@ -249,8 +248,8 @@ class _Run:
         waiting = sum(len(photo.data) for photo in self._decoded)
         return num < 2 * self._engine.networks and waiting < MAX_WAITING_BYTES
 
-    def hear_decoder(self, worker: _Worker) -> Iterator[Row | None]:
-        """Take a message of a decoding process, or its end."""
+    def receive_from_decoder(self, worker: _Worker) -> Iterator[PhotoRow | None]:
+        """Handle a message of a decoding process, or its end."""
         photo = worker.photos[0] if worker.photos else None
         try:
             kind, *rest = worker.pipe.recv()
@@ -260,11 +259,11 @@ class _Run:
             end = worker.end
             self._engine.replace(worker)
             if photo is not None:
-                row = error_row(photo.place, photo.stamp, end, photo.sha256)
+                row = make_error_row(photo.place, photo.stamp, end, photo.sha256)
                 yield from self._settle(photo, row)
             return
         if photo is None:
-            raise ScanError(f"a decoding process spoke unasked ({kind})")
+            raise ScanError(f"a decoding process without a photo sent a message ({kind})")
         if kind == workers.HASHED:
             photo.stamp, photo.sha256 = rest
             rows, wanted = self._look_up(photo, rest[1])
@@ -278,14 +277,14 @@ class _Run:
             self._decoded.append(photo)
         else:
             photo.stamp, reason = rest
-            row = error_row(photo.place, photo.stamp, reason, photo.sha256)
+            row = make_error_row(photo.place, photo.stamp, reason, photo.sha256)
             yield from self._settle(photo, row)
 
-    def _look_up(self, photo: _Photo, sha256: str) -> tuple[list[Row | None], bool]:
-        """The rows that there are now that a photo's hash is known, and whether to decode it."""
+    def _look_up(self, photo: _Photo, sha256: str) -> tuple[list[PhotoRow | None], bool]:
+        """For a hashed photo: the rows that can be given at once, and whether to decode it."""
         if self._results.is_done_content(photo.place, sha256):
             return [None], False
-        if row := self._results.same(photo.place, photo.stamp, sha256):
+        if row := self._results.find_same(photo.place, photo.stamp, sha256):
             return [row], False
         if sha256 in self._in_work:
             self._in_work[sha256].append(photo)
@@ -293,8 +292,8 @@ class _Run:
         self._in_work[sha256] = []
         return [], True
 
-    def hear_network(self, worker: _Worker) -> Iterator[Row]:
-        """Take a row of a network process, its first word, or its end."""
+    def receive_from_network(self, worker: _Worker) -> Iterator[PhotoRow]:
+        """Handle a row of a network process, its first message, or its end."""
         try:
             heard = worker.pipe.recv()
         except (EOFError, ConnectionError):
@@ -303,26 +302,26 @@ class _Run:
             if photos:
                 first = photos.popleft()
                 yield from self._settle(
-                    first, error_row(first.place, first.stamp, end, first.sha256)
+                    first, make_error_row(first.place, first.stamp, end, first.sha256)
                 )
-            # Their pixels went with the process.
-            self._again(photos)
+            # The pixels of the waiting photos were lost with the process.
+            self._requeue(photos)
             return
         if not worker.ready:
-            self._engine.heard_about(worker, heard)
+            self._engine.take_first_message(worker, heard)
             return
-        yield from self._heard_row(worker, heard)
+        yield from self._receive_row(worker, heard)
 
-    def _heard_row(self, worker: _Worker, heard: Row) -> Iterator[Row]:
+    def _receive_row(self, worker: _Worker, heard: PhotoRow) -> Iterator[PhotoRow]:
         photo = worker.photos.popleft()
         if "error" in heard:
-            row = error_row(photo.place, photo.stamp, heard["error"], photo.sha256)
+            row = make_error_row(photo.place, photo.stamp, heard["error"], photo.sha256)
         else:
-            row = {**heard, **where(photo.place, photo.stamp)}
+            row = {**heard, **describe_place(photo.place, photo.stamp)}
         yield from self._settle(photo, row)
 
-    def _again(self, photos: Iterable[_Photo]) -> None:
-        """Read photos anew, and those that wait for them."""
+    def _requeue(self, photos: Iterable[_Photo]) -> None:
+        """Put photos, and those that wait for their rows, before the places not yet read."""
         lost = [
             other.place
             for photo in photos
@@ -331,14 +330,14 @@ class _Run:
         self._places = itertools.chain(lost, self._places)
         self._exhausted = self._exhausted and not lost
 
-    def _settle(self, photo: _Photo, row: Row) -> Iterator[Row]:
-        """The row of a photo, and of those that are identical to it."""
+    def _settle(self, photo: _Photo, row: PhotoRow) -> Iterator[PhotoRow]:
+        """Yield the row of a photo, and those of the photos that are identical to it."""
         yield row
         for other in self._in_work.pop(photo.sha256 or "", []):
-            yield copied_row({"same_as": None, **row}, other.place, other.stamp)
+            yield copy_row({"same_as": None, **row}, other.place, other.stamp)
 
-    def finish(self) -> Iterator[Row]:
-        """Rows of the photos that networks are at."""
+    def finish(self) -> Iterator[PhotoRow]:
+        """Let the networks end after the photos in work; yields their rows."""
         for worker in self._engine._networks:
             _send(worker, workers.STOP)
         for worker in self._engine._networks:
@@ -347,31 +346,31 @@ class _Run:
                     heard = worker.pipe.recv()
                 except (EOFError, ConnectionError):
                     break
-                yield from self._heard_row(worker, heard)
+                yield from self._receive_row(worker, heard)
 
 
 def _send(worker: _Worker, data: bytes) -> None:
-    """Send, unless the process has ended: that is heard when its pipe is read."""
+    """Send, unless the process has ended, which is noticed when its pipe is read."""
     try:
         worker.pipe.send_bytes(data)
     except ConnectionError:
         return
 
 
-def num_processors() -> int:
+def count_processors() -> int:
     """Processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _free_memory() -> int:
-    """Bytes; much where the system does not say."""
+def _measure_free_memory() -> int:
+    """Bytes of free memory; 1 TiB where the system does not say."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return 2**40
 
 
-def _counted(num: int, what: str, plural: str = "s") -> str:
+def _format_count(num: int, what: str, plural: str = "s") -> str:
     return f"{num} {what}{'' if num == 1 else plural}"

@@ -1,16 +1,16 @@
 """The Ray engine: the local engine's processes on every machine of a Ray cluster.
 
-- Paths are shipped, no pixels. Each actor of a Ray Data pool is a small `LocalEngine`: it reads,
-  hashes and decodes ahead of the one network that it holds, and a photo that ends its process costs
-  an error row there. So the rows are the local engine's, by the same code.
-- Places go out in blocks. Where a machine or an actor ends, Ray gives its blocks to others; the
-  caller gets each row once, and keeps it at once. A caller that is killed loses the blocks in work
-  and no others.
-- Identical files that are far apart are looked at by several actors; the first row counts, and the
-  others become copies of it, as everywhere.
-- What every row states is compared: machines with other weights end the scan.
+- Ray transports paths, not pixels. Each actor of a Ray Data pool is a small `LocalEngine` with one
+  network: it reads, hashes and decodes in advance, and a photo that ends its process gets an error
+  row. So the rows come from the same code as those of the local engine.
+- Places are sent in blocks. When a machine or an actor ends, Ray sends its blocks to others; the
+  caller gets each row once, and stores it at once. A caller that is killed loses only the blocks in
+  work.
+- Identical files in different blocks are examined by several actors; the first row counts, and the
+  others become copies of it.
+- The weights and calibrations of all rows are compared: a machine with others ends the scan.
 
-Ray is at https://github.com/ray-project/ray (Apache-2.0); nothing of it was taken.
+Ray is at https://github.com/ray-project/ray (Apache-2.0); no code was taken from it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Any
 
 from overpaint.data.sources import Place, Stamp
 from overpaint.errors import ScanError
+from overpaint.scan.detector import DetectorSettings
 from overpaint.scan.engine import Known
-from overpaint.scan.examiner import Examiner
 from overpaint.scan.local_engine import LocalEngine
-from overpaint.scan.rows import Row, copied_row
+from overpaint.scan.rows import PhotoRow, copy_row
 
 BLOCK = 64
-"""Most photos that an actor gets at a time, and loses when it ends."""
+"""Largest number of photos that an actor gets at a time, and loses when it ends."""
 
 _SAME = ("model", "weights_sha256", "calibration_sha256")
 
@@ -39,78 +39,79 @@ class RayEngine:
 
     def __init__(
         self,
-        examiner: Examiner,
+        detector: DetectorSettings,
         *,
         networks: int | None = None,
         threads: int | None = None,
         gpus: float | None = None,
     ) -> None:
-        """networks: actors; None takes as many as the cluster has processors for. threads: of each
-        one's network, and the processors that Ray reserves for it; None takes one. gpus: what Ray
-        reserves for each, a share of one or more; None takes one where `examiner.device` is one."""
-        self._examiner = examiner
-        self.threshold = examiner.threshold
+        """networks: number of actors; None takes as many as the cluster has processors for.
+        threads: of each network, and the processors that Ray reserves for it; None takes one. gpus:
+        what Ray reserves for each network, also a share of one; None takes one where
+        `detector.device` is a GPU."""
+        self._detector = detector
+        self.threshold = detector.threshold
         self._networks = networks
         self._threads = threads or 1
-        self._gpus = gpus if gpus is not None else float(examiner.device != "cpu")
+        self._gpus = gpus if gpus is not None else float(detector.device != "cpu")
         self._started_ray = False
-        self.about: Row = {}
+        self.about: PhotoRow = {}
 
     @property
     def words(self) -> str:
-        """What an actor takes, in one line."""
+        """The actors and what each reserves, in one line."""
         num = self._networks or "as many as fit"
         return f"Ray: {num} actors of {self._threads} processors and {self._gpus:g} GPUs each"
 
     def __enter__(self) -> RayEngine:
-        """Connect to the cluster and load the model once there; raises `ScanError`."""
-        ray = _ray()
+        """Connect to the cluster and load the model there once; raises `ScanError`."""
+        ray = _import_ray()
         if not ray.is_initialized():
             ray.init(log_to_driver=False, logging_level=logging.WARNING)
             self._started_ray = True
         try:
-            task = ray.remote(**self._resources, max_calls=1)(_about)
-            self.about = ray.get(task.remote(self._examiner, self._threads))
+            task = ray.remote(**self._resources, max_calls=1)(_describe)
+            self.about = ray.get(task.remote(self._detector, self._threads))
         except ray.exceptions.RayError as error:
             self.__exit__()
-            raise ScanError(f"Ray: {_reason(error)}") from error
+            raise ScanError(f"Ray: {_find_reason(error)}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._started_ray:
-            _ray().shutdown()
+            _import_ray().shutdown()
 
     def run(
         self, places: Iterable[Place], results: Known, stopping: Callable[[], bool]
-    ) -> Iterator[Row | None]:
-        """As of `Engine.run`; once `stopping` is true, the blocks in work are given up."""
+    ) -> Iterator[PhotoRow | None]:
+        """As `Engine.run`; once `stopping` returns true, the blocks in work are abandoned."""
         left = dict(enumerate(places))
         if not left:
             return
         try:
-            for index, row in self._answers(left):
+            for index, row in self._receive_answers(left):
                 if stopping():
                     return
                 place = left.pop(index, None)
                 if place is not None:
-                    yield self._checked(place, row, results)
-        except _ray().exceptions.RayError as error:
-            raise ScanError(f"Ray: {_reason(error)}") from error
+                    yield self._check(place, row, results)
+        except _import_ray().exceptions.RayError as error:
+            raise ScanError(f"Ray: {_find_reason(error)}") from error
         if left:
-            raise ScanError(f"{len(left)} photos came back from no machine; scan again")
+            raise ScanError(f"no machine returned rows of {len(left)} photos; scan again")
 
-    def _answers(self, places: dict[int, Place]) -> Iterator[tuple[int, Row]]:
-        """Numbers and rows, as they come."""
-        ray = _ray()
+    def _receive_answers(self, places: dict[int, Place]) -> Iterator[tuple[int, PhotoRow]]:
+        """Yield the number of a place and its row, in the order in which the rows arrive."""
+        ray = _import_ray()
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.WARNING)
-        num = self._networks or self._num_fitting()
+        num = self._networks or self._count_fitting()
         blocks = max(-(-len(places) // BLOCK), min(len(places), 4 * num))
         sent = [{"place": pickle.dumps(numbered)} for numbered in places.items()]
         answers = ray.data.from_items(sent, override_num_blocks=blocks).map_batches(
             Actor,
-            fn_constructor_args=(self._examiner, self._threads),
+            fn_constructor_args=(self._detector, self._threads),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num),
@@ -120,8 +121,8 @@ class RayEngine:
             for data in batch["row"].to_pylist():
                 yield pickle.loads(data)
 
-    def _checked(self, place: Place, row: Row, results: Known) -> Row | None:
-        """The row to keep of a photo; None where its content is done."""
+    def _check(self, place: Place, row: PhotoRow, results: Known) -> PhotoRow | None:
+        """The row to store for a photo; None where its content is done."""
         sha256 = row.get("sha256")
         if row.get("error") is None:
             if other := [name for name in _SAME if row[name] != self.about[name]]:
@@ -132,7 +133,7 @@ class RayEngine:
             if results.is_done_content(place, row["sha256"]):
                 return None
             stamp = Stamp(row["bytes"], row["modified"] or "")
-            if known := results.same(place, stamp, row["sha256"]):
+            if known := results.find_same(place, stamp, row["sha256"]):
                 return known
         elif sha256 and results.is_done_content(place, sha256):
             return None
@@ -142,8 +143,8 @@ class RayEngine:
     def _resources(self) -> dict[str, float]:
         return {"num_cpus": self._threads, "num_gpus": self._gpus}
 
-    def _num_fitting(self) -> int:
-        there = _ray().cluster_resources()
+    def _count_fitting(self) -> int:
+        there = _import_ray().cluster_resources()
         num = there.get("CPU", 1) // self._threads
         if self._gpus:
             num = min(num, there.get("GPU", 0) // self._gpus)
@@ -151,14 +152,14 @@ class RayEngine:
 
 
 class Actor:
-    """One process of the pool, on some machine."""
+    """One process of the pool, on any machine of the cluster."""
 
-    def __init__(self, examiner: Examiner, threads: int) -> None:
-        self._engine = LocalEngine(examiner, networks=1, threads=threads, decoders=1)
+    def __init__(self, detector: DetectorSettings, threads: int) -> None:
+        self._engine = LocalEngine(detector, networks=1, threads=threads, decoders=1)
         self._engine.__enter__()
 
     def __call__(self, batch: Any) -> Any:
-        """A table of pickled places to one of pickled rows."""
+        """From a table of pickled places to a table of pickled rows."""
         import pyarrow as pa
 
         numbered = [pickle.loads(data) for data in batch["place"].to_pylist()]
@@ -168,38 +169,38 @@ class Actor:
         for row in self._engine.run([place for _, place in numbered], known, lambda: False):
             if row is not None:
                 known.add(row)
-                rows.append(pickle.dumps((numbers[_name(row)], row)))
+                rows.append(pickle.dumps((numbers[_find_name(row)], row)))
         return pa.table({"row": pa.array(rows, pa.binary())})
 
 
 class _Block:
-    """The rows of one block, so that identical files in it are looked at once."""
+    """The rows of one block, so that identical files in it are examined once."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, PhotoRow] = {}
 
-    def add(self, row: Row) -> None:
+    def add(self, row: PhotoRow) -> None:
         if row.get("error") is None and row.get("same_as") is None:
             self._rows[row["sha256"]] = row
 
     def is_done_content(self, place: Place, sha256: str) -> bool:
         return False
 
-    def same(self, place: Place, stamp: Stamp, sha256: str) -> Row | None:
+    def find_same(self, place: Place, stamp: Stamp, sha256: str) -> PhotoRow | None:
         row = self._rows.get(sha256)
-        return copied_row({"same_as": None, **row}, place, stamp) if row else None
+        return copy_row({"same_as": None, **row}, place, stamp) if row else None
 
 
-def _name(row: Row) -> str:
-    """Of the place that a row is of."""
+def _find_name(row: PhotoRow) -> str:
+    """The name of the place of a row."""
     return os.fsdecode(row["path_bytes"]) if row["path_bytes"] is not None else row["path"]
 
 
-def _about(examiner: Examiner, threads: int) -> Row:
-    return examiner.start(threads).about
+def _describe(detector: DetectorSettings, threads: int) -> PhotoRow:
+    return detector.start(threads).about
 
 
-def _ray() -> Any:
+def _import_ray() -> Any:
     try:
         import ray
         import ray.data
@@ -208,8 +209,8 @@ def _ray() -> Any:
     return ray
 
 
-def _reason(error: BaseException) -> str:
-    """What went wrong on a machine, without the traces of the way back."""
+def _find_reason(error: BaseException) -> str:
+    """The error on another machine, without the tracebacks of the processes between."""
     cause = getattr(error, "cause", None) or error.__cause__ or error
     lines = [line for line in str(cause).strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__

@@ -1,8 +1,9 @@
-"""What a folder of results says: SQL on it, and a summary.
+"""Reading a folder of results: SQL queries and a summary.
 
-- `photos` has the newest row of each photo, `rows` has all; see `overpaint.scan.rows.schema`.
-- DuckDB reads the shards through pyarrow, column by column and as far as a query needs them, and
-  may neither read nor write other files.
+- `photos` has the newest row of each photo, `rows` has all; for the columns see
+  `overpaint.scan.rows.make_schema`.
+- DuckDB reads the shards through pyarrow, only the columns and rows that a query needs, and cannot
+  read or write other files.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Of a query: names of the columns, and the rows as they are read."""
+    """The answer to a query: the names of its columns, and its rows."""
 
     columns: list[str]
     rows: Iterator[tuple[Any, ...]]
@@ -47,7 +48,7 @@ def connect(folder: str | Path) -> Any:
     return connection
 
 
-def query(folder: str | Path, sql: str) -> Answer:
+def run_query(folder: str | Path, sql: str) -> Answer:
     """The answer to one SQL statement; raises `ScanError` for a wrong one."""
     import duckdb
 
@@ -57,10 +58,10 @@ def query(folder: str | Path, sql: str) -> Answer:
     except duckdb.Error as error:
         raise ScanError(f"the query: {error}") from error
     columns = [about[0] for about in connection.description or ()]
-    return Answer(columns, _fetched(connection))
+    return Answer(columns, _fetch(connection))
 
 
-def _fetched(connection: Any) -> Iterator[tuple[Any, ...]]:
+def _fetch(connection: Any) -> Iterator[tuple[Any, ...]]:
     import duckdb
 
     try:
@@ -76,22 +77,22 @@ class Summary:
 
     photos: int
     looked_at: int
-    """Photos that the detector was given: of identical files one."""
+    """Photos that the detector examined: one of several identical files."""
     bands: dict[str, int]
-    """Photos of each verdict, most first."""
+    """Number of photos by verdict, most frequent first."""
     errors: dict[str, int]
-    """Photos of each reason why they could not be examined, the most frequent ones."""
+    """Number of photos by the reason why they could not be examined; the most frequent reasons."""
     num_errors: int
     seconds: float
-    """In the detector, all together."""
+    """Total time in the detector."""
     megapixels: float
-    """Of the photos that were looked at."""
+    """Total size of the photos that the detector examined."""
     made_with: dict[str, list[str]]
     """Values of model, weights_sha256, calibration_sha256, runtime, version."""
 
 
 def summarise(folder: str | Path) -> Summary:
-    """What there is in a folder; raises `ScanError`."""
+    """The counts of a folder of results; raises `ScanError`."""
     db = connect(folder)
 
     def ask(sql: str) -> list[tuple[Any, ...]]:
@@ -105,7 +106,7 @@ def summarise(folder: str | Path) -> Summary:
     bands = ask(
         "SELECT band, count(*) AS n FROM photos WHERE error IS NULL GROUP BY band ORDER BY n DESC"
     )
-    # The path is a part of the reason, and that of each photo is another.
+    # Errors name the path, which would make each reason unique.
     errors = ask(
         "SELECT replace(error, path, 'PATH') AS reason, count(*) AS n FROM photos "
         "WHERE error IS NOT NULL GROUP BY reason ORDER BY n DESC, reason LIMIT 10"

@@ -1,14 +1,14 @@
 """The folder of a scan's results: shards, a journal of the newest rows, and the settings.
 
-- `part-NNNNNN.parquet`: `SHARD_ROWS` rows, zstd, written to a temporary name, synced and renamed.
-  A shard is never changed.
-- `part-NNNNNN.journal`: the rows that will become that shard, one JSON object a line, written as
-  they come. So a process that is killed loses the photos in work and no others. A line without its
-  end was cut by that, and is dropped; a journal beside its shard is left over, and removed.
-- `scan.json`: what every row was made with. Rows of two models never stand in one folder.
-- One process writes at a time: it holds a lock, which ends with it however it ends. Where Python
-  has no `fcntl` (Windows) nothing guards against two.
-- Of a photo that was examined again, because it changed or failed, the newest row counts.
+- `part-NNNNNN.parquet`: a shard of `SHARD_ROWS` rows, zstd, written to a temporary name, synced and
+  renamed. A shard is never changed.
+- `part-NNNNNN.journal`: the rows that will become that shard, one JSON object a line, written at
+  once. So a process that is killed loses only the photos in work. An incomplete last line is
+  dropped; a journal whose shard exists is removed.
+- `scan.json`: the settings of every row. A folder never has rows of two models.
+- One process writes at a time: it holds a file lock, which the system releases when the process
+  ends. Where Python has no `fcntl` (Windows) nothing prevents two.
+- A photo that changed or failed may be examined again; the newest row counts.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from overpaint.images import write_bytes
 from overpaint.scan.rows import (
     SCHEMA_VERSION,
     VERSION_KEY,
-    Row,
-    copied_row,
-    pyarrow,
-    schema,
+    PhotoRow,
+    copy_row,
+    import_pyarrow,
+    make_schema,
 )
 
 SHARD_ROWS = 1000
@@ -48,23 +48,23 @@ _CACHED_SHARDS = 4
 class Results:
     """A folder of results that is open for writing.
 
-    What is done is kept in memory, about 0.3 KB a photo.
+    An index of the photos that are done is kept in memory, about 0.3 KB a photo.
     """
 
     def __init__(self, folder: Path, *, by_content: bool = False, retry: bool = False) -> None:
-        """by_content: a photo is done when its path and SHA-256 are known, and not when path, size
-        and time of change are. retry: photos that failed are not done. Makes the folder; raises
-        `ScanError` where it cannot be used."""
+        """by_content: a photo is done when there is a row with its path and SHA-256; otherwise when
+        there is one with its path, size and time of change. retry: photos that failed are not done.
+        Makes the folder; raises `ScanError` where it cannot be used."""
         self.folder = folder
         self.by_content = by_content
         self.retry = retry
         self.num_written = 0
-        """Rows, since the folder was opened."""
-        self._schema = schema()
+        """Number of rows since the folder was opened."""
+        self._schema = make_schema()
         self._done: set[bytes] = set()
         self._known: dict[bytes, tuple[int, int]] = {}
-        """Shard and row of each content that was examined, by its SHA-256."""
-        self._cached: dict[int, list[Row]] = {}
+        """Numbers of shard and row of each file that was examined, by its SHA-256."""
+        self._cached: dict[int, list[PhotoRow]] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             others = not (folder / SETTINGS).exists() and any(
@@ -72,20 +72,20 @@ class Results:
             )
             if others:
                 raise ScanError(f"{folder}: holds other files; give a new folder with --out")
-            self._lock = _locked(folder)
+            self._lock = _lock_folder(folder)
         except OSError as error:
             raise ScanError(f"{folder}: cannot be used ({error.strerror})") from error
         try:
             self._recover()
             shards = sorted(folder.glob("part-*.parquet"))
             for path in shards:
-                self._learn(path)
-            self._number = 1 + max((_number(path) for path in shards), default=-1)
+                self._index_shard(path)
+            self._number = 1 + max((_parse_number(path) for path in shards), default=-1)
         except BaseException:
             self._lock.close()
             raise
         self._journal: IO[bytes] | None = None
-        self._rows: list[Row] = []
+        self._rows: list[PhotoRow] = []
 
     def __enter__(self) -> Results:
         return self
@@ -94,18 +94,18 @@ class Results:
         self.close()
 
     def close(self) -> None:
-        """Make a shard of the rows that are left, and give the folder free."""
+        """Write the remaining rows as a shard, and release the lock."""
         self._flush()
         self._lock.close()
 
     def use(self, settings: dict[str, Any]) -> None:
-        """State what the rows are made with; `ScanError` when those there were made otherwise."""
+        """Store the settings of the rows; `ScanError` when the existing rows have others."""
         path = self.folder / SETTINGS
         wanted = {"tool": TOOL, "schema": SCHEMA_VERSION, **settings}
         if not path.exists():
             write_bytes(path, (json.dumps(wanted, indent=1) + "\n").encode())
             return
-        there = _settings(self.folder)
+        there = _read_settings(self.folder)
         for name in wanted:
             if there.get(name) != wanted[name]:
                 raise ScanError(
@@ -115,34 +115,34 @@ class Results:
 
     @property
     def num_done(self) -> int:
-        """States of photos that have their row."""
+        """Number of photos, each in one state, that have their row."""
         return len(self._done)
 
     def is_done(self, place: Place, stamp: Stamp) -> bool:
-        """Whether a photo in this state has its row; False where only its content tells."""
+        """Whether a photo in this state has its row; False where that depends on its content."""
         if self.by_content and stamp != Stamp():
             return False
-        return _key(os.fsencode(place.name), stamp) in self._done
+        return _hash_state(os.fsencode(place.name), stamp) in self._done
 
     def is_done_content(self, place: Place, sha256: str) -> bool:
-        """Whether a photo with this content has its row; False where size and time decide."""
-        return self.by_content and _content_key(os.fsencode(place.name), sha256) in self._done
+        """Whether a photo with this content has its row; False where that depends on its state."""
+        return self.by_content and _hash_content(os.fsencode(place.name), sha256) in self._done
 
-    def same(self, place: Place, stamp: Stamp, sha256: str) -> Row | None:
-        """The row of a photo whose content was examined before; None when it was not."""
+    def find_same(self, place: Place, stamp: Stamp, sha256: str) -> PhotoRow | None:
+        """A row for a photo, copied from that of an identical file; None where there is none."""
         at = self._known.get(bytes.fromhex(sha256))
         if at is None:
             return None
         shard, index = at
-        rows = self._rows if shard == self._number else self._shard(shard)
-        return copied_row(rows[index], place, stamp)
+        rows = self._rows if shard == self._number else self._read_shard(shard)
+        return copy_row(rows[index], place, stamp)
 
-    def add(self, row: Row) -> None:
-        """Keep a row: in the journal at once, in a shard with the others."""
+    def add(self, row: PhotoRow) -> None:
+        """Store a row: in the journal at once, later in a shard."""
         row = {name: row.get(name) for name in self._schema.names}
         row["examined"] = time.time_ns() // 1000
-        self._write(_line(row))
-        self._note(row, (self._number, len(self._rows)))
+        self._write(_encode_line(row))
+        self._index_row(row, (self._number, len(self._rows)))
         self._rows.append(row)
         self.num_written += 1
         if len(self._rows) >= SHARD_ROWS:
@@ -170,35 +170,35 @@ class Results:
         self._journal, self._rows, self._number = None, [], self._number + 1
 
     def _recover(self) -> None:
-        """Bring what a process that was killed left behind into order."""
+        """Make shards of the journals that an ended process left, and remove temporary files."""
         for path in self.folder.glob(".*.part"):
             path.unlink()
         for path in sorted(self.folder.glob("part-*.journal")):
             shard = path.with_suffix(".parquet")
-            rows = [] if shard.exists() else list(_journal_rows(path))
+            rows = [] if shard.exists() else list(_read_journal(path))
             if rows:
                 _write_shard(shard, rows, self._schema)
             path.unlink()
 
-    def _learn(self, path: Path) -> None:
-        """Note what is done by a shard."""
+    def _index_shard(self, path: Path) -> None:
+        """Add the rows of a shard to the index."""
         columns = ["path", "path_bytes", "sha256", "bytes", "modified", "same_as", "error"]
         rows = _read(path, columns)
         for index, row in enumerate(rows):
-            self._note(row, (_number(path), index))
+            self._index_row(row, (_parse_number(path), index))
 
-    def _note(self, row: Row, at: tuple[int, int]) -> None:
+    def _index_row(self, row: PhotoRow, at: tuple[int, int]) -> None:
         if row["error"] is not None and self.retry:
             return
         path, sha256 = row["path_bytes"] or row["path"].encode(), row["sha256"]
         if self.by_content and sha256 is not None:
-            self._done.add(_content_key(path, sha256))
+            self._done.add(_hash_content(path, sha256))
         else:
-            self._done.add(_key(path, Stamp(row["bytes"], row["modified"] or "")))
+            self._done.add(_hash_state(path, Stamp(row["bytes"], row["modified"] or "")))
         if sha256 is not None and row["error"] is None and row["same_as"] is None:
             self._known[bytes.fromhex(sha256)] = at
 
-    def _shard(self, number: int) -> list[Row]:
+    def _read_shard(self, number: int) -> list[PhotoRow]:
         if number not in self._cached:
             while len(self._cached) >= _CACHED_SHARDS:
                 self._cached.pop(next(iter(self._cached)))
@@ -207,14 +207,14 @@ class Results:
 
 
 def open_dataset(folder: Path) -> Any:
-    """All rows of a folder, also of one that a scan is writing, as a pyarrow dataset.
+    """All rows of a folder, also while a scan is writing it, as a pyarrow dataset.
 
-    Raises `ScanError` for what is no folder of results, and for a damaged shard.
+    Raises `ScanError` for a folder without results, and for a damaged shard.
     """
-    pa = pyarrow()
-    _settings(folder)
-    # The journal first: meanwhile it may become a shard.
-    journals = {path: list(_journal_rows(path)) for path in sorted(folder.glob("part-*.journal"))}
+    pa = import_pyarrow()
+    _read_settings(folder)
+    # Journals are read before shards are listed, as a journal may become a shard in between.
+    journals = {path: list(_read_journal(path)) for path in sorted(folder.glob("part-*.journal"))}
     shards = sorted(folder.glob("part-*.parquet"))
     for shard in shards:
         _check(shard)
@@ -222,12 +222,12 @@ def open_dataset(folder: Path) -> Any:
         row for path, rows in journals.items() if path.with_suffix(".parquet") not in shards
         for row in rows
     ]  # fmt: skip
-    wanted = schema()
+    wanted = make_schema()
     files = pa.dataset.dataset([str(path) for path in shards], schema=wanted)
-    return pa.dataset.dataset([files, pa.dataset.dataset(_table(rows, wanted))])
+    return pa.dataset.dataset([files, pa.dataset.dataset(_make_table(rows, wanted))])
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def _read_settings(folder: Path) -> dict[str, Any]:
     try:
         there = json.loads((folder / SETTINGS).read_bytes())
         if not isinstance(there, dict) or there.get("tool") != TOOL:
@@ -246,7 +246,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 def _check(shard: Path) -> None:
     """Raise `ScanError` for a shard that is damaged, or of another version."""
-    pa = pyarrow()
+    pa = import_pyarrow()
     try:
         found = (pa.parquet.read_schema(shard).metadata or {}).get(VERSION_KEY)
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
@@ -257,11 +257,11 @@ def _check(shard: Path) -> None:
         raise ScanError(f"{shard}: not a shard of version {SCHEMA_VERSION}; move it elsewhere")
 
 
-def _read(shard: Path, columns: list[str] | None = None) -> list[Row]:
+def _read(shard: Path, columns: list[str] | None = None) -> list[PhotoRow]:
     _check(shard)
-    pa = pyarrow()
+    pa = import_pyarrow()
     try:
-        # `read_table` of a path would take it for a folder of partitions where it has a "=".
+        # `read_table` takes a path with a "=" for a folder of partitions.
         with pa.parquet.ParquetFile(shard) as file:
             table = file.read(columns=columns)
     except (OSError, ValueError) as error:
@@ -269,16 +269,16 @@ def _read(shard: Path, columns: list[str] | None = None) -> list[Row]:
     return table.to_pylist()
 
 
-def _write_shard(path: Path, rows: list[Row], wanted: Any) -> None:
-    pa = pyarrow()
+def _write_shard(path: Path, rows: list[PhotoRow], wanted: Any) -> None:
+    pa = import_pyarrow()
     buffer = io.BytesIO()
-    pa.parquet.write_table(_table(rows, wanted), buffer, compression="zstd")
+    pa.parquet.write_table(_make_table(rows, wanted), buffer, compression="zstd")
     temporary = path.with_name(f".{path.stem}.part")
     try:
         with temporary.open("wb") as file:
             file.write(buffer.getbuffer())
             file.flush()
-            os.fsync(file.fileno())  # the journal is removed next
+            os.fsync(file.fileno())  # before the journal is removed
         temporary.replace(path)
     except OSError as error:
         raise ScanError(
@@ -287,11 +287,11 @@ def _write_shard(path: Path, rows: list[Row], wanted: Any) -> None:
         ) from error
 
 
-def _table(rows: list[Row], wanted: Any) -> Any:
-    return pyarrow().Table.from_pylist(rows, schema=wanted)
+def _make_table(rows: list[PhotoRow], wanted: Any) -> Any:
+    return import_pyarrow().Table.from_pylist(rows, schema=wanted)
 
 
-def _line(row: Row) -> bytes:
+def _encode_line(row: PhotoRow) -> bytes:
     plain = dict(row)
     for name in _BINARY:
         if plain[name] is not None:
@@ -299,7 +299,7 @@ def _line(row: Row) -> bytes:
     return json.dumps(plain).encode() + b"\n"
 
 
-def _journal_rows(path: Path) -> Iterator[Row]:
+def _read_journal(path: Path) -> Iterator[PhotoRow]:
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         for line in file:
             if not line.endswith(b"\n"):  # cut when the process was killed
@@ -314,26 +314,26 @@ def _journal_rows(path: Path) -> Iterator[Row]:
             yield row
 
 
-def _key(path: bytes, stamp: Stamp) -> bytes:
-    return _digest(path, str(stamp.num_bytes), stamp.tag)
+def _hash_state(path: bytes, stamp: Stamp) -> bytes:
+    return _hash(path, str(stamp.num_bytes), stamp.tag)
 
 
-def _content_key(path: bytes, sha256: str) -> bytes:
-    return _digest(path, sha256)
+def _hash_content(path: bytes, sha256: str) -> bytes:
+    return _hash(path, sha256)
 
 
-def _digest(path: bytes, *state: str) -> bytes:
+def _hash(path: bytes, *state: str) -> bytes:
     return hashlib.blake2b("\0".join(state).encode() + b"\0" + path, digest_size=16).digest()
 
 
-def _number(path: Path) -> int:
+def _parse_number(path: Path) -> int:
     try:
         return int(path.stem.removeprefix("part-"))
     except ValueError as error:
         raise ScanError(f"{path}: not named as a shard is; move it elsewhere") from error
 
 
-def _locked(folder: Path) -> IO[bytes]:
+def _lock_folder(folder: Path) -> IO[bytes]:
     """The open lock file; `ScanError` when another process holds it."""
     file = (folder / ".lock").open("ab")
     with contextlib.suppress(ImportError):

@@ -1,8 +1,8 @@
 """One row of a scan's table: what was found in one photo, or why it could not be examined.
 
 - The figures are those of `overpaint detect`'s record, from the same function.
-- Parquet's text is UTF-8. A path that is none is stored with its odd bytes spelled out, and its
-  very bytes beside it, so that no two paths become one.
+- Text in Parquet is UTF-8. A path with other bytes is stored with these spelled out, and once more
+  as bytes, so that no two paths become equal.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ VERSION_KEY = b"overpaint.scan.schema"
 HEATMAP_SIDE = 96
 """Longest side of the small heatmap, pixels."""
 
-Row = dict[str, Any]
+PhotoRow = dict[str, Any]
 
 OF_RECORD = (
     *("width", "height", "quality", "band", "score", "calibrated", "fraction", "regions"),
     *("num_regions", "threshold", "notes", "model", "weights_sha256", "version", "seconds"),
 )
-"""What a row takes from the record of `overpaint detect` as it stands."""
+"""Fields that a row takes unchanged from the record of `overpaint detect`."""
 
 
-def pyarrow() -> Any:
-    """The package; `ScanError`, naming the extra to install, without it."""
+def import_pyarrow() -> Any:
+    """The package; raises `ScanError`, which names the extra to install, without it."""
     try:
         import pyarrow
         import pyarrow.dataset
@@ -50,9 +50,9 @@ def pyarrow() -> Any:
     return pyarrow
 
 
-def schema() -> Any:
-    """Columns of the shards. All but `path` may be null: of an error row most are."""
-    pa = pyarrow()
+def make_schema() -> Any:
+    """Columns of the shards. All but `path` may be null, and most are in an error row."""
+    pa = import_pyarrow()
     sizes = [(n, pa.int32()) for n in ("x", "y", "width", "height", "area")]
     region = pa.struct([*sizes, ("mean", pa.float64())])
     return pa.schema(
@@ -83,7 +83,7 @@ def schema() -> Any:
             ("runtime", pa.string()),
             ("version", pa.string()),
             ("seconds", pa.float64()),  # in the detector
-            ("same_as", pa.string()),  # path of the identical file that was looked at instead
+            ("same_as", pa.string()),  # path of the identical file that was examined instead
             ("examined", pa.timestamp("us")),  # UTC
             ("error", pa.string()),
         ],
@@ -91,30 +91,30 @@ def schema() -> Any:
     )
 
 
-def found_row(found: Detection, photo: Photo, about: Row) -> Row:
-    """What was found in a photo. about: `model` and the like, the same in every row."""
-    from overpaint.detection.report import record
+def make_row(found: Detection, photo: Photo, about: PhotoRow) -> PhotoRow:
+    """The row of a photo that was examined, without its place. about: `LoadedDetector.about`."""
+    from overpaint.detection.report import make_record
 
-    full = record(found)
+    full = make_record(found)
     return {
         "sha256": photo.sha256,
         "format": photo.format,
         "jpeg_quality": photo.jpeg_quality,
         **{name: full[name] for name in OF_RECORD},
         "verdict": full["words"],
-        "heatmap": small_heatmap(found.heatmap),
+        "heatmap": shrink_heatmap(found.heatmap),
         **about,
     }
 
 
-def error_row(place: Place, stamp: Stamp, error: str, sha256: str | None = None) -> Row:
-    """What there is to say of a photo that could not be examined."""
-    return {**where(place, stamp), "sha256": sha256, "error": readable(error)}
+def make_error_row(place: Place, stamp: Stamp, error: str, sha256: str | None = None) -> PhotoRow:
+    """The row of a photo that could not be examined."""
+    return {**describe_place(place, stamp), "sha256": sha256, "error": to_utf8(error)}
 
 
-def where(place: Place, stamp: Stamp) -> Row:
-    """Where a photo is, and the state that it was in."""
-    name = readable(place.name)
+def describe_place(place: Place, stamp: Stamp) -> PhotoRow:
+    """The columns for a photo's place and state."""
+    name = to_utf8(place.name)
     raw = None if name == place.name else os.fsencode(place.name)
     return {
         "path": name,
@@ -124,19 +124,19 @@ def where(place: Place, stamp: Stamp) -> Row:
     }
 
 
-def copied_row(row: Row, place: Place, stamp: Stamp) -> Row:
-    """The row of a file that is identical to one that was examined."""
-    return {**row, **where(place, stamp), "same_as": row["same_as"] or row["path"]}
+def copy_row(row: PhotoRow, place: Place, stamp: Stamp) -> PhotoRow:
+    """The row of a file that is identical to an examined one, whose row is given."""
+    return {**row, **describe_place(place, stamp), "same_as": row["same_as"] or row["path"]}
 
 
-def readable(text: str) -> str:
-    """Text as UTF-8 can hold it: bytes of a name that are none become "\\udcf6" in ASCII."""
+def to_utf8(text: str) -> str:
+    """Text that UTF-8 can hold: other bytes of a name become "\\udcf6" in ASCII."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def small_heatmap(heatmap: np.ndarray) -> bytes:
-    """float32 (h, w) in [0, 1] as grey PNG, uint8, at most `HEATMAP_SIDE` on a side; each pixel the
-    mean of what it stands for."""
+def shrink_heatmap(heatmap: np.ndarray) -> bytes:
+    """float32 (h, w) in [0, 1] as grey PNG, uint8, at most `HEATMAP_SIDE` on a side, reduced by
+    averaging."""
     image = Image.fromarray(heatmap.astype(np.float32))
     scale = min(1.0, HEATMAP_SIDE / max(heatmap.shape))
     size = [max(1, round(side * scale)) for side in image.size]

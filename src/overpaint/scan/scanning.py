@@ -1,10 +1,10 @@
 """`scan`: from sources to a folder of results, by an engine.
 
-- Photos are taken in the order of the sources, or a sample of them by a hash of their names: the
-  same photos on every run, whatever else comes or goes.
-- What could not be found or searched gets an error row, as a photo that cannot be read does.
-- A first SIGTERM or Ctrl-C ends the run after the photos in work; a second ends it at once. Either
-  way what is done is kept, and the same command goes on from there.
+- Photos are examined in the order of the sources. A sample is drawn by a hash of the names: the
+  same photos on every run, whatever other photos are added or removed.
+- A source that could not be found or searched gets an error row, like a photo that cannot be read.
+- A first SIGTERM or Ctrl-C ends the run after the photos in work; a second ends it at once. In both
+  cases the rows so far are kept, and the same command continues from there.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from types import FrameType
 from overpaint.data.sources import Place, Stamp, find_places, stamp
 from overpaint.scan.engine import Engine
 from overpaint.scan.results import Results
-from overpaint.scan.rows import error_row
+from overpaint.scan.rows import make_error_row
 
 FAILED = "could not be examined"
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run is."""
+    """The progress of a run."""
 
     total: int
     """Photos that are to be examined in this run."""
     before: int
-    """Photos that were done before."""
+    """Photos that were done before this run."""
     old: int = 0
-    """Photos that were not changed since the time given."""
+    """Photos that were not changed since the given time."""
     done: int = 0
     bands: Counter[str] = field(default_factory=Counter)
     """Verdicts of the rows of this run; `FAILED` for errors."""
     network_seconds: float = 0.0
-    """Time in the detector, all processes together."""
+    """Time in the detector, summed over all processes."""
     started: float = field(default_factory=time.perf_counter)
     seconds: float = 0.0
     interrupted: int | None = None
@@ -69,13 +69,13 @@ class Progress:
     @property
     def words(self) -> str:
         """In one line: photos, photos/s, time left, failures."""
-        left = "?" if self.remaining is None else duration(self.remaining)
+        left = "?" if self.remaining is None else format_duration(self.remaining)
         return (
             f"{self.done}/{self.total}, {self.rate:.2f} photos/s, {left} left, {self.failed} failed"
         )
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """3725 -> "1:02:05"; days where there are any."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
@@ -96,32 +96,32 @@ def scan(
     report: Callable[[Progress], None] = lambda progress: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Progress:
-    """Examine photos and keep one row of each in a folder; returns what was done.
+    """Examine photos and store one row of each in a folder; returns what was done.
 
-    sources: as of `find_places`. limit: most photos to examine in this run. sample: so many photos
-    of all, chosen by their names. since: photos that were changed then or later, and those whose
-    storage does not say. by_content, retry: see `Results`. report: called after each photo. note:
-    told in words what a person should know.
+    sources: as in `find_places`. limit: largest number of photos to examine in this run. sample:
+    number of photos, chosen by their names. since: only photos that were changed then or later, or
+    whose storage gives no time. by_content, retry: see `Results`. report: called after each photo.
+    note: called with messages for the user.
 
     Raises `ScanError` for a folder that cannot be used, or weights that cannot be loaded; a photo
-    that cannot be examined gets a row that says why.
+    that cannot be examined gets a row with the reason.
     """
-    with stopping_on_signals() as stop, Results(Path(out), by_content=by_content, retry=retry) as r:
+    with catch_signals() as stop, Results(Path(out), by_content=by_content, retry=retry) as r:
         found, search = find_places(sources)
         if search.words:
             note(search.words)
-        places = [_absolute(place) for place in found]
-        problems = {_absolute(Place(p, "", p)): str(error) for p, error in search.problems}
+        places = [_make_absolute(place) for place in found]
+        problems = {_make_absolute(Place(p, "", p)): str(error) for p, error in search.problems}
         del found, search
         if sample is not None:
-            places = _sampled(places, sample)
+            places = _sample(places, sample)
         progress = Progress(0, 0)
-        todo = list(itertools.islice(_undone(places, r, since, progress), limit))
+        todo = list(itertools.islice(_select_undone(places, r, since, progress), limit))
         del places
         new = [(p, why) for p, why in problems.items() if not r.is_done(p, Stamp())]
         progress.total = len(todo) + len(new)
         with engine:
-            r.use(_settings(engine))
+            r.use(_list_settings(engine))
             progress.started = time.perf_counter()
             for row in engine.run(todo, r, lambda: stop() is not None):
                 if row is None:
@@ -132,15 +132,15 @@ def scan(
                     _count(progress, row)
                 report(progress)
         for place, why in new:
-            row = error_row(place, Stamp(), why)
+            row = make_error_row(place, Stamp(), why)
             r.add(row)
             _count(progress, row)
         progress.interrupted = stop()
     return progress
 
 
-def _absolute(place: Place) -> Place:
-    """With the name that it has from every folder; addresses have it already."""
+def _make_absolute(place: Place) -> Place:
+    """The place with an absolute name; addresses are absolute already."""
     if not place.root and "://" not in place.name:
         name = os.path.abspath(place.name)  # noqa: PTH100 (Path raises for some names)
         return Place(name, "", name)
@@ -150,17 +150,17 @@ def _absolute(place: Place) -> Place:
     return place
 
 
-def _settings(engine: Engine) -> dict[str, object]:
+def _list_settings(engine: Engine) -> dict[str, object]:
     names = ("model", "weights_sha256", "calibration_sha256")
     return {**{name: engine.about[name] for name in names}, "threshold": engine.threshold}
 
 
-def _undone(
+def _select_undone(
     places: Iterable[Place], results: Results, since: datetime | None, progress: Progress
 ) -> Iterator[Place]:
-    """The places that are to be examined; counts the others."""
+    """Yield the places that are to be examined; counts the others in `progress`."""
     for place in places:
-        # At an address a stamp costs a request, so none is asked for where nothing depends on it.
+        # The stamp of an address costs a request, so it is read only where it matters.
         state = stamp(place) if since is not None or results.num_done else Stamp()
         if since is not None and state.changed is not None and state.changed < since.timestamp():
             progress.old += 1
@@ -178,8 +178,8 @@ def _count(progress: Progress, row: dict[str, object]) -> None:
         progress.network_seconds += float(row.get("seconds") or 0)  # type: ignore[arg-type]
 
 
-def _sampled(places: list[Place], num: int) -> list[Place]:
-    """So many, in their order."""
+def _sample(places: list[Place], num: int) -> list[Place]:
+    """`num` of the places, in their order."""
 
     def draw(place: Place) -> bytes:
         return hashlib.blake2b(os.fsencode(place.name), digest_size=8).digest()
@@ -189,19 +189,22 @@ def _sampled(places: list[Place], num: int) -> list[Place]:
 
 
 @contextlib.contextmanager
-def stopping_on_signals() -> Iterator[Callable[[], int | None]]:
-    """Give a function that says which of SIGINT and SIGTERM came; the second raises
-    `KeyboardInterrupt`. Outside the main thread, where Python hears none, signals stay as are."""
+def catch_signals() -> Iterator[Callable[[], int | None]]:
+    """Yield a function that returns the number of the first SIGINT or SIGTERM, or None.
+
+    The second signal raises `KeyboardInterrupt`. Outside the main thread, where Python cannot catch
+    signals, their handlers are unchanged.
+    """
     received: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def receive(number: int, frame: FrameType | None) -> None:
         received.append(number)
         if len(received) > 1:
             raise KeyboardInterrupt
 
     is_main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
-    before = {number: signal.signal(number, note) for number in numbers}
+    before = {number: signal.signal(number, receive) for number in numbers}
     try:
         yield lambda: received[0] if received else None
     finally:

@@ -1,12 +1,12 @@
-"""What runs in the processes of the local engine: reading photos, and the network on them.
+"""The code of the local engine's processes: decoding photos, and running the network on them.
 
-- Each process has one pipe, to the coordinating process, and ends when that pipe does. So none
+- Each process has one pipe, to the coordinating process, and ends when that pipe is closed. So none
   outlives a coordinator that was killed.
-- A decoding process never imports torch. It says what a file's hash is before it decodes, and is
-  told whether to.
+- A decoding process never imports torch. It sends a file's hash before it decodes the file, and is
+  told whether to decode it.
 - A network process receives the next photo in a thread while the network runs.
-- Ctrl-C goes to all processes of a terminal, and a service manager ends all of a unit: the
-  coordinator alone decides what to finish, and these ignore both signals.
+- Ctrl-C is sent to all processes of a terminal, and a service manager sends SIGTERM to all of a
+  unit. These processes ignore both, as the coordinator alone decides what to finish.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from typing import Any
 
 from overpaint.data.sources import Place, read_place, stamp
 from overpaint.errors import OverpaintError
-from overpaint.scan.examiner import Examiner
+from overpaint.scan.detector import DetectorSettings
 from overpaint.terminal import guard
 
 STOP = b""
 """To a network process: end after the photo in work."""
 
 HASHED, DECODED, FAILED = "hashed", "decoded", "failed"
-"""What a decoding process says of its photo."""
+"""Messages of a decoding process."""
 
 
 def decode_photos(pipe: Connection) -> None:
-    """Read places from the pipe; send (HASHED, stamp, sha256), be told whether to go on, and send
-    (DECODED,) with the `Photo` pickled after it. Or (FAILED, stamp, reason)."""
+    """Receive places from the pipe, and for each one send (HASHED, stamp, sha256), receive whether
+    to decode it, and send (DECODED,) and then the pickled `Photo`; or send (FAILED, stamp, reason).
+    """
     from overpaint.images import decode_image
 
     _ignore_signals()
@@ -56,12 +57,12 @@ def decode_photos(pipe: Connection) -> None:
         del data, photo
 
 
-def run_network(pipe: Connection, examiner: Examiner, threads: int) -> None:
-    """Send the runtime that was taken and what the rows have in common, or why there is no network;
-    then a row for each photo received."""
+def run_network(pipe: Connection, detector: DetectorSettings, threads: int) -> None:
+    """Send the runtime that was chosen and what all rows have in common, or an error in words; then
+    a row for each photo received."""
     _ignore_signals()
     try:
-        started = examiner.start(threads)
+        started = detector.start(threads)
     except OverpaintError as error:
         pipe.send(str(error))
         return
@@ -72,22 +73,22 @@ def run_network(pipe: Connection, examiner: Examiner, threads: int) -> None:
     while (data := photos.get()) != STOP and not stopping.is_set():
         photo = pickle.loads(data)
         del data
-        pipe.send(started.row(photo))
+        pipe.send(started.make_row(photo))
 
 
 def _receive(pipe: Connection, photos: queue.SimpleQueue[bytes], stopping: threading.Event) -> None:
     while True:
         try:
             data = pipe.recv_bytes()
-        except (EOFError, OSError):  # nobody is left to send a row to
+        except (EOFError, OSError):  # the coordinator has ended
             os._exit(1)
         if data == STOP:
             stopping.set()
         photos.put(data)
 
 
-def quietly(work: Callable[..., None], *arguments: Any) -> None:
-    """Run until the coordinator's end of the pipe is closed."""
+def run_quietly(work: Callable[..., None], *arguments: Any) -> None:
+    """Run `work` until the coordinator closes the pipe, and end the process without a traceback."""
     guard()
     try:
         work(*arguments)

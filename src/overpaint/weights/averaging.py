@@ -34,7 +34,7 @@ def average_weights(shares: Mapping[str, float], name: str, folder: str | Path) 
     records, states = zip(*(load_weights(path) for path in shares), strict=True)
     first = records[0]
     for record in records[1:]:
-        if (record.architecture, record.config) != (first.architecture, first.config):
+        if (record.architecture, _settings(record)) != (first.architecture, _settings(first)):
             raise ConfigError(f"{record.path} is of another network than {first.path}")
     state = {key: _mean(key, states, list(shares.values())) for key in states[0]}
     module = build(first, state)
@@ -54,6 +54,11 @@ def average_weights(shares: Mapping[str, float], name: str, folder: str | Path) 
         licence=first.licence,
         families=tuple(sorted({family for r in records for family in r.families})),
     )
+
+
+def _settings(record: WeightsRecord) -> object:
+    """The network's settings, with its defaults where it keeps them."""
+    return getattr(build(record), "config", record.config)
 
 
 def _described(data: list[str]) -> str:

@@ -3,7 +3,7 @@
 // - A map is {width, height, values}. Heat is Uint16Array, 65535 = 1; a mask is Uint8Array. Evidence is
 //   Uint16Array, 1..65535 in even steps of log odds from -ODDS to ODDS.
 // - Evidence is what the threshold is compared with: log odds of the heat, averaged over a window as the
-//   command line does it (`detection.calibration.smoothed`). The heatmap says 0 for a pixel that does not
+//   command line does it (`detection.calibration.average_logits`). The heatmap says 0 for a pixel that does not
 //   count (transparent), and so does evidence.
 // - Zoomed out, a canvas pixel stands for several of the photo. Of heat their mean is shown, of evidence and
 //   mask the largest, so that no marked pixel gets lost. `levels` holds the halved sizes.

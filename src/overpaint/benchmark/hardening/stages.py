@@ -29,7 +29,7 @@ from overpaint.data.forgeries import ForgedRow
 from overpaint.data.real_fills import RealFill
 from overpaint.data.samples import MANIFEST, read_rows
 from overpaint.data.sources import PhotoSource, Place, short_name
-from overpaint.detection.calibration import LOSSLESS, Calibration, q99, smooth
+from overpaint.detection.calibration import LOSSLESS, Calibration, average_logits, q99
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError
 from overpaint.evaluation.fit_calibration import MIN_SIDE, QUALITIES, WINDOW, fit_band
@@ -108,7 +108,7 @@ def make_calibrated(stage: Stage, folders: Folders, out: Path, device: str) -> d
         except ImageError as error:
             problems.append(str(error))
             continue
-        statistics.append(q99(smooth(runner.logits(photo.pixels), WINDOW)))
+        statistics.append(q99(average_logits(runner.logits(photo.pixels), WINDOW)))
         photos.add(piece.place)
     rate, size = stage.settings["rate"], stage.settings["size"]
     fitted = fit_band(np.array(statistics), None, len(photos), rate)

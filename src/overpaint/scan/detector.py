@@ -1,7 +1,7 @@
-"""What examines the photos of a scan, in whatever process: the detector, and rows from it.
+"""The detector of a scan, in whatever process: its settings, and the rows that it makes.
 
-Every engine starts one `Examiner` in each process that has a network, so that all give the same
-rows. This module imports no torch before that.
+Every engine starts the same `DetectorSettings` in each process that has a network, so that all give
+the same rows. This module does not import torch before that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from overpaint.errors import ScanError
-from overpaint.scan.rows import Row, found_row
+from overpaint.scan.rows import PhotoRow, make_row
 
 if TYPE_CHECKING:
     from overpaint.detection.runner import DetectorRunner
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Examiner:
-    """Arguments of a `DetectorRunner`, to be sent to other processes."""
+class DetectorSettings:
+    """Arguments of a `DetectorRunner`, which can be sent to other processes."""
 
     model: str
     threshold: float | None = None
@@ -28,7 +28,7 @@ class Examiner:
     memory: float | None = None
     """Bytes that one process may take."""
 
-    def start(self, threads: int) -> Started:
+    def start(self, threads: int) -> LoadedDetector:
         """Load the network, in this process; raises `ScanError`."""
         import torch
 
@@ -46,15 +46,15 @@ class Examiner:
             )
         except FAILURES as error:
             raise ScanError(str(error) or type(error).__name__) from error
-        return Started(runner)
+        return LoadedDetector(runner)
 
 
-class Started:
-    """A network in this process."""
+class LoadedDetector:
+    """A detector that is loaded in this process."""
 
     def __init__(self, runner: DetectorRunner) -> None:
         self._runner = runner
-        self.about: Row = {
+        self.about: PhotoRow = {
             "model": runner.name,
             "weights_sha256": runner.weights_sha256,
             "calibration_sha256": runner.calibration_sha256,
@@ -64,16 +64,16 @@ class Started:
 
     @property
     def runtime(self) -> str:
-        """What `--runtime` calls the one that was taken."""
+        """The name for `--runtime` of the runtime that was chosen."""
         from overpaint.detection.runtimes import name_of
 
         return name_of(self._runner.module)
 
-    def row(self, photo: Photo) -> Row:
-        """What is found in a photo, without where it is; of a failure `sha256` and `error`."""
+    def make_row(self, photo: Photo) -> PhotoRow:
+        """The row of a photo, without its place; for a failure only `sha256` and `error`."""
         from overpaint.detection.result import FAILURES
 
         try:
-            return found_row(self._runner.run(photo), photo, self.about)
+            return make_row(self._runner.run(photo), photo, self.about)
         except FAILURES as error:
             return {"sha256": photo.sha256, "error": str(error) or type(error).__name__}
