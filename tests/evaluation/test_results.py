@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from overpaint.benchmark.hardening.rows import HardeningRow
+from overpaint.benchmark.plan import GIVEN
+from overpaint.benchmark.rows import BenchmarkRow
+from overpaint.benchmark.rows import read_rows as read_benchmark_rows
 from overpaint.evaluation.rows import (
     SOURCES,
     Row,
@@ -20,7 +24,9 @@ from overpaint.weights import WeightsRecord, list_records, read_record
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 EXPERIMENTS = RESULTS / "experiments"
-SETS = [p for p in sorted(RESULTS.rglob("*.csv")) if p.stem != SOURCES]
+TABLES = RESULTS / "tables"
+"""Rows of `overpaint benchmark` and `harden`, which say themselves whence they are."""
+SETS = [p for p in sorted(RESULTS.rglob("*.csv")) if p.stem != SOURCES and p.parent != TABLES]
 
 
 def of_calibration(record: WeightsRecord) -> str:
@@ -54,6 +60,13 @@ def problem(row: Row, here: dict[str, WeightsRecord], by_sha256: dict[str, Weigh
     return ""
 
 
+def read_table_rows(path: Path) -> list[BenchmarkRow]:
+    """Of either command: those of `harden` have columns of their own."""
+    header = path.read_text(encoding="utf-8").partition("\n")[0].split(",")
+    kind = HardeningRow if "round" in header else BenchmarkRow
+    return [*read_benchmark_rows(path, kind)]
+
+
 @pytest.fixture(scope="module")
 def here() -> dict[str, WeightsRecord]:
     """The records of shipped and benchmark weights by their names."""
@@ -77,6 +90,16 @@ def test_rows_are_of_the_weights_and_the_calibration_that_are_here(
     assert rows
     found = {f"{r.weights}: {text}" for r in rows if (text := problem(r, here, by_sha256))}
     assert not found
+
+
+@pytest.mark.parametrize("path", sorted(TABLES.glob("*.csv")), ids=lambda p: p.name)
+def test_tables_start_from_weights_that_are_here(
+    path: Path, here: dict[str, WeightsRecord]
+) -> None:
+    known = {record.sha256 for record in here.values()}
+    given = [r for r in read_table_rows(path) if r.training == GIVEN and not r.error]
+    assert {r.detector_sha256 for r in given} <= known
+    assert all(r.commit and r.config_hash for r in given)
 
 
 def test_rows_of_other_weights_or_another_calibration_are_refused(
