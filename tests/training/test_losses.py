@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from overpaint.detection import calibration
 from overpaint.training import losses
 
 LOG_3 = math.log(3)  # a logit of log 3 is a probability of 3/4
@@ -126,30 +125,6 @@ class TestSoftIouLoss:
         logits = torch.randn(2, 1, 3, 4, generator=random, dtype=torch.float64)
         mask = (torch.rand(2, 1, 3, 4, generator=random) > 0.5).double()
         assert torch.autograd.gradcheck(losses.soft_iou_loss, (logits.requires_grad_(), mask))
-
-
-class TestAlarmLoss:
-    def test_two_pictures_by_hand(self) -> None:
-        # The highest 1 % of 100 pixels is one, of windows of one pixel.
-        logits = torch.zeros(2, 1, 10, 10)
-        logits[:, 0, 3, 4] = LOG_3
-        mask = torch.zeros(2, 1, 10, 10)
-        mask[1, 0, 0, 0] = 1
-        untouched, inpainted = math.log(4) ** 2, math.log(4 / 3)
-        found = losses.alarm_loss(logits, mask, window=1)
-        assert found.item() == pytest.approx((untouched + inpainted) / 2)
-
-    def test_it_is_of_the_statistic_that_verdicts_hang_on(self, random: torch.Generator) -> None:
-        logits = 3 * torch.randn(1, 1, 200, 200, generator=random)
-        q99 = calibration.q99(calibration.average_logits(logits[0, 0].numpy(), 13))
-        highest = math.sqrt(losses.alarm_loss(logits, torch.zeros_like(logits)).item())
-        assert math.log(math.expm1(highest)) == pytest.approx(q99, abs=0.1)  # a mean above it
-
-    def test_gradient_against_finite_differences(self, random: torch.Generator) -> None:
-        logits = torch.randn(2, 1, 20, 20, generator=random, dtype=torch.float64)
-        mask = torch.zeros(2, 1, 20, 20, dtype=torch.float64)
-        mask[0] = 1
-        assert torch.autograd.gradcheck(losses.alarm_loss, (logits.requires_grad_(), mask))
 
 
 class TestAdversarial:

@@ -36,21 +36,6 @@ def soft_iou_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return loss.sum() / inpainted.sum().clamp(min=1)
 
 
-def alarm_loss(logits: Tensor, mask: Tensor, window: int = 13, area: float = 0.01) -> Tensor:
-    """What a picture's verdict hangs on, trained: 0 for a sure verdict, large for a false alarm.
-
-    The statistic of a picture is the mean of the averaged logits (`window`, pixels) of the share
-    `area` of its pixels that is highest, as of `detection.calibration.q99`. Its cross-entropy
-    counts squared where nothing is inpainted: a threshold for few false alarms is set by the few
-    untouched pictures with the highest statistic. logits, mask: (b, 1, h, w), as in `focal_loss`.
-    -> scalar, the mean over the pictures.
-    """
-    averaged = F.avg_pool2d(logits, window, 1, window // 2, count_include_pad=False).flatten(1)
-    highest = averaged.topk(max(1, int(area * averaged.shape[1])), dim=1).values.mean(dim=1)
-    missed, alarmed = F.softplus(-highest), F.softplus(highest).square()
-    return torch.where(mask.flatten(1).amax(dim=1) > 0, missed, alarmed).mean()
-
-
 def weighted_cross_entropy(logits: Tensor, target: Tensor, positive_weight: float) -> Tensor:
     """Binary cross-entropy, its mean weighted by `positive_weight` where the target is 1, else 1.
 

@@ -13,7 +13,7 @@ from overpaint.training.detection.base import DetectorTask
 
 
 class NIXNetLoss(Section):
-    """The paper's focal loss, and three options of ours."""
+    """The paper's focal loss, and two options of ours."""
 
     focal_gamma: float = Field(default=2.0, ge=0)
     positive_weight: float = Field(
@@ -24,9 +24,6 @@ class NIXNetLoss(Section):
     )
     iou_weight: float = Field(
         default=0.0, ge=0, description="of the soft IoU loss beside the focal one; not in the paper"
-    )
-    alarm_weight: float = Field(
-        default=0.0, ge=0, description="of the loss of each picture's verdict; not in the paper"
     )
 
 
@@ -44,6 +41,4 @@ class NIXNetTask(DetectorTask[NIXNet, NIXNetLoss]):
         loss = losses.focal_loss(logits, mask, terms.focal_gamma, terms.positive_weight)
         if terms.iou_weight:
             loss = loss + terms.iou_weight * losses.soft_iou_loss(logits, mask)
-        if terms.alarm_weight:
-            loss = loss + terms.alarm_weight * losses.alarm_loss(logits, mask)
         return loss
