@@ -8,6 +8,8 @@
 #                  minutes each)
 #   forgeries      fills by twelve inpainters, to train on
 #   stages         nixnet-s: its stages, means and calibration (four hours with the autoencoders)
+#   real           nixnet-real: on from nixnet-s with real fills (fills/, recipes/esrgan.sh), its mean
+#                  with nixnet-s, and calibration (four hours)
 #   detectors      the six of the comparison (8 to 40 minutes each)
 #   ablations      single mixtures of universal data, and SafePaint without parts, at short budgets
 #   measure        results/*.csv and the tables
@@ -16,7 +18,7 @@
 # docs/data.md. Photo 286092.jpg is left out because its edited copy is one of the test pictures.
 # Every step resumes where it was stopped. Weights of one training: runs/NAME/NAME.safetensors.
 set -euo pipefail
-STEPS=(autoencoders inpainters forgeries stages detectors ablations measure)
+STEPS=(autoencoders inpainters forgeries stages real detectors ablations measure)
 DATA=${1:?usage: recipes/run.sh DATA [STEP ...], with the steps ${STEPS[*]}}
 shift
 PRETRAINED=src/overpaint/pretrained
@@ -68,6 +70,17 @@ stages() {
   overpaint weights average $PRETRAINED/nixnet-s.safetensors \
     "0.5=$(weights nixnet-s-2-colour)" "0.5=$(weights nixnet-s-5-last)"
   overpaint calibrate nixnet-s "${PHOTOS[@]}"
+}
+
+# The second training was stopped after 1,192 of its 2,600 steps, and exported (--export-only).
+real() {
+  train detector real-fills-wide nixnet-real-2 --set name=nixnet-real-2 --cache cache/real-200 \
+    --export $BENCHMARKED
+  train detector real-fills-long nixnet-real-3 --set name=nixnet-real-3 --cache cache/real-400 \
+    --export $BENCHMARKED
+  overpaint weights average $PRETRAINED/nixnet-real.safetensors \
+    0.35=$PRETRAINED/nixnet-s.safetensors 0.65=$BENCHMARKED/nixnet-real-3.safetensors
+  overpaint calibrate nixnet-real "${PHOTOS[@]}" --variants 2 --edits 40 --edit-rate 1
 }
 
 detectors() {

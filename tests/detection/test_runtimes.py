@@ -101,7 +101,7 @@ def test_auto_takes_the_fastest_that_says_the_same(
         third = save(folder, "third", "bright", gain=5).path
         seconds["torch"] = 3.0
         monkeypatch.setattr(
-            runtimes, "difference", lambda one, other: 0.1 * (other.runtime == "openvino")
+            runtimes, "measure_difference", lambda one, other: 0.1 * (other.runtime == "openvino")
         )
         assert DetectorRunner(third, runtime="auto").runtime.startswith("onnxruntime ")
         with pytest.raises(WeightsError, match=r"differs by 0\.1 from torch's on this machine"):

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from overpaint.detection.tiles import place_tiles
-from overpaint.detection.tiles import tiled as tiled_findings
+from overpaint.detection.tiles import examine_in_tiles, place_tiles
 from overpaint.detectors.base import Findings
 from overpaint.detectors.nixnet import nixnet
 from overpaint.errors import InputError
@@ -23,7 +22,7 @@ def photo(height: int, width: int) -> np.ndarray:
 
 def tiled(fn: Callable[[Tensor], Tensor], image: np.ndarray | Tensor, **options: int) -> np.ndarray:
     """The logits of what gives nothing else."""
-    return tiled_findings(lambda x: Findings(fn(x)), image, **options).logits  # type: ignore[arg-type]
+    return examine_in_tiles(lambda x: Findings(fn(x)), image, **options).logits  # type: ignore[arg-type]
 
 
 @torch.inference_mode()

@@ -29,5 +29,5 @@ def test_detect_reaches_the_network_in_at_most_seven_frames(
         overpaint.detect(textured(40, 50, 0), model=record.path)
     (way,) = ways
     # What `_logits` is of another class is one of the seven; the fake stands in this file.
-    assert way == ["detect", "run", "assess", "look", "tiled", "examine"]
+    assert way == ["detect", "run", "assess", "look", "examine_in_tiles", "examine"]
     assert len(way) + 1 <= 7

@@ -24,9 +24,13 @@ from typer.testing import Result
 from conftest import textured
 from helpers.random_weights import save_small_detector
 from helpers.scans import fill, rows, run, scan
+from overpaint.data.sources import Place, Stamp
 from overpaint.detection.report import make_record
 from overpaint.detection.runner import DetectorRunner
+from overpaint.errors import ScanError
 from overpaint.images import read_image
+from overpaint.scan import results
+from overpaint.scan.rows import make_error_row
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("duckdb")
@@ -143,6 +147,23 @@ def test_what_is_done_is_not_done_again(
     os.utime(photos / "001.png", ns=(2, 2))
     result = scan(model, photos, "--by-content", "--limit", 3, "-o", out)
     assert len(rows(out)) == len(before) + 3
+
+
+def test_a_shard_that_cannot_be_written_does_not_keep_the_folder_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ScanError("no room")
+
+    opened = results.Results(tmp_path / "out")
+    opened.use({})
+    opened.add(make_error_row(Place("a.png", "", "a.png"), Stamp(), "no photo"))
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "_write_shard", refuse)
+        with pytest.raises(ScanError, match="no room"):
+            opened.close()
+    with results.Results(tmp_path / "out") as again:
+        assert again.num_done == 1
 
 
 def test_results_of_other_weights_are_not_mixed(

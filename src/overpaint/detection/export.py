@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from overpaint import __version__
-from overpaint.detection.graphs import PARITY, difference, found_in, graph_detector
+from overpaint.detection.graphs import PARITY, found_in, graph_detector, measure_difference
 from overpaint.detectors.base import Detector
 from overpaint.errors import WeightsError
 from overpaint.weights import WeightsRecord, build, load_weights
@@ -101,7 +101,7 @@ def _export(module: nn.Module, record: WeightsRecord, path: Path) -> float:
     try:
         _write_onnx(graph, image, names, temporary)
         _describe(temporary, record, module)
-        largest = difference(module, graph_detector()(temporary))
+        largest = measure_difference(module, graph_detector()(temporary))
         if not largest <= PARITY:
             raise WeightsError(
                 f"{record.name}: a logit of the exported graph differs by {largest:.2g} from "

@@ -5,7 +5,7 @@
 - fp32 is asked for in so many words: by default OpenVINO computes in bfloat16 where the processor
   can, which moves logits in the first digit.
 - OpenVINO pins threads to processors by default, and several processes would share one.
-- Neither is believed: `difference` compares what two detectors say.
+- Neither is believed: `measure_difference` compares what two detectors say.
 """
 
 from abc import abstractmethod
@@ -181,12 +181,12 @@ def found_in(detector: Detector, image: Tensor) -> Findings:
     return found if isinstance(found, Findings) else Findings(found)
 
 
-def difference(one: Detector, other: Detector) -> float:
+def measure_difference(one: Detector, other: Detector) -> float:
     """Largest difference of what two detectors say, over photos of several sizes."""
     generator, largest = torch.Generator().manual_seed(1), 0.0
     for height, width in _COMPARED:
         size = min(height, one.tile), min(width, one.tile)
-        image = made_photo(size, generator).contiguous(memory_format=torch.channels_last)
+        image = make_photo(size, generator).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             found, expected = other.examine(image), one.examine(image)
         for name in _OUTPUTS:
@@ -198,7 +198,7 @@ def difference(one: Detector, other: Detector) -> float:
     return largest
 
 
-def made_photo(size: tuple[int, int], generator: torch.Generator) -> Tensor:
+def make_photo(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Smooth colours with noise: float32 (1, 3, h, w) in [0, 1]."""
     coarse = torch.rand((1, 3, 12, 12), generator=generator)
     image = nn.functional.interpolate(coarse, size, mode="bilinear")

@@ -45,8 +45,8 @@ from overpaint.detection.result import (
     Verdict,
     percent,
 )
-from overpaint.detection.runtimes import in_runtime, words
-from overpaint.detection.tiles import Seen, place_tiles, tiled
+from overpaint.detection.runtimes import describe_runtime, load_runtime
+from overpaint.detection.tiles import Seen, examine_in_tiles, place_tiles
 from overpaint.detection.transparency import (
     describe_left_out,
     fill_hidden,
@@ -110,9 +110,10 @@ class DetectorRunner:
         """model: shipped or imported name, path of weights, or a detector module (which is
         uncalibrated, and put into eval mode). threshold: on the heatmap, 0..1; None takes the
         calibrated one, with a false-alarm rate of 1 %, or 0.5 without calibration. tile, overlap:
-        see `tiles.tiled`; None takes the detector's. device: cpu or cuda. runtime: torch, onnx,
-        openvino or auto (`overpaint.detection.runtimes`). memory: bytes that this process may take,
-        for which tiles are made smaller where they have to be (`overpaint.detection.memory`).
+        see `tiles.examine_in_tiles`; None takes the detector's. device: cpu or cuda. runtime:
+        torch, onnx, openvino or auto (`overpaint.detection.runtimes`). memory: bytes that this
+        process may take, for which tiles are made smaller where they have to be
+        (`overpaint.detection.memory`).
 
         Raises `WeightsError`, `UnknownNameError`, `InputError`.
         """
@@ -132,8 +133,8 @@ class DetectorRunner:
             self.calibration = Calibration.load(path)
             self.calibration_sha256 = hashes.file_sha256(path)
         module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.module = in_runtime(module, record, runtime, self.device)
-        self.runtime = words(self.module, self.device)
+        self.module = load_runtime(module, record, runtime, self.device)
+        self.runtime = describe_runtime(self.module, self.device)
         self.threshold = threshold
         self.stride = int(getattr(module, "stride", 1))
         self.tile: int = getattr(module, "tile", TILE) if tile is None else tile
@@ -163,7 +164,7 @@ class DetectorRunner:
         overlap = min(self.overlap, tile // 4 // self.stride * self.stride)
         if isinstance(self.module, GraphDetector):
             self._prepare(self.module, pixels.shape[:2], tile, overlap)
-        seen = tiled(
+        seen = examine_in_tiles(
             self._examine,
             pixels,
             tile=tile,
@@ -234,7 +235,7 @@ class DetectorRunner:
         seen, judged, quality = assessed.seen, assessed.judged, assessed.quality
         hidden, counted, fitted = assessed.hidden, assessed.counted, self.fitted(quality)
         chosen = judged.threshold if self.threshold is None else logit_of(self.threshold)
-        heatmap = _heat(judged.logits)
+        heatmap = _to_heatmap(judged.logits)
         mask = judged.mask if self.threshold is None else judged.smoothed >= chosen
         if counted is not None:
             mask = mask & counted  # a threshold of 0 is a logit of -inf
@@ -286,7 +287,7 @@ class DetectorRunner:
             notes=(*photo.notes, *caveats),
             edits=fitted.edit_rates if fitted else {},
             image_score=sigmoid(max(seen.scores)) if seen.scores else None,
-            confidence=None if seen.confidence is None else _heat(seen.confidence),
+            confidence=None if seen.confidence is None else _to_heatmap(seen.confidence),
         )
         if found.edits_words:
             found = replace(found, notes=(*found.notes, found.edits_words))
@@ -318,5 +319,5 @@ def _verdict(fitted: QualityBand, statistic: float, largest_area: int) -> Band:
     return "no trace found"
 
 
-def _heat(logits: np.ndarray) -> np.ndarray:
+def _to_heatmap(logits: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits).sigmoid().numpy()

@@ -22,7 +22,7 @@ from torch import nn
 
 from overpaint import __version__, atomic, hashes
 from overpaint.detection.export import cache_folder, export_cached
-from overpaint.detection.graphs import GRAPHS, PARITY, GraphDetector, difference, made_photo
+from overpaint.detection.graphs import GRAPHS, PARITY, GraphDetector, make_photo, measure_difference
 from overpaint.detectors.base import Detector
 from overpaint.errors import InputError, WeightsError
 from overpaint.weights import WeightsRecord
@@ -44,7 +44,7 @@ class Measured:
     """Of one photo of 512 x 512 pixels."""
 
 
-def in_runtime(
+def load_runtime(
     module: nn.Module, record: WeightsRecord | None, runtime: str, device: torch.device
 ) -> nn.Module:
     """The module as it is, or a `GraphDetector` in its place.
@@ -87,7 +87,7 @@ def name_of(module: nn.Module) -> str:
     return module.runtime if isinstance(module, GraphDetector) else "torch"
 
 
-def words(module: nn.Module, device: torch.device) -> str:
+def describe_runtime(module: nn.Module, device: torch.device) -> str:
     """Runtime with its version, precision and device, for a record."""
     if isinstance(module, GraphDetector):
         return module.words
@@ -117,7 +117,7 @@ def _measured(
     path = cache_folder() / f"runtimes-{_processor()}.json"
     kept = _kept(path)
     if not all(key in kept for key in keys):
-        differences = [0.0 if one is module else difference(module, one) for one in choices]
+        differences = [0.0 if one is module else measure_difference(module, one) for one in choices]
         for key, *found in zip(keys, differences, _seconds(choices), strict=True):
             kept[key] = Measured(*found)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def _key(choice: Detector, record: WeightsRecord) -> str:
     """Of what a measurement depends on."""
     file = choice.path if isinstance(choice, GraphDetector) else record.path
     parts = hashes.file_sha256(file), __version__, torch.__version__
-    said = words(choice, torch.device("cpu"))
+    said = describe_runtime(choice, torch.device("cpu"))
     return " / ".join((*parts, said, f"{torch.get_num_threads()} threads"))
 
 
@@ -147,7 +147,7 @@ def _seconds(choices: Sequence[Detector]) -> list[float]:
 
     They run in turns, so that other work on the machine slows all alike.
     """
-    image = made_photo(_TIMED, torch.Generator().manual_seed(0))
+    image = make_photo(_TIMED, torch.Generator().manual_seed(0))
     image = image.contiguous(memory_format=torch.channels_last)
     found: list[list[float]] = [[] for _ in choices]
     for _ in range(1 + _TIMES):

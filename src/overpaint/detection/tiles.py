@@ -41,7 +41,7 @@ class Seen:
     """Logit of each tile, of a detector that judges the photo apart from its pixels."""
 
 
-def tiled(
+def examine_in_tiles(
     examine: Callable[[torch.Tensor], Findings],
     image: np.ndarray | torch.Tensor,
     *,

@@ -1,8 +1,8 @@
 """The benchmark: a detector's numbers on universal data, triplets and untouched photos.
 
-- Photos and faces of the test split, and the triplets; nothing that was trained or tuned on.
-- Every picture goes through the path that a user's photo takes (`DetectorRunner`), at native
-  resolution and with the threshold of its own quality band.
+- Photos and faces of the test split, and the triplets; no picture was used for training or tuning.
+- Every picture is examined as a user's photo is (`DetectorRunner`), at native resolution and with
+  the threshold of its own quality band.
 - Two thresholds: 0.5 on the heatmap, as in the paper, and the calibrated default.
 - `flagged` is the share of pictures with more than 1 % of their area in the default mask: the
   detection rate of inpainted pictures, the false-alarm rate of untouched ones.
@@ -222,7 +222,7 @@ PARTS: dict[str, Callable[[Measurement], Result]] = {
     "families": measure_families,
 }
 OF_FORGERIES = ("robustness", "forged")
-"""Parts that are told of folders."""
+"""Parts that measure the forgeries of given folders."""
 NAMED = (*OF_FORGERIES, "edits", "families")
 """Parts that are measured only when they are named."""
 

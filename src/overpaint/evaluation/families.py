@@ -1,17 +1,18 @@
 """The part "families": is real inpainting found, whichever generator made it?
 
-- Pictures: the real fills of both pools (`data.real_fills`) and the triplets, by *family*, the
-  generator, whatever tool ran it. Every family counts alike, and in it every photo (source).
-- A detector knows the generators that it was trained on. The headline is the mean over the families
-  that the weights have not seen, which their record tells; "trained on" is shown beside it.
-- Several weights, each trained without some families, give leave-one-family-out figures: a family
-  is judged by those that have not seen it.
-- The interval resamples families, then photos: it says how the figure would differ with other
+- Pictures: the real fills of both pools (`data.real_fills`) and the triplets, by *family*: the
+  generator, whatever program ran it. Every family has the same weight, and in it every photo
+  (source).
+- The headline is the mean over the families that the weights were not trained on, which their
+  record states; the mean over the others is shown beside it.
+- Several weights, each trained without some families, give leave-one-family-out figures: each
+  family is measured by the weights that were not trained on it.
+- The interval resamples families, then photos: it estimates how the figure would differ with other
   generators, not with other photos by the same ones.
-- "originals of FAMILY": untouched originals, asked for the masks of their fills. What they have
-  above 0.5 is no evidence but where people make holes; a family's AUC is worth what exceeds it.
-- "4:2:0": photo and fill alike have colours at half of the resolution, so that nothing can be read
-  from the fill's being finer; otherwise as they are, and without loss.
+- "originals of FAMILY": untouched originals, scored with the masks of their fills. An AUC above 0.5
+  there shows only where people make holes, so a family's AUC counts only as far as it exceeds it.
+- "4:2:0": photo and fill both get colours at half of the resolution, so that the finer colours of a
+  fill do not give it away; otherwise the pictures are unchanged and stored without loss.
 - Source of the protocol: this project; leave-one-out over generators is usual for detectors of
   generated pictures (Wang et al., CVPR 2020, "CNN-generated images are surprisingly easy to spot").
 """

@@ -1,10 +1,10 @@
 """The benchmark of inpainters: distance of a fill from the photo, and how well it is detected.
 
 - Every inpainter gets the same photos, crops and masks: a case is a function of the seed, the photo
-  and the hole's ratio. The same photos stand in every bin of ratios, so that bins differ by their
-  holes alone.
-- Holes are those of the free-form brush. It seldom covers more than a third of a picture, so
-  brushes are laid over each other until the bin is reached, and drawn anew when it is passed.
+  and the hole's ratio. Every bin of ratios has the same photos, so that bins differ only by their
+  holes.
+- Holes are free-form brush strokes. One brush seldom covers more than a third of a picture, so the
+  union of several is taken until the bin is reached; a mask that exceeds the bin is drawn again.
 - An inpainter sees the whole crop at once, as in the papers. The windows into which `overpaint
   inpaint` divides a large photo are not part of the comparison.
 - All numbers are of the composed picture at 8 bit, known pixels included, as in SafePaint. A
@@ -139,7 +139,7 @@ def list_default_methods() -> dict[str, str]:
     """
     plain = [n for n in inpainters.names() if not inpainters.get(n).trainable]
     for name in plain:
-        inpainters.create(name)  # so that a missing package is told of before anything is measured
+        inpainters.create(name)  # raises for a missing package before anything is measured
     shipped = [r.name for r in list_records() if r.kind == "inpainter"]
     return {name: name for name in (UNTOUCHED, *plain, *shipped)}
 

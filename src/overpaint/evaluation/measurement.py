@@ -1,8 +1,8 @@
-"""What the parts of the benchmark share: the measurement, its photos, and the numbers of a picture.
+"""Code that the parts of the benchmark share: the measurement, its photos, a picture's numbers.
 
 - Photos and faces of the test split, and universal samples of them.
-- Every picture goes through the path that a user's photo takes (`DetectorRunner`), at native
-  resolution and with the threshold of its own quality band.
+- Every picture is examined as a user's photo is (`DetectorRunner`), at native resolution and with
+  the threshold of its own quality band.
 - `flagged` is the share of pictures with more than 1 % of their area in the default mask: the
   detection rate of inpainted pictures, the false-alarm rate of untouched ones.
 """
@@ -34,7 +34,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is measured; its hash stands in every row."""
+    """What is measured; every row has its hash."""
 
     size: int = 256
     """Side of universal samples and of the autoencoders' crops, pixels."""
@@ -45,13 +45,13 @@ class Settings:
     seed: int = 0
     split_seed: int = 0
     limit: int | None = None
-    """For a quick look: at most so many pictures of a kind."""
+    """For a quick run: number of pictures of a kind at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class RobustnessSettings:
-    """What only the parts "robustness" and "families" are told; `Settings` would change the hash of
-    all parts."""
+    """Settings of the parts "robustness" and "families" alone, as those in `Settings` change the
+    hash of all parts."""
 
     forged: tuple[Path, ...] = ()
     """Folders that `overpaint forge` wrote, or folders of such folders."""
@@ -67,7 +67,7 @@ class RobustnessSettings:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One part of the benchmark for one detector: what its function gets."""
+    """One part of the benchmark for one detector: the argument of the part's function."""
 
     data: Path
     """Folder with photos/, faces/ and triplets/."""
@@ -106,7 +106,7 @@ def find_test_photos(data: Path, seed: int = 0) -> PhotoSource:
     folders = [data / "photos", data / "faces"]
     found = [f for f in folders if f.is_dir()] or folders
     photos = PhotoSource.from_paths(found, "test", seed=seed)
-    if photos.problems:  # a figure of a part of the photos would be another figure
+    if photos.problems:  # figures of fewer photos cannot be compared
         raise ImageError(photos.problems[0])
     return photos
 
@@ -117,7 +117,7 @@ Result = tuple[list[Row], list[Picture]]
 def score_picture(
     runner: DetectorRunner, pixels: np.ndarray, quality: str, mask: np.ndarray | None = None
 ) -> dict[str, float]:
-    """The numbers of one picture (`rows.NUMBERS`), those of places only where a mask is known.
+    """The numbers of one picture (`rows.NUMBERS`); those of pixels only where a mask is known.
 
     pixels: uint8 (h, w, 3). quality: its band. mask: (h, w), 1 = inpainted.
     """
@@ -125,7 +125,7 @@ def score_picture(
 
 
 def score_judged(judged: Judgement, mask: np.ndarray | None = None) -> dict[str, float]:
-    """As `score_picture`, of what the detector made of the picture."""
+    """As `score_picture`, from the judgement of a picture."""
     numbers = {"q99": judged.statistic, "fraction": float(judged.mask.mean())}
     if mask is None:
         return numbers
@@ -144,7 +144,7 @@ def flag_pictures(pictures: Iterable[Picture]) -> list[float]:
 def make_rows_by_method(source: Source, pictures: Iterable[Picture]) -> list[Row]:
     """Means of AUC, IoU and F1, and the share of flagged pictures, for each method.
 
-    Untouched pictures, which have neither, give the share alone.
+    Untouched pictures, which have no mask, give the share alone.
     """
     groups: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
@@ -160,7 +160,7 @@ def make_rows_by_method(source: Source, pictures: Iterable[Picture]) -> list[Row
 
 
 def list_autoencoders(folder: Path | None = None) -> list[WeightsRecord]:
-    """The records of autoencoders in a folder; raises WeightsError when it has none to train on."""
+    """The records of autoencoders in a folder; raises WeightsError where none is for training."""
     found = [r for r in list_records(folder) if r.kind == "autoencoder"]
     if all(r.name == HELD_OUT for r in found):
         raise WeightsError(f"{folder or 'pretrained'}: holds no autoencoder; name another folder")

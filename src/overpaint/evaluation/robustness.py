@@ -76,7 +76,7 @@ CONDITIONS: Mapping[str, Condition] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exhibit:
-    """A picture to look at."""
+    """A picture to measure."""
 
     set: str
     """"forged:lama-s", "triplets:madf", "composited:madf", "universal:bank" or "untouched:..."."""
@@ -99,7 +99,7 @@ def apply_condition(exhibit: Exhibit, condition: Condition) -> Exhibit:
 
 
 def find_quality(photo: Photo) -> str:
-    """The band that the photo's file shows."""
+    """The quality band of a photo's file."""
     return quality_band(photo.jpeg_quality, photo.lossy)
 
 
@@ -113,7 +113,7 @@ def draw_universal(job: Measurement) -> Iterator[Exhibit]:
 
 
 def find_forged_folders(paths: Iterable[Path]) -> list[Path]:
-    """The folders that `overpaint forge` wrote: each path, or those that lie in it."""
+    """The folders that `overpaint forge` wrote: each path, or the folders in it."""
     found: list[Path] = []
     for path in paths:
         inside = sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST}"))
@@ -273,7 +273,7 @@ def score_exhibit(
 
 
 def _place(name: str, numbers: Mapping[str, float]) -> tuple[float, str]:
-    """(what a sheet is sorted by, label)."""
+    """(sort key in a sheet, label)."""
     if "auc" not in numbers:
         return numbers["q99"], f"{name}, q99 {numbers['q99']:.2f}"
     auc, f1 = numbers["auc"], numbers["f1@default"]

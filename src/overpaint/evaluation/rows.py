@@ -4,10 +4,10 @@
   columns are metrics, each with the ends of its interval ("auc", "auc low", "auc high").
 - `results/sources.csv`: what it takes to trace a line (commit, configuration, weights, calibration,
   protocol), joined by its column `source`, a hash of all of it. A line without its source is an
-  error, so no number can stand under the provenance of another.
-- `results/pictures/SET.parquet`: the numbers of each picture, from which every mean can be worked
-  out again, as 32-bit floats. Only writing and reading these needs pyarrow (the extra `results`).
-- Measuring some weights anew replaces their rows of those sets and leaves all others.
+  error, so no number can have the provenance of another.
+- `results/pictures/SET.parquet`: the numbers of each picture, from which every mean can be computed
+  again, as 32-bit floats. Only writing and reading these needs pyarrow (the extra `results`).
+- Measuring some weights again replaces their rows of those sets and keeps all others.
 """
 
 import csv
@@ -48,7 +48,7 @@ class Source:
 
     set: str
     weights: str
-    """Name of the weights; "" where none take part."""
+    """Name of the weights; "" for a measurement without weights."""
     commit: str
     config_hash: str
     weights_sha256: str
@@ -56,8 +56,8 @@ class Source:
     calibration_sha256: str = ""
     """Of the calibration file whose thresholds were used; "" where none was."""
     seen_by: str = ""
-    """Of fills: "NAME WEIGHTS CALIBRATION; ...", the detectors that looked at them, by the first
-    12 digits of both hashes; "-" for no calibration."""
+    """For fills: "NAME WEIGHTS CALIBRATION; ...", the detectors that scored them, by the first 12
+    digits of both hashes; "-" for no calibration."""
     historical: str = ""
     """Why the row is kept although its weights or calibration are not in the repository; written
     by hand into `sources.csv`."""

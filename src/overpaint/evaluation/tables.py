@@ -1,6 +1,6 @@
 """Tables of a Markdown file, rendered from `results/*.csv` between markers.
 
-- A table stands between `<!-- table:NAME -->` and `<!-- /table -->`; what stood there is replaced.
+- The text between `<!-- table:NAME -->` and `<!-- /table -->` is replaced by a table.
   NAME is a key of `LAYOUTS`; a second word picks the weights where a file holds several, in their
   order: `<!-- table:triplets nixnet -->`, `<!-- table:inpainting telea,lama-s -->`. Without it, a
   table of one set of weights shows the first in the file, and one of many shows all.
@@ -38,8 +38,8 @@ class Layout:
     """Metric (or, with `metric` given, method) -> heading."""
     metric: str | None = None
     """When given, a table line is one set of weights, its columns are methods in this metric, or
-    "METHOD:METRIC" in another one. Weights without any of them have no line, unless none has any:
-    then nobody could measure it, and each line says so."""
+    "METHOD:METRIC" in another one. Weights without any of them have no line, unless no weights have
+    any: then the metric could not be measured, and each line says so."""
     interval: bool = False
     """Show the 95 % interval."""
     split: Literal["set", "condition"] | None = None

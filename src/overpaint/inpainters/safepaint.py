@@ -4,36 +4,37 @@ Written from the paper and from a fact sheet of the authors' code, which is publ
 non-commercial academic use and comes without weights: facts only, no code taken, and there is no
 official checkpoint to remap. Licence of this file: Apache-2.0, as the project.
 
-Phase 1, content completion: G1 fills the hole. Phase 2, region-wise optimisation: G2 sees that
-picture, the mask and the domain vector of the known region (from P), and redraws the hole.
+Phase 1, content completion: G1 fills the hole. Phase 2, region-wise optimisation: the inputs of G2
+are that picture, the mask and the domain vector of the known region (from P); it fills the hole
+again.
 
-The paper's: the two phases, RWSA and where it stands, P and what its vectors are compared with,
-spectral norm in both generators. The authors' code: EdgeConnect's variant of Johnson's network
-without the edges, the layers of P, the softened mask of RWSA. Ours, where these leave it open or
-disagree:
+From the paper: the two phases, RWSA and its position, P and what its vectors are compared with,
+spectral norm in both generators. From the authors' code: EdgeConnect's variant of Johnson's network
+without the edges, the layers of P, the softened mask of RWSA. Our choices, where these are silent
+or disagree:
 
 - **Norm.** The paper names none, and calls its generators similar to those of Johnson et al. 2016,
-  which have batch norm; that is the default. The authors' code has instance norm. Under it **V
-  cannot reach the picture**: V is constant over the picture, so it adds a constant to each channel
-  of G2's first convolution, and the norm behind it takes every constant away. At the start of a
-  training at width 24, V moved by its standard deviation over photos changes the hole by 31 grey
-  levels under batch norm, 21 without any norm, and 0.001 under instance norm; the gradient that
-  L1 sends to P is 0.58, 0.26 and 6e-7 of that to G2. Instance norm also takes the photo's colours
-  away. `norm="none"` leaves spectral norm alone;
-- `vector_region="hole"` lays the vector into the hole only, where it survives instance norm;
-- spectral norm stands on every convolution of the generators, RWSA's included, but the last one
-  (the authors' code has it in the discriminator only: `spectral_norm=False`);
+  which have batch norm; that is the default. The authors' code has instance norm. Under it **V has
+  no effect on the picture**: V is constant over the picture, so it adds a constant to each channel
+  of G2's first convolution, and the norm after it removes every constant. At the start of a
+  training at width 24, a change of V by its standard deviation over photos changes the hole by 31
+  grey levels under batch norm, 21 without any norm, and 0.001 under instance norm; the gradient of
+  L1 at P is 0.58, 0.26 and 6e-7 of that at G2. Instance norm also removes the photo's mean colours.
+  `norm="none"` keeps only spectral norm;
+- `vector_region="hole"` sets the vector in the hole only, where instance norm does not remove it;
+- every convolution of the generators but the last, RWSA's included, has spectral norm (in the
+  authors' code only the discriminator has it: `spectral_norm=False`);
 - P averages over valid positions, so that its vector does not depend on the hole's area (the
-  authors' code averages over the empty ones too: `pooling="all"`). A place of the last map is
-  valid if any of 63 x 63 pixels is, so the two differ for small regions only;
+  authors' code also averages over the empty ones: `pooling="all"`). A position of the last map is
+  valid if any of 63 x 63 pixels is, so the two differ only for small regions;
 - convolutions before a norm have no bias, which that norm would cancel;
-- **`start="smooth"`, not in the paper, is for short trainings** under instance norm. G1 then sees
-  the hole filled by ever coarser averages of what is known, and each generator adds to what it
-  sees, in units of the known pixels' contrast, instead of drawing anew;
-- where table 5 leaves the domain distance loss out, P and V are left out as well, for nothing
-  else would train them.
+- **`start="smooth"`, not in the paper, is for short trainings** under instance norm. The hole in
+  G1's input is then filled with averages of the known pixels at increasing scales, and each
+  generator adds a residual to its input, in units of the known pixels' contrast;
+- where table 5 leaves out the domain distance loss, P and V are left out as well, as nothing else
+  would train them.
 
-Size at the paper's width, in parameters: G1 10.8 M, P 3.9 M, G2 14.2 M. At width 24: 4.1 M in all.
+Parameters at the paper's width: G1 10.8 M, P 3.9 M, G2 14.2 M. At width 24: 4.1 M in all.
 """
 
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class SafePaintConfig:
     domain_vector: bool = True
     """The extractor P, its vector as input of G2, and with it the domain distance loss."""
     norm: Norm = "batch"
-    """Behind each convolution of the generators but the last; see the module's header."""
+    """After each convolution of the generators but the last; see the module's header."""
     spectral_norm: bool = True
     """Spectral norm in both generators."""
     rwsa_spectral_norm: bool = True
@@ -88,9 +89,9 @@ class SafePaintConfig:
     pooling: Pooling = "valid"
     """Positions that P averages over."""
     vector_region: VectorRegion = "all"
-    """Where V holds the vector; see the module's header."""
+    """Where V contains the vector; see the module's header."""
     start: Start = "white"
-    """What G1 sees in the hole; smooth: and both generators add to what they see."""
+    """G1's input in the hole; with "smooth" both generators also add a residual to their input."""
 
     def __post_init__(self) -> None:
         if min(self.width, self.vector_size, self.num_blocks) < 1:
@@ -123,7 +124,7 @@ class ResidualBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """Image transform network (Johnson et al. 2016, in EdgeConnect's variant), with RWSA or not.
+    """Image transform network (Johnson et al. 2016, in EdgeConnect's variant), RWSA optional.
 
     (b, in_channels, h, w) and mask (b, 1, h, w) -> picture (b, 3, h, w) in [0, 1].
     """
@@ -149,7 +150,7 @@ class Generator(nn.Module):
         )
         self.last = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(c, 3, 7))
         self.adds = config.start == "smooth"
-        if self.adds:  # so little at first that it starts from what it sees
+        if self.adds:  # the residual is nearly 0 at the start of the training
             nn.init.normal_(self.last[1].weight, std=1e-3)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -163,7 +164,7 @@ class Generator(nn.Module):
         drawn = self.last(x)
         if not self.adds:
             return (torch.tanh(drawn) + 1) / 2
-        # The norms took the photo's contrast away, so what is added is in units of it.
+        # The norms remove the photo's contrast, so the residual is in units of it.
         photo, known = seen[:, :3], 1 - mask
         around = photo - masked_mean(photo, known)[:, :, None, None]
         contrast = masked_mean(around.square().mean(dim=1, keepdim=True), known).sqrt()
@@ -171,7 +172,7 @@ class Generator(nn.Module):
 
 
 class DomainPatternExtractor(nn.Module):
-    """P: the look of a region as a vector. (b, 3, h, w), (b, 1, h, w) -> (b, vector_size).
+    """P: the domain of a region as a vector. (b, 3, h, w), (b, 1, h, w) -> (b, vector_size).
 
     The region is where the second input is 1; sides of at least 63 pixels.
     """
@@ -200,7 +201,7 @@ class DomainPatternExtractor(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What both phases made of a batch."""
+    """The results of both phases for a batch."""
 
     coarse: Tensor
     """I_c (b, 3, h, w)."""
@@ -225,9 +226,9 @@ class SafePaint(Inpainter):
         self.optimisation = Generator(4 + vector_size, config, rwsa=config.rwsa)  # G2
 
     def stages(self, image: Tensor, mask: Tensor) -> Stages:
-        """Both phases; what the training needs. Sides: multiples of 4, at least 64 pixels.
+        """Run both phases, for the training. Sides: multiples of 4, at least 64 pixels.
 
-        image: (b, 3, h, w), finite; its hole is not seen. mask: float (b, 1, h, w), 1 = hole.
+        image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
         """
         smooth = self.config.start == "smooth"
         seen = smooth_fill(image, mask) if smooth else torch.ones_like(image)
@@ -246,7 +247,7 @@ class SafePaint(Inpainter):
 
 
 def smooth_fill(image: Tensor, mask: Tensor) -> Tensor:
-    """Each hole from the finest scale, halving sizes, at which anything around it is known.
+    """Fill each hole from the finest scale, in powers of two, at which pixels around it are known.
 
     image: (b, 3, h, w), finite; mask: (b, 1, h, w), 1 = hole; a full mask gives 0. Pull-push,
     Gortler et al. 1996 (The Lumigraph, section 3.4).

@@ -95,8 +95,10 @@ class Results:
 
     def close(self) -> None:
         """Write the remaining rows as a shard, and release the lock."""
-        self._flush()
-        self._lock.close()
+        try:
+            self._flush()
+        finally:
+            self._lock.close()
 
     def use(self, settings: dict[str, Any]) -> None:
         """Store the settings of the rows; `ScanError` when the existing rows have others."""
