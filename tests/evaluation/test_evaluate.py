@@ -4,6 +4,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from overpaint.detection.calibration import HIGH, LOSSLESS
 from overpaint.detection.runner import DetectorRunner
 from overpaint.detectors.nixnet import nixnet
 from overpaint.errors import ConfigError, ImageError, WeightsError
+from overpaint.evaluation import family_table, speed, tables, timed_job
 from overpaint.evaluation import measurement as parts
-from overpaint.evaluation import speed, tables, timed_job
 from overpaint.evaluation.rows import (
     Picture,
     Row,
@@ -452,30 +453,42 @@ def test_tables_that_cannot_be_rendered(results: Path, text: str, message: str):
         tables.fill(text, results)
 
 
-def test_a_table_of_families_joins_the_independent_set_and_the_triplets(tmp_path: Path):
+def test_a_table_of_families_joins_the_independent_set_and_the_own_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    record = SimpleNamespace(sha256=SOURCE.weights_sha256, families=("lama",))
+    monkeypatch.setattr(family_table, "list_records", lambda: [record])
     others = replace(SOURCE, set="independent")
-    own = replace(SOURCE, set="robustness")
+    own = replace(SOURCE, set="families")
     values = [
         (others, "mean of all, as is", "auc", 0.6),
         (others, "mean of all, JPEG 85", "f1@default", 0.001),
         (others, "faces, as is", "auc", 0.5),
-        (own, "triplets, as is", "auc", 0.9),
-        *((own, f"triplets:{group}, JPEG 85", "auc", 0.7) for group in HEADLINE),
-        (own, "forged:lama-s, as is", "auc", 0.99),
+        *((own, f"{family}, JPEG 85", "auc", 0.7) for family in ("sd2", "lama", "madf", "new")),
+        (own, "originals of sd2, JPEG 85", "auc", 0.7),
+        (own, "families not trained on, as is", "auc", 0.9),
+        (own, "families trained on, as is", "auc", 0.95),
     ]
     rows = [make_row(source, method, metric, [[value]]) for source, method, metric, value in values]
     rows[2] = replace(rows[2], n=0)  # not stated
     write_results(tmp_path, rows, [])
     lines = tables.render("families", tmp_path, "net").splitlines()
-    assert lines[2:6] == [
+    assert lines[2:] == [
         "| mean of all | 1 | 0.600 | n/a | n/a | 0.001 |",
         "| faces | n/a | 0.500 | n/a | n/a | n/a |",
-        "| own set: mean of its four families | 1 | 0.900 | n/a | n/a | n/a |",
-        "| own set: MADF | 1 | n/a | n/a | 0.700 | n/a |",
+        "| own pictures, not trained on: mean of 3 families | 3 | 0.900 | n/a | n/a | n/a |",
+        "| own pictures, not trained on: MADF | 1 | n/a | n/a | 0.700 | n/a |",
+        "| own pictures, not trained on: new | 1 | n/a | n/a | 0.700 | n/a |",
+        "| own pictures, not trained on: Stable Diffusion 2 | 1 | n/a | n/a | 0.700 | n/a |",
+        "| own pictures, trained on: mean of 1 families | 1 | 0.950 | n/a | n/a | n/a |",
+        "| own pictures, trained on: LaMa | 1 | n/a | n/a | 0.700 | n/a |",
     ]
-    assert len(lines) == 9
+    assert tables.render("families-unseen", tmp_path, "net").splitlines() == lines[:-2]
     with pytest.raises(ConfigError, match="measure it"):
         tables.render("families", tmp_path, "unknown")
+    monkeypatch.setattr(family_table, "list_records", list)
+    with pytest.raises(ConfigError, match="weights that are not shipped"):
+        tables.render("families", tmp_path, "net")
 
 
 def test_several_files_are_checked_and_each_is_named(results: Path, capsys):

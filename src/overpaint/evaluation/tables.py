@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from overpaint.errors import ConfigError, OverpaintError
+from overpaint.evaluation.family_table import TRAINED_ON, list_families
 from overpaint.evaluation.rows import Row, read_rows
 from overpaint.images import write_bytes
 from overpaint.metrics import EQUAL_PSNR
@@ -253,7 +254,9 @@ LAYOUTS = {
 
 
 FAMILIES = "families"
-"""The table of generator families, which joins two files: see `_render_families`."""
+"""The table of generator families, which joins two files: see `family_table`."""
+UNSEEN_FAMILIES = "families-unseen"
+"""The same without those that the weights were trained on."""
 _FAMILY_COLUMNS = {
     "as is:auc": "pixel AUC",
     "as is:f1@default": "F1, default threshold",
@@ -289,10 +292,10 @@ def format_cell(row: Row | None, interval: bool = False) -> str:
 
 def render(name: str, results: Path, weights: str | None = None) -> str:
     """The Markdown of one table; raises ConfigError for an unknown name or a missing file."""
-    if name == FAMILIES:
-        return _render_markdown(_render_families(results, str(weights)))
+    if name in (FAMILIES, UNSEEN_FAMILIES):
+        return _render_markdown(_render_families(results, str(weights), name == FAMILIES))
     if name not in LAYOUTS:
-        known = ", ".join([*LAYOUTS, FAMILIES])
+        known = ", ".join([*LAYOUTS, FAMILIES, UNSEEN_FAMILIES])
         raise ConfigError(f"no table is called {name!r}; there are {known}")
     layout = LAYOUTS[name]
     path = results / f"{layout.file}.csv"
@@ -320,30 +323,18 @@ def _render_markdown(lines: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _render_families(results: Path, weights: str) -> list[list[str]]:
-    """A line for each generator family: of the independent set, then of the triplets.
-
-    The first are the methods "FAMILY, CONDITION" of independent.csv, the second the groups of
-    robustness.csv. Each part begins with its mean over families.
-    """
+def _render_families(results: Path, weights: str, all_families: bool) -> list[list[str]]:
+    """A line for each generator family (`family_table`)."""
     lines = [["filled in by", "pictures", *_FAMILY_COLUMNS.values()]]
     lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
-    parts = {"independent": {}, "robustness": {"triplets": "own set: mean of its four families"}}
-    parts["robustness"] |= {f"triplets:{group}": f"own set: {n}" for group, n in _FOUR.items()}
-    for file, names in parts.items():
-        path = results / f"{file}.csv"
-        found: dict[str, dict[str, Row]] = {}
-        for r in read_rows(path):
-            family, _, condition = r.method.rpartition(", ")
-            if r.weights == weights and (not names or family in names):
-                found.setdefault(family, {})[f"{condition}:{r.metric}"] = r
-        if not found:
-            raise ConfigError(f"{path}: no row for the table {FAMILIES} {weights}; measure it")
-        for family in names or found:
-            cells = found[family]
-            n = max(r.n for r in cells.values())
-            shown = [format_cell(cells.get(c)) for c in _FAMILY_COLUMNS]
-            lines.append([names.get(family, family), str(n or NOTHING), *shown])
+    found = list_families(results, lambda row: row.weights == weights)
+    if not found:
+        raise ConfigError(f"{results}: no row for the table {FAMILIES} {weights}; measure it")
+    for line in found:
+        if line.title.startswith(TRAINED_ON) and not all_families:
+            continue
+        shown = [format_cell(line.rows.get(c)) for c in _FAMILY_COLUMNS]
+        lines.append([line.title, str(line.num_pictures or NOTHING), *shown])
     return lines
 
 

@@ -10,20 +10,24 @@ import math
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from overpaint.images import write_bytes
 from overpaint.report.contents import Family, Misses
 
+if TYPE_CHECKING:
+    from overpaint.evaluation.rows import Row
+
 FILE = Path(__file__).with_name("measured.json")
 
 _COLUMNS = {
-    "auc": ("as is", "auc"),
-    "f1": ("as is", "f1@default"),
-    "auc_jpeg85": ("JPEG 85", "auc"),
-    "f1_jpeg85": ("JPEG 85", "f1@default"),
+    "auc": "as is:auc",
+    "f1": "as is:f1@default",
+    "auc_jpeg85": "JPEG 85:auc",
+    "f1_jpeg85": "JPEG 85:f1@default",
 }
-_INDEPENDENT, _MEAN = "independent set: ", "independent set: mean of its eleven families"
+_MEANS = ("independent set: mean of ", "own pictures, not trained on: mean of ")
+"""Beginnings of the titles of what is said in words; the first that there is."""
 
 
 def find_misses(model: str, weights_sha256: str | None) -> Misses:
@@ -33,7 +37,8 @@ def find_misses(model: str, weights_sha256: str | None) -> Misses:
         words = "These weights were not measured on fills by generators of other origin."
         return Misses(model, words, [])
     families = [Family(**family) for family in found]
-    mean = next((family for family in families if family.name == _MEAN), None)
+    means = (f for start in _MEANS for f in families if f.name.startswith(start))
+    mean = next(means, None)
     return Misses(model, _describe(mean), families)
 
 
@@ -42,7 +47,7 @@ def _describe(mean: Family | None) -> str:
         return "Measured on pictures filled in by generators of these families."
     return (
         f"On {mean.num_pictures} pictures filled in by generators that the detector was not "
-        f"developed on, the mean F1 of the marked region is {mean.f1:.2f} (1 is perfect), and "
+        f"trained on, the mean F1 of the marked region is {mean.f1:.2f} (1 is perfect), and "
         f"{mean.f1_jpeg85:.3f} after JPEG of quality 85. So most fills are not marked, above all "
         "after recompression."
     )
@@ -58,26 +63,27 @@ def summarise_results(results: Path) -> bytes:
 
     Raises `ConfigError` for files that cannot be read.
     """
+    from overpaint.evaluation.family_table import list_families
     from overpaint.evaluation.rows import read_rows
-    from overpaint.evaluation.tables import LAYOUTS
 
-    groups = {f"triplets:{group}": name for group, name in LAYOUTS["headline"].columns.items()}
-    names = {"triplets": "own set: mean of its four families"}
-    names |= {method: f"own set: {name}" for method, name in groups.items()}
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for file in ("independent", "robustness"):
-        for row in read_rows(results / f"{file}.csv"):
-            method, _, condition = row.method.rpartition(", ")
-            column = next((c for c, of in _COLUMNS.items() if of == (condition, row.metric)), None)
-            known = method if method.startswith(_INDEPENDENT) else names.get(method)
-            if column is None or known is None or math.isnan(row.value):
-                continue
-            empty = {"name": known, "num_pictures": None, **dict.fromkeys(_COLUMNS)}
-            family = found.setdefault(row.weights_sha256, {}).setdefault(known, empty)
-            family[column] = round(row.value, 4)
-            family["num_pictures"] = max(family["num_pictures"] or 0, row.n) or None
-    made = {weights: list(families.values()) for weights, families in found.items()}
+    files = ("independent", "families")
+    weights = {row.weights_sha256 for file in files for row in read_rows(results / f"{file}.csv")}
+    made = {
+        sha256: [
+            {
+                "name": line.title,
+                "num_pictures": line.num_pictures or None,
+                **{name: _round(line.rows.get(column)) for name, column in _COLUMNS.items()},
+            }
+            for line in list_families(results, lambda row, sha=sha256: row.weights_sha256 == sha)
+        ]
+        for sha256 in sorted(weights)
+    }
     return (json.dumps(made, indent=1) + "\n").encode()
+
+
+def _round(row: "Row | None") -> float | None:
+    return None if row is None or math.isnan(row.value) else round(row.value, 4)
 
 
 if __name__ == "__main__":

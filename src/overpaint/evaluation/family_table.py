@@ -1,0 +1,100 @@
+"""What is published of a detector by generator family, for tables and reports.
+
+- independent.csv: a set that was compiled and measured apart from the development, where it was
+  measured for these weights. Its methods are "FAMILY, CONDITION".
+- families.csv: the real fills and triplets of the part "families" (`evaluation.families`). Families
+  that the weights were trained on are told from the others by the record of the weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from overpaint.errors import ConfigError
+from overpaint.evaluation.families import ORIGINALS, SEEN, UNSEEN
+from overpaint.evaluation.rows import Row, read_rows
+from overpaint.weights import list_records
+
+TITLES = {
+    "aotgan": "AOT-GAN",
+    "asymmetric-vqgan": "Stable Diffusion, asymmetric VQGAN",
+    "cmgan": "CM-GAN",
+    "comodgan": "CoModGAN",
+    "crfill": "CR-Fill",
+    "deepfillv1": "DeepFill v1",
+    "edgeconnect": "EdgeConnect",
+    "lama": "LaMa",
+    "lanpaint": "LanPaint",
+    "latent-diffusion": "latent diffusion",
+    "lbam": "LBAM",
+    "madf": "MADF",
+    "pconv": "partial convolutions",
+    "pluralistic": "Pluralistic",
+    "profill": "ProFill",
+    "repaint": "RePaint",
+    "resunet": "a student's U-Net",
+    "rfr": "RFR",
+    "sd2": "Stable Diffusion 2",
+    "shiftnet": "Shift-Net",
+}
+INDEPENDENT = "independent set: "
+NOT_TRAINED_ON, TRAINED_ON = "own pictures, not trained on: ", "own pictures, trained on: "
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is published of one family, or of the mean of several."""
+
+    title: str
+    num_pictures: int
+    """0 where it was not stated."""
+    rows: dict[str, Row]
+    """By "CONDITION:METRIC"."""
+
+
+def list_families(results: Path, wanted: Callable[[Row], bool]) -> list[Line]:
+    """The independent set, then the families not trained on and those trained on; each part
+    begins with its mean. wanted: tells the rows of the weights that are asked for. Empty where
+    there are none.
+
+    Raises ConfigError for files that cannot be read.
+    """
+    lines = [
+        Line(family, max(r.n for r in rows.values()), rows)
+        for family, rows in _by_family(results / "independent.csv", wanted).items()
+    ]
+    found = _by_family(results / "families.csv", wanted)
+    trained = _trained_on({r.weights_sha256 for rows in found.values() for r in rows.values()})
+    for heading, mean in ((NOT_TRAINED_ON, UNSEEN), (TRAINED_ON, SEEN)):
+        if mean not in found:
+            continue
+        own = {
+            family: rows
+            for family, rows in found.items()
+            if family not in (UNSEEN, SEEN) and (family in trained) == (mean == SEEN)
+        }
+        nums = {family: max(r.n for r in rows.values()) for family, rows in own.items()}
+        title = f"{heading}mean of {len(own)} families"
+        lines.append(Line(title, sum(nums.values()), found[mean]))
+        titled = {TITLES.get(family, family): family for family in own}
+        lines += [
+            Line(f"{heading}{name}", nums[family], own[family])
+            for name, family in sorted(titled.items(), key=lambda one: one[0].lower())
+        ]
+    return lines
+
+
+def _by_family(path: Path, wanted: Callable[[Row], bool]) -> dict[str, dict[str, Row]]:
+    found: dict[str, dict[str, Row]] = {}
+    for row in read_rows(path):
+        family, _, condition = row.method.rpartition(", ")
+        if wanted(row) and not family.startswith(ORIGINALS):
+            found.setdefault(family, {})[f"{condition}:{row.metric}"] = row
+    return found
+
+
+def _trained_on(weights_sha256: set[str]) -> set[str]:
+    records = [record for record in list_records() if record.sha256 in weights_sha256]
+    if weights_sha256 and not records:
+        raise ConfigError("families.csv has rows of weights that are not shipped")
+    return {family for record in records for family in record.families}
