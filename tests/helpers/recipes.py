@@ -8,4 +8,5 @@ ROOT = Path(__file__).parents[2] / "recipes"
 def recipes(folder: str = "") -> list[Path]:
     """Those of a folder below recipes/, or of all."""
     found = sorted((ROOT / folder).rglob("*.yaml"))
-    return [path for path in found if path.stem != "common" and path.parent.name != "tables"]
+    others = {"common", "harden"}
+    return [path for path in found if path.stem not in others and path.parent.name != "tables"]

@@ -1,6 +1,7 @@
 """What a run keeps and says: best and last states, errors, checkpoints, logs, devices."""
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -176,6 +177,9 @@ class TestLog:
         config = loop_config(checkpoint_every=3)
         with pytest.raises(MemoryError):
             train(stop_at(make(nixnet, config), 4, crash), config, tmp_path)
+        # Files of events are read in the order of their names: the second, then a number without
+        # leading zeros that counts the files of this process.
+        time.sleep(1)
         train(make(nixnet, config), config, tmp_path)
         events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
         events.Reload()
