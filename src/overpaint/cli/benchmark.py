@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+from overpaint.cli.cells import say_outcome, say_outlook, show_progress
 from overpaint.devices import DEVICE_HELP
-from overpaint.terminal import progress, say
+from overpaint.terminal import say
 
 RecipeFile = Annotated[
     Path, typer.Argument(metavar="RECIPE.yaml", help="Recipe of a table, see recipes/tables.")
@@ -78,19 +79,10 @@ def benchmark(
     name = load_recipe(recipe, scale)
     if plan:
         ahead = api.outlook(recipe, data, cache=cache, scale=scale, only=only or (), resume=resume)
-        for stage in ahead.stages:
-            say(f"{stage.kind:<15} {stage.units:>6} {stage.label}")
-        say(ahead.words)
+        say_outlook(ahead)
         return
     folder = out or Path("-".join(part for part in (name.name, name.scale) if part))
-    with progress() as bar:
-        line = bar.add_task(name.name, total=None)
-
-        def show(state: api.Progress) -> None:
-            words = f"{name.name}, {state.failed} failed" if state.failed else name.name
-            finished, words = state.done + state.failed, f"{words}, {state.time_left}"
-            bar.update(line, total=state.num, completed=finished, description=words)
-
+    with show_progress(name.name) as show:
         done = api.benchmark(
             recipe,
             data,
@@ -104,8 +96,4 @@ def benchmark(
             report=lambda text: say(text, err=True),
             on_progress=show,
         )
-    for file in done.files:
-        say(file)
-    if done.num_failed:
-        say(f"{done.num_failed} of {len(done.rows)} rows failed, see {folder / api.ROWS}", err=True)
-        raise typer.Exit(1)
+    say_outcome(done.files, done.num_failed, len(done.rows), folder / api.ROWS)

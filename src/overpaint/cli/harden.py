@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from overpaint.cli.benchmark import Cache, Data, Jobs, Plan, Resume
+from overpaint.cli.cells import say_outcome, say_outlook, show_progress
 from overpaint.devices import DEVICE_HELP
-from overpaint.terminal import progress, say
+from overpaint.terminal import say
 
 RecipeFile = Annotated[
     Path, typer.Argument(metavar="RECIPE.yaml", help="Recipe, for instance recipes/harden.yaml.")
@@ -55,19 +56,10 @@ def harden(
     race = load_hardening(recipe, scale)
     if plan:
         ahead = api.outlook(recipe, data, cache=cache, scale=scale, resume=resume)
-        for stage in ahead.stages:
-            say(f"{stage.kind:<15} {stage.units:>6} {stage.label}")
-        say(ahead.words)
+        say_outlook(ahead)
         return
     folder = out or Path("-".join(part for part in (race.name, race.scale) if part))
-    with progress() as bar:
-        line = bar.add_task(race.name, total=None)
-
-        def show(state: api.Progress) -> None:
-            words = f"{race.name}, {state.failed} failed" if state.failed else race.name
-            finished, words = state.done + state.failed, f"{words}, {state.time_left}"
-            bar.update(line, total=state.num, completed=finished, description=words)
-
+    with show_progress(race.name) as show:
         done = api.harden(
             recipe,
             data,
@@ -80,8 +72,4 @@ def harden(
             report=lambda text: say(text, err=True),
             on_progress=show,
         )
-    for file in done.files:
-        say(file)
-    if done.num_failed:
-        say(f"{done.num_failed} of {len(done.rows)} rows failed, see {folder / ROWS}", err=True)
-        raise typer.Exit(1)
+    say_outcome(done.files, done.num_failed, len(done.rows), folder / ROWS)

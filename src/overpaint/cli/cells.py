@@ -1,0 +1,45 @@
+"""What `overpaint benchmark` and `overpaint harden` say of their cells: ahead, under way, at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from overpaint.terminal import progress, say
+
+if TYPE_CHECKING:
+    from overpaint.benchmark.running import Outlook, Progress
+
+
+def say_outlook(ahead: Outlook) -> None:
+    """Print what is missing, and how long that takes."""
+    for stage in ahead.stages:
+        say(f"{stage.kind:<15} {stage.units:>6} {stage.label}")
+    say(ahead.words)
+
+
+@contextmanager
+def show_progress(title: str) -> Iterator[Callable[[Progress], None]]:
+    """A bar; gives what has to be called with each state."""
+    with progress() as bar:
+        line = bar.add_task(title, total=None)
+
+        def show(state: Progress) -> None:
+            words = f"{title}, {state.failed} failed" if state.failed else title
+            finished, words = state.done + state.failed, f"{words}, {state.time_left}"
+            bar.update(line, total=state.num, completed=finished, description=words)
+
+        yield show
+
+
+def say_outcome(files: list[Path], num_failed: int, num_rows: int, rows: Path) -> None:
+    """Print the files; exit with 1 where rows failed, which stand in `rows`."""
+    for file in files:
+        say(file)
+    if num_failed:
+        say(f"{num_failed} of {num_rows} rows failed, see {rows}", err=True)
+        raise typer.Exit(1)
