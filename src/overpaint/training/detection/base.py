@@ -259,7 +259,10 @@ def _samples(
     if run.untouched.share:
         if photos is None:
             raise ConfigError("untouched: this training is given no photos")
-        untouched = UntouchedDataset(run.data, run.untouched, photos, mask_fn, seed, assets)
+        # The photos that are drawn more often are named among those of the training.
+        often = run.untouched.often if part == "train" else None
+        drawn = run.untouched.model_copy(update={"often": often})
+        untouched = UntouchedDataset(run.data, drawn, photos, mask_fn, seed, assets)
         others.append((untouched, run.untouched.share))
     return Mixed(universal, others, seed) if others else universal
 
