@@ -64,7 +64,7 @@ def test_every_figure_of_the_paper_has_its_place(name: str) -> None:
     """Each known figure belongs to names of the recipe, so that it is shown."""
     recipe = load_recipe(TABLES / f"{name}.yaml", "lite")
     sets = {p.stands_for for p in recipe.photos.values()}
-    for table, detector, training, inpainter, photos, hole, metric in papers._figures():
+    for table, detector, training, inpainter, photos, hole, metric in papers._read_figures():
         if table != name:
             continue
         assert detector in {"", *recipe.detectors}
@@ -77,7 +77,7 @@ def test_every_figure_of_the_paper_has_its_place(name: str) -> None:
 
 def test_the_papers_own_numbers() -> None:
     """Some of each table, read off the papers."""
-    figures = papers._figures()
+    figures = papers._read_figures()
     one = ("nixnet-table-1", "NIX-Net", "UT", "GC", "CelebA", "any", "iou@0.5")
     assert figures[one] == 0.8820
     two = ("nixnet-table-2", "w/o all fusion modules", "UT", "GC", "Places2", "any", "iou@0.5")

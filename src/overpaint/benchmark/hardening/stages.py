@@ -20,9 +20,9 @@ from overpaint.benchmark.stages import (
     Folders,
     Looked,
     Work,
+    find_weights,
     look_at,
-    scored,
-    weights_of,
+    make_scored,
 )
 from overpaint.benchmark.store import Stage
 from overpaint.data.forgeries import ForgedRow
@@ -99,7 +99,7 @@ def make_calibrated(stage: Stage, folders: Folders, out: Path, device: str) -> d
 
     As `overpaint calibrate` does it, of lossless pictures alone, and without a score.
     """
-    weights = weights_of(stage, "detector", folders)
+    weights = find_weights(stage, "detector", folders)
     record, runner = read_record(weights, kind="detector"), DetectorRunner(weights, device=device)
     statistics, photos, problems = [], set(), []
     for piece in stage.places["pieces"]:
@@ -151,7 +151,7 @@ def make_mined(stage: Stage, folders: Folders, out: Path, device: str) -> dict[s
         kept += [(generator, folders[role], row) for row in rows if row.part == "validation"]
         looks = look_at(stage, {**folders, "fills": folders[role]}, device, problems)
         found += [
-            (_how_well(looked, by), generator, folders[role], of_training[looked.name])
+            (_compute_rank(looked, by), generator, folders[role], of_training[looked.name])
             for looked in looks
             if looked.name in of_training
         ]
@@ -173,9 +173,9 @@ def make_mined(stage: Stage, folders: Folders, out: Path, device: str) -> dict[s
     return {"num": len(mined), "mined": counts, "problems": problems}
 
 
-def _how_well(looked: Looked, by: str) -> tuple[float, float]:
+def _compute_rank(looked: Looked, by: str) -> tuple[float, float]:
     """What fills are ranked by: the metric, then pixel AUC; undefined counts as missed."""
-    numbers = figures(scored(looked), [by, "auc"])
+    numbers = figures(make_scored(looked), [by, "auc"])
     first, second = (numbers[name] for name in (by, "auc"))
     return tuple(-1.0 if np.isnan(v) else float(v) for v in (first, second))  # type: ignore[return-value]
 
@@ -183,7 +183,7 @@ def _how_well(looked: Looked, by: str) -> tuple[float, float]:
 WORK: dict[str, Work] = {"calibrated": make_calibrated, "mined": make_mined}
 
 HELPERS: dict[str, tuple[Callable[..., Any], ...]] = {
-    "mined": (_how_well, *OF_TABLES["scores"]),
+    "mined": (_compute_rank, *OF_TABLES["scores"]),
 }
 
 MODULES: dict[str, tuple[str, ...]] = {
