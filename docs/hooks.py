@@ -217,11 +217,11 @@ def _fenced(text: str, language: str) -> list[str]:
 
 def filled_data_page(text: str) -> str:
     """The text of docs/data.md with the data sets of both manifests."""
-    from overpaint.data.datasets import datasets
-    from overpaint.data.named_sets import named_sets
+    from overpaint.data.datasets import list_datasets
+    from overpaint.data.named_sets import list_named_sets
 
-    text = MARKED.sub(lambda m: m[1] + dataset_table(datasets()) + m[3], text)
-    return NAMED.sub(lambda m: m[1] + named_sets_list(named_sets()) + m[3], text)
+    text = MARKED.sub(lambda m: m[1] + dataset_table(list_datasets()) + m[3], text)
+    return NAMED.sub(lambda m: m[1] + named_sets_list(list_named_sets()) + m[3], text)
 
 
 def named_sets_list(found: tuple["NamedSet", ...]) -> str:

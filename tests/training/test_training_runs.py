@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from overpaint.cli.train import app
-from overpaint.data.sources import PhotoSource, data_list_hash
+from overpaint.data.sources import PhotoSource, hash_data_list
 from overpaint.errors import ConfigError
 from overpaint.evaluation.forge import forge
 from overpaint.training.autoencoder import AutoencoderRun, AutoencoderTask
@@ -124,7 +124,7 @@ class TestAutoencoder:
         assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", str(record.commit))
         source = PhotoSource.from_paths([photos], part="train", exclude=["0.png"])
         assert record.data == f"{len(source)} photos: waves {len(source)}"
-        assert record.data_sha256 == data_list_hash(source.names)
+        assert record.data_sha256 == hash_data_list(source.names)
         assert set(record.validation) == {"psnr"}
         best = torch.load(out / "best.pt", weights_only=True)["model"]
         for key, value in model.state_dict().items():

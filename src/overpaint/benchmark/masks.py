@@ -7,7 +7,7 @@ import numpy as np
 from overpaint.benchmark.photos import resolve_below
 from overpaint.benchmark.recipe import parse_bin
 from overpaint.data.mask_sets import FILES, open_masks
-from overpaint.data.masks import MASKS, Mask, MaskFn, hole_ratio, in_ratio
+from overpaint.data.masks import MASKS, Mask, MaskFn, hole_ratio, limit_ratio
 from overpaint.errors import InputError
 from overpaint.inpainting.holes import MAX_SHARE
 
@@ -23,7 +23,7 @@ def make_mask_maker(spec: str, bin_name: str, data: Path) -> MaskFn:
     """
     span = parse_bin(bin_name)
     if span is None:
-        return in_ratio(open_masks(_resolve_spec(spec, data)), _MIN_SHARE, MAX_SHARE)
+        return limit_ratio(open_masks(_resolve_spec(spec, data)), _MIN_SHARE, MAX_SHARE)
     if spec not in MASKS:
         return open_masks(_resolve_spec(spec, data), span)
     fn, (low, high) = MASKS[spec], span

@@ -12,7 +12,7 @@ import numpy as np
 from overpaint import hashes
 from overpaint.benchmark.recipe import PhotoSet
 from overpaint.data.photo_sets import LAYOUTS, Fit, open_photos
-from overpaint.data.sources import Part, PhotoSource, Place, read_place, short_name, stamp
+from overpaint.data.sources import Part, PhotoSource, Place, read_place, read_stamp, shorten_name
 from overpaint.errors import ImageError
 from overpaint.images import write_bytes, write_png
 
@@ -44,7 +44,7 @@ def hash_contents(places: Sequence[Place], memory: Path) -> str:
     known = memory / f"{hashes.sha256(stamps.encode())[:24]}.txt"
     if known.is_file():
         return known.read_text(encoding="ascii")
-    lines = [f"{short_name(p.name)} {hashes.sha256(read_place(p))}" for p in places]
+    lines = [f"{shorten_name(p.name)} {hashes.sha256(read_place(p))}" for p in places]
     found = hashes.sha256("\n".join(lines).encode("utf-8", "surrogateescape"))
     memory.mkdir(parents=True, exist_ok=True)
     write_bytes(known, found.encode())
@@ -52,7 +52,7 @@ def hash_contents(places: Sequence[Place], memory: Path) -> str:
 
 
 def _read_state(place: Place) -> tuple[int | None, str]:
-    state = stamp(place)
+    state = read_stamp(place)
     return state.num_bytes, state.tag
 
 
@@ -68,7 +68,7 @@ def bring_to_size(places: Sequence[Place], fit: Fit, out: Path) -> None:
     for index, place in enumerate(places):
         path = out / f"{index:06d}.png"
         if not path.is_file():
-            write_png(path, fit(source.read(index), short_name(place.name)))
+            write_png(path, fit(source.read(index), shorten_name(place.name)))
         entries.append([place.name, path.name])
     write_bytes(out / LIST, json.dumps(entries).encode())
 

@@ -249,7 +249,7 @@ class Planner:
             what = {"cache": settings["cache"], "seed": seed, "files": settings["files"]}
             what |= {"bank": settings["data"]["bank"], "history": settings["data"]["history"]}
             what |= {"shipped": _hash_bank(run)}
-            what |= {"margin": run.data.degrade.margin(run.data.size)}
+            what |= {"margin": run.data.degrade.find_margin(run.data.size)}
             shared = {k: v for k, v in own.items() if not k.startswith("forged.")}
             needs["reconstructions"] = self.make_stage(
                 "reconstructions",

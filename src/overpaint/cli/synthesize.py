@@ -102,7 +102,7 @@ def _settings(
     path: Path | None, bank: list[str] | None, masks: list[str] | None, size: int | None
 ) -> "UniversalConfig":
     """The recipe's section `data`, or the defaults, with what the options replace."""
-    from overpaint.data.bank import shipped_bank
+    from overpaint.data.bank import list_shipped_bank
     from overpaint.data.universal import UniversalConfig
     from overpaint.training.config import Section, load_config
 
@@ -111,7 +111,7 @@ def _settings(
 
     given: dict[str, object] = {}
     if bank or path is None:
-        given["bank"] = dict.fromkeys(bank or shipped_bank(), 1.0)
+        given["bank"] = dict.fromkeys(bank or list_shipped_bank(), 1.0)
     if masks:
         given["masks"] = dict.fromkeys(masks, 1.0)
     if size is not None:

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from overpaint.data.crops import random_crop
-from overpaint.data.masks import RATIO_BINS, Mask, brush, ratio_bin
+from overpaint.data.masks import RATIO_BINS, Mask, brush, find_ratio_bin
 from overpaint.data.sources import PhotoSource
 from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.calibration import LOSSLESS
@@ -79,7 +79,7 @@ class InpaintingSettings:
     size: int = 256
     """Side of the crops, pixels; photos with a smaller side are passed over."""
     bins: tuple[str, ...] = BINS[1:6]
-    """Hole ratios in percent, names of `masks.ratio_bin`."""
+    """Hole ratios in percent, names of `masks.find_ratio_bin`."""
     num: int = 40
     """Photos, each once in every bin."""
     seed: int = 0
@@ -151,7 +151,7 @@ def draw_free_form(size: int, label: str, rng: np.random.Generator) -> Mask:
         mask = brush(size, size, rng)
         while 100 * np.count_nonzero(mask) < low * mask.size:
             mask |= brush(size, size, rng)
-        if ratio_bin(mask) == label:
+        if find_ratio_bin(mask) == label:
             return mask
     raise InputError(f"no free-form mask of {size} px in the bin {label} in {TRIES} tries")
 

@@ -18,7 +18,7 @@ from torch import nn
 from overpaint.data.bank import HELD_OUT, load_bank
 from overpaint.data.real_fills import Pool
 from overpaint.data.sources import PhotoSource
-from overpaint.data.universal import Sample, universal_test_set
+from overpaint.data.universal import Sample, make_test_set
 from overpaint.detection.calibration import AREA, Judgement
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError, WeightsError
@@ -183,5 +183,5 @@ def draw_universal_samples(job: Measurement) -> Iterator[tuple[str, str, Sample]
     how = {"size": job.settings.size, "num": num, "seed": job.settings.seed}
     for kind, bank in load_banks(job.bank).items():
         job.report(f"universal: {num} samples, {kind} of {', '.join(bank)}")
-        for i, sample in enumerate(universal_test_set(photos, bank, **how)):
+        for i, sample in enumerate(make_test_set(photos, bank, **how)):
             yield kind, f"{i}/{Path(sample.source).name}/{sample.redrawn_by}", sample

@@ -175,7 +175,7 @@ def read_untouched(job: Measurement) -> Iterator[Exhibit]:
     """Photos of the test split, one set for each quality band."""
     photos = job.find_photos()
     for index, path in enumerate(map(Path, photos.names)):
-        photo = photos.photo(index)
+        photo = photos.read_photo(index)
         name, quality = f"{path.parent.name}/{path.name}", find_quality(photo)
         yield Exhibit(f"untouched:{quality}", name, photo.pixels, None, quality)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from torch import nn
 
-from overpaint.data.finding import reason_of
+from overpaint.data.finding import find_reason
 from overpaint.detection.result import percent
 from overpaint.errors import ImageError, InputError
 from overpaint.images import File, decode_image, file_bytes, is_file
@@ -232,7 +232,7 @@ def _check_out(out: Path, kept: list[Path], overwrite: bool) -> None:
         has_folder = out.parent.is_dir()
         there = [path for path in (out, *beside) if path.exists()]
     except (OSError, ValueError) as error:  # of a name that is too long, also with ".receipt.json"
-        reason = f"no name for a file and its receipt ({reason_of(error)})"
+        reason = f"no name for a file and its receipt ({find_reason(error)})"
         raise ImageError(f"{out}: {reason}; choose a shorter one") from error
     if not has_folder:
         raise ImageError(f"{out}: its folder does not exist; make it first")

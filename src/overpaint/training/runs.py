@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from overpaint.data.photo_sets import collect_photos
 from overpaint.data.real_fills import describe_fills, list_trained_families
-from overpaint.data.sources import PhotoSource, data_list_hash
+from overpaint.data.sources import PhotoSource, hash_data_list
 from overpaint.data.universal import Pairs
 from overpaint.run_identity import current_commit
 from overpaint.terminal import progress, say
@@ -241,7 +241,7 @@ def _export(
     figures = {k: float(v) for k, v in measured.items() if k != "figure"}
     # A record holds numbers; "not a number" would come back as null.
     about["validation"] = {k: round(v, 4) for k, v in figures.items() if math.isfinite(v)}
-    about |= {"step": step, "data_sha256": data_list_hash(photos.names)}
+    about |= {"step": step, "data_sha256": hash_data_list(photos.names)}
     about.setdefault("data", describe(photos))
     return save_weights(folder, module, **about)
 

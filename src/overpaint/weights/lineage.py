@@ -48,7 +48,7 @@ class Lineage(BaseModel):
     step: int | None = None
     """Training steps after which the weights were taken."""
     data_sha256: str | None = None
-    """`data.sources.data_list_hash` of the training photos."""
+    """`data.sources.hash_data_list` of the training photos."""
     commit: str | None = None
     """Commit of this project that made or imported it."""
 

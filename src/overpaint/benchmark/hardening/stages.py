@@ -28,7 +28,7 @@ from overpaint.benchmark.store import Stage
 from overpaint.data.forgeries import ForgedRow
 from overpaint.data.real_fills import RealFill
 from overpaint.data.samples import MANIFEST, read_rows
-from overpaint.data.sources import PhotoSource, Place, short_name
+from overpaint.data.sources import PhotoSource, Place, shorten_name
 from overpaint.detection.calibration import LOSSLESS, Calibration, average_logits, q99
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError
@@ -53,7 +53,7 @@ class Piece:
 
     @property
     def name(self) -> str:
-        return f"{short_name(self.place.name)} {self.index}"
+        return f"{shorten_name(self.place.name)} {self.index}"
 
     def read(self) -> tuple[Photo, np.ndarray]:
         """The piece, and a mask of nothing. Raises ImageError for a photo that is too small."""

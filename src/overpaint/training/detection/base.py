@@ -27,7 +27,7 @@ from overpaint.data.universal import (
     Pairs,
     UniversalConfig,
     UniversalDataset,
-    mask_mixture,
+    make_mask_mixture,
 )
 from overpaint.detectors.base import Detector, Findings
 from overpaint.detectors.nixnet_context import Content
@@ -139,7 +139,7 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
         self.modules: dict[str, nn.Module] = {"model": model}
         for part in self.frozen():
             part.requires_grad_(False)
-        mask_fn = mask_mixture(run.data.masks, assets)
+        mask_fn = make_mask_mixture(run.data.masks, assets)
         self.train = _samples(run, train, mask_fn, "train", run.loop.seed, assets, exclude)
         # The largest seed of 32 bit belongs to validation, so that it never follows a run's own.
         seed = 2**32 - 1
@@ -333,7 +333,7 @@ def make_detection_task(
 def check(run: DetectorRun, model: nn.Module, assets: Path, exclude: Collection[str] = ()) -> None:
     """Raise what `make_detection_task` would, as far as it can be told without reconstructions."""
     task_of(model, DetectorTask).load_terms(run)
-    mask_mixture(run.data.masks, assets)
+    make_mask_mixture(run.data.masks, assets)
     if run.fills.share:
         describe_fills(run.fills, assets)
     if run.forged.share:
@@ -354,14 +354,14 @@ def make_pairs(
     Raises ConfigError for a cache of crops too small for a sample.
     """
     data, cached = run.data, folder is not None and run.cache.num > 0
-    crop = run.cache.side if cached else data.degrade.margin(data.size)
+    crop = run.cache.side if cached else data.degrade.find_margin(data.size)
     live = LivePairs(photos, load_bank(data.bank, assets), data.bank, data.history, crop)
     if not cached or folder is None:
         return live
-    if crop < data.degrade.margin(data.size):
+    if crop < data.degrade.find_margin(data.size):
         raise ConfigError(
             f"cache.side {crop} is too small: data.size and data.degrade need "
-            f"{data.degrade.margin(data.size)}"
+            f"{data.degrade.find_margin(data.size)}"
         )
     key = {"history": data.history.model_dump(mode="json"), "photos": len(photos)}
     seed = run.loop.seed if run.cache.seed is None else run.cache.seed

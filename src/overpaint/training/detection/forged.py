@@ -86,7 +86,7 @@ class ForgedDataset(Dataset[dict[str, Tensor]]):
         folder = self.folders[name]
         picture = read_image(folder / (row.original if untouched else row.inpainted)).pixels
         mask = read_mask(folder / row.mask, size=(picture.shape[0], picture.shape[1]))
-        piece = crop_at_hole(picture, mask, config.degrade.margin(config.size), rng)
+        piece = crop_at_hole(picture, mask, config.degrade.find_margin(config.size), rng)
         picture, mask = piece[..., :3], piece[..., 3]
         if untouched:
             mask = np.zeros_like(mask)

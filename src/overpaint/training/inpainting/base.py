@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from overpaint.data.masks import in_ratio
+from overpaint.data.masks import limit_ratio
 from overpaint.data.sources import PhotoSource
-from overpaint.data.universal import mask_mixture
+from overpaint.data.universal import make_mask_mixture
 from overpaint.errors import ConfigError
 from overpaint.inpainters.base import Inpainter
 from overpaint.layers.perceptual import load_backbone
@@ -105,7 +105,7 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
                 "or name a backbone"
             )
         low, high = run.data.ratio
-        mask_fn = in_ratio(mask_mixture(run.data.masks, assets), low, high, tries=1000)
+        mask_fn = limit_ratio(make_mask_mixture(run.data.masks, assets), low, high, tries=1000)
         if run.data.early_samples % run.loop.batch_size:
             raise ConfigError(
                 f"data.early_samples {run.data.early_samples}: make it a multiple of "
