@@ -16,9 +16,9 @@ from overpaint.detectors.iidnet import (
     GlobalLocalAttention,
     IIDNet,
     IIDNetConfig,
-    bayar_kernels,
+    constrain_kernels,
+    find_most_similar,
     median_3x3,
-    most_similar,
     remap,
 )
 from overpaint.errors import ConfigError, WeightsError
@@ -167,7 +167,7 @@ class TestOfficialWeights:
 class TestEnhancement:
     def test_bayar_slices_sum_to_zero_around_a_centre_of_minus_one(self) -> None:
         weight = torch.rand(3, 3, 5, 5)
-        kernels = bayar_kernels(weight)
+        kernels = constrain_kernels(weight)
         assert torch.equal(kernels[..., 2, 2], torch.full((3, 3), -1.0))
         torch.testing.assert_close(kernels.sum(dim=(2, 3)), torch.zeros(3, 3), rtol=0, atol=1e-5)
         scaled = kernels[1, 2, 0] / kernels[1, 2, 0, 0]  # each slice is a multiple of its taps
@@ -175,8 +175,8 @@ class TestEnhancement:
 
     def test_faithful_bayar_constrains_the_first_output_alone(self) -> None:
         weight = torch.rand(3, 3, 5, 5)
-        kernels = bayar_kernels(weight, faithful=True)
-        assert torch.equal(kernels[0], bayar_kernels(weight)[0])
+        kernels = constrain_kernels(weight, faithful=True)
+        assert torch.equal(kernels[0], constrain_kernels(weight)[0])
         expected = 10_000 * weight[1:]
         expected[..., 2, 2] = 0
         torch.testing.assert_close(kernels[1:], expected)
@@ -260,12 +260,12 @@ class TestAttention:
 
     def test_parts_of_the_matrix_make_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
         x = torch.randn(2, 23, 4)
-        whole = most_similar(x, 5)
+        whole = find_most_similar(x, 5)
         monkeypatch.setattr("overpaint.detectors.iidnet.ROWS", 6)
-        parts = most_similar(x, 5)
+        parts = find_most_similar(x, 5)
         assert torch.equal(parts[1], whole[1])
         torch.testing.assert_close(parts[0], whole[0])
-        assert most_similar(x[:, :3], 5)[1].shape == (2, 3, 3)
+        assert find_most_similar(x[:, :3], 5)[1].shape == (2, 3, 3)
         assert whole[1][..., 0].tolist() == [list(range(23))] * 2
 
 

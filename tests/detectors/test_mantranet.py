@@ -18,9 +18,9 @@ from overpaint.detectors.mantranet import (
     ManTraNetConfig,
     TraceFeatures,
     hard_sigmoid,
+    make_srm_kernels,
     pad_symmetric,
     remap,
-    srm_kernels,
     window_mean,
 )
 from overpaint.errors import ConfigError, WeightsError
@@ -141,7 +141,7 @@ class TestPublishedWeights:
             with on_meta():
                 model = detectors.create("mantranet", faithful=faithful)
             model.load_state_dict(remap(state), assign=True)
-            model.features.srm = srm_kernels()
+            model.features.srm = make_srm_kernels()
             image = golden_batch() if faithful else golden_batch()[:1]
             with torch.no_grad():
                 logits = model.eval()(image)
@@ -158,13 +158,13 @@ def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
 
 class TestFilters:
     def test_srm_kernels_see_one_colour_each(self) -> None:
-        torch.testing.assert_close(srm_kernels(), published_srm())
+        torch.testing.assert_close(make_srm_kernels(), published_srm())
 
     def test_each_kernel_of_bayar_predicts_the_centre_from_the_others(self) -> None:
         conv = BayarConv2d(3, 2)
         with torch.no_grad():
             conv.weight.normal_()
-        kernels = conv.constrained()
+        kernels = conv.constrain()
         assert kernels[:, :, 2, 2].flatten().tolist() == [-1] * 6
         torch.testing.assert_close(kernels.sum(dim=(2, 3)), torch.zeros(2, 3), rtol=0, atol=1e-4)
         ratio = conv.weight[1, 2, 0, 0] / conv.weight[1, 2, 4, 3]  # kept by the division

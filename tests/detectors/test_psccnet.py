@@ -168,7 +168,7 @@ class TestOfficialWeights:
         model.load_state_dict(remap(state), assign=True)
         image = reproducible.batch()[0]
         with torch.no_grad():
-            stages, logits = model.stages(image), model(image)
+            stages, logits = model.run_stages(image), model(image)
         outputs = zip([*stages.masks, logits], [*golden["masks"], golden["values"]], strict=True)
         for x, expected in outputs:
             values = torch.tensor(reproducible.sampled(torch.sigmoid(x)))
@@ -252,7 +252,7 @@ def test_a_coarser_mask_weighs_the_next_finer_map() -> None:
         layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
         torch.nn.init.constant_(model.correlations[3].mask[2].bias, -200)  # type: ignore[index]
-        model.stages(image)
+        model.run_stages(image)
     assert [x.shape[-1] for x in seen] == [4, 8, 16, 32]
     assert seen[0].any()
     assert not seen[1].any()  # nothing is left where the coarsest mask is 0
@@ -263,7 +263,7 @@ def test_a_coarser_mask_weighs_the_next_finer_map() -> None:
 def test_masks_are_at_four_sizes_and_the_heads_see_256_pixels_if_faithful(faithful: bool) -> None:
     model = PSCCNet(PSCCNetConfig(**TINY, faithful=faithful)).eval()
     with torch.no_grad():
-        stages = model.stages(torch.rand(2, 3, 16, 24))
+        stages = model.run_stages(torch.rand(2, 3, 16, 24))
         found = model.examine(torch.rand(2, 3, 13, 21))
     sizes = [tuple(mask.shape[-2:]) for mask in stages.masks]
     if faithful:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from helpers import reproducible
 from helpers.detector_contract import DetectorContract, has_gradient
-from overpaint.detectors.trufor import Head, TruFor, TruForConfig, remap, statistics
+from overpaint.detectors.trufor import Head, TruFor, TruForConfig, compute_statistics, remap
 from overpaint.detectors.trufor_backbone import Attention, CrossPath, DropPath, Rectify
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.registry import detectors, on_meta
@@ -272,7 +272,7 @@ class TestAttention:
     def test_the_context_of_a_stream_is_a_softmax_over_the_keys_channels(self) -> None:
         path, shared = CrossPath(6, heads=2), torch.randn(1, 2, 3, 6)
         with torch.no_grad():
-            found = path.context(shared)[0]
+            found = path.compute_context(shared)[0]
             keys, values = path.key_value(shared[0].reshape(6, 6)).split(6, dim=-1)
             for head, part in enumerate((slice(0, 3), slice(3, 6))):
                 for v in range(3):
@@ -318,7 +318,7 @@ def test_a_head_is_the_fusion_of_the_upsampled_projections_coarsest_first() -> N
 class TestStatistics:
     def test_are_the_weighted_sums(self) -> None:
         x, log_weights = torch.randn(2, 1, 3, 4), torch.randn(2, 1, 3, 4)
-        found = statistics(x, log_weights)
+        found = compute_statistics(x, log_weights)
         for picture, row in enumerate(found.tolist()):
             raw = [math.exp(v) for v in log_weights[picture].flatten().tolist()]
             pairs = [
@@ -335,13 +335,13 @@ class TestStatistics:
             )
 
     def test_of_an_even_map_are_its_value_and_its_square(self) -> None:
-        found = statistics(torch.full((1, 1, 5, 7), -3.0), torch.randn(1, 1, 5, 7))
+        found = compute_statistics(torch.full((1, 1, 5, 7), -3.0), torch.randn(1, 1, 5, 7))
         torch.testing.assert_close(found, torch.tensor([[-3.0, -3.0, -3.0, 9.0]]))
 
     def test_a_place_without_trust_does_not_count(self) -> None:
         x, trust = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
         x[..., 1, 2], trust[..., 1, 2] = 50.0, -200.0
-        torch.testing.assert_close(statistics(x, trust), torch.zeros(1, 4))
+        torch.testing.assert_close(compute_statistics(x, trust), torch.zeros(1, 4))
 
 
 def test_stochastic_depth_keeps_or_drops_whole_samples_and_the_mean() -> None:

@@ -136,7 +136,7 @@ class TestPublishedWeights:
             model = inpainters.create("deepfill_v1", norm_offset=1e-4)
         model.load_state_dict(remap(state), assign=True)
         with torch.no_grad():
-            stages = model.eval().stages(image, mask)
+            stages = model.eval().run_stages(image, mask)
         for name, tolerance in (("coarse", 1e-5), ("output", 1e-4)):
             got = torch.tensor(reproducible.sampled(getattr(stages, name)))
             expected = torch.tensor(golden["values"][name])
@@ -149,7 +149,7 @@ def test_the_refinement_sees_the_known_pixels_and_the_coarse_hole() -> None:
     model.coarse.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.refinement.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        stages = model.stages(image, mask)
+        stages = model.run_stages(image, mask)
     hole = (mask[0, 0] == 1).expand(3, -1, -1)
     first, second = seen
     for x in seen:
@@ -161,13 +161,13 @@ def test_the_refinement_sees_the_known_pixels_and_the_coarse_hole() -> None:
 
 def test_pictures_are_clamped_and_both_networks_train() -> None:
     model, (image, mask) = tiny(), sample()
-    stages = model.stages(image, mask)
+    stages = model.run_stages(image, mask)
     (stages.coarse.sum() + stages.output.sum()).backward()
     assert all(has_gradient(p.grad) for p in model.parameters())
     with torch.no_grad():
         for last in (model.coarse.conv17, model.refinement.merge.conv17):
             last.bias += 9.0  # type: ignore[union-attr, operator]
-        stages = model.stages(image, mask)
+        stages = model.run_stages(image, mask)
     assert (stages.coarse == 1).all()
     assert (stages.output == 1).all()
 

@@ -166,7 +166,7 @@ class TestPublishedWeights:
         model.load_state_dict(remap(state), assign=True)
         image, mask, _ = reproducible.batch()
         with torch.no_grad():
-            stages = model.eval().stages(image, mask)
+            stages = model.eval().run_stages(image, mask)
         for name, got in ((f"{network} coarse", stages.coarse), (f"{case} output", stages.output)):
             expected = torch.tensor(golden["values"][name])
             got = torch.tensor(reproducible.sampled(got))
@@ -184,7 +184,7 @@ def test_the_refinement_sees_the_filled_picture_alone() -> None:
     model.coarse.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.refinement.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        stages = model.stages(image, mask)
+        stages = model.run_stages(image, mask)
     hole = (mask[0, 0] == 1).expand(3, -1, -1)
     first, second = seen
     assert first.shape[1] == 5

@@ -141,7 +141,7 @@ class TestOfficialWeights:
         model.load_state_dict(remap(state), assign=True)
         image, mask, edges = reproducible.batch()
         with torch.no_grad():
-            stages = model.eval().stages(image, mask, edges)
+            stages = model.eval().run_stages(image, mask, edges)
         for name, out in (("edges", stages.predicted), ("values", stages.fill)):
             values = torch.tensor(reproducible.sampled(out))
             torch.testing.assert_close(values, torch.tensor(golden[name]), rtol=1e-4, atol=1e-4)
@@ -198,8 +198,8 @@ def test_phases_see_what_the_paper_gives_them() -> None:
         generator.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     edges = (torch.rand_like(mask) < 0.2).float()
     with torch.no_grad():
-        stages = model.stages(image, mask, edges)
-        elsewhere = model.stages(image, mask, edges * (1 - mask) + mask * (1 - edges))
+        stages = model.run_stages(image, mask, edges)
+        elsewhere = model.run_stages(image, mask, edges * (1 - mask) + mask * (1 - edges))
     hole = mask == 1
     assert torch.equal(elsewhere.output, stages.output)  # edges in the hole are not seen
     first, second = inputs[:2]
@@ -211,12 +211,12 @@ def test_phases_see_what_the_paper_gives_them() -> None:
     assert torch.equal(second[:, 3:], stages.edges)
     assert torch.equal(stages.grey, known)
     assert torch.equal(stages.output, torch.where(hole, stages.fill, image))
-    assert torch.equal(model(image, mask), model.stages(image, mask).output)
+    assert torch.equal(model(image, mask), model.run_stages(image, mask).output)
 
 
 def test_a_loss_on_the_predicted_edges_trains_the_edge_generator_alone() -> None:
     model, (image, mask) = tiny(), sample()
-    (model.stages(image, mask).predicted * mask).sum().backward()
+    (model.run_stages(image, mask).predicted * mask).sum().backward()
     assert all(has_gradient(p.grad) for p in model.edge_generator.parameters())
     assert all(p.grad is None for p in model.inpaint_generator.parameters())
 

@@ -154,7 +154,7 @@ class TestOfficialWeights:
         model.load_state_dict(remap(state))
         image, mask, _ = reproducible.batch()
         with torch.no_grad():
-            fill = model.eval().stages(image, mask).fill
+            fill = model.eval().run_stages(image, mask).fill
         values = torch.tensor(reproducible.sampled(fill))
         torch.testing.assert_close(values, torch.tensor(golden["values"]), rtol=1e-4, atol=1e-5)
 
@@ -164,7 +164,7 @@ def test_the_network_sees_black_in_the_hole_and_the_mask_last() -> None:
     seen: list[Tensor] = []
     hook = model.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
-        stages = model.stages(image, mask)
+        stages = model.run_stages(image, mask)
     hook.remove()
     assert torch.equal(seen[0], torch.cat([image * (1 - mask), mask], dim=1))
     assert torch.equal(stages.output, compose(image, stages.fill, mask))

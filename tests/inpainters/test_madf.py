@@ -132,7 +132,7 @@ class TestOfficialWeights:
         model.load_state_dict(remap(state), assign=True)
         image, mask, _ = reproducible.batch(128)
         with torch.no_grad():
-            pictures = model.stages(image, mask)
+            pictures = model.run_stages(image, mask)
         for picture, values in zip(pictures, golden["values"], strict=True):
             expected = torch.tensor(values)
             got = torch.tensor(reproducible.sampled(picture))
@@ -210,7 +210,7 @@ class TestStages:
         model, (image, mask) = tiny().eval(), sample()
         image, mask = (x.tile(1, 1, 2, 2) for x in (image, mask))
         with torch.no_grad():
-            drawings = model.stages(image, mask)
+            drawings = model.run_stages(image, mask)
             filled = model(image, mask)
         assert len(drawings) == 3
         assert torch.equal(filled, torch.where(mask == 1, drawings[-1].clamp(0, 1), image))
@@ -219,7 +219,7 @@ class TestStages:
         image, mask = (x.tile(1, 1, 2, 2) for x in sample())
         for last in range(3):
             model = tiny()
-            model.stages(image, mask)[last].square().mean().backward()
+            model.run_stages(image, mask)[last].square().mean().backward()
             decoders: list[nn.Module] = [model.recovery, *model.refinements]
             for i, decoder in enumerate(decoders):
                 learns = [has_gradient(p.grad) for p in decoder.parameters()]
@@ -228,7 +228,7 @@ class TestStages:
     def test_without_refinements_the_recovery_is_the_fill(self) -> None:
         model, (image, mask) = tiny(num_refinements=0).eval(), sample()
         with torch.no_grad():
-            assert len(model.stages(*(x.tile(1, 1, 2, 2) for x in (image, mask)))) == 1
+            assert len(model.run_stages(*(x.tile(1, 1, 2, 2) for x in (image, mask)))) == 1
             assert model(image, mask).isfinite().all()
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.inpainter_contract import has_gradient
-from overpaint.layers.rwsa import RWSA, ChannelAttention, softening_kernel
+from overpaint.layers.rwsa import RWSA, ChannelAttention, make_softening_kernel
 from overpaint.registry import on_meta
 
 
@@ -75,7 +75,7 @@ def test_the_mask_is_averaged_rounded_and_softened() -> None:
 
 
 def test_the_kernel_is_normalised_and_symmetric() -> None:
-    kernel = softening_kernel()[0, 0]
+    kernel = make_softening_kernel()[0, 0]
     assert float(kernel.sum()) == pytest.approx(1)
     assert torch.equal(kernel, kernel.T)
     assert float(kernel[2, 2] / kernel[2, 3]) == pytest.approx(math.exp(0.25))

@@ -58,7 +58,7 @@ class TestDeepFillV1Task(InpaintingTaskContract):
         task = self.task(photos, adversarial_weight=0)
         image, mask = torch.full((2, 3, 64, 64), 0.5), box(2)
         stages = Stages(coarse=image + 0.1 * mask, output=image + 0.05 * (1 - mask))
-        monkeypatch.setattr(task.model, "stages", lambda *_: stages)
+        monkeypatch.setattr(task.model, "run_stages", lambda *_: stages)
         ((_, loss),) = task.losses({"image": image, "mask": mask}, 0)
         # Eight pixels are one pixel from what is known and one is two; errors double in [-1, 1].
         hole = 0.2 * (8 * 0.9 + 0.9**2) / 9
@@ -69,7 +69,7 @@ class TestDeepFillV1Task(InpaintingTaskContract):
     ) -> tuple[InpaintingTask[Any, Any], dict[str, Tensor]]:
         """A task whose networks paint the photo, which is grey: 1/2 in [-1, 1]."""
         task, image = self.task(photos), torch.full((2, 3, 64, 64), 0.75)
-        monkeypatch.setattr(task.model, "stages", lambda *_: Stages(image, image))
+        monkeypatch.setattr(task.model, "run_stages", lambda *_: Stages(image, image))
         return task, {"image": image, "mask": box(2)}
 
     def test_adversarial_terms_by_hand(

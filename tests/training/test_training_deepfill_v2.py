@@ -41,7 +41,7 @@ class TestDeepFillV2Task(InpaintingTaskContract):
         # In [-1, 1] the photo is 0.5; the refinement paints -0.5 in the hole and 0.9 elsewhere.
         image = torch.full((2, 3, 64, 64), 0.75)
         fine = torch.where(mask == 1, 0.25, 0.95).expand_as(image)
-        monkeypatch.setattr(task.model, "stages", lambda *_: Stages(image - 0.1, fine))
+        monkeypatch.setattr(task.model, "run_stages", lambda *_: Stages(image - 0.1, fine))
         (_, generator), (_, discriminator) = task.losses({"image": image, "mask": mask}, 0)
         l1 = 0.2 + (1 + 3 * 0.4) / 4
         # Three channels of the composed picture, -0.5 in a quarter and else 0.5, and the mask.

@@ -116,7 +116,7 @@ class TestEdgeConnectTask(InpaintingTaskContract):
         next(task.losses(batch, step))
         real = model.eval().find_edges(image)
         assert (real * mask).any()
-        wanted = real if step == REAL_EDGES else model.stages(image, mask).edges
+        wanted = real if step == REAL_EDGES else model.run_stages(image, mask).edges
         hole = mask == 1
         found = seen[0][:, 3:]
         # Spectral norm moves a little with each pass in training.
@@ -137,7 +137,7 @@ class TestEdgeConnectTask(InpaintingTaskContract):
         image, model_state = batch["image"], {k: v.clone() for k, v in model.state_dict().items()}
         (_, generator), (_, discriminator) = task.losses(batch, EDGES)
         model.load_state_dict(model_state)  # the vectors of spectral norm as they were
-        predicted = model.stages(image, batch["mask"]).predicted.detach()
+        predicted = model.run_stages(image, batch["mask"]).predicted.detach()
         red, green, blue = image.unbind(1)
         grey = (0.2125 * red + 0.7154 * green + 0.0721 * blue)[:, None]
         real, fake = (torch.cat([grey, x], 1) for x in (model.find_edges(image), predicted))

@@ -61,7 +61,7 @@ class TestFcFTask(InpaintingTaskContract):
         image, mask = torch.full((2, 3, 64, 64), 0.5), torch.zeros(2, 1, 64, 64)
         mask[..., :16] = 1
         fill = image + 1 / 32
-        task.model.stages = lambda image, mask: Stages(fill, compose(image, fill, mask))
+        task.model.run_stages = lambda image, mask: Stages(fill, compose(image, fill, mask))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             (_, generator), (_, discriminator) = task.losses({"image": image, "mask": mask}, step)
         # The hole is a quarter of the photo, and 1/32 too bright; the logits are 0 and 1. L1 is on

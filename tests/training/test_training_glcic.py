@@ -44,7 +44,7 @@ class TestGLCICTask(InpaintingTaskContract):
         mask[..., 16:48, 16:48] = 1  # a quarter, and the whole window
         image, fill = torch.full((2, 3, 64, 64), 0.5), torch.full((2, 3, 64, 64), 0.9)
         output = torch.where(mask == 1, fill, image)
-        monkeypatch.setattr(task.model, "stages", lambda *_: Stages(fill, output))
+        monkeypatch.setattr(task.model, "run_stages", lambda *_: Stages(fill, output))
         (_, discriminator), (_, model) = task.losses({"image": image, "mask": mask}, 2)
         real, fake = 0.5 + 0.5, 0.9 + (0.9 + 3 * 0.5) / 4
         expected = (log1p(exp(-real)) + log1p(exp(fake))) / 2

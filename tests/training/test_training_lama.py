@@ -47,7 +47,7 @@ class TestLaMaTask(InpaintingTaskContract):
         image, mask = torch.zeros(2, 3, 64, 64), torch.zeros(2, 1, 64, 64)
         mask[..., :16] = 1
         fill = torch.full_like(image, 0.5)
-        task.model.stages = lambda image, mask: Stages(fill, image)
+        task.model.run_stages = lambda image, mask: Stages(fill, image)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             (_, generator), (_, discriminator) = task.losses({"image": image, "mask": mask}, 0)
         # Black photos with a quarter of hole are painted grey, 1/2, and judged 0 and 1.

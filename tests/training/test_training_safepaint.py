@@ -119,7 +119,7 @@ def test_total_is_the_weighted_sum_of_equation_14(photos: PhotoSource) -> None:
     total = first_loss(task, batch)
     assert isinstance(model, SafePaint)
     image, mask = batch["image"], batch["mask"]
-    stages = model.stages(image, mask)
+    stages = model.run_stages(image, mask)
     assert model.extractor is not None
     z = [model.extractor(image, 1 - mask), model.extractor(image, mask)]
     z_out = model.extractor(stages.output, mask)
@@ -278,7 +278,7 @@ def test_the_second_phase_learns_to_escape_a_detector(photos: PhotoSource, tmp_p
         values = [run.train_step(batch, processes)["model"] for _ in range(8)]
     assert values[-1] < 0.8 * values[0]
     with torch.no_grad():
-        stages = task.model.eval().stages(batch["image"], batch["mask"])
+        stages = task.model.eval().run_stages(batch["image"], batch["mask"])
         again = escape_loss(task.detector(at_8_bit(stages.output)), batch["mask"])
     assert 2 * again.item() < values[0]
     after = task.model.state_dict()

@@ -43,7 +43,7 @@ class PSCCNetTask(DetectorTask[PSCCNet, PSCCNetLoss]):
         return super().load_terms(run)
 
     def loss(self, image: Tensor, mask: Tensor) -> Tensor:
-        stages, share = self.model.stages(image), self.terms.inpainted_share
+        stages, share = self.model.run_stages(image), self.terms.inpainted_share
         weight_of_inpainted = (1 - share) / share
         assert stages.score is not None, "as of `load_terms`"
         loss = self.terms.score_weight * losses.weighted_cross_entropy(

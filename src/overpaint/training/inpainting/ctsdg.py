@@ -67,8 +67,8 @@ class CTSDGTask(InpaintingTask[CTSDG, CTSDGLoss]):
         terms, model, image, mask = self.terms, self.model, batch["image"], batch["mask"]
         if step >= terms.frozen_from:
             freeze_norms(model)
-        stages = model.stages(image, mask)
-        edges, grey = model.structure(image).chunk(2, dim=1)
+        stages = model.run_stages(image, mask)
+        edges, grey = model.find_structure(image).chunk(2, dim=1)
         loss = self._reconstruction(stages, image, mask)
         loss = loss + terms.intermediate_weight * (
             edge_loss(stages.edge_logits, edges) + distance(stages.texture, image)

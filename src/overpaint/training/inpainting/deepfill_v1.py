@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from overpaint.inpainters.base import compose
 from overpaint.inpainters.deepfill_v1 import DeepFillV1, LocalGlobalCritic
-from overpaint.inpainters.glcic import local_window
+from overpaint.inpainters.glcic import cut_local_window
 from overpaint.training import losses
 from overpaint.training.config import AdversarialLoss
 from overpaint.training.inpainting.base import InpaintingTask, Weight
@@ -58,7 +58,7 @@ class DeepFillV1Task(InpaintingTask[DeepFillV1, DeepFillV1Loss]):
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, mask = self.terms, batch["mask"]
-        stages = self.model.stages(batch["image"], mask)
+        stages = self.model.run_stages(batch["image"], mask)
         image, coarse, fine = (
             2 * x.float() - 1 for x in (batch["image"], stages.coarse, stages.output)
         )
@@ -98,7 +98,7 @@ class DeepFillV1Task(InpaintingTask[DeepFillV1, DeepFillV1Loss]):
 
 
 def _window(image: Tensor, mask: Tensor) -> Tensor:
-    return local_window(image, mask, image.shape[-1] // 2)
+    return cut_local_window(image, mask, image.shape[-1] // 2)
 
 
 def wasserstein_loss(

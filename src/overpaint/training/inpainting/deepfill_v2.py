@@ -42,7 +42,7 @@ class DeepFillV2Task(InpaintingTask[DeepFillV2, DeepFillV2Loss]):
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, mask = self.terms, batch["mask"]
-        stages = self.model.stages(batch["image"], mask)
+        stages = self.model.run_stages(batch["image"], mask)
         image, coarse, fine = (
             2 * x.float() - 1 for x in (batch["image"], stages.coarse, stages.output)
         )

@@ -58,7 +58,7 @@ class FcFTask(InpaintingTask[FcF, FcFLoss]):
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, image, mask = self.terms, batch["image"], batch["mask"]
-        output = self.model.stages(image, mask).output
+        output = self.model.run_stages(image, mask).output
         loss = terms.l1_weight * 2 * (output - image).abs().mean()  # 2: in [-1, 1]
         if self.backbone is not None:
             perceptual, _ = feature_losses(self.backbone.to(image.device), [output], image)

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from overpaint.inpainters.glcic import GLCIC, ContextDiscriminator, local_window
+from overpaint.inpainters.glcic import GLCIC, ContextDiscriminator, cut_local_window
 from overpaint.training import losses
 from overpaint.training.config import Section
 from overpaint.training.inpainting.base import InpaintingTask, Weight
@@ -63,7 +63,7 @@ class GLCICTask(InpaintingTask[GLCIC, GLCICLoss]):
         adversarial = "discriminator" in self.modules and step >= terms.completion_steps
         painted = not adversarial or step >= terms.completion_steps + terms.discriminator_steps
         with torch.set_grad_enabled(painted):
-            stages = self.model.stages(image, mask)
+            stages = self.model.run_stages(image, mask)
         if adversarial:
             self.modules["discriminator"].requires_grad_(True)
             real = self._verdict(image, mask.roll(1, dims=0))
@@ -80,5 +80,5 @@ class GLCICTask(InpaintingTask[GLCIC, GLCICLoss]):
 
     def _verdict(self, image: Tensor, mask: Tensor) -> Tensor:
         """The discriminator's logits (b, 1) for pictures (b, 3, size, size) and their windows."""
-        window = local_window(image, mask, image.shape[-1] // 2)
+        window = cut_local_window(image, mask, image.shape[-1] // 2)
         return self.modules["discriminator"](window, image).float()

@@ -53,7 +53,7 @@ class LaMaTask(InpaintingTask[LaMa, LaMaLoss]):
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         image, mask = batch["image"], batch["mask"]
-        fill = self.model.stages(image, mask).fill
+        fill = self.model.run_stages(image, mask).fill
         adversarial = self.is_adversarial(step)
         loss = self._reconstruction(fill, image, mask)
         yield "model", loss + self._adversarial(fill, image) if adversarial else loss

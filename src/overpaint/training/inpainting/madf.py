@@ -42,7 +42,7 @@ class MADFTask(InpaintingTask[MADF, MADFLoss]):
 
     def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         image, mask = batch["image"], batch["mask"]
-        pictures = [picture.float() for picture in self.model.stages(image, mask)]
+        pictures = [picture.float() for picture in self.model.run_stages(image, mask)]
         second, third = (min(i, len(pictures) - 1) for i in (1, 2))
         loss = image.new_zeros(())
         for i, picture in enumerate(pictures):

@@ -105,7 +105,7 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
         terms, image, mask = self.terms, batch["image"], batch["mask"]
         if terms.second_phase_only:
             self.model.completion.eval()  # so that its norms stand still, too
-        stages = self.model.stages(image, mask)
+        stages = self.model.run_stages(image, mask)
         parts = self._reconstruction(stages, image, mask) | self._domain(stages, image, mask)
         if self.detector is not None and terms.detector_weight:
             detector = self.detector.to(image.device)
@@ -208,7 +208,7 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
     def _stages(self, model: SafePaint, sample: Batch) -> tuple[Tensor, Tensor, Stages]:
         device = next(model.parameters()).device
         image, mask = (sample[name][None].to(device) for name in ("image", "mask"))
-        return image, mask, model.stages(image, mask)
+        return image, mask, model.run_stages(image, mask)
 
 
 def generator_loss(fake: Tensor, kind: str) -> Tensor:
