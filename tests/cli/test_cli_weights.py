@@ -67,7 +67,7 @@ def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "tiny-two": official(two, ("Edge_gen.pth", "Fill_gen.pth"), num=2),
         "tiny-none": None,
     }
-    inpainters.names(), detectors.names()
+    inpainters.list_names(), detectors.list_names()
     for name, found in entries.items():
         entry = Entry(name, Tiny, "A paper", "Apache-2.0", "small", found)
         monkeypatch.setitem(inpainters._entries, name, entry)

@@ -279,7 +279,7 @@ def test_shipped_bank_leaves_the_held_out_member_out(
 
 
 def test_registry_knows_the_kinds() -> None:
-    assert {"conv-autoencoder", "taef2"} <= set(autoencoders.names())
+    assert {"conv-autoencoder", "taef2"} <= set(autoencoders.list_names())
     with pytest.raises(UnknownNameError, match="did you mean conv-autoencoder"):
         autoencoders.get("conv-autoencodre")
 

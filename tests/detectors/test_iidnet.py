@@ -22,7 +22,7 @@ from overpaint.detectors.iidnet import (
     remap,
 )
 from overpaint.errors import ConfigError, WeightsError
-from overpaint.registry import detectors, on_meta
+from overpaint.registry import build_on_meta, detectors
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"width": 4}
@@ -109,12 +109,12 @@ class TestIIDNet(DetectorContract):
 @cache
 def published() -> IIDNet:
     """The registered network without values; to be looked at only."""
-    with on_meta():
+    with build_on_meta():
         return detectors.create("iidnet", faithful=True)
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         small = detectors.create("iidnet", width=8)
     assert small.num_parameters == 388_654
     assert sum(value.numel() for value in small.state_dict().values()) * 2 < 3e6
@@ -155,7 +155,7 @@ class TestOfficialWeights:
         constant = torch.tensor(NEAR_KERNEL).expand(256, 1, 5, 5)
         state["module.att.local_att.weight"] = constant.contiguous()
         assert reproducible.digest(state) == golden["sha256"]
-        with on_meta():
+        with build_on_meta():
             model = detectors.create("iidnet", faithful=True).eval()
         model.load_state_dict(remap(state), assign=True)
         with torch.no_grad():

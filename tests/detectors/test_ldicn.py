@@ -19,7 +19,7 @@ from overpaint.detectors.ldicn import (
     remap,
 )
 from overpaint.errors import ConfigError, WeightsError
-from overpaint.registry import detectors, on_meta
+from overpaint.registry import build_on_meta, detectors
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"width": 2}
@@ -47,7 +47,7 @@ def test_the_parameters_counted_by_hand() -> None:
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = detectors.create("ldicn", width=12)
     assert model.num_parameters == 1_090_689
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
@@ -95,7 +95,7 @@ class TestPublishedNames:
         shapes = official_shapes()
         trainable = [shape for name, shape in shapes.items() if ".moving_" not in name]
         assert sum(torch.Size(shape).numel() for shape in trainable) == 7_701_077
-        with on_meta():
+        with build_on_meta():
             state = {name: torch.empty(shape) for name, shape in shapes.items()}
             model = detectors.create("ldicn", **official.config)
         for name in ("root_filter0", "logits.weights"):
@@ -118,7 +118,7 @@ class TestPublishedNames:
         assert out["norm.bias"] is state["post_norm.beta"]
 
     def test_unknown_and_missing_names_are_errors(self) -> None:
-        with on_meta():
+        with build_on_meta():
             state = {name: torch.empty(shape) for name, shape in official_shapes().items()}
             model = LDICN()
         with pytest.raises(WeightsError, match=r"unknown keys: root_filter0\.weights"):

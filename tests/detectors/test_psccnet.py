@@ -13,7 +13,7 @@ from helpers.detector_contract import DetectorContract, has_gradient
 from overpaint.detectors.psccnet import PSCCNet, PSCCNetConfig, SpatioChannelCorrelation, remap
 from overpaint.detectors.psccnet_hrnet import Exchange
 from overpaint.errors import ConfigError, WeightsError
-from overpaint.registry import detectors, on_meta
+from overpaint.registry import build_on_meta, detectors
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"stem": 4, "widths": (2, 4, 6, 8)}
@@ -108,7 +108,7 @@ class TestPSCCNet(DetectorContract):
 @cache
 def published() -> PSCCNet:
     """The registered network without values; to be looked at only."""
-    with on_meta():
+    with build_on_meta():
         return detectors.create("psccnet", faithful=True)
 
 
@@ -117,7 +117,7 @@ def test_sizes_are_those_of_the_published_heads() -> None:
     parts = (model.backbone, model.correlations, model.image_head)
     counts = [sum(p.numel() for p in part.parameters()) for part in parts]
     assert counts == [2_028_572, 719_824, 919_546]
-    with on_meta():
+    with build_on_meta():
         small = detectors.create("psccnet", stem=16, widths=(8, 16, 32, 64))
     assert small.num_parameters == 714_446
     assert sum(value.numel() for value in small.state_dict().values()) * 2 < 3e6
@@ -163,7 +163,7 @@ class TestOfficialWeights:
         state = reproducible.weights(official_shapes())
         state = {key: v * 1e-3 if ".theta." in key else v for key, v in state.items()}
         assert reproducible.digest(state) == golden["sha256"]
-        with on_meta():
+        with build_on_meta():
             model = detectors.create("psccnet", faithful=True).eval()
         model.load_state_dict(remap(state), assign=True)
         image = reproducible.batch()[0]

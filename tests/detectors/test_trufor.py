@@ -14,7 +14,7 @@ from helpers.detector_contract import DetectorContract, has_gradient
 from overpaint.detectors.trufor import Head, TruFor, TruForConfig, compute_statistics, remap
 from overpaint.detectors.trufor_backbone import Attention, CrossPath, DropPath, Rectify
 from overpaint.errors import ConfigError, WeightsError
-from overpaint.registry import detectors, on_meta
+from overpaint.registry import build_on_meta, detectors
 from overpaint.training.config import load_config
 from overpaint.training.detection.base import DetectorRun
 from overpaint.weights.rename_keys import check_fits
@@ -141,7 +141,7 @@ class TestTruForFaithful(TestTruFor):
 
 
 def test_sizes_are_those_of_the_fact_sheet() -> None:
-    with on_meta():
+    with build_on_meta():
         full = detectors.create("trufor")
         small = detectors.create("trufor", **load_config(DetectorRun, RECIPE).model)
     assert sum(v.numel() for v in full.noiseprint.state_dict().values()) == 559_184
@@ -161,7 +161,7 @@ class TestOfficialWeights:
         assert official.config["faithful"]
         assert len(state) == 952
         found = official.remap({f"{prefix}{key}": value for key, value in state.items()})
-        with on_meta():
+        with build_on_meta():
             check_fits(detectors.create("trufor", **official.config), found)
         assert {id(value) for value in found.values()} == {id(v) for v in state.values()}
         key = "encoder.noise.2.blocks.5.attention.reduce.norm.weight"
@@ -182,7 +182,7 @@ class TestOfficialWeights:
             remap({**state, "backbone.block1.0.norm3.bias": torch.zeros(1)})
         del state["backbone.FFMs.2.cross.cross_attn.kv2.weight"]
         lacking = r"lacks encoder\.fuse\.2\.noise\.key_value\.weight"
-        with on_meta(), pytest.raises(WeightsError, match=lacking):
+        with build_on_meta(), pytest.raises(WeightsError, match=lacking):
             check_fits(detectors.create("trufor"), remap(state))
 
     def test_output_is_that_of_the_published_code(self) -> None:

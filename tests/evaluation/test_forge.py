@@ -50,7 +50,7 @@ class Failing(Network):
 @pytest.fixture(autouse=True)
 def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights by the name of network."""
-    inpainters.names()
+    inpainters.list_names()
     for name, factory in (("network", Network), ("failing", Failing)):
         entry: Entry[Any] = Entry(name, factory, "none", "Apache-2.0")
         monkeypatch.setitem(inpainters._entries, name, entry)

@@ -84,7 +84,7 @@ class Pixels(Backbone):
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a registered inpainter without weights, for the time of one test."""
-    inpainters.names()  # so that the registry is full before it is copied
+    inpainters.list_names()  # so that the registry is full before it is copied
     monkeypatch.setattr(inpainters, "_entries", dict(inpainters._entries))
     inpainters.register(TOY, Flat, paper="none", licence="Apache-2.0", trainable=False)
     return TOY

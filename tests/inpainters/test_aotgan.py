@@ -21,7 +21,7 @@ from overpaint.inpainters.aotgan import (
 )
 from overpaint.inpainters.base import compose
 from overpaint.layers.rwsa import RWSA
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"width": 4, "num_blocks": 1}
@@ -69,7 +69,7 @@ class TestAOTGANWithRWSA(TrainableContract):
 
 
 def test_sizes_are_those_of_the_fact_sheet() -> None:
-    with on_meta():
+    with build_on_meta():
         assert count(SoftMaskDiscriminator()) == 2_763_777
         full, with_rwsa = (inpainters.create("aotgan", rwsa=rwsa) for rwsa in (False, True))
         attention = sum(count(RWSA(n)) for n in (64, 128, 256))
@@ -83,7 +83,7 @@ class TestOfficialWeights:
     def test_every_published_key_finds_its_place(self) -> None:
         official = inpainters.get("aotgan").official
         assert official is not None
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create("aotgan", **official.config)
             state = {key: torch.empty(shape) for key, shape in official_shapes().items()}
         renamed = official.remap(state)
@@ -97,14 +97,14 @@ class TestOfficialWeights:
         with pytest.raises(WeightsError, match=r"unknown keys: middle\.0\.norm\.weight"):
             remap({**state, "middle.0.norm.weight": torch.zeros(1)})
         del state["decoder.2.conv.bias"]
-        with on_meta(), pytest.raises(WeightsError, match=r"lacks decoder\.2\.conv\.b"):
+        with build_on_meta(), pytest.raises(WeightsError, match=r"lacks decoder\.2\.conv\.b"):
             check_fits(inpainters.create("aotgan"), remap(state))
 
     def test_output_is_that_of_the_published_code(self) -> None:
         golden = reproducible.golden("aotgan")
         state = reproducible.weights(official_shapes(num_blocks=2))
         assert reproducible.digest(state) == golden["sha256"]
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create("aotgan", num_blocks=2)
         model.load_state_dict(remap(state), assign=True)
         image, mask, _ = reproducible.batch()

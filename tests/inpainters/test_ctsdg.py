@@ -26,7 +26,7 @@ from overpaint.inpainters.ctsdg import (
     wrap_8_bit,
 )
 from overpaint.inpainters.edgeconnect import to_grey
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"width": 4}
@@ -103,12 +103,12 @@ class TestCTSDG(TrainableContract):
 @cache
 def published() -> CTSDG:
     """The registered network without values; to be looked at only."""
-    with on_meta():
+    with build_on_meta():
         return inpainters.create("ctsdg")
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("ctsdg", width=10)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
     assert model.config == CTSDGConfig(width=10)
@@ -158,7 +158,7 @@ class TestOfficialWeights:
         golden = reproducible.golden("ctsdg")
         state = reproducible.weights(official_shapes())
         assert reproducible.digest(state) == golden["sha256"]
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create("ctsdg").eval()
         model.load_state_dict(remap(state), assign=True)
         image, mask, edges = reproducible.batch(128)
@@ -297,7 +297,7 @@ def test_scales_are_weighted_place_by_place() -> None:
 
 class TestDiscriminator:
     def test_number_of_parameters_is_that_of_the_fact_sheet(self) -> None:
-        with on_meta():
+        with build_on_meta():
             count = sum(p.numel() for p in DualDiscriminator().parameters())
         assert count == pytest.approx(5.53e6, rel=1e-3)
 

@@ -15,7 +15,7 @@ from overpaint.inpainters.deepfill_v1 import (
     LocalGlobalCritic,
     remap,
 )
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.weights.rename_keys import check_fits
 
 # (name, channels in, channels out) of each published layer at cnum 32; kernels are 3x3.
@@ -94,7 +94,7 @@ class TestDeepFillV1(TrainableContract):
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("deepfill_v1", width=20)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
 
@@ -102,7 +102,7 @@ def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
 class TestPublishedWeights:
     @pytest.mark.parametrize("prefix", ["", "netG."])
     def test_all_names_and_shapes_are_taken(self, prefix: str) -> None:
-        with on_meta():
+        with build_on_meta():
             state = {key: torch.empty(shape) for key, shape in official_shapes(prefix).items()}
             check_fits(inpainters.create("deepfill_v1"), remap(state))
         assert len(state) == 2 * (17 + 10 + 8 + 7)
@@ -117,7 +117,7 @@ class TestPublishedWeights:
         assert all(torch.equal(remapped[key], value) for key, value in expected.items())
 
     def test_an_unknown_key_and_a_missing_one_are_errors(self) -> None:
-        with on_meta():
+        with build_on_meta():
             state = {key: torch.empty(shape) for key, shape in official_shapes().items()}
             model = inpainters.create("deepfill_v1")
         with pytest.raises(WeightsError, match=r"unknown keys: fine_generator\.pmconv7"):
@@ -132,7 +132,7 @@ class TestPublishedWeights:
         state = reproducible.weights(official_shapes())
         assert reproducible.digest(state) == golden["sha256"]
         image, mask, _ = reproducible.batch()
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create("deepfill_v1", norm_offset=1e-4)
         model.load_state_dict(remap(state), assign=True)
         with torch.no_grad():
@@ -173,7 +173,7 @@ def test_pictures_are_clamped_and_both_networks_train() -> None:
 
 
 def test_the_critic_is_that_of_the_fact_sheet() -> None:
-    with on_meta():
+    with build_on_meta():
         critic = LocalGlobalCritic()
         shapes = [tuple(p.shape) for p in critic.parameters()]
     weights = [shape for shape in shapes if len(shape) > 1]

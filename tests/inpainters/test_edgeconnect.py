@@ -17,7 +17,7 @@ from helpers.inpainter_contract import TrainableContract, has_gradient, sample
 from overpaint.errors import ConfigError, OverpaintError, WeightsError
 from overpaint.inpainters.edgeconnect import EdgeConnect, EdgeConnectConfig, remap, to_grey
 from overpaint.layers.rwsa import RWSA
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"width": 4, "num_blocks": 1}
@@ -74,7 +74,7 @@ class TestEdgeConnect(TrainableContract):
 @cache
 def published() -> EdgeConnect:
     """The registered network without values; to be looked at only."""
-    with on_meta():
+    with build_on_meta():
         return inpainters.create("edgeconnect")
 
 
@@ -84,7 +84,7 @@ def test_sizes_at_the_papers_width_are_those_of_the_fact_sheet() -> None:
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("edgeconnect", width=16)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
     assert model.config == EdgeConnectConfig(width=16)
@@ -136,7 +136,7 @@ class TestOfficialWeights:
         golden = reproducible.golden("edgeconnect")
         state = reproducible.weights(official_shapes())
         assert reproducible.digest(state) == golden["sha256"]
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create("edgeconnect")
         model.load_state_dict(remap(state), assign=True)
         image, mask, edges = reproducible.batch()

@@ -12,7 +12,7 @@ from helpers import reproducible
 from helpers.inpainter_contract import TrainableContract, has_gradient, sample
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.inpainters.fcf import Discriminator, FcF, FcFConfig, remap
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.training.config import load_config
 from overpaint.training.inpainting.base import InpainterRun
 from overpaint.weights.rename_keys import check_fits
@@ -139,7 +139,7 @@ class TestPublishedWeights:
             shapes = official_shapes(resolution, 64, 512)
             # 6 resampled layers' filters more or less would show in the number of all values.
             assert sum(math.prod(shape) for shape in shapes.values()) == count
-            with on_meta():
+            with build_on_meta():
                 state = {key: torch.empty(shape) for key, shape in shapes.items()}
                 model = inpainters.create("fcf", resolution=resolution)
             check_fits(model, remap(state))
@@ -179,7 +179,7 @@ class TestPublishedWeights:
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("fcf", **load_config(InpainterRun, RECIPE).model)
     assert model.num_parameters == 1_271_093
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
@@ -274,7 +274,7 @@ def test_what_training_needs_is_the_fill_unclamped_and_the_composition() -> None
 
 class TestDiscriminator:
     def test_size_at_the_published_width(self) -> None:
-        with on_meta():
+        with build_on_meta():
             sizes = [
                 sum(p.numel() for p in Discriminator(FcFConfig(resolution=side)).parameters())
                 for side in (512, 256)

@@ -16,7 +16,7 @@ from overpaint.inpainters.glcic import (
     cut_local_window,
     remap,
 )
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.weights.rename_keys import check_fits
 
 # Layers of the published network: in order, their channels and the side of their kernels.
@@ -55,7 +55,7 @@ class TestGLCIC(TrainableContract):
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("glcic", width=28)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
     assert model.config == GLCICConfig(width=28)
@@ -66,7 +66,7 @@ class TestOfficialWeights:
         shapes = {k: torch.empty(shape, device="meta") for k, shape in official_shapes().items()}
         official = inpainters.get("glcic").official
         assert official is not None
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create("glcic", **official.config)
         check_fits(model, official.remap(shapes))
         check_fits(model, remap({"model_cn": shapes}))
@@ -83,7 +83,7 @@ class TestOfficialWeights:
         state = dict.fromkeys(official_shapes(), torch.empty(0))
         del state["bn4.running_var"]
         with (
-            on_meta(),
+            build_on_meta(),
             pytest.raises(WeightsError, match=r"lacks completion\.down\.3\.norm\.running_var;"),
         ):
             check_fits(inpainters.create("glcic"), remap(state))
@@ -95,7 +95,7 @@ class TestOfficialWeights:
         image, mask, _ = reproducible.batch()
         fills = {}
         for first in (True, False):
-            with on_meta():
+            with build_on_meta():
                 model = inpainters.create("glcic", activation_first=first)
             model.load_state_dict(remap(state), assign=True)
             model.mean = torch.tensor([0.5, 0.4, 0.3]).reshape(1, 3, 1, 1)
@@ -162,7 +162,7 @@ class TestDiscriminator:
         ids=["paper", "otenim's default"],
     )
     def test_sizes_are_the_published_ones(self, config: dict[str, Any], size: int) -> None:
-        with on_meta():
+        with build_on_meta():
             discriminator = ContextDiscriminator(**config)
         assert sum(p.numel() for p in discriminator.parameters()) == size
 

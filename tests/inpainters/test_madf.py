@@ -13,7 +13,7 @@ from helpers import reproducible
 from helpers.inpainter_contract import TrainableContract, has_gradient, sample
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.inpainters.madf import MADF, MADFConfig, MaskAwareConv, PointwiseNorm, remap
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"width": 8}
@@ -76,12 +76,12 @@ class TestMADF(TrainableContract):
 @cache
 def published() -> MADF:
     """The registered network without values; to be looked at only."""
-    with on_meta():
+    with build_on_meta():
         return inpainters.create("madf")
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("madf", width=8)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
     assert model.config == MADFConfig(width=8)

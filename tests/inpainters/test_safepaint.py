@@ -10,7 +10,7 @@ from helpers.inpainter_contract import TrainableContract, has_gradient, sample
 from overpaint.errors import ConfigError
 from overpaint.inpainters.base import compose
 from overpaint.inpainters.safepaint import ABLATIONS, SafePaint, SafePaintConfig, fill_smoothly
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 
 TINY: dict[str, Any] = {"width": 4, "num_blocks": 1, "vector_size": 5}
 
@@ -47,7 +47,7 @@ def count(module: nn.Module | None) -> int:
 
 
 def test_sizes_at_the_papers_width_are_those_of_the_fact_sheet() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("safepaint")
     sizes = [count(m) for m in (model.completion, model.extractor, model.optimisation)]
     assert sizes == [10_779_331, 3_919_888, 14_151_063]
@@ -55,7 +55,7 @@ def test_sizes_at_the_papers_width_are_those_of_the_fact_sheet() -> None:
 
 
 def test_the_small_one_fits_into_10_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("safepaint", width=24)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 10e6
     assert model.config.width == 24

@@ -91,7 +91,7 @@ class Planner:
             recipe.inpainters, recipe.inpainters_from, folder, "inpainter"
         )
         if recipe.methods:
-            names = [n for n in inpainters.names() if not inpainters.get(n).trainable]
+            names = [n for n in inpainters.list_names() if not inpainters.get(n).trainable]
             methods = {n: ModelSource(method=n) for n in names}
             self.inpainters = methods | self.inpainters
         if unknown := [m for m in recipe.metrics if not _is_metric(m)]:

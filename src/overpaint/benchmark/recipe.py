@@ -148,7 +148,7 @@ class Recipe(Section):
 
     @property
     def hash(self) -> str:
-        """`config_hash` of all of it."""
+        """`hash_config` of all of it."""
         return config_hash(self)
 
     def list_steps(self, processing: str) -> list[Step]:

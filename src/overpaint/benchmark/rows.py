@@ -26,7 +26,7 @@ from overpaint.benchmark.store import Stage, Store
 from overpaint.errors import ConfigError
 from overpaint.images import write_bytes
 from overpaint.metrics import bootstrap, bootstrap_levels, mean
-from overpaint.named_metrics import METRICS, Photos, figures
+from overpaint.named_metrics import METRICS, Photos, compute_figures
 
 ALL, UNSEEN = "all", "unseen"
 RESAMPLES = 1000
@@ -200,7 +200,7 @@ def _make_photo_row(
     default = None if default is None or math.isnan(default) else default
 
     def compute_figure(chosen: np.ndarray) -> float:
-        return figures(Photos(scores[chosen], labels[chosen], default), [metric])[metric]
+        return compute_figures(Photos(scores[chosen], labels[chosen], default), [metric])[metric]
 
     rng = np.random.default_rng(0)
     groups = [np.flatnonzero(labels == kind) for kind in (1, 0)]

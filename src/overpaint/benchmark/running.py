@@ -22,7 +22,7 @@ from overpaint.benchmark.plan import Cell
 from overpaint.benchmark.store import Stage, Store
 from overpaint.benchmark.work import run_stage
 from overpaint.errors import OverpaintError
-from overpaint.run_identity import current_commit
+from overpaint.run_identity import find_commit
 from overpaint.terminal import guard
 from overpaint.training.loop import InterruptedRunError
 
@@ -108,7 +108,7 @@ class _Run:
     report: Report
     on_progress: Callable[[Progress], None]
     jobs: int
-    commit: str = field(default_factory=current_commit)
+    commit: str = field(default_factory=find_commit)
     errors: dict[Stage, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

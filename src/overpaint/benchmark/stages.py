@@ -32,7 +32,7 @@ from overpaint.evaluation.forge import forge
 from overpaint.evaluation.frechet import compute_frechet_distance, measure_moments
 from overpaint.evaluation.inpainting import FillScorers
 from overpaint.images import Photo, read_image, read_mask, write_bytes
-from overpaint.named_metrics import METRICS, Pooled, Scored, figures
+from overpaint.named_metrics import METRICS, Pooled, Scored, compute_figures
 from overpaint.training.config import load_config
 from overpaint.training.detection.base import DetectorRun, make_pairs
 from overpaint.training.inpainting.base import InpainterRun
@@ -322,7 +322,7 @@ def make_scores(stage: Stage, folders: Folders, out: Path, device: str) -> dict[
         if FOUND in wanted:
             numbers[FOUND] = None if looked.found is None else float(looked.found)
         if looked.forged:
-            numbers |= figures(picture, of_picture)
+            numbers |= compute_figures(picture, of_picture)
             curve += _count_points(looked)
             if DETECTED in wanted:
                 numbers[DETECTED] = float(_is_detected(looked))
@@ -334,7 +334,7 @@ def make_scores(stage: Stage, folders: Folders, out: Path, device: str) -> dict[
         raise ImageError(f"{stage.label}: there is no picture{reason}")
     values = {
         "pictures": found,
-        "pooled": figures(pooled, of_all) if of_all else {},
+        "pooled": compute_figures(pooled, of_all) if of_all else {},
         "curve": curve.tolist(),
     }
     write_bytes(out / SCORES, json.dumps(values).encode())

@@ -13,7 +13,7 @@ import typer
 
 from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.devices import DEVICE_HELP, MEMORY_HELP, RUNTIME_HELP
-from overpaint.terminal import printable, progress, say, say_json, show
+from overpaint.terminal import make_printable, make_progress_bar, say, say_json, show
 
 if TYPE_CHECKING:
     from overpaint.detection.report import Runner, Writer
@@ -139,7 +139,7 @@ def _examine(photos: list[Path], runner: "Runner", writer: "Writer") -> Iterator
     """The records, with a progress bar on stderr where that is a terminal."""
     from overpaint.detection.report import detect_files
 
-    with progress() as bar:
+    with make_progress_bar() as bar:
         yield from bar.track(detect_files(photos, runner, writer), len(photos), description="")
 
 
@@ -165,7 +165,7 @@ def _print_table(records: list[Record], out: Path) -> None:
             words = row.get("words") or f"could not be examined: {row['error']}"
             # `Text`, because square brackets in a name are not markup.
             cells = (*names, words, _score(row))
-            table.add_row(*(Text(printable(cell)) for cell in cells))
+            table.add_row(*(Text(make_printable(cell)) for cell in cells))
             photo = ""  # once for all its detectors
     show(table)
     examined = [record for record in records if "error" not in record]

@@ -61,7 +61,7 @@ def _models(records: list["WeightsRecord"]) -> Iterator[Line]:
     from overpaint.weights.store import REGISTRIES
 
     for kind, registry in REGISTRIES.items():
-        for name in registry.names():
+        for name in registry.list_names():
             entry, official = registry.get(name), registry.get(name).official
             count, problem = _parameters(entry)
             here = [r for r in records if (r.kind, r.architecture) == (kind, name)]
@@ -86,10 +86,10 @@ def _models(records: list["WeightsRecord"]) -> Iterator[Line]:
 
 def _parameters(entry: "Entry[Any]") -> tuple[int | None, str | None]:
     from overpaint.errors import OverpaintError
-    from overpaint.registry import num_parameters
+    from overpaint.registry import count_parameters
 
     try:
-        return num_parameters(entry), None
+        return count_parameters(entry), None
     except OverpaintError as error:  # an optional package is missing
         return None, str(error)
 

@@ -11,7 +11,7 @@ import typer
 
 from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.devices import RUNTIME_HELP
-from overpaint.terminal import progress, say
+from overpaint.terminal import make_progress_bar, say
 
 Paths = Annotated[
     list[str],
@@ -98,7 +98,7 @@ def report(
         raise typer.Exit(2) from error
     if search.words:
         say(search.words, err=True)
-    with progress() as bar:
+    with make_progress_bar() as bar:
         chapters = list(
             bar.track(
                 make_chapters(search.photos, runner, anchors=anchors),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from overpaint.terminal import progress, say
+from overpaint.terminal import make_progress_bar, say
 
 if TYPE_CHECKING:
     from overpaint.data.sources import Part
@@ -78,7 +78,7 @@ def synthesize(
     if source.passed_over:
         say(source.passed_over, err=True)
     settings = _settings(config, bank, masks, size)
-    with progress() as bar:
+    with make_progress_bar() as bar:
         task = bar.add_task("", total=num)
         rows = library.synthesize(
             out,

@@ -35,7 +35,7 @@ from PIL import Image
 
 from overpaint.errors import ConfigError, ImageError
 from overpaint.images import Photo, decode_image, image_suffixes, read_image
-from overpaint.images.decoding import read_orientation, upright
+from overpaint.images.decoding import read_orientation, turn_upright
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _fit_truth(truth: np.ndarray, photo: Photo, pair: Pair) -> np.ndarray:
     orientation = _read_orientation(photo.path)
     size = (photo.height, photo.width)
     if orientation >= 5 and truth.shape == size[::-1] and size[0] != size[1]:
-        return np.ascontiguousarray(upright(truth, orientation))
+        return np.ascontiguousarray(turn_upright(truth, orientation))
     if truth.shape != size:
         raise ImageError(
             f"{pair.mask}: the mask has {truth.shape[1]} x {truth.shape[0]} pixels, its picture "

@@ -40,7 +40,7 @@ from overpaint.data.finding import (
 )
 from overpaint.errors import ConfigError, ImageError
 from overpaint.images import Photo, decode_image, file_bytes, image_suffixes, read_image
-from overpaint.images.decoding import check_num_bytes, pixel_limit
+from overpaint.images.decoding import check_num_bytes, find_pixel_limit
 
 Part = Literal["train", "validation", "test"]
 T = TypeVar("T", str, Path)
@@ -340,7 +340,7 @@ def _read_head(root: str, path: str) -> bytes:
 def _fetch(name: str, root: str, path: str) -> bytes:
     try:
         files = _file_system(root, os.getpid(), threading.get_ident())
-        check_num_bytes(name, files.info(path).get("size") or 0, pixel_limit(None))
+        check_num_bytes(name, files.info(path).get("size") or 0, find_pixel_limit(None))
         return files.cat_file(path)
     except ImageError:
         raise

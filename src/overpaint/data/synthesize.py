@@ -31,7 +31,7 @@ from overpaint.data.universal import (
 )
 from overpaint.errors import ImageError
 from overpaint.images import write_png
-from overpaint.run_identity import config_hash
+from overpaint.run_identity import hash_config
 
 RETRY = 10**9
 """What is added to a sample's index to draw it again, from another photo."""
@@ -172,7 +172,7 @@ def _describe(
     return {
         "version": __version__,
         "config": values,
-        "config_hash": config_hash(values),
+        "config_hash": hash_config(values),
         "bank_sha256": hash_bank(config.bank, assets),
         "photos": {"number": len(names), "names_sha256": _hash_values(names)},
         "seed": seed,

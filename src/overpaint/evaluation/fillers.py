@@ -21,7 +21,7 @@ from overpaint.images import to_tensor
 from overpaint.inpainting.inpainter_runner import InpainterRunner
 from overpaint.layers.perceptual import Backbone, load_backbone, perceptual_loss
 from overpaint.metrics import psnr, squared_error
-from overpaint.run_identity import config_hash, current_commit
+from overpaint.run_identity import find_commit, hash_config
 
 SET = "fillers"
 BINS = {"1": (0.007, 0.014), "5": (0.04, 0.06), "15": (0.13, 0.17), "30": (0.27, 0.33)}
@@ -57,8 +57,8 @@ def measure_fillers(
         source = Source(
             set=SET,
             weights=runner.name,
-            commit=current_commit(),
-            config_hash=config_hash({"part": SET, "num": num, "seed": seed, "side": SIDE}),
+            commit=find_commit(),
+            config_hash=hash_config({"part": SET, "num": num, "seed": seed, "side": SIDE}),
             weights_sha256=runner.weights_sha256 or "",
             protocol=f"validation photos of {SIDE} px, objects and brush strokes as holes",
         )

@@ -57,7 +57,7 @@ from overpaint.layers.perceptual import (
 )
 from overpaint.metrics import EQUAL_PSNR, mean, psnr, squared_error, ssim
 from overpaint.registry import inpainters
-from overpaint.run_identity import config_hash, current_commit
+from overpaint.run_identity import find_commit, hash_config
 from overpaint.weights import list_records
 
 SET = "inpainting"
@@ -137,7 +137,7 @@ def list_default_methods() -> dict[str, str]:
 
     Raises OverpaintError, naming the extra to install, where a method's package is missing.
     """
-    plain = [n for n in inpainters.names() if not inpainters.get(n).trainable]
+    plain = [n for n in inpainters.list_names() if not inpainters.get(n).trainable]
     for name in plain:
         inpainters.create(name)  # raises for a missing package before anything is measured
     shipped = [r.name for r in list_records() if r.kind == "inpainter"]
@@ -297,8 +297,8 @@ def _measure_cases(
     source = Source(
         set=SET,
         weights=method.name,
-        commit=current_commit(),
-        config_hash=config_hash(asdict(settings)),
+        commit=find_commit(),
+        config_hash=hash_config(asdict(settings)),
         weights_sha256=method.sha256,
         protocol=f"test split, {settings.size} px crops, the same photos and free-form masks for "
         "each inpainter and bin; composed, 8 bit",

@@ -24,7 +24,7 @@ from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError, WeightsError
 from overpaint.evaluation.rows import Picture, Row, Source, list_values, make_row
 from overpaint.metrics import count, overlap, pixel_auc
-from overpaint.run_identity import config_hash, current_commit
+from overpaint.run_identity import find_commit, hash_config
 from overpaint.weights import WeightsRecord, list_records
 
 MEASURED = ("auc", "iou@0.5", "f1@0.5", "iou@default", "f1@default")
@@ -89,8 +89,8 @@ class Measurement:
         return Source(
             set=part,
             weights=self.name,
-            commit=current_commit(),
-            config_hash=config_hash({"part": part, **asdict(self.settings)}),
+            commit=find_commit(),
+            config_hash=hash_config({"part": part, **asdict(self.settings)}),
             weights_sha256=(runner and runner.weights_sha256) or "",
             protocol=protocol if self.device == "cpu" else f"{protocol}; on {self.device}",
             calibration_sha256=(runner and runner.calibration_sha256) or "",

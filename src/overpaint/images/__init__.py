@@ -1,14 +1,14 @@
 """Photos and masks: files to pixels, checked, and back."""
 
-from overpaint.images.decoding import MAX_PIXELS, Photo, decode_image, pixel_limit
+from overpaint.images.decoding import MAX_PIXELS, Photo, decode_image, find_pixel_limit
 from overpaint.images.files import (
     BinaryStream,
     File,
     check_jpeg_size,
-    file_bytes,
     image_suffixes,
     is_file,
     read_bytes,
+    read_file_bytes,
     read_image,
     read_mask,
     read_mask_levels,

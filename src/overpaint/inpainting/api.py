@@ -125,7 +125,7 @@ def inpaint(
     colour = flatten and parse_colour(flatten)
     if out is None:
         samples = _read_samples(photo)
-        samples = samples.flattened(colour) if colour else samples
+        samples = samples.flatten(colour) if colour else samples
         checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
         return _run(choose(model, size, checked.share, device), samples, checked)
     if not isinstance(photo, str | Path):
@@ -205,7 +205,7 @@ def _run(choice: Choice, samples: Samples, mask: HoleMask) -> Inpainted:
         raise InputError("outside the hole the photo is transparent, so there is nothing to go by")
     started = time.perf_counter()
     fill, num_windows = runner.run(samples.pixels, hole, hidden)
-    filled = samples.filled(fill, mask.weight, grey=samples.is_grey(seen))
+    filled = samples.fill(fill, mask.weight, grey=samples.is_grey(seen))
     seconds = time.perf_counter() - started
     check_known(filled.values, samples.values, hole)
     return Inpainted(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint import progress
-from overpaint.devices import exact_float32, find_device
+from overpaint.devices import find_device, use_exact_float32
 from overpaint.errors import InputError, OverpaintError, WeightsError
 from overpaint.images import to_pixels, to_tensor
 from overpaint.inpainting.holes import find_windows
@@ -101,7 +101,7 @@ class InpainterRunner:
         """One window at its own size: uint8 (h, w, 3), of which the hole is of use."""
         height, width = hole.shape
         image, mask = shrink(pixels, hole, self.working_size)
-        with torch.inference_mode(), exact_float32():
+        with torch.inference_mode(), use_exact_float32():
             fill = self.module(image.to(self.device), mask.to(self.device))
         if not fill.isfinite().all():
             raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")

@@ -40,7 +40,7 @@ from overpaint.report.views import (
     make_views,
 )
 from overpaint.report.wording import LIMITS, form_opinion, make_finding
-from overpaint.terminal import printable
+from overpaint.terminal import make_printable
 
 MAX_CROPS = 6
 """Regions that are shown at full resolution; the others are only listed."""
@@ -77,7 +77,7 @@ def make_chapters(
 
 def make_failed_chapter(number: int, path: str | Path, reason: str) -> Chapter:
     """The chapter of a photo that could not be examined."""
-    return Chapter(number, Failure(str(path), printable(reason)), None)
+    return Chapter(number, Failure(str(path), make_printable(reason)), None)
 
 
 def make_chapter(
@@ -95,13 +95,13 @@ def make_chapter(
     beside it; None for a photo that was sent without its folder. Raises one of `FAILURES`.
     """
     photo = decode_image(data, name)
-    with progress.part(0, 0.19):
+    with progress.map_to(0, 0.19):
         found = runner.run(photo)
     said = make_record(found)
     grid = find_jpeg_grid(photo.pixels)
     facts = gather_facts(data, photo, grid[0] if grid else None, anchors, beside=beside)
     views = make_views(photo.pixels, found.heatmap, found.mask, grid)
-    with progress.part(0.24, 1):
+    with progress.map_to(0.24, 1):
         tried = try_changes(photo, found.mask, runner)
     moved = next(t for t in tried if t.change.name == SHIFT)
     finding, parts = make_finding(said), said.get("detectors", ())
@@ -116,7 +116,7 @@ def make_chapter(
         opinion=form_opinion(finding, detectors, tried, largest),
         finding=finding,
         detectors=detectors,
-        failed_detectors={p["model"]: printable(p["error"]) for p in parts if "error" in p},
+        failed_detectors={p["model"]: make_printable(p["error"]) for p in parts if "error" in p},
         regions=regions,
         changes=[t.change for t in tried],
         changes_words=describe_changes(tried, found.mask, found.regions),
@@ -278,11 +278,11 @@ def make_command(
 
 def _quote(word: str) -> str:
     """Quoted for a shell; characters that are not visible as bytes, in bash's $'' quoting."""
-    if printable(word) == word:
+    if make_printable(word) == word:
         return shlex.quote(word)
     parts = {"'": "\\'", "\\": "\\\\"}
     for char in set(word):
-        if printable(char) != char:
+        if make_printable(char) != char:
             stored = char.encode("utf-8", "surrogateescape")
             parts[char] = "".join(f"\\x{byte:02x}" for byte in stored)
     return f"$'{''.join(parts.get(char, char) for char in word)}'"

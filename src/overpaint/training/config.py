@@ -151,8 +151,8 @@ def create_model(registry: Registry[ModelT], name: str, config: Mapping[str, Any
 
 
 def config_hash(config: BaseModel) -> str:
-    """`origin.config_hash` of a section's values."""
-    return origin.config_hash(config.model_dump(mode="json"))
+    """`run_identity.hash_config` of a section's values."""
+    return origin.hash_config(config.model_dump(mode="json"))
 
 
 def merge(values: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from overpaint import atomic
 from overpaint.errors import TrainingError
-from overpaint.terminal import console, progress, say
+from overpaint.terminal import make_console, make_progress_bar, say
 
 
 class RunLog:
@@ -26,7 +26,7 @@ class RunLog:
     def __init__(self, out: Path, step: int, *, enabled: bool = True) -> None:
         """step: where the run begins or resumes; what was logged after it is taken back."""
         self.out, self.step, self.enabled = out, step, enabled
-        self.console = console(err=True, quiet=not enabled)
+        self.console = make_console(err=True, quiet=not enabled)
         self.writer: Any = None
 
     def __enter__(self) -> "RunLog":
@@ -82,7 +82,7 @@ class RunLog:
             TextColumn("{task.fields[losses]}"),
         )
         started, seen = time.perf_counter(), 0
-        with progress(*columns, screen=self.console) as bar:
+        with make_progress_bar(*columns, screen=self.console) as bar:
             task = bar.add_task("training", total=total, completed=self.step, rate=0.0, losses="")
 
             def advance(losses: dict[str, float], num_images: int) -> None:

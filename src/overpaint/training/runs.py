@@ -17,8 +17,8 @@ from overpaint.data.photo_sets import collect_photos
 from overpaint.data.real_fills import describe_fills, list_trained_families
 from overpaint.data.sources import PhotoSource, hash_data_list
 from overpaint.data.universal import Pairs
-from overpaint.run_identity import current_commit
-from overpaint.terminal import progress, say
+from overpaint.run_identity import find_commit
+from overpaint.terminal import make_progress_bar, say
 from overpaint.training.autoencoder import ARCHITECTURE, AutoencoderRun, AutoencoderTask
 from overpaint.training.checkpoint import load_checkpoint
 from overpaint.training.config import config_hash
@@ -178,7 +178,7 @@ def _cached_pairs(
     if not processes.is_main:
         processes.barrier()
         return make_pairs(run, photos, assets, cache)
-    with progress() as bar:
+    with make_progress_bar() as bar:
         line = bar.add_task("reconstructions", total=None, visible=bool(run.cache.num))
         pairs = make_pairs(
             run,
@@ -200,7 +200,7 @@ def _about(
         "kind": kind,
         "architecture": architecture,
         "config": run.model,
-        "commit": current_commit(),
+        "commit": find_commit(),
         "recipe": _recipe_path(recipe),
         "overrides": overrides,
         "config_hash": config_hash(run),

@@ -114,7 +114,7 @@ class Hardening(Section):
 
     @property
     def hash(self) -> str:
-        """`config_hash` of all of it."""
+        """`hash_config` of all of it."""
         return config_hash(self)
 
     def name_adversary(self, after: int) -> str:

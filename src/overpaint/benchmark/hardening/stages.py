@@ -35,7 +35,7 @@ from overpaint.errors import ImageError
 from overpaint.evaluation.fit_calibration import MIN_SIDE, QUALITIES, WINDOW, fit_band
 from overpaint.images import Photo, write_bytes
 from overpaint.images.from_arrays import as_photo
-from overpaint.named_metrics import figures
+from overpaint.named_metrics import compute_figures
 from overpaint.weights import read_record
 
 BLOCK = 8  # pixels; JPEG's blocks
@@ -175,7 +175,7 @@ def make_mined(stage: Stage, folders: Folders, out: Path, device: str) -> dict[s
 
 def _compute_rank(looked: Looked, by: str) -> tuple[float, float]:
     """What fills are ranked by: the metric, then pixel AUC; undefined counts as missed."""
-    numbers = figures(make_scored(looked), [by, "auc"])
+    numbers = compute_figures(make_scored(looked), [by, "auc"])
     first, second = (numbers[name] for name in (by, "auc"))
     return tuple(-1.0 if np.isnan(v) else float(v) for v in (first, second))  # type: ignore[return-value]
 
