@@ -164,24 +164,24 @@ def _print_table(records: list[Record], out: Path) -> None:
             names = (photo, row["model"]) if fused else (photo,)
             words = row.get("words") or f"could not be examined: {row['error']}"
             # `Text`, because square brackets in a name are not markup.
-            cells = (*names, words, _score(row))
+            cells = (*names, words, _format_score(row))
             table.add_row(*(Text(make_printable(cell)) for cell in cells))
             photo = ""  # once for all its detectors
     show(table)
     examined = [record for record in records if "error" not in record]
-    say(*dict.fromkeys(line for record in examined for line in _footer(record)))
+    say(*dict.fromkeys(line for record in examined for line in _make_footer(record)))
     if examined:
         say(f"Heatmaps, masks, overlays and records: {out}")
     say(CAVEAT)
 
 
-def _score(record: Record) -> str:
+def _format_score(record: Record) -> str:
     if "error" in record:
         return "-"
     return f"{record['score']:.2f}{'' if record['calibrated'] else '*'}"
 
 
-def _footer(record: Record) -> Iterator[str]:
+def _make_footer(record: Record) -> Iterator[str]:
     """What the figures of a photo's rows mean."""
     rows = [row for row in record.get("detectors", ()) if "error" not in row]
     for row in rows:

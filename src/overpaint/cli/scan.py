@@ -231,7 +231,7 @@ def summary(
 
     from overpaint.scan.reading import summarise
 
-    with _errors():
+    with _catch_errors():
         found = summarise(results)
     if as_json:
         say_json(asdict(found))
@@ -267,7 +267,7 @@ def query(
     "SELECT path, score FROM photos ORDER BY score DESC LIMIT 20"."""
     from overpaint.scan.reading import run_query
 
-    with _errors():
+    with _catch_errors():
         answer = run_query(results, sql)
         if as_json:
             for row in answer.rows:
@@ -324,13 +324,13 @@ def gallery(
     """One HTML page of the highest scores, with small heatmaps and filters."""
     from overpaint.scan.gallery import write_gallery
 
-    with _errors():
+    with _catch_errors():
         num = write_gallery(results, out, top=top, least=least)
     say(f"{num} photos: {out}")
 
 
 @contextlib.contextmanager
-def _errors() -> Iterator[None]:
+def _catch_errors() -> Iterator[None]:
     try:
         yield
     except OverpaintError as error:

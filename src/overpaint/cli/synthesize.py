@@ -77,7 +77,7 @@ def synthesize(
     source = collect_photos(photos, part=cast("Part | None", part))
     if source.passed_over:
         say(source.passed_over, err=True)
-    settings = _settings(config, bank, masks, size)
+    settings = _read_settings(config, bank, masks, size)
     with make_progress_bar() as bar:
         task = bar.add_task("", total=num)
         rows = library.synthesize(
@@ -98,7 +98,7 @@ def synthesize(
         raise typer.Exit(1)
 
 
-def _settings(
+def _read_settings(
     path: Path | None, bank: list[str] | None, masks: list[str] | None, size: int | None
 ) -> "UniversalConfig":
     """The recipe's section `data`, or the defaults, with what the options replace."""

@@ -199,7 +199,7 @@ def _list_software() -> dict[str, str]:
     }
 
 
-def json_path(out: Path) -> Path:
+def find_json_path(out: Path) -> Path:
     """Path of the JSON file that belongs to the page `out`."""
     return out.with_suffix(".json")
 
@@ -214,7 +214,7 @@ def check_out(out: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent}; make it first")
     taken = {os.path.realpath(path) for path in inputs}
-    for path in (out, json_path(out)):
+    for path in (out, find_json_path(out)):
         if os.path.realpath(path) in taken:
             raise InputError(f"{path}: this is an input and is never overwritten; name another")
         if not os.path.lexists(path):
@@ -246,8 +246,8 @@ def render_report(
 
 def write_report(report: Report, chapters: Sequence[Chapter], out: Path) -> None:
     """Write the page and its JSON file, after `check_out`. Raises `ImageError` when that fails."""
-    page, text = render_report(report, chapters, json_path(out).name)
-    write_bytes(json_path(out), text)
+    page, text = render_report(report, chapters, find_json_path(out).name)
+    write_bytes(find_json_path(out), text)
     write_bytes(out, page)
 
 
