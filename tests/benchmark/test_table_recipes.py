@@ -20,7 +20,7 @@ from overpaint.data.sources import split
 from overpaint.registry import detectors, inpainters
 from overpaint.training.config import create_model, load_config
 from overpaint.training.detection.base import DetectorRun, DetectorTask
-from overpaint.training.discovery import task_of
+from overpaint.training.discovery import find_task
 from overpaint.training.inpainting.base import InpainterRun, InpaintingTask
 
 TABLES = Path(__file__).parents[2] / "recipes" / "tables"
@@ -52,11 +52,11 @@ def check_training(kind: str, recipe: Path, values: dict[str, object]) -> None:
         if kind == "detector":
             run = load_config(DetectorRun, recipe, overrides)
             model = create_model(detectors, run.detector, run.model)
-            task_of(model, DetectorTask).load_terms(run)
+            find_task(model, DetectorTask).load_terms(run)
         else:
             fill = load_config(InpainterRun, recipe, overrides)
             model = create_model(inpainters, fill.inpainter, fill.model)
-            task_of(model, InpaintingTask).loss_config.model_validate(fill.loss)
+            find_task(model, InpaintingTask).loss_config.model_validate(fill.loss)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if papers.has_figures(n)])

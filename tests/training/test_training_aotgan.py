@@ -46,7 +46,7 @@ class TestAOTGANTask(InpaintingTaskContract):
         image, mask, model = batch["image"], batch["mask"], task.model
         assert isinstance(model, AOTGAN)
         l1 = (model.run_stages(image, mask).fill - image).abs().mean().item()
-        (_, generator), (_, discriminator) = task.losses(batch, 0)
+        (_, generator), (_, discriminator) = task.compute_losses(batch, 0)
         # The generator wants 1 in the hole and finds 1/4 everywhere.
         assert generator.item() == pytest.approx(l1 + 0.01 * (3 / 4) ** 2)
         # The discriminator wants 1 in the photo and 1 - soft mask in the composed picture.
@@ -55,5 +55,5 @@ class TestAOTGANTask(InpaintingTaskContract):
 
     def test_the_gan_term_joins_at_its_step(self, photos: PhotoSource) -> None:
         task = self.task(photos, adversarial_from=5)
-        names = [[name for name, _ in task.losses(self.batch(task), i)] for i in (4, 5)]
+        names = [[name for name, _ in task.compute_losses(self.batch(task), i)] for i in (4, 5)]
         assert names == [["model"], ["model", "discriminator"]]

@@ -89,7 +89,7 @@ class TestCTSDGTask(InpaintingTaskContract):
         task.modules["discriminator"] = Constant(0.5, -2.0)
         batch = self.batch(task)
         image, mask = batch["image"], batch["mask"]
-        (_, generator), (_, discriminator) = task.losses(batch, 0)
+        (_, generator), (_, discriminator) = task.compute_losses(batch, 0)
         stages = task.model.run_stages(image, mask)
         hole = apart(torch.where(mask == 1, stages.fill, image), image)
         valid = apart(torch.where(mask == 1, image, stages.fill), image)
@@ -115,7 +115,7 @@ class TestCTSDGTask(InpaintingTaskContract):
         task.terms = task.terms.model_copy(update={"perceptual_weight": 0.1, "style_weight": 250})
         batch = self.batch(task)
         image, mask = batch["image"], batch["mask"]
-        ((_, loss),) = task.losses(batch, 0)
+        ((_, loss),) = task.compute_losses(batch, 0)
         fill = task.model.run_stages(image, mask).fill
         wanted = 0.0
         for picture in (fill, torch.where(mask == 1, fill, image)):
@@ -129,7 +129,7 @@ class TestCTSDGTask(InpaintingTaskContract):
     def test_the_adversarial_loss_reaches_the_generator(self, photos: PhotoSource) -> None:
         others = ["hole_weight", "valid_weight", "intermediate_weight"]
         task = self.task(photos, **dict.fromkeys(others, 0))
-        next(task.losses(self.batch(task), 0))[1].backward()
+        next(task.compute_losses(self.batch(task), 0))[1].backward()
         gradient = task.model.last.weight.grad
         assert gradient is not None
         assert gradient.any()

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from overpaint.data.degrade import Step
 from overpaint.errors import ConfigError
-from overpaint.training.config import Section, config_hash, load_section, merge, read_recipe
+from overpaint.training.config import Section, hash_config, load_section, merge, read_recipe
 
 Axis = Literal[
     "detector", "training", "inpainter", "photos", "mask", "bin", "processing", "seed", "metric"
@@ -149,7 +149,7 @@ class Recipe(Section):
     @property
     def hash(self) -> str:
         """`hash_config` of all of it."""
-        return config_hash(self)
+        return hash_config(self)
 
     def list_steps(self, processing: str) -> list[Step]:
         """The steps of one kind of processing."""

@@ -44,7 +44,7 @@ class Lineage(BaseModel):
     overrides: tuple[str, ...] = ()
     """Changes to the recipe, "key.subkey=value" each."""
     config_hash: str | None = None
-    """`training.config.config_hash` of recipe and overrides."""
+    """`training.config.hash_config` of recipe and overrides."""
     step: int | None = None
     """Training steps after which the weights were taken."""
     data_sha256: str | None = None

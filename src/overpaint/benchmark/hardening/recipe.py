@@ -20,7 +20,7 @@ from overpaint.benchmark.recipe import ModelSource, PhotoSet, Recipe, read_scale
 from overpaint.benchmark.stages import FOUND
 from overpaint.errors import ConfigError
 from overpaint.named_metrics import METRICS
-from overpaint.training.config import Section, config_hash, load_section
+from overpaint.training.config import Section, hash_config, load_section
 
 PHOTOS = "photos"
 """The name of the one photo set."""
@@ -115,7 +115,7 @@ class Hardening(Section):
     @property
     def hash(self) -> str:
         """`hash_config` of all of it."""
-        return config_hash(self)
+        return hash_config(self)
 
     def name_adversary(self, after: int) -> str:
         """The adversary's name after a number of rounds."""

@@ -38,12 +38,12 @@ class AOTGANTask(InpaintingTask[AOTGAN, AOTGANLoss]):
     architecture = AOTGAN
     loss_config = AOTGANLoss
 
-    def discriminators(self) -> dict[str, nn.Module]:
+    def make_discriminators(self) -> dict[str, nn.Module]:
         if not self.terms.adversarial_weight:
             return {}
         return {"discriminator": SoftMaskDiscriminator(self.terms.discriminator_width)}
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, image, mask = self.terms, batch["image"], batch["mask"]
         stages = self.model.run_stages(image, mask)
         loss = terms.l1_weight * (stages.fill.float() - image).abs().mean()
