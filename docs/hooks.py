@@ -82,7 +82,7 @@ def records() -> list["WeightsRecord"]:
 
 def card(record: "WeightsRecord") -> str:
     """A model card, from the record alone."""
-    from overpaint.weights import lineage_tree
+    from overpaint.weights import render_tree
 
     shipped = record.folder.resolve() != BENCHMARKED
     place = "shipped with the package" if shipped else "`benchmarks/weights/`, not in the package"
@@ -101,7 +101,7 @@ def card(record: "WeightsRecord") -> str:
     lines = [f"# {record.name}", "", "| | |", "| --- | --- |"]
     lines += [f"| {key} | {_cell(str(value))} |" for key, value in rows.items()]
     lines += ["", "## Configuration", "", *_fenced(json.dumps(record.config, indent=2), "json")]
-    tree = "\n".join(lineage_tree(record.lineage, record.ancestors))
+    tree = "\n".join(render_tree(record.lineage, record.ancestors))
     lines += ["", "## Lineage", "", *_fenced(tree, "text")]
     if record.validation:
         lines += ["", "## Validation", "", "| measure | value |", "| --- | ---: |"]

@@ -62,7 +62,9 @@ def train(name: str, seed: int = 0) -> None:
     torch.manual_seed(seed)
     about: dict[str, Any] = {"data": "", "recipe": "", "commit": "", "licence": "", "config": {}}
     about |= {"kind": "inpainter", "architecture": name}
-    weights.save_weights(weights.imported_folder(), inpainters.create(name), name=name, **about)
+    weights.save_weights(
+        weights.find_imported_folder(), inpainters.create(name), name=name, **about
+    )
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ from overpaint.data.finding import (
     read_result_mark,
 )
 from overpaint.errors import ConfigError, ImageError
-from overpaint.images import Photo, decode_image, file_bytes, image_suffixes, read_image
+from overpaint.images import Photo, decode_image, image_suffixes, read_file_bytes, read_image
 from overpaint.images.decoding import check_num_bytes, find_pixel_limit
 
 Part = Literal["train", "validation", "test"]
@@ -94,7 +94,7 @@ def read_place(place: Place) -> bytes:
     """All bytes of a photo's file; raises `ImageError`."""
     if place.root:
         return _fetch(*place)
-    return file_bytes(place.path)[0]
+    return read_file_bytes(place.path)[0]
 
 
 def read_stamp(place: Place) -> Stamp:

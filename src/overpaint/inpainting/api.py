@@ -21,7 +21,7 @@ from torch import nn
 from overpaint.data.finding import find_reason
 from overpaint.detection.result import percent
 from overpaint.errors import ImageError, InputError
-from overpaint.images import File, decode_image, file_bytes, is_file
+from overpaint.images import File, decode_image, is_file, read_file_bytes
 from overpaint.images.from_arrays import Picture, as_photo
 from overpaint.images.regions import find_regions
 from overpaint.images.samples import Samples, decode_samples, from_pixels
@@ -194,7 +194,7 @@ def inpaint_file(
 def _read_samples(photo: Picture) -> Samples:
     if not is_file(photo):
         return from_pixels(as_photo(photo).pixels)
-    data, name = file_bytes(cast("File", photo))
+    data, name = read_file_bytes(cast("File", photo))
     return decode_samples(data, decode_image(data, name))
 
 

@@ -23,7 +23,7 @@ from overpaint.detection.fusion import FusedRunner, describe_error
 from overpaint.detection.report import Runner, make_record
 from overpaint.detection.result import FAILURES
 from overpaint.errors import InputError
-from overpaint.images import decode_image, file_bytes, write_bytes
+from overpaint.images import decode_image, read_file_bytes, write_bytes
 from overpaint.images.regions import Region
 from overpaint.report import contents
 from overpaint.report.contents import Box, Examined, Failure, Report
@@ -69,7 +69,7 @@ def make_chapters(
     """Yield a chapter per photo. anchors: certificates in PEM whose C2PA signers are trusted."""
     for number, path in enumerate(paths, start=1):
         try:
-            data, _ = file_bytes(path)
+            data, _ = read_file_bytes(path)
             yield make_chapter(number, data, path, runner, anchors, beside=path)
         except FAILURES as error:
             yield make_failed_chapter(number, path, describe_error(error))

@@ -26,7 +26,7 @@ from overpaint.weights import (
     Kind,
     Published,
     WeightsRecord,
-    imported_folder,
+    find_imported_folder,
     is_shipped,
     read_record,
     save_weights,
@@ -59,7 +59,7 @@ def import_weights(
     paths = list(dict.fromkeys(strip_part(Path(file)) for file in files))
     prefixes = _list_prefixes(paths, official, name)
     config = {**official.config, **_make_config(official, prefixes)}
-    folder = imported_folder() if folder is None else Path(folder)
+    folder = find_imported_folder() if folder is None else Path(folder)
     _check_free(folder, name, paths)
     read = _read(paths, official)
     try:
@@ -163,7 +163,7 @@ def _describe_wanted(official: Official) -> str:
 def _check_free(folder: Path, name: str, inputs: list[Path]) -> None:
     """Raise WeightsError when the import would be hidden, or replace what it must not."""
     target = folder / f"{name}.safetensors"
-    if folder == imported_folder() and is_shipped(name):
+    if folder == find_imported_folder() and is_shipped(name):
         raise WeightsError(f"{name}: weights of this name are shipped and win; give --out FOLDER")
     if any(path.exists() and target.exists() and path.samefile(target) for path in inputs):
         raise WeightsError(f"{target}: this is an input and is never written over; give --out")
