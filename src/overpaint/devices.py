@@ -1,8 +1,8 @@
 """Where networks compute: the processor, or a graphics card that is asked for and there.
 
 A graphics card rounds otherwise than the processor, so its heatmaps and fills differ in the last
-digits. In `exact_float32` its convolutions take whole float32 numbers: by default torch lets them
-round to TF32, of 10 bits, which moves logits in the third digit.
+digits. In `use_exact_float32` its convolutions take whole float32 numbers: by default torch lets
+them round to TF32, of 10 bits, which moves logits in the third digit.
 """
 
 from contextlib import AbstractContextManager
@@ -41,7 +41,7 @@ def find_device(name: str) -> "torch.device":
     return device
 
 
-def exact_float32() -> AbstractContextManager[None]:
+def use_exact_float32() -> AbstractContextManager[None]:
     """Context in which cuDNN neither rounds float32 to TF32 nor sums in a changing order."""
     import torch
 

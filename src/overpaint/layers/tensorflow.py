@@ -51,11 +51,11 @@ def sample_nearest(x: Tensor, size: tuple[int, int], aligned: bool = False) -> T
     aligned: from the first pixel to the last, as TensorFlow with `align_corners`; else from the
     first on in equal steps, as PyTorch's `nearest`.
     """
-    rows, columns = (_indices(n, m, aligned) for n, m in zip(x.shape[2:], size, strict=True))
+    rows, columns = (_choose_indices(n, m, aligned) for n, m in zip(x.shape[2:], size, strict=True))
     return x[:, :, rows.to(x.device)[:, None], columns.to(x.device)]
 
 
-def _indices(n: int, m: int, aligned: bool) -> Tensor:
+def _choose_indices(n: int, m: int, aligned: bool) -> Tensor:
     """Which of n places m samples take. In integers, so that halves round up for certain."""
     i = torch.arange(m)
     if not aligned or m == 1:
