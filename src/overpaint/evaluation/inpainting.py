@@ -121,10 +121,10 @@ class Method:
 
 
 def load_method(name: str, what: str | Path | None = None) -> Method:
-    """An inpainter by what it is: shipped name, weights file, or a registered one without weights.
+    """An inpainter: shipped weights, a weights file, or a registered method without weights.
 
-    what: `name` when None; `UNTOUCHED` is the photo itself. Raises WeightsError for a network
-    without weights, and for weights that cannot be read.
+    what: its name or path, None for `name`; `UNTOUCHED` is the photo itself. Raises WeightsError
+    for a network without weights, and for weights that cannot be read.
     """
     if (what or name) == UNTOUCHED:
         return Method(name, lambda image, mask: image)
@@ -157,7 +157,7 @@ def draw_free_form(size: int, label: str, rng: np.random.Generator) -> Mask:
 
 
 def draw_cases(photos: PhotoSource, settings: InpaintingSettings) -> list[Case]:
-    """The pictures to fill in, photo by photo; fewer than asked for where photos are too small.
+    """The pictures to fill in, photo by photo; fewer than `num` where photos are too small.
 
     Raises ImageError when no photo is large enough.
     """
