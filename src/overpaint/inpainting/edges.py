@@ -28,10 +28,11 @@ def choose_radius(shape: tuple[int, ...]) -> int:
 
 
 def fill_weight(marked: np.ndarray, radius: int) -> np.ndarray:
-    """float32 (h, w): 1 where the fill stands alone, 0 where the photo does, between in the ring.
+    """Weight of the fill, float32 (h, w): 1 only fill, 0 only photo, between in the outer ring.
 
-    marked: bool (h, w), what the mask covers; it has weight 1. radius: pixels, 0..64. Above 0 is
-    what lies within `radius` of the marked. Raises `InputError` for another radius.
+    marked: bool (h, w), the pixels under the mask; their weight is 1. radius: pixels, 0..64; pixels
+    within this distance of a marked one have a weight above 0. Raises `InputError` for another
+    radius.
     """
     if not 0 <= radius <= MAX_RADIUS:
         raise InputError(f"dilate {radius}: give a radius of 0 to {MAX_RADIUS} pixels")
