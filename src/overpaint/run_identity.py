@@ -18,7 +18,7 @@ def config_hash(values: Mapping[str, Any]) -> str:
 def current_commit(module: Path = Path(__file__)) -> str:
     """The commit of the code, "-dirty" with uncommitted changes to tracked files.
 
-    "unknown" outside of a checkout of this project, and without git. module: any of its files.
+    "unknown" outside a checkout of this project, and without git. module: any of its files.
     """
 
     def git(*arguments: str) -> str:
@@ -26,7 +26,7 @@ def current_commit(module: Path = Path(__file__)) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        # An installed copy may lie in somebody else's checkout.
+        # An installed copy may be inside the checkout of another project.
         git("ls-files", "--error-unmatch", module.name)
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):

@@ -18,7 +18,7 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         help="Shipped name, weights file, or NAME=FILE to name it in the tables; repeatable. "
-        "Default: the shipped detector.",
+        "Default: nixnet-real.",
     ),
 ]
 Only = Annotated[
