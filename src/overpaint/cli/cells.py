@@ -1,4 +1,4 @@
-"""Messages of `overpaint benchmark` and `overpaint harden` about their cells."""
+"""Printed lines of `overpaint benchmark` and `overpaint harden`: plan, progress, outcome."""
 
 from __future__ import annotations
 
