@@ -3,8 +3,8 @@
     python experiments/false_alarms.py WEIGHTS --photos FOLDER --out false-alarms.csv
 
 The statistic, which is compared with the threshold, is measured for one lossless variant, as in the
-calibration, of each photo of the training part. The tenth of the photos with the highest values gets
-the weight 10, all others 1: then half of the draws are of that tenth.
+calibration, of each photo of the training part. The tenth of the photos with the highest values
+gets the weight 10, all others 1: then half of the draws are of that tenth.
 """
 
 import csv
