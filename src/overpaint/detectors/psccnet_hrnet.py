@@ -140,7 +140,7 @@ BLOCK = (
 
 
 def backbone_rules() -> Iterator[tuple[str, str]]:
-    """The published keys of the backbone, and ours, for `overpaint.weights.rename_keys.renamed`."""
+    """(published key, our key) patterns of the backbone, for `weights.rename_keys.rename_keys`."""
     for i in (1, 2):
         yield rf"conv{i}\.weight", f"stem.{i - 1}.0.weight"
         yield rf"bn{i}\.{NORM}", rf"stem.{i - 1}.1.\g<value>"

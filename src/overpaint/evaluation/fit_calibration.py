@@ -211,7 +211,7 @@ def vary(
 def make_untouched_variants(
     photo: Photo, num: int, seed: int, index: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """(band, pixels) of one photo: `num` in each band, one of them the photo as it is."""
+    """(band, pixels) of one photo: `num` in each band; in its own band one is the photo itself."""
     own = quality_band(photo.jpeg_quality, photo.lossy)
     if min(photo.pixels.shape[:2]) < MIN_SIDE:
         return

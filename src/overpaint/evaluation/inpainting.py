@@ -5,7 +5,7 @@
   holes.
 - Holes are free-form brush strokes. One brush seldom covers more than a third of a picture, so the
   union of several is taken until the bin is reached; a mask that exceeds the bin is drawn again.
-- An inpainter sees the whole crop at once, as in the papers. The windows into which `overpaint
+- An inpainter gets the whole crop at once, as in the papers. The windows into which `overpaint
   inpaint` divides a large photo are not part of the comparison.
 - All numbers are of the composed picture at 8 bit, known pixels included, as in SafePaint. A
   picture that equals its photo has no finite PSNR; it counts as `EQUAL_PSNR`.
@@ -74,7 +74,7 @@ Fill = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class InpaintingSettings:
-    """What is measured; its hash stands in every row."""
+    """Settings of the measurement; every row has their hash."""
 
     size: int = 256
     """Side of the crops, pixels; photos with a smaller side are passed over."""
