@@ -133,7 +133,7 @@ def main(
     from overpaint.evaluation.measurement import find_test_photos
     from overpaint.evaluation.rows import Row, Source, write_results
     from overpaint.images import write_jpeg
-    from overpaint.run_identity import config_hash, current_commit
+    from overpaint.run_identity import find_commit, hash_config
     from overpaint.weights.resolve import find
 
     wanted = tuple(runtime or (*RUNTIMES, *PEERS))
@@ -162,7 +162,7 @@ def main(
         "processors, fp32, own process, in turns; median of the runs, n of them"
     )
     source = Source(
-        "runtimes", record.name, current_commit(), config_hash(settings), record.sha256, protocol
+        "runtimes", record.name, find_commit(), hash_config(settings), record.sha256, protocol
     )
     rows = []
     for one in wanted:

@@ -41,7 +41,7 @@ def main(
     from overpaint.evaluation.rows import Source, write_results
     from overpaint.evaluation.speed import THREADS, Kind, measure_inpaint, measure_network
     from overpaint.registry import Registry, detectors, inpainters
-    from overpaint.run_identity import config_hash, current_commit
+    from overpaint.run_identity import find_commit, hash_config
     from overpaint.weights import has_weights, read_record
 
     protocol = (
@@ -49,10 +49,10 @@ def main(
     )
     for name, milliseconds in mask_times().items():
         typer.echo(f"mask {name}: {milliseconds:.2f} ms")
-    commit, hashed = current_commit(), config_hash({"threads": THREADS, "runs": [5, 3]})
+    commit, hashed = find_commit(), hash_config({"threads": THREADS, "runs": [5, 3]})
     kinds: list[tuple[Kind, Registry[Any]]] = [("detector", detectors), ("inpainter", inpainters)]
     for kind, registry in kinds:
-        trainable = [name for name in registry.names() if registry.get(name).trainable]
+        trainable = [name for name in registry.list_names() if registry.get(name).trainable]
         for name in network or trainable:
             if name.partition(":")[0] in registry:
                 typer.echo(f"{kind} {name}")

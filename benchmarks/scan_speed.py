@@ -151,12 +151,12 @@ def main(
 ) -> None:
     """Measure both ways, print the figures, and write the rows."""
     from overpaint.evaluation.rows import Row, Source, write_results
-    from overpaint.run_identity import config_hash, current_commit
+    from overpaint.run_identity import find_commit, hash_config
     from overpaint.weights.resolve import find
 
-    record, commit, rows = find(model, "detector"), current_commit(), []
+    record, commit, rows = find(model, "detector"), find_commit(), []
     settings = {"num": num, "loop": loop, "workers": workers, "runtime": runtime}
-    hashed = config_hash(settings)
+    hashed = hash_config(settings)
     allowed = f"{len(os.sched_getaffinity(0))} processors allowed"
     nan = float("nan")
     with tempfile.TemporaryDirectory() as name:

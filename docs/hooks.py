@@ -82,7 +82,7 @@ def records() -> list["WeightsRecord"]:
 
 def card(record: "WeightsRecord") -> str:
     """A model card, from the record alone."""
-    from overpaint.weights import lineage_tree
+    from overpaint.weights import render_tree
 
     shipped = record.folder.resolve() != BENCHMARKED
     place = "shipped with the package" if shipped else "`benchmarks/weights/`, not in the package"
@@ -101,7 +101,7 @@ def card(record: "WeightsRecord") -> str:
     lines = [f"# {record.name}", "", "| | |", "| --- | --- |"]
     lines += [f"| {key} | {_cell(str(value))} |" for key, value in rows.items()]
     lines += ["", "## Configuration", "", *_fenced(json.dumps(record.config, indent=2), "json")]
-    tree = "\n".join(lineage_tree(record.lineage, record.ancestors))
+    tree = "\n".join(render_tree(record.lineage, record.ancestors))
     lines += ["", "## Lineage", "", *_fenced(tree, "text")]
     if record.validation:
         lines += ["", "## Validation", "", "| measure | value |", "| --- | ---: |"]
@@ -217,11 +217,11 @@ def _fenced(text: str, language: str) -> list[str]:
 
 def filled_data_page(text: str) -> str:
     """The text of docs/data.md with the data sets of both manifests."""
-    from overpaint.data.datasets import datasets
-    from overpaint.data.named_sets import named_sets
+    from overpaint.data.datasets import list_datasets
+    from overpaint.data.named_sets import list_named_sets
 
-    text = MARKED.sub(lambda m: m[1] + dataset_table(datasets()) + m[3], text)
-    return NAMED.sub(lambda m: m[1] + named_sets_list(named_sets()) + m[3], text)
+    text = MARKED.sub(lambda m: m[1] + dataset_table(list_datasets()) + m[3], text)
+    return NAMED.sub(lambda m: m[1] + named_sets_list(list_named_sets()) + m[3], text)
 
 
 def named_sets_list(found: tuple["NamedSet", ...]) -> str:

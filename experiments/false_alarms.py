@@ -34,7 +34,7 @@ def main(
     source = collect_photos(photos, part="train", exclude=exclude or ())
     statistics = []
     for number in range(len(source)):
-        variants = make_untouched_variants(source.photo(number), 1, 5, number)
+        variants = make_untouched_variants(source.read_photo(number), 1, 5, number)
         pixels = next(pixels for band, pixels in variants if band == "lossless")
         logits = runner.logits(np.ascontiguousarray(pixels[:SIDE, :SIDE]))
         statistics.append(runner.judge(logits, "lossless").statistic)

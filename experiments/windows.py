@@ -43,7 +43,7 @@ def thresholds(runner: DetectorRunner, data: Path) -> dict[tuple[str, int], floa
     photos = PhotoSource.from_paths([data / "photos", data / "faces"], "validation", seed=0)
     untouched: dict[tuple[str, int], list[float]] = defaultdict(list)
     for index in range(len(photos)):
-        for band, pixels in make_untouched_variants(photos.photo(index), 3, 0, index):
+        for band, pixels in make_untouched_variants(photos.read_photo(index), 3, 0, index):
             if band in STORED:
                 logits = runner.logits(pixels)
                 for window in WINDOWS:

@@ -58,7 +58,7 @@ class ToyNetTask(DetectorTask[ToyNet, ToyLoss]):
     architecture = ToyNet
     loss_config = ToyLoss
 
-    def loss(self, image: Tensor, mask: Tensor) -> Tensor:
+    def compute_loss(self, image: Tensor, mask: Tensor) -> Tensor:
         return losses.focal_loss(self.model(image), mask, self.terms.gamma)
 '''
 
@@ -105,7 +105,7 @@ class ToyFillTask(InpaintingTask[ToyFill, ToyLoss]):
     architecture = ToyFill
     loss_config = ToyLoss
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         image, mask = batch["image"], batch["mask"]
         yield "model", (self.model(image, mask) - image).abs().mean()
 '''

@@ -13,7 +13,7 @@ from conftest import textured
 from helpers.bright_detectors import Bright, registered, save
 from overpaint.cli import build
 from overpaint.detection.runner import DetectorRunner
-from overpaint.devices import exact_float32, find_device
+from overpaint.devices import find_device, use_exact_float32
 from overpaint.errors import InputError
 from overpaint.evaluation.forge import forge
 from overpaint.images import write_png
@@ -31,7 +31,7 @@ def test_what_is_no_device_is_refused(name: str) -> None:
 
 def test_the_processor_is_always_there() -> None:
     assert find_device("cpu") == torch.device("cpu")
-    with exact_float32():
+    with use_exact_float32():
         assert not torch.backends.cudnn.allow_tf32
 
 

@@ -13,10 +13,10 @@ from overpaint.named_metrics import (
     Photos,
     Pooled,
     Scored,
-    border_band,
-    figures,
+    compute_figures,
+    find_border_band,
+    list_names,
     matthews,
-    names,
 )
 from overpaint.ranks import Pool, Ranks, area_under_roc, calibration_error, rank
 
@@ -39,7 +39,7 @@ class TestOnePictureAgainstScikitLearn:
     def test_ranking(self, ties: bool) -> None:
         seen = picture(ties=ties)
         truth, scores = seen.mask.ravel(), seen.scores.ravel()
-        found = figures(seen)
+        found = compute_figures(seen)
         assert found["auc"] == pytest.approx(sklearn.roc_auc_score(truth, scores), abs=1e-12)
         wanted = sklearn.average_precision_score(truth, scores)
         assert found["ap"] == pytest.approx(wanted, abs=1e-12)
@@ -59,7 +59,7 @@ class TestOnePictureAgainstScikitLearn:
         }
         given = Scored(seen.scores, seen.mask, default=found.reshape(seen.mask.shape))
         for name, value in wanted.items():
-            assert figures(given)[f"{name}@{at}"] == pytest.approx(value, abs=1e-12)
+            assert compute_figures(given)[f"{name}@{at}"] == pytest.approx(value, abs=1e-12)
 
 
 def test_logits_give_the_figures_of_their_heatmap() -> None:
@@ -76,13 +76,13 @@ def test_torchmetrics_agrees() -> None:
     seen = picture()
     scores = torch.from_numpy(seen.scores).ravel()
     truth = torch.from_numpy(seen.mask).ravel().long()
-    found = figures(seen)
+    found = compute_figures(seen)
     assert found["auc"] == pytest.approx(float(of.binary_auroc(scores, truth)), abs=1e-6)
     wanted = float(of.binary_average_precision(scores, truth))
     assert found["ap"] == pytest.approx(wanted, abs=1e-6)
     photos = Photos(seen.scores.ravel(), seen.mask.ravel())
     value, _ = of.binary_sensitivity_at_specificity(scores, truth, min_specificity=0.99)
-    wanted = figures(photos, ["image:tpr@fpr1%"])["image:tpr@fpr1%"]
+    wanted = compute_figures(photos, ["image:tpr@fpr1%"])["image:tpr@fpr1%"]
     assert wanted == pytest.approx(float(value), abs=1e-6)
 
 
@@ -95,7 +95,7 @@ class TestPhotos:
 
     def test_against_scikit_learn(self) -> None:
         photos = self.photos()
-        found = figures(photos)
+        found = compute_figures(photos)
         y, s = photos.labels, photos.scores
         assert found["image:auc"] == pytest.approx(sklearn.roc_auc_score(y, s))
         assert found["image:ap"] == pytest.approx(sklearn.average_precision_score(y, s))
@@ -119,11 +119,11 @@ class TestPhotos:
 
     def test_few_untouched_photos_allow_no_false_alarm(self) -> None:
         photos = Photos(np.array([0.9, 0.8, 0.7, 0.1]), np.array([1, 0, 1, 0]))
-        assert figures(photos, ["image:tpr@fpr1%"]) == {"image:tpr@fpr1%": 0.5}
+        assert compute_figures(photos, ["image:tpr@fpr1%"]) == {"image:tpr@fpr1%": 0.5}
 
     def test_scores_that_are_no_probabilities_have_no_calibration_error(self) -> None:
         with pytest.raises(InputError, match="calibrate the scores"):
-            figures(Photos(np.array([1.5, -2]), np.array([1, 0])), ["image:ece"])
+            compute_figures(Photos(np.array([1.5, -2]), np.array([1, 0])), ["image:ece"])
 
 
 class TestPooled:
@@ -134,13 +134,13 @@ class TestPooled:
             pooled.add(one)
         scores = np.concatenate([s.scores.ravel() for s in seen])
         truth = np.concatenate([s.mask.ravel() for s in seen])
-        found = figures(pooled)
-        assert set(found) == set(names("pooled"))
+        found = compute_figures(pooled)
+        assert set(found) == set(list_names("pooled"))
         assert found["pooled:auc"] == pytest.approx(sklearn.roc_auc_score(truth, scores))
         wanted = sklearn.average_precision_score(truth, scores)
         assert found["pooled:ap"] == pytest.approx(wanted)
         assert found["pooled:iou@0.5"] == sklearn.jaccard_score(truth, scores >= 0.5)
-        mean = np.mean([figures(s)["iou@0.5"] for s in seen])
+        mean = np.mean([compute_figures(s)["iou@0.5"] for s in seen])
         assert abs(found["pooled:iou@0.5"] - mean) > 0.02, "the two levels are two figures"
 
     def test_scores_that_nearly_tie_move_it_little(self) -> None:
@@ -150,13 +150,13 @@ class TestPooled:
         pool = Pool()
         pool.add(scores, truth)
         exact = area_under_roc(rank(scores, truth))
-        assert area_under_roc(pool.ranks()) == pytest.approx(exact, abs=1e-5)
+        assert area_under_roc(pool.compute_ranks()) == pytest.approx(exact, abs=1e-5)
 
     def test_steps_keep_the_order_of_all_scores(self) -> None:
         scores = np.array([-np.inf, -9.5, -1e-30, -0.0, 0.0, 1e-30, 0.25, 7.0, np.inf], "f4")
         pool = Pool()
         pool.add(scores, np.arange(scores.size) % 2)
-        ranks = pool.ranks()
+        ranks = pool.compute_ranks()
         assert (np.diff(ranks.scores) > 0).all()
         assert ranks.positives.sum() + ranks.negatives.sum() == scores.size
         assert np.isin(np.array([0.0, 0.25, 7.0], "f4"), ranks.scores).all()
@@ -167,7 +167,7 @@ class TestPooled:
         pooled.add(picture())
         pooled.add(Scored(picture().scores, picture().mask))
         pooled.add(picture())
-        found = figures(pooled)
+        found = compute_figures(pooled)
         assert math.isnan(found["pooled:f1@default"])
         assert not math.isnan(found["pooled:f1@0.5"])
 
@@ -208,9 +208,9 @@ def test_trufor(seed: int, inverted: bool) -> None:
     if inverted:
         seen = Scored(1 - seen.scores, seen.mask)
     wanted = trufor_best(seen)
-    found = figures(seen, ["trufor:f1@best", "trufor:f1@0.5"])
+    found = compute_figures(seen, ["trufor:f1@best", "trufor:f1@0.5"])
     assert tuple(found.values()) == pytest.approx(wanted, abs=1e-12)
-    of_map = figures(picture(seed), ["trufor:f1@best"])["trufor:f1@best"]
+    of_map = compute_figures(picture(seed), ["trufor:f1@best"])["trufor:f1@best"]
     assert found["trufor:f1@best"] == pytest.approx(of_map), "a map and its inverse are alike"
 
 
@@ -221,25 +221,27 @@ def test_the_border_band_is_that_of_the_windows() -> None:
         truth = filters.binary_dilation(truth, iterations=9)
         inside = filters.minimum_filter(truth, 15)
         outside = ~filters.maximum_filter(truth, 11)
-        assert np.array_equal(border_band(truth), ~(inside | outside))
+        assert np.array_equal(find_border_band(truth), ~(inside | outside))
 
 
 def test_trufor_of_a_hole_narrower_than_the_band() -> None:
     seen = picture(hole=6)
-    assert figures(seen, ["trufor:f1@best"])["trufor:f1@best"] == 0
+    assert compute_figures(seen, ["trufor:f1@best"])["trufor:f1@best"] == 0
     nothing = Scored(np.zeros_like(seen.scores), seen.mask)
-    assert math.isnan(figures(nothing, ["trufor:f1@0.5"])["trufor:f1@0.5"])
+    assert math.isnan(compute_figures(nothing, ["trufor:f1@0.5"])["trufor:f1@0.5"])
 
 
 def test_imdl_benco() -> None:
     seen = picture()
     truth, found = seen.mask.ravel(), seen.scores.ravel() > 0.5
-    got = figures(seen, names("picture", "imdl-benco"))
+    got = compute_figures(seen, list_names("picture", "imdl-benco"))
     assert got["imdl-benco:f1@0.5"] == pytest.approx(sklearn.f1_score(truth, found))
     assert got["imdl-benco:iou@0.5"] == pytest.approx(sklearn.jaccard_score(truth, found))
-    assert got["imdl-benco:f1@0.5"] != figures(seen)["f1@0.5"], "0.5 itself is not above 0.5"
+    assert got["imdl-benco:f1@0.5"] != compute_figures(seen)["f1@0.5"], (
+        "0.5 itself is not above 0.5"
+    )
     inverted = Scored(1 - seen.scores, seen.mask)
-    doubled = figures(inverted, ["imdl-benco-double:iou@0.5", "imdl-benco-double:auc"])
+    doubled = compute_figures(inverted, ["imdl-benco-double:iou@0.5", "imdl-benco-double:auc"])
     wanted = sklearn.jaccard_score(truth, ~(1 - seen.scores.ravel() > 0.5))
     assert doubled["imdl-benco-double:iou@0.5"] == pytest.approx(wanted)
     assert doubled["imdl-benco-double:auc"] == pytest.approx(got["imdl-benco:auc"])
@@ -247,10 +249,15 @@ def test_imdl_benco() -> None:
 
 def test_imdl_benco_counts_an_empty_mask_as_0_and_this_project_as_1() -> None:
     empty = Scored(np.zeros((20, 20), np.float32), np.zeros((20, 20), np.uint8))
-    assert figures(empty, ["imdl-benco:f1@0.5"])["imdl-benco:f1@0.5"] == 0
-    assert figures(empty)["f1@0.5"] == 1
-    undefined = {name for name, value in figures(empty).items() if math.isnan(value)}
-    assert undefined == {"auc", "ap", "f1@best", *(n for n in names("picture") if "default" in n)}
+    assert compute_figures(empty, ["imdl-benco:f1@0.5"])["imdl-benco:f1@0.5"] == 0
+    assert compute_figures(empty)["f1@0.5"] == 1
+    undefined = {name for name, value in compute_figures(empty).items() if math.isnan(value)}
+    assert undefined == {
+        "auc",
+        "ap",
+        "f1@best",
+        *(n for n in list_names("picture") if "default" in n),
+    }
 
 
 # Names
@@ -268,14 +275,14 @@ def test_a_name_says_level_and_protocol() -> None:
 
 def test_a_wrong_name_or_level_is_told() -> None:
     with pytest.raises(UnknownNameError, match="f1@best"):
-        figures(picture(), ["f2"])
+        compute_figures(picture(), ["f2"])
     with pytest.raises(InputError, match="level image"):
-        figures(picture(), ["image:auc"])
+        compute_figures(picture(), ["image:auc"])
 
 
 def test_nan_is_refused() -> None:
     with pytest.raises(InputError, match="NaN"):
-        figures(Scored(np.array([[np.nan, 1.0]]), np.array([[1, 0]])), ["auc"])
+        compute_figures(Scored(np.array([[np.nan, 1.0]]), np.array([[1, 0]])), ["auc"])
 
 
 def test_matthews_by_hand() -> None:

@@ -11,21 +11,21 @@ def test_parts_are_shares_of_the_whole() -> None:
     heard: list[float] = []
     with progress.send_to(heard.append):
         progress.tell(0.1)
-        with progress.part(0.2, 0.6):
+        with progress.map_to(0.2, 0.6):
             progress.tell(0.5)
-            with progress.part(0.5, 1):
+            with progress.map_to(0.5, 1):
                 progress.tell(0.5)
     assert heard == pytest.approx([0.1, 0.4, 0.5, 0.6, 0.6])
 
 
 def test_nobody_need_listen() -> None:
-    with progress.part(0, 0.5):
+    with progress.map_to(0, 0.5):
         progress.tell(1)
 
 
 def test_a_part_that_fails_is_not_told_as_done() -> None:
     heard: list[float] = []
-    with pytest.raises(KeyError), progress.send_to(heard.append), progress.part(0, 0.5):
+    with pytest.raises(KeyError), progress.send_to(heard.append), progress.map_to(0, 0.5):
         raise KeyError
     assert heard == []
     progress.tell(1)

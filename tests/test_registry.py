@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from overpaint.errors import OverpaintError, UnknownNameError
-from overpaint.registry import Registry, detectors, inpainters, num_parameters
+from overpaint.registry import Registry, count_parameters, detectors, inpainters
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def things() -> Registry[dict[str, int]]:
 
 
 def test_what_was_registered_is_found_and_built(things: Registry[dict[str, int]]) -> None:
-    assert things.names() == ["large", "small"]
+    assert things.list_names() == ["large", "small"]
     assert "small" in things
     assert "tiny" not in things
     assert things.create("small", depth=2) == {"size": 1, "depth": 2}
@@ -53,7 +53,7 @@ def test_home_is_imported_at_the_first_question(
     monkeypatch.syspath_prepend(str(tmp_path))
     things: Registry[object] = Registry("thing", home="home_of_things")
     assert "home_of_things" not in sys.modules
-    assert things.names() == []
+    assert things.list_names() == []
     assert sys.modules.pop("home_of_things").LOADED
 
 
@@ -63,8 +63,8 @@ def test_importing_the_registry_does_not_import_torch() -> None:
 
 
 def test_every_detector_states_its_paper_and_licence() -> None:
-    assert "nixnet" in detectors.names()
-    for name in detectors.names():
+    assert "nixnet" in detectors.list_names()
+    for name in detectors.list_names():
         entry = detectors.get(name)
         assert entry.paper
         assert entry.licence
@@ -73,9 +73,9 @@ def test_every_detector_states_its_paper_and_licence() -> None:
 
 @pytest.mark.parametrize("registry", [detectors, inpainters], ids=lambda r: r.kind)
 def test_an_entry_is_trainable_if_its_model_has_parameters(registry: Registry[Any]) -> None:
-    for name in registry.names():
+    for name in registry.list_names():
         entry = registry.get(name)
         try:
-            assert (num_parameters(entry) > 0) is entry.trainable, name
+            assert (count_parameters(entry) > 0) is entry.trainable, name
         except OverpaintError:  # a method's package is not here
             assert not entry.trainable, name

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from overpaint.run_identity import current_commit
+from overpaint.run_identity import find_commit
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -17,17 +17,17 @@ def git(folder: Path, *arguments: str) -> None:
 def test_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "module.py"
     file.write_text("")
-    assert current_commit(file) == "unknown"  # no checkout
+    assert find_commit(file) == "unknown"  # no checkout
     git(tmp_path, "init")
     (tmp_path / "other.txt").write_text("")
     git(tmp_path, "add", "other.txt")
     git(tmp_path, "commit", "-m", "x")
-    assert current_commit(file) == "unknown"  # somebody else's checkout
+    assert find_commit(file) == "unknown"  # somebody else's checkout
     git(tmp_path, "add", file.name)
     git(tmp_path, "commit", "-m", "y")
-    clean = current_commit(file)
+    clean = find_commit(file)
     assert re.fullmatch("[0-9a-f]{40}", clean)
     file.write_text("# changed")
-    assert current_commit(file) == f"{clean}-dirty"
+    assert find_commit(file) == f"{clean}-dirty"
     monkeypatch.setenv("PATH", "")
-    assert current_commit(file) == "unknown"  # no git
+    assert find_commit(file) == "unknown"  # no git

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from overpaint import terminal
 from overpaint.cli import COMMANDS
-from overpaint.terminal import printable, say, say_json
+from overpaint.terminal import make_printable, say, say_json
 
 ROOT = Path(__file__).parents[1] / "src" / "overpaint"
 HOSTILE = "a\x1b[2J\x1b]0;owned\x07\nok.png: no trace\r\u202egnp.\x9b31m\x7f"
@@ -38,12 +38,12 @@ HOSTILE = "a\x1b[2J\x1b]0;owned\x07\nok.png: no trace\r\u202egnp.\x9b31m\x7f"
     ],
 )
 def test_what_is_not_visible_is_spelled_out(text: object, shown: str) -> None:
-    assert printable(text) == shown
+    assert make_printable(text) == shown
 
 
 def test_every_character_but_visible_ones_is_spelled_in_ascii() -> None:
     hidden = "".join(c for c in map(chr, range(0x110000)) if not c.isprintable())
-    kept = set(printable(hidden)) - set(map(chr, range(32, 127)))
+    kept = set(make_printable(hidden)) - set(map(chr, range(32, 127)))
     assert kept == {
         *"\u200c\u200d",
         *"\xa0\u1680\u202f\u205f\u3000",
@@ -59,7 +59,7 @@ def test_no_encoding_of_a_stream_is_an_error(
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, newline="\n"))
     say(HOSTILE, "zażółć 😀")
     first, second, rest = written.getvalue().decode(encoding).split("\n")
-    assert (first, rest) == (printable(HOSTILE), "")
+    assert (first, rest) == (make_printable(HOSTILE), "")
     assert second == ("zażółć 😀" if "utf" in encoding else second)
     assert second.startswith("za")
 
@@ -69,13 +69,13 @@ def test_json_is_ascii_and_whole(capsys: pytest.CaptureFixture[str]) -> None:
     say_json(record)
     out = capsys.readouterr().out
     assert out.isascii()
-    assert out == printable(out[:-1]) + "\n"
+    assert out == make_printable(out[:-1]) + "\n"
     assert json.loads(out) == record
 
 
 def test_text_above_a_bar_is_filtered_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    say("[red]\x1b[2J " + "x" * 200, above=terminal.console(err=True))
+    say("[red]\x1b[2J " + "x" * 200, above=terminal.make_console(err=True))
     assert sys.stderr.getvalue() == "[red]\\x1b[2J " + "x" * 200 + "\n"  # type: ignore[attr-defined]
 
 

@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from overpaint._version import __version__
-from overpaint.process import bound_caches, one_thread_in_forked_children
+from overpaint.process import bound_caches, use_one_thread_in_forked_children
 
 if TYPE_CHECKING:
     from overpaint.detection.api import detect, load_detector
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 bound_caches()
-one_thread_in_forked_children()
+use_one_thread_in_forked_children()
 
 _HOMES = {
     "Detection": "detection.result",

@@ -1,8 +1,8 @@
 """The device of networks: the processor, or a graphics card that the user names.
 
 A graphics card rounds differently from the processor, so its heatmaps and fills differ in the last
-digits. In `exact_float32` its convolutions use full float32: by default torch lets them round to
-TF32, of 10 bits, which changes logits in the third digit.
+digits. In `use_exact_float32` its convolutions use full float32: by default torch lets them round
+to TF32, of 10 bits, which changes logits in the third digit.
 """
 
 from contextlib import AbstractContextManager
@@ -41,7 +41,7 @@ def find_device(name: str) -> "torch.device":
     return device
 
 
-def exact_float32() -> AbstractContextManager[None]:
+def use_exact_float32() -> AbstractContextManager[None]:
     """Context in which cuDNN neither rounds float32 to TF32 nor changes the order of sums."""
     import torch
 

@@ -35,7 +35,7 @@ class Counts(NamedTuple):
 
 def count(predicted: np.ndarray, mask: np.ndarray) -> Counts:
     """Update: the pixels of two masks of one shape; anything but 0 is 1."""
-    predicted, mask = _same_shape(predicted, mask)
+    predicted, mask = _check_same_shape(predicted, mask)
     found, true = predicted.astype(bool), mask.astype(bool)
     hits = int(np.count_nonzero(found & true))
     num_found, num_true = int(np.count_nonzero(found)), int(np.count_nonzero(true))
@@ -94,7 +94,7 @@ finite PSNR of a colour picture of 256 x 256, with one value that differs by one
 
 def squared_error(image: np.ndarray, reference: np.ndarray) -> SquaredError:
     """Update: two arrays of one shape, uint8 or float."""
-    image, reference = _same_shape(image, reference)
+    image, reference = _check_same_shape(image, reference)
     difference = image.astype(np.float64) - reference.astype(np.float64)
     return SquaredError(float(np.square(difference).sum()), difference.size)
 
@@ -118,19 +118,19 @@ def ssim(image: np.ndarray, reference: np.ndarray, peak: float = 255.0) -> float
     sample's size; only windows completely inside the picture. Raises InputError for shapes that
     differ or a side below the window's 11 pixels.
     """
-    image, reference = _same_shape(image, reference)
+    image, reference = _check_same_shape(image, reference)
     if image.ndim != 3 or min(image.shape[:2]) < SSIM_SIDE:
         raise InputError(f"shape {image.shape}: SSIM takes (h, w, c), sides of {SSIM_SIDE} or more")
     x, y = image.astype(np.float64), reference.astype(np.float64)
-    mean_x, mean_y = _windowed(x), _windowed(y)
-    variances = _windowed(x * x) + _windowed(y * y) - mean_x**2 - mean_y**2
-    covariance = _windowed(x * y) - mean_x * mean_y
+    mean_x, mean_y = _average_windows(x), _average_windows(y)
+    variances = _average_windows(x * x) + _average_windows(y * y) - mean_x**2 - mean_y**2
+    covariance = _average_windows(x * y) - mean_x * mean_y
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     return float((luminance * (2 * covariance + c2) / (variances + c2)).mean())
 
 
-def _windowed(x: np.ndarray) -> np.ndarray:
+def _average_windows(x: np.ndarray) -> np.ndarray:
     """Gaussian means over the windows of (h, w, c): (h - 10, w - 10, c)."""
     offsets = np.arange(SSIM_SIDE) - SSIM_SIDE // 2
     weights = np.exp(-(offsets**2) / (2 * SSIM_DEVIATION**2))
@@ -141,7 +141,7 @@ def _windowed(x: np.ndarray) -> np.ndarray:
 
 def mean(values: Iterable[float]) -> float:
     """Mean of the values that are not NaN; NaN when there are none."""
-    numbers = _numbers(values)
+    numbers = _select_numbers(values)
     return float(numbers.mean()) if numbers.size else float("nan")
 
 
@@ -156,7 +156,7 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     draws = np.zeros(num)
     for group in groups:
-        numbers = _numbers(group)
+        numbers = _select_numbers(group)
         if not numbers.size:
             return float("nan"), float("nan")
         draws += numbers[rng.integers(numbers.size, size=(num, numbers.size))].mean(axis=1)
@@ -172,7 +172,7 @@ def bootstrap_levels(
     For groups that are a sample of more groups. (NaN, NaN) for fewer than two with a number.
     """
     rng = np.random.default_rng(seed)
-    found = [numbers for numbers in map(_numbers, groups) if numbers.size]
+    found = [numbers for numbers in map(_select_numbers, groups) if numbers.size]
     if len(found) < 2:
         return float("nan"), float("nan")
     draws = np.zeros(num)
@@ -183,12 +183,12 @@ def bootstrap_levels(
     return float(low), float(high)
 
 
-def _numbers(values: Iterable[float]) -> np.ndarray:
+def _select_numbers(values: Iterable[float]) -> np.ndarray:
     array = np.array(list(values), dtype=np.float64)
     return array[~np.isnan(array)]
 
 
-def _same_shape(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _check_same_shape(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first, second = np.asarray(first), np.asarray(second)
     if first.shape != second.shape:
         raise InputError(f"shapes {first.shape} and {second.shape} differ; give both at one size")

@@ -98,7 +98,7 @@ class Pooled:
 
     @property
     def ranks(self) -> Ranks:
-        return self._pool.ranks()
+        return self._pool.compute_ranks()
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,13 @@ class Photos:
 
     @cached_property
     def at_half(self) -> Counts:
-        return self._at(0.5)
+        return self._count_at(0.5)
 
     @cached_property
     def at_default(self) -> Counts | None:
-        return None if self.default is None else self._at(self.default)
+        return None if self.default is None else self._count_at(self.default)
 
-    def _at(self, threshold: float) -> Counts:
+    def _count_at(self, threshold: float) -> Counts:
         return count(np.asarray(self.scores) >= threshold, np.asarray(self.labels).astype(bool))
 
 
@@ -176,7 +176,7 @@ def _iou(counts: Counts) -> float:
     return overlap(counts)["iou"]
 
 
-def _inverted(counts: Counts) -> Counts:
+def _invert(counts: Counts) -> Counts:
     """The counts of the inverted prediction."""
     hits, false_alarms, misses, rejections = counts
     return Counts(misses, rejections, hits, false_alarms)
@@ -185,14 +185,14 @@ def _inverted(counts: Counts) -> Counts:
 # TruFor
 
 
-def border_band(truth: np.ndarray) -> np.ndarray:
+def find_border_band(truth: np.ndarray) -> np.ndarray:
     """Pixels that TruFor's protocol ignores: near the border of the true mask (h, w)."""
-    inside = ~_grown(~truth, ERODED)
-    outside = ~_grown(truth, DILATED)
+    inside = ~_dilate(~truth, ERODED)
+    outside = ~_dilate(truth, DILATED)
     return ~(inside | outside)
 
 
-def _grown(mask: np.ndarray, window: int) -> np.ndarray:
+def _dilate(mask: np.ndarray, window: int) -> np.ndarray:
     """The maximum over a square window; outside the picture values are 0."""
     for axis in (0, 1):
         padding = [(0, 0), (0, 0)]
@@ -203,7 +203,7 @@ def _grown(mask: np.ndarray, window: int) -> np.ndarray:
 
 
 def _trufor_best(picture: Scored) -> float:
-    looked_at = ~border_band(picture.truth)
+    looked_at = ~find_border_band(picture.truth)
     ranks = rank(picture.scores[looked_at], picture.truth[looked_at])
     if ranks.num_positives and not ranks.num_negatives:
         return 1.0
@@ -211,7 +211,7 @@ def _trufor_best(picture: Scored) -> float:
 
 
 def _trufor_fixed(picture: Scored) -> float:
-    looked_at = ~border_band(picture.truth)
+    looked_at = ~find_border_band(picture.truth)
     found, truth = picture.scores[looked_at] > picture.half, picture.truth[looked_at]
     if np.unique(np.concatenate([found, truth])).size < 2:
         return NAN
@@ -229,13 +229,13 @@ def _iou_or_0(counts: Counts) -> float:
     return _iou(counts) if counts.hits else 0.0
 
 
-def _benco(of_counts: Callable[[Counts], float], picture: Scored) -> float:
+def _measure_benco(of_counts: Callable[[Counts], float], picture: Scored) -> float:
     return of_counts(picture.above_half)
 
 
-def _benco_double(of_counts: Callable[[Counts], float], picture: Scored) -> float:
+def _measure_benco_double(of_counts: Callable[[Counts], float], picture: Scored) -> float:
     counts = picture.above_half
-    return max(of_counts(counts), of_counts(_inverted(counts)))
+    return max(of_counts(counts), of_counts(_invert(counts)))
 
 
 def _double_auc(picture: Scored) -> float:
@@ -246,15 +246,15 @@ def _double_auc(picture: Scored) -> float:
 # By name
 
 
-def _half(of_counts: Callable[[Counts], float], of: Any) -> float:
+def _measure_half(of_counts: Callable[[Counts], float], of: Any) -> float:
     return of_counts(of.at_half)
 
 
-def _default(of_counts: Callable[[Counts], float], of: Any) -> float:
+def _measure_default(of_counts: Callable[[Counts], float], of: Any) -> float:
     return NAN if of.at_default is None else of_counts(of.at_default)
 
 
-def _ranked(of_ranks: Callable[[Ranks], float], of: Any) -> float:
+def _measure_ranked(of_ranks: Callable[[Ranks], float], of: Any) -> float:
     return of_ranks(of.ranks)
 
 
@@ -265,8 +265,8 @@ _COUNTED: dict[str, tuple[Callable[[Counts], float], str]] = {
     "accuracy": (accuracy, "share of correct pixels"),
 }
 _THRESHOLDS = {
-    "@0.5": (_half, "at 0.5"),
-    "@default": (_default, "at the calibrated threshold"),
+    "@0.5": (_measure_half, "at 0.5"),
+    "@default": (_measure_default, "at the calibrated threshold"),
 }
 _RANKED: dict[str, tuple[Callable[[Ranks], float], str]] = {
     "auc": (area_under_roc, "area under the ROC curve, ties counting half"),
@@ -275,7 +275,7 @@ _RANKED: dict[str, tuple[Callable[[Ranks], float], str]] = {
 }
 
 
-def _of_pixels(level: Level, prefix: str, words: str) -> list[Metric]:
+def _list_pixel_metrics(level: Level, prefix: str, words: str) -> list[Metric]:
     found = [
         Metric(
             f"{prefix}{name}{at}", level, "overpaint", f"{what} {when}, {words}", partial(how, of)
@@ -284,12 +284,14 @@ def _of_pixels(level: Level, prefix: str, words: str) -> list[Metric]:
         for at, (how, when) in _THRESHOLDS.items()
     ]
     return found + [
-        Metric(f"{prefix}{name}", level, "overpaint", f"{what}, {words}", partial(_ranked, of))
+        Metric(
+            f"{prefix}{name}", level, "overpaint", f"{what}, {words}", partial(_measure_ranked, of)
+        )
         for name, (of, what) in _RANKED.items()
     ]
 
 
-def _of_photos() -> list[Metric]:
+def _list_photo_metrics() -> list[Metric]:
     found = [
         Metric(
             f"image:balanced-accuracy{at}",
@@ -309,7 +311,7 @@ def _of_photos() -> list[Metric]:
         ),
     }
     found += [
-        Metric(name, "image", "overpaint", what, partial(_ranked, of))
+        Metric(name, "image", "overpaint", what, partial(_measure_ranked, of))
         for name, (of, what) in ranked.items()
     ]
     return [
@@ -325,7 +327,7 @@ def _of_photos() -> list[Metric]:
     ]
 
 
-def _of_peers() -> list[Metric]:
+def _list_peer_metrics() -> list[Metric]:
     trufor = "border band ignored, the larger of map and inverted map, per picture"
     found = [
         Metric("trufor:f1@best", "picture", "trufor", f"best F1, {trufor}", _trufor_best),
@@ -333,9 +335,9 @@ def _of_peers() -> list[Metric]:
     ]
     counted = {"f1@0.5": _f1_or_0, "iou@0.5": _iou_or_0, "accuracy@0.5": accuracy}
     kinds = {
-        "imdl-benco": (_benco, partial(_ranked, area_under_roc), "per picture"),
+        "imdl-benco": (_measure_benco, partial(_measure_ranked, area_under_roc), "per picture"),
         "imdl-benco-double": (
-            _benco_double,
+            _measure_benco_double,
             _double_auc,
             "the larger of map and inverted map, per picture",
         ),
@@ -352,29 +354,31 @@ def _of_peers() -> list[Metric]:
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        *_of_pixels("picture", "", "per picture"),
-        *_of_peers(),
-        *_of_pixels("pooled", "pooled:", "all pixels of all pictures pooled"),
-        *_of_photos(),
+        *_list_pixel_metrics("picture", "", "per picture"),
+        *_list_peer_metrics(),
+        *_list_pixel_metrics("pooled", "pooled:", "all pixels of all pictures pooled"),
+        *_list_photo_metrics(),
     )
 }
 
 
-def names(level: Level, protocol: Protocol | None = "overpaint") -> tuple[str, ...]:
+def list_names(level: Level, protocol: Protocol | None = "overpaint") -> tuple[str, ...]:
     """The figures of a level and protocol; None for all protocols."""
     return tuple(
         m.name for m in METRICS.values() if m.level == level and protocol in (None, m.protocol)
     )
 
 
-def figures(of: Scored | Pooled | Photos, wanted: Iterable[str] | None = None) -> dict[str, float]:
+def compute_figures(
+    of: Scored | Pooled | Photos, wanted: Iterable[str] | None = None
+) -> dict[str, float]:
     """Figures by name; those of its level and of this project's own protocol when None.
 
     Raises UnknownNameError, and InputError for figures of another level or impossible scores.
     """
     level: Level = {Scored: "picture", Pooled: "pooled", Photos: "image"}[type(of)]  # type: ignore
     found = {}
-    for name in names(level) if wanted is None else wanted:
+    for name in list_names(level) if wanted is None else wanted:
         if name not in METRICS:
             raise UnknownNameError(f"no metric is called {name!r}; there are {', '.join(METRICS)}")
         if METRICS[name].level != level:

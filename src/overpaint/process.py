@@ -27,13 +27,13 @@ def bound_caches() -> None:
     os.environ.setdefault("LRU_CACHE_CAPACITY", str(CACHED))
 
 
-def one_thread_in_forked_children() -> None:
+def use_one_thread_in_forked_children() -> None:
     """Let every child that is forked from now on run torch on one thread."""
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_one_thread)
+        os.register_at_fork(after_in_child=_use_one_thread)
 
 
-def _one_thread() -> None:
+def _use_one_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads"):  # it may be half imported
         torch.set_num_threads(1)

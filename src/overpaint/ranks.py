@@ -81,18 +81,18 @@ class Pool:
         """Count one picture, tile or batch; arguments and errors as for `rank`."""
         largest = np.finfo(np.float32).max  # the step of infinity would contain NaN, too
         ranks = rank(np.clip(np.asarray(scores, np.float32), -largest, largest), labels)
-        steps = _ordered(ranks.scores) >> _SHIFT
+        steps = _to_ordered(ranks.scores) >> _SHIFT
         np.add.at(self._counts[0], steps, ranks.positives)
         np.add.at(self._counts[1], steps, ranks.negatives)
 
-    def ranks(self) -> Ranks:
+    def compute_ranks(self) -> Ranks:
         """The ranks of all added scores; each score is the lower end of its step."""
         steps = np.flatnonzero(self._counts.any(axis=0))
         scores = _from_ordered((steps << _SHIFT).astype(np.uint32))
         return Ranks(scores, self._counts[0, steps], self._counts[1, steps])
 
 
-def _ordered(scores: np.ndarray) -> np.ndarray:
+def _to_ordered(scores: np.ndarray) -> np.ndarray:
     """Whole numbers in the order of float32 scores: IEEE 754's bits, the negative ones flipped."""
     bits = (scores + np.float32(0)).view(np.uint32)  # -0 becomes 0
     return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
@@ -119,7 +119,7 @@ def average_precision(ranks: Ranks) -> float:
     """Area under the steps of precision over recall."""
     if ranks.of_one_class:
         return NAN
-    hits, false_alarms = _at_or_above(ranks)
+    hits, false_alarms = _count_at_or_above(ranks)
     precision = hits / (hits + false_alarms)
     gained = ranks.positives[::-1] / ranks.num_positives
     return float((gained * precision).sum())
@@ -129,7 +129,7 @@ def best_f1(ranks: Ranks) -> float:
     """Largest F1 over all thresholds: an upper bound, because the labels choose the threshold."""
     if ranks.of_one_class:
         return NAN
-    hits, false_alarms = _at_or_above(ranks)
+    hits, false_alarms = _count_at_or_above(ranks)
     return float((2 * hits / (hits + false_alarms + ranks.num_positives)).max())
 
 
@@ -140,13 +140,13 @@ def recall_at(ranks: Ranks, false_alarm_rate: float) -> float:
     """
     if ranks.of_one_class:
         return NAN
-    hits, false_alarms = _at_or_above(ranks)
+    hits, false_alarms = _count_at_or_above(ranks)
     # Without the small term, 0.29 * 100 = 28.999... would be rounded down to 28.
     allowed = hits[false_alarms <= false_alarm_rate * ranks.num_negatives + 1e-9]
     return float(allowed.max() / ranks.num_positives) if allowed.size else 0.0
 
 
-def _at_or_above(ranks: Ranks) -> tuple[np.ndarray, np.ndarray]:
+def _count_at_or_above(ranks: Ranks) -> tuple[np.ndarray, np.ndarray]:
     """Positives and negatives at or above each score, from the highest score on."""
     return np.cumsum(ranks.positives[::-1]), np.cumsum(ranks.negatives[::-1])
 

@@ -88,14 +88,14 @@ class Registry(Generic[T]):
         """Return the entry of `name`. Raises UnknownNameError with the nearest names."""
         self._load()
         if name not in self._entries:
-            raise UnknownNameError(self._unknown(name))
+            raise UnknownNameError(self._describe_unknown(name))
         return self._entries[name]
 
     def create(self, name: str, **config: Any) -> T:
         """Build the model `name` with its configuration's fields."""
         return self.get(name).factory(**config)
 
-    def names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """All names, sorted."""
         self._load()
         return sorted(self._entries)
@@ -108,7 +108,7 @@ class Registry(Generic[T]):
         if self._home is not None:
             importlib.import_module(self._home)
 
-    def _unknown(self, name: str) -> str:
+    def _describe_unknown(self, name: str) -> str:
         near = difflib.get_close_matches(name, self._entries, n=3)
         known = ", ".join(sorted(self._entries)) or "none"
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -124,19 +124,19 @@ def import_modules(package: str, path: Iterable[str]) -> None:
         importlib.import_module(f"{package}.{module.name}")
 
 
-def num_parameters(entry: Entry[Any], config: Mapping[str, Any] = MappingProxyType({})) -> int:
+def count_parameters(entry: Entry[Any], config: Mapping[str, Any] = MappingProxyType({})) -> int:
     """The number of parameters of a model, without allocating them.
 
     config: fields that differ from its default configuration.
 
     Raises OverpaintError when an optional package that it needs is missing.
     """
-    with on_meta():
+    with build_on_meta():
         return sum(parameter.numel() for parameter in entry.factory(**config).parameters())
 
 
 @contextlib.contextmanager
-def on_meta() -> Iterator[None]:
+def build_on_meta() -> Iterator[None]:
     """Build networks on torch's meta device, without memory and values, for parameter sizes.
 
     Random initialisation and spectral norm's first power iterations are skipped, because they take

@@ -9,25 +9,25 @@ from typing import Any
 from overpaint import hashes
 
 
-def config_hash(values: Mapping[str, Any]) -> str:
+def hash_config(values: Mapping[str, Any]) -> str:
     """First 12 hexadecimal digits of the SHA-256 of a configuration's canonical JSON."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashes.sha256(text.encode())[:12]
 
 
-def current_commit(module: Path = Path(__file__)) -> str:
+def find_commit(module: Path = Path(__file__)) -> str:
     """The commit of the code, "-dirty" with uncommitted changes to tracked files.
 
     "unknown" outside a checkout of this project, and without git. module: any of its files.
     """
 
-    def git(*arguments: str) -> str:
+    def run_git(*arguments: str) -> str:
         command = ["git", "-C", str(module.parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         # An installed copy may be inside the checkout of another project.
-        git("ls-files", "--error-unmatch", module.name)
-        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        run_git("ls-files", "--error-unmatch", module.name)
+        return run_git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -2,10 +2,10 @@
 
 - File names and text inside pictures may come from strangers. Escape sequences could change the
   terminal's screen, a line feed could fake a line, and marks for right-to-left text could reverse
-  a suffix. So `printable` replaces invisible characters by escapes, also in pipes and logs.
+  a suffix. So `make_printable` replaces invisible characters by escapes, also in pipes and logs.
 - `say` prints whole lines; no character in a line can begin another line.
 - `guard` puts the same filter in front of the streams, for messages of libraries: wrong use,
-  warnings, tracebacks. Only `console` bypasses it, because it needs control sequences.
+  warnings, tracebacks. Only `make_console` bypasses it, because it needs control sequences.
 - Characters that a stream cannot encode are escaped, too, and raise no error.
 - JSON is printed as ASCII, in which every name is complete: a byte of a name that is no UTF-8 is
   one of \\udc80 to \\udcff, as in Python (PEP 383).
@@ -31,12 +31,12 @@ _JOINERS = "\u200c\u200d"  # Persian and some emoji are not written without them
 _SUSPECT = re.compile(r"[^ -~\u00a1-\u00ac\u00ae-\u024f]")
 
 
-def printable(text: object) -> str:
+def make_printable(text: object) -> str:
     """The text in one line, with invisible characters as escapes: "\\x1b", "\\u202e"."""
-    return _SUSPECT.sub(lambda match: _spelled(match[0]), str(text))
+    return _SUSPECT.sub(lambda match: _spell(match[0]), str(text))
 
 
-def _spelled(char: str) -> str:
+def _spell(char: str) -> str:
     if char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs":
         return char
     if "\udc80" <= char <= "\udcff":
@@ -51,13 +51,13 @@ def say(*lines: object, err: bool = False, above: Console | None = None) -> None
     """
     if above is not None:
         for line in lines:
-            above.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+            above.print(make_printable(line), highlight=False, markup=False, soft_wrap=True)
         return
     stream = sys.stderr if err else sys.stdout
     if stream is None:  # a program without a console
         return
-    text = "".join(f"{printable(line)}\n" for line in lines)
-    stream.write(_encodable(text, stream))
+    text = "".join(f"{make_printable(line)}\n" for line in lines)
+    stream.write(_make_encodable(text, stream))
     stream.flush()
 
 
@@ -67,12 +67,12 @@ def say_json(record: Mapping[str, Any]) -> None:
 
 
 def show(renderable: RenderableType) -> None:
-    """Print a table of rich to stdout; its cells have to be `printable`."""
-    console().print(renderable)
+    """Print a table of rich to stdout; its cells have to be `make_printable`."""
+    make_console().print(renderable)
 
 
-def console(*, err: bool = False, quiet: bool = False) -> Console:
-    """A console of rich, for bars and tables. Its text has to be `printable`."""
+def make_console(*, err: bool = False, quiet: bool = False) -> Console:
+    """A console of rich, for bars and tables. Its text has to be `make_printable`."""
     from rich.console import Console
 
     stream = sys.stderr if err else sys.stdout
@@ -81,7 +81,7 @@ def console(*, err: bool = False, quiet: bool = False) -> Console:
     )
 
 
-def progress(*columns: str | ProgressColumn, screen: Console | None = None) -> Progress:
+def make_progress_bar(*columns: str | ProgressColumn, screen: Console | None = None) -> Progress:
     """A progress bar on stderr, for a `with` block; nothing if stderr is no terminal.
 
     columns: of the bar; the default ones if none are given. screen: its console, for lines above
@@ -89,7 +89,7 @@ def progress(*columns: str | ProgressColumn, screen: Console | None = None) -> P
     """
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
-    screen = screen or console(err=True)
+    screen = screen or make_console(err=True)
     usual = (
         SpinnerColumn("line"),  # ASCII
         *Progress.get_default_columns()[:2],
@@ -109,10 +109,10 @@ def progress(*columns: str | ProgressColumn, screen: Console | None = None) -> P
 
 def guard() -> None:
     """Filter everything that this process prints from now on."""
-    sys.stdout, sys.stderr = _guarded(sys.stdout), _guarded(sys.stderr)
+    sys.stdout, sys.stderr = _guard_stream(sys.stdout), _guard_stream(sys.stderr)
 
 
-def _guarded(stream: TextIO | None) -> Any:
+def _guard_stream(stream: TextIO | None) -> Any:
     if stream is None or isinstance(stream, _Filtered):
         return stream
     if isinstance(stream, io.TextIOWrapper):
@@ -130,8 +130,8 @@ class _Filtered(io.TextIOBase):
         self.unfiltered = unfiltered
 
     def write(self, text: str, /) -> int:
-        lines = ("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
-        self.unfiltered.write(_encodable("\n".join(lines), self.unfiltered))
+        lines = ("\t".join(map(make_printable, line.split("\t"))) for line in text.split("\n"))
+        self.unfiltered.write(_make_encodable("\n".join(lines), self.unfiltered))
         return len(text)
 
     @property
@@ -158,7 +158,7 @@ class _Filtered(io.TextIOBase):
         """Nothing: Python closes the streams itself."""
 
 
-def _encodable(text: str, stream: TextIO) -> str:
+def _make_encodable(text: str, stream: TextIO) -> str:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     with contextlib.suppress(LookupError):
         return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -167,7 +167,7 @@ class TestDetect:
         with pytest.raises(TooLargeError, match="more than 1,000,000 pixels; give a smaller one"):
             list(jobs.detect(DetectJob("a.png", buffer.getvalue())))
         jobs.limit_pixels(5_000_000)
-        assert jobs.pixel_limit(None) == 1_000_000  # it is never raised
+        assert jobs.find_pixel_limit(None) == 1_000_000  # it is never raised
 
 
 class TestInpaint:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from conftest import textured
 from helpers.bright_detectors import calibration, registered, save
 from overpaint.benchmark import pages, plots, work
-from overpaint.benchmark.api import Done, benchmark, outlook
+from overpaint.benchmark.api import Done, benchmark, estimate_run
 from overpaint.benchmark.rows import ALL, OVER_BOTH, UNSEEN, BenchmarkRow, read_rows
 from overpaint.cli import build
 from overpaint.data.sources import split
@@ -94,7 +94,7 @@ def made(toys: Path, data: Path, recipe: dict[str, Any] | None = None, **how: An
 
 
 def find(rows: list[BenchmarkRow], **wanted: str) -> BenchmarkRow:
-    (row,) = [r for r in rows if all(r.coordinate(k) == v for k, v in wanted.items())]
+    (row,) = [r for r in rows if all(r.get_coordinate(k) == v for k, v in wanted.items())]
     return row
 
 
@@ -196,8 +196,8 @@ def test_code_that_changed_makes_results_old(
     toys: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(toys, data)
-    monkeypatch.setattr("overpaint.benchmark.plan.code_hash", lambda *_: "another")
-    ahead = outlook(toys.parent / "recipe.yaml", data, cache=toys.parent / "cache")
+    monkeypatch.setattr("overpaint.benchmark.plan.hash_code", lambda *_: "another")
+    ahead = estimate_run(toys.parent / "recipe.yaml", data, cache=toys.parent / "cache")
     assert len(ahead.stages) == 7
     assert "about" in ahead.words
     assert made(toys, data, resume=True) == []

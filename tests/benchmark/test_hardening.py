@@ -22,7 +22,7 @@ from overpaint.benchmark.hardening.plan import UNTOUCHED, plan_race
 from overpaint.benchmark.hardening.recipe import find_overlap, load_hardening
 from overpaint.benchmark.hardening.rows import GAIN, MINED, HardeningRow
 from overpaint.benchmark.hardening.stages import cut, make_mined
-from overpaint.benchmark.hardening.tables import markdown, write_plot
+from overpaint.benchmark.hardening.tables import render_markdown, write_plot
 from overpaint.benchmark.rows import read_rows
 from overpaint.benchmark.stages import FOUND
 from overpaint.benchmark.store import Stage
@@ -285,7 +285,7 @@ def test_the_tables_and_the_plot(raced: tuple[Path, HardeningDone], tmp_path: Pa
     first = write_plot(done.recipe, done.rows, tmp_path / "first.png").read_bytes()
     assert first == (folder / "out" / "rounds.png").read_bytes()
     rows = read_rows(folder / "out" / "rows.csv", HardeningRow)
-    assert markdown(done.recipe, rows) == text
+    assert render_markdown(done.recipe, rows) == text
 
 
 def test_a_page_shows_the_committed_rows(

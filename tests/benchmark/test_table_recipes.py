@@ -19,7 +19,7 @@ from overpaint.data.sources import split
 from overpaint.registry import detectors, inpainters, on_meta
 from overpaint.training.config import create_model, load_config
 from overpaint.training.detection.base import DetectorRun, DetectorTask
-from overpaint.training.discovery import task_of
+from overpaint.training.discovery import find_task
 from overpaint.training.inpainting.base import InpainterRun, InpaintingTask
 
 TABLES = Path(__file__).parents[2] / "recipes" / "tables"
@@ -51,11 +51,11 @@ def check_training(kind: str, recipe: Path, values: dict[str, object]) -> None:
         if kind == "detector":
             run = load_config(DetectorRun, recipe, overrides)
             model = create_model(detectors, run.detector, run.model)
-            task_of(model, DetectorTask).load_terms(run)
+            find_task(model, DetectorTask).load_terms(run)
         else:
             fill = load_config(InpainterRun, recipe, overrides)
             model = create_model(inpainters, fill.inpainter, fill.model)
-            task_of(model, InpaintingTask).loss_config.model_validate(fill.loss)
+            find_task(model, InpaintingTask).loss_config.model_validate(fill.loss)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if papers.has_figures(n)])
@@ -63,7 +63,7 @@ def test_every_figure_of_the_paper_has_its_place(name: str) -> None:
     """Each known figure belongs to names of the recipe, so that it is shown."""
     recipe = load_recipe(TABLES / f"{name}.yaml", "lite")
     sets = {p.stands_for for p in recipe.photos.values()}
-    for table, detector, training, inpainter, photos, hole, metric in papers._figures():
+    for table, detector, training, inpainter, photos, hole, metric in papers._read_figures():
         if table != name:
             continue
         assert detector in {"", *recipe.detectors}
@@ -76,7 +76,7 @@ def test_every_figure_of_the_paper_has_its_place(name: str) -> None:
 
 def test_the_papers_own_numbers() -> None:
     """Some of each table, read off the papers."""
-    figures = papers._figures()
+    figures = papers._read_figures()
     one = ("nixnet-table-1", "NIX-Net", "UT", "GC", "CelebA", "any", "iou@0.5")
     assert figures[one] == 0.8820
     two = ("nixnet-table-2", "w/o all fusion modules", "UT", "GC", "Places2", "any", "iou@0.5")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from overpaint import weights
 from overpaint.cli import build
 from overpaint.errors import OverpaintError
-from overpaint.registry import Official, Registry, detectors, inpainters, num_parameters
+from overpaint.registry import Official, Registry, count_parameters, detectors, inpainters
 from overpaint.weights import Published, save_weights
 
 REPOSITORY = "someone/inpainting@0123456"
@@ -137,13 +137,13 @@ class TestCounting:
         fillers: Registry[Any] = Registry("inpainter")
         fillers.register("vast", lambda: nn.Linear(10**6, 10**6), paper="", licence="")
         before = torch.get_rng_state()
-        assert num_parameters(fillers.get("vast")) == 10**12 + 10**6  # 4 TB
+        assert count_parameters(fillers.get("vast")) == 10**12 + 10**6  # 4 TB
         assert torch.equal(torch.get_rng_state(), before)
 
     def test_of_a_real_network_it_is_what_the_built_one_has(self) -> None:
         built = detectors.create("nixnet").num_parameters
-        assert num_parameters(detectors.get("nixnet")) == built
+        assert count_parameters(detectors.get("nixnet")) == built
 
 
 def test_no_name_stands_for_a_detector_and_an_inpainter() -> None:
-    assert not set(detectors.names()) & set(inpainters.names())
+    assert not set(detectors.list_names()) & set(inpainters.list_names())

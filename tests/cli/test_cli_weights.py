@@ -23,7 +23,7 @@ from overpaint.errors import UnknownNameError, WeightsError
 from overpaint.inpainters import Inpainter
 from overpaint.inpainting.inpainter_runner import InpainterRunner
 from overpaint.registry import Entry, Official, detectors, inpainters
-from overpaint.weights import imported_folder, list_records, read_record
+from overpaint.weights import find_imported_folder, list_records, read_record
 from overpaint.weights.official_weights import import_weights
 from overpaint.weights.rename_keys import rename_keys
 
@@ -67,7 +67,7 @@ def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "tiny-two": official(two, ("Edge_gen.pth", "Fill_gen.pth"), num=2),
         "tiny-none": None,
     }
-    inpainters.names(), detectors.names()
+    inpainters.list_names(), detectors.list_names()
     for name, found in entries.items():
         entry = Entry(name, Tiny, "A paper", "Apache-2.0", "small", found)
         monkeypatch.setitem(inpainters._entries, name, entry)
@@ -297,13 +297,13 @@ class TestFolder:
     def test_the_variable_comes_first_then_the_users_data(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert imported_folder() == tmp_path / "imported"
+        assert find_imported_folder() == tmp_path / "imported"
         monkeypatch.delenv("OVERPAINT_WEIGHTS")
         monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-        assert imported_folder() == tmp_path / "data" / "overpaint" / "weights"
+        assert find_imported_folder() == tmp_path / "data" / "overpaint" / "weights"
         monkeypatch.delenv("XDG_DATA_HOME")
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        assert imported_folder().is_relative_to(tmp_path / "home")
+        assert find_imported_folder().is_relative_to(tmp_path / "home")
 
     def test_records_of_older_versions_are_read(self, net: Path, imported: Path) -> None:
         run("tiny", net)

@@ -26,7 +26,7 @@ from overpaint.data.autoencoder import (
     reconstruct,
     reconstruct_batch,
 )
-from overpaint.data.bank import HELD_OUT, bank_sha256, load_bank, shipped_bank
+from overpaint.data.bank import HELD_OUT, hash_bank, list_shipped_bank, load_bank
 from overpaint.data.crops import PhotoCrops, random_crop, random_flip
 from overpaint.data.sources import PhotoSource
 from overpaint.errors import ConfigError, UnknownNameError, WeightsError
@@ -249,11 +249,11 @@ def test_bank_is_loaded_by_record(record: weights.WeightsRecord, photo: np.ndarr
     one, other = bank.values()
     assert not one.training
     assert np.array_equal(reconstruct(one, photo), reconstruct(other, photo))
-    assert bank_sha256([str(record.path)]) == {str(record.path): record.sha256}
+    assert hash_bank([str(record.path)]) == {str(record.path): record.sha256}
 
 
 def test_unknown_members_are_named() -> None:
-    for load in (load_bank, bank_sha256):
+    for load in (load_bank, hash_bank):
         with pytest.raises(WeightsError, match=r"ae-none.*shipped names"):
             load(["ae-none"])
         with pytest.raises(WeightsError, match=r"taef2_encoder.pth.*download"):
@@ -271,15 +271,15 @@ def test_shipped_bank_leaves_the_held_out_member_out(
     record: weights.WeightsRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights.store, "PRETRAINED", record.folder)
-    assert shipped_bank() == ["ae-test"]
+    assert list_shipped_bank() == ["ae-test"]
     held_out = record.model_copy(update={"name": HELD_OUT})
     record.path.with_suffix(".json").write_text(held_out.model_dump_json())
     with pytest.raises(WeightsError, match="train autoencoder"):
-        shipped_bank()
+        list_shipped_bank()
 
 
 def test_registry_knows_the_kinds() -> None:
-    assert {"conv-autoencoder", "taef2"} <= set(autoencoders.names())
+    assert {"conv-autoencoder", "taef2"} <= set(autoencoders.list_names())
     with pytest.raises(UnknownNameError, match="did you mean conv-autoencoder"):
         autoencoders.get("conv-autoencodre")
 

@@ -70,7 +70,7 @@ def test_entries_are_photos_with_a_history_and_their_reconstructions(
     assert about["members"] == ["a", "b"]
     assert about["sources"] == live.photos.names
     for i in (0, CHUNK, NUM - 1):
-        expected, _ = live.photo(i % len(live.photos), default_rng([3, i]))
+        expected, _ = live.draw_photo(i % len(live.photos), default_rng([3, i]))
         assert np.array_equal(photos[i], expected)
         for number, name in enumerate("ab"):
             alone = reconstruct(live.bank[name], photos[i]).astype(int)
@@ -177,7 +177,7 @@ def test_drawn_pairs_are_entries_of_the_cache(tmp_path: Path, live: LivePairs) -
 
 def test_live_pairs_are_of_the_photo_after_its_history(live: LivePairs) -> None:
     live.history = History(probability=1, resize=1, scale=(0.5, 0.5), jpeg=1)
-    side = live.history.margin(SIDE)
+    side = live.history.find_margin(SIDE)
     live.photos = _Exactly(live.photos, side)  # as large as the margin: nothing to cut before
     for seed in range(4):
         pair = live.draw(default_rng(seed))

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from overpaint.cli import build
 from overpaint.data import datasets as module
-from overpaint.data.datasets import Dataset, check, datasets, list_sha256
+from overpaint.data.datasets import Dataset, check_datasets, hash_files, list_datasets
 from overpaint.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def manifest(monkeypatch: pytest.MonkeyPatch) -> None:
         dataset("photos/a", PHOTOS),
         dataset("pairs", PAIRS, index=index, address=None, licence="MIT"),
     )
-    monkeypatch.setattr(module, "datasets", lambda: found)
+    monkeypatch.setattr(module, "list_datasets", lambda: found)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def run(*arguments: str | Path) -> Result:
 
 
 def states(folder: Path) -> dict[str, str]:
-    return {f.dataset.folder: f.state for f in check(folder)}
+    return {f.dataset.folder: f.state for f in check_datasets(folder)}
 
 
 def test_a_complete_folder(data: Path) -> None:
@@ -105,14 +105,14 @@ def test_fewer_more_and_other_files(data: Path) -> None:
     (data / "photos" / "a" / "B.png").rename(data / "photos" / "a" / "C.png")
     assert states(data)["photos/a"] == "different"
     (data / "photos" / "a" / "d.png").write_bytes(b"one more")
-    (finding, _) = check(data)
+    (finding, _) = check_datasets(data)
     assert (finding.state, "1 too many" in finding.details) == ("different", True)
     (data / "photos" / "a" / "d.png").unlink()
     (data / "photos" / "a" / "C.png").unlink()
-    (finding, _) = check(data)
+    (finding, _) = check_datasets(data)
     assert (finding.state, finding.details) == ("incomplete", "2 of 3 files")
     (data / "pairs" / "index.csv").unlink()
-    assert check(data)[1].details == "1 files missing: pairs/index.csv"
+    assert check_datasets(data)[1].details == "1 files missing: pairs/index.csv"
 
 
 def test_some_of_them_and_as_json(data: Path) -> None:
@@ -123,34 +123,34 @@ def test_some_of_them_and_as_json(data: Path) -> None:
     assert (result.exit_code, first["state"], second["state"]) == (1, "complete", "incomplete")
     assert second["where"] == "https://example.org/one, https://example.org/two"
     with pytest.raises(ConfigError, match="'phot'; there are photos/a, pairs"):
-        check(data, ("phot",))
+        check_datasets(data, ("phot",))
     with pytest.raises(ConfigError, match="no such folder"):
-        check(data / "lost")
+        check_datasets(data / "lost")
 
 
 def test_the_list_is_that_of_sha256sum(data: Path) -> None:
     one, two, three = (hashlib.sha256(x).hexdigest() for x in (b"2", b"1", b"3"))
     text = f"{one}  B.png\n{two}  a.png\n{three}  sub/c d.png\n"
-    assert list_sha256(data / "photos" / "a") == hashlib.sha256(text.encode()).hexdigest()
+    assert hash_files(data / "photos" / "a") == hashlib.sha256(text.encode()).hexdigest()
 
 
 class TestShippedManifest:
     def test_it_describes_the_folder_that_the_numbers_were_made_with(
         self, shared_data: Path
     ) -> None:
-        for each in datasets():
-            files = module.files_of(shared_data / each.folder)
+        for each in list_datasets():
+            files = module.list_files(shared_data / each.folder)
             assert len(files) == each.files, each.folder
             assert sum(p.stat().st_size for p in files) == each.bytes, each.folder
             if each.index is not None:
                 with (shared_data / each.folder / each.index.file).open(newline="") as file:
                     columns = csv.DictReader(file).fieldnames
                 assert columns == list(each.index.columns), each.folder
-        small = next(d for d in datasets() if d.folder == "faces/celeba")
-        assert list_sha256(shared_data / small.folder) == small.sha256
+        small = next(d for d in list_datasets() if d.folder == "faces/celeba")
+        assert hash_files(shared_data / small.folder) == small.sha256
 
     def test_every_folder_that_a_recipe_names_is_described(self) -> None:
-        folders = {d.folder for d in datasets()}
+        folders = {d.folder for d in list_datasets()}
         tops = {f.partition("/")[0] for f in folders}
         named = set()
         for path in [*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("recipes/*.sh")]:

@@ -234,7 +234,7 @@ def test_degraded_photo_lies_on_its_mask(seed: int) -> None:
 def test_margin_is_enough_and_no_more(scale: tuple[float, float], crop: float) -> None:
     chain = Degrade(probability=1, resize=1, scale=scale, crop=crop, keep=(0.7, 0.7), jpeg=0)
     for size in (64, 99):
-        side = chain.margin(size)
+        side = chain.find_margin(size)
         smallest = min(1, scale[0]) * (0.7 if crop else 1)
         assert size / smallest - 1e-6 <= side <= size / smallest + 1 / min(1, scale[0]) + 1
         lowest = chain.model_copy(update={"scale": (scale[0], scale[0])})  # the worst draw
@@ -247,10 +247,10 @@ def test_margin_is_enough_and_no_more(scale: tuple[float, float], crop: float) -
 
 
 def test_margin_counts_only_what_can_happen() -> None:
-    assert Degrade(resize=0.0, crop=0.0).margin(128) == 128
-    assert Degrade(probability=0.0, crop=0.5).margin(128) == 128
-    assert Degrade(resize=0.1, scale=(0.5, 1.5)).margin(128) == 256
-    assert History(scale=(0.25, 1.0)).margin(128) == 512
+    assert Degrade(resize=0.0, crop=0.0).find_margin(128) == 128
+    assert Degrade(probability=0.0, crop=0.5).find_margin(128) == 128
+    assert Degrade(resize=0.1, scale=(0.5, 1.5)).find_margin(128) == 256
+    assert History(scale=(0.25, 1.0)).find_margin(128) == 512
 
 
 def test_a_photo_below_the_margin_is_an_error_that_names_it() -> None:
@@ -298,7 +298,7 @@ def test_history_is_a_resize_then_one_or_two_files_or_nothing() -> None:
 
 def test_history_replays_and_cuts_to_size() -> None:
     chain = History(probability=1, resize=1, twice=1)
-    side = chain.margin(64)
+    side = chain.find_margin(64)
     for seed in range(10):
         picture = photo(side, side + 9, seed)
         pixels, steps = chain(picture, rng(seed), 64)

@@ -12,7 +12,14 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from overpaint.data.finding import MARK, Search, find_photos, is_picture, read_head, result_mark
+from overpaint.data.finding import (
+    MARK,
+    Search,
+    find_photos,
+    is_picture,
+    read_head,
+    read_result_mark,
+)
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files and names")
 
@@ -127,8 +134,8 @@ def test_a_picture_of_findings_is_known_by_its_mark_alone(folder: Path) -> None:
     Image.new("L", (3, 2)).save(folder / "renamed.png", pnginfo=text)
     put(folder / "x.mask.png")
     (folder / "x.json").write_text("{}")
-    assert result_mark(read_head(folder / "renamed.png")) == "mask of the photo"
-    assert result_mark(read_head(folder / "x.mask.png")) is None
+    assert read_result_mark(read_head(folder / "renamed.png")) == "mask of the photo"
+    assert read_result_mark(read_head(folder / "x.mask.png")) is None
     search = find_photos([folder])
     assert set(relative(search, folder)) == {*FOUR, "x.mask.png"}
     assert search.passed_over["written by overpaint"] == 2

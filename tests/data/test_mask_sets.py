@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from overpaint.data.mask_sets import NVIDIA_BINS, mask_of, open_masks
+from overpaint.data.mask_sets import NVIDIA_BINS, draw_mask, open_masks
 from overpaint.data.masks import hole_ratio
 from overpaint.errors import ConfigError, ImageError, InputError
 
@@ -40,7 +40,7 @@ class TestNvidia:
     def test_a_bin_gives_its_own_masks(self, nvidia: Path, bounds: tuple[float, float]) -> None:
         low, high = bounds
         for seed in range(5):
-            found = mask_of(f"nvidia:{nvidia}", 50, np.random.default_rng(seed), bounds)
+            found = draw_mask(f"nvidia:{nvidia}", 50, np.random.default_rng(seed), bounds)
             assert found.shape == (50, 50)
             assert found.dtype == np.uint8
             assert low <= hole_ratio(found) < high
@@ -48,7 +48,7 @@ class TestNvidia:
             assert found[0, 0] == 1, "white is the hole"
 
     def test_a_bin_across_two_of_theirs_is_looked_for_among_all(self, nvidia: Path) -> None:
-        found = mask_of(f"nvidia:{nvidia}", (40, 60), rng(), (0.19, 0.26))
+        found = draw_mask(f"nvidia:{nvidia}", (40, 60), rng(), (0.19, 0.26))
         assert found.shape == (40, 60)
         assert 0.19 <= hole_ratio(found) < 0.26
 
@@ -74,22 +74,22 @@ class TestFolder:
         for i in range(10):
             save(tmp_path / f"{i}.png", 0.05 + i / 10)
         for i in range(10):
-            found = mask_of(f"folder:{tmp_path}", 100, rng(), (i / 10, (i + 1) / 10))
+            found = draw_mask(f"folder:{tmp_path}", 100, rng(), (i / 10, (i + 1) / 10))
             assert hole_ratio(found) == pytest.approx(0.05 + i / 10)
         with pytest.raises(
             InputError, match=r"none of 10 masks has a hole ratio in \[0.96, 0.99\)"
         ):
-            mask_of(f"folder:{tmp_path}", 100, rng(), (0.96, 0.99))
+            draw_mask(f"folder:{tmp_path}", 100, rng(), (0.96, 0.99))
 
     def test_black_holes(self, tmp_path: Path) -> None:
         save(tmp_path / "keep.png", 0.7)
-        assert hole_ratio(mask_of(f"folder-black:{tmp_path}", 100, rng())) == pytest.approx(0.3)
-        assert hole_ratio(mask_of(f"folder:{tmp_path}", 100, rng())) == pytest.approx(0.7)
+        assert hole_ratio(draw_mask(f"folder-black:{tmp_path}", 100, rng())) == pytest.approx(0.3)
+        assert hole_ratio(draw_mask(f"folder:{tmp_path}", 100, rng())) == pytest.approx(0.7)
 
     def test_a_damaged_mask_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
         with pytest.raises(ImageError, match=r"broken\.png"):
-            mask_of(f"folder:{tmp_path}", 10, rng())
+            draw_mask(f"folder:{tmp_path}", 10, rng())
 
     def test_an_empty_folder_and_none(self, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="no mask images"):
@@ -100,15 +100,15 @@ class TestFolder:
 
 def test_object_masks(tmp_path: Path) -> None:
     save(tmp_path / "shape.png", 0.5)
-    found = mask_of(f"objects:{tmp_path}", 64, rng(), (0.05, 0.3))
+    found = draw_mask(f"objects:{tmp_path}", 64, rng(), (0.05, 0.3))
     assert 0.05 <= hole_ratio(found) < 0.3
 
 
 @pytest.mark.parametrize("kind", ["brush", "free-form", "lama-thick", "boxes"])
 def test_drawn_masks(kind: str) -> None:
-    found = mask_of(kind, 64, rng(), (0.1, 0.2))
+    found = draw_mask(kind, 64, rng(), (0.1, 0.2))
     assert 0.1 <= hole_ratio(found) < 0.2
-    assert np.array_equal(found, mask_of(kind, 64, rng(), (0.1, 0.2))), "a function of the seed"
+    assert np.array_equal(found, draw_mask(kind, 64, rng(), (0.1, 0.2))), "a function of the seed"
 
 
 def test_generators_can_be_sent_to_workers(nvidia: Path) -> None:

@@ -65,7 +65,7 @@ def test_the_seed_alone_decides_the_mask(name: str) -> None:
 
 def test_the_number_of_workers_changes_nothing(arrow: Path) -> None:
     extra = {"objects": masks.ObjectMasks(arrow)}
-    fn = masks.mixture({"brush": 2, "lama-thick": 1, "boxes": 1, "objects": 1}, extra)
+    fn = masks.make_mixture({"brush": 2, "lama-thick": 1, "boxes": 1, "objects": 1}, extra)
 
     def sample(i: int) -> np.ndarray:
         return fn(48, 48, rng(7, i))
@@ -105,13 +105,13 @@ class Middle:
 def test_brush_angles_by_hand() -> None:
     # Reach 2 pi / 15 = 24 degrees, so the range is 72 - 12 .. 72 + 12, its middle 72 degrees;
     # the first and every second one after it are mirrored to 360 - 72 = 288.
-    angles = np.degrees(masks.stroke_angles(4, Middle()))  # type: ignore[arg-type]
+    angles = np.degrees(masks.draw_stroke_angles(4, Middle()))  # type: ignore[arg-type]
     np.testing.assert_allclose(angles, [288, 72, 288, 72])
 
 
 def test_brush_angles_stay_in_their_range_and_zigzag() -> None:
     for seed in range(50):
-        angles = np.degrees(masks.stroke_angles(11, rng(seed)))
+        angles = np.degrees(masks.draw_stroke_angles(11, rng(seed)))
         assert (np.abs((360 - angles[::2]) - 72) <= 24).all()
         assert (np.abs(angles[1::2] - 72) <= 24).all()
 
@@ -120,7 +120,7 @@ def test_brush_vertices_follow_the_rule() -> None:
     counts = set()
     mean = np.hypot(200, 300) / 8
     for seed in range(200):
-        points = np.array(masks.brush_vertices(200, 300, rng(seed)))
+        points = np.array(masks.draw_brush_vertices(200, 300, rng(seed)))
         counts.add(len(points))
         assert (points >= 0).all()
         assert (points <= [300, 200]).all()
@@ -290,17 +290,17 @@ def test_shapes_of_the_published_folders(shared_data: Path) -> None:
 def test_ratio_bin_by_hand(holes: int, name: str) -> None:
     mask = np.zeros(100, np.uint8)
     mask[:holes] = 1
-    assert masks.ratio_bin(mask.reshape(10, 10)) == name
+    assert masks.find_ratio_bin(mask.reshape(10, 10)) == name
     assert masks.hole_ratio(mask) == holes / 100
 
 
 @pytest.mark.parametrize(("low", "high"), masks.RATIO_BINS[:5])
 def test_in_ratio_and_ratio_bin_agree(low: float, high: float) -> None:
-    fn = pickle.loads(pickle.dumps(masks.in_ratio(masks.get("lama-thin"), low, high)))
+    fn = pickle.loads(pickle.dumps(masks.limit_ratio(masks.get("lama-thin"), low, high)))
     for seed in range(10):
         mask = fn(64, 64, rng(seed))
         assert low <= masks.hole_ratio(mask) < high
-        assert masks.ratio_bin(mask) == f"{low * 100:.0f}-{high * 100:.0f}"
+        assert masks.find_ratio_bin(mask) == f"{low * 100:.0f}-{high * 100:.0f}"
 
 
 def test_free_form_strokes_cover_every_share_up_to_sixty_percent() -> None:
@@ -312,11 +312,11 @@ def test_free_form_strokes_cover_every_share_up_to_sixty_percent() -> None:
 
 
 def test_in_ratio_gives_up_with_a_remedy() -> None:
-    fn = masks.in_ratio(masks.get("lama-thick"), 0.9, 1.0, tries=5)
+    fn = masks.limit_ratio(masks.get("lama-thick"), 0.9, 1.0, tries=5)
     with pytest.raises(InputError, match="5 tries; widen"):
         fn(64, 64, rng(0))
     with pytest.raises(InputError, match="empty"):
-        masks.in_ratio(masks.brush, 0.3, 0.3)
+        masks.limit_ratio(masks.brush, 0.3, 0.3)
 
 
 # Mixtures and names
@@ -328,8 +328,8 @@ def _constant(value: int) -> masks.MaskFn:
 
 def test_mixture_follows_the_weights_and_not_their_order() -> None:
     extra = {"zeros": _constant(0), "ones": _constant(1)}
-    one = masks.mixture({"zeros": 3, "ones": 1, "brush": 0}, extra)
-    other = masks.mixture({"ones": 0.25, "zeros": 0.75}, extra)
+    one = masks.make_mixture({"zeros": 3, "ones": 1, "brush": 0}, extra)
+    other = masks.make_mixture({"ones": 0.25, "zeros": 0.75}, extra)
     drawn = [int(one(1, 1, rng(i))[0, 0]) for i in range(800)]
     assert np.mean(drawn) == pytest.approx(0.25, abs=0.05)
     assert drawn == [int(other(1, 1, rng(i))[0, 0]) for i in range(800)]
@@ -338,11 +338,11 @@ def test_mixture_follows_the_weights_and_not_their_order() -> None:
 @pytest.mark.parametrize("weights", [{}, {"brush": 0}, {"brush": 2, "boxes": -1}])
 def test_mixture_refuses_weights_that_mean_nothing(weights: dict[str, float]) -> None:
     with pytest.raises(InputError, match="at least one above 0"):
-        masks.mixture(weights)
+        masks.make_mixture(weights)
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="lama-thick"):
         masks.get("lama-tick")
     with pytest.raises(UnknownNameError, match="brush"):
-        masks.mixture({"bruhs": 1})
+        masks.make_mixture({"bruhs": 1})

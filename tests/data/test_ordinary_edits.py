@@ -243,12 +243,12 @@ def test_means_over_squares() -> None:
         [values[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].mean() for x in range(13)]
         for y in range(9)
     ]
-    np.testing.assert_allclose(module._box_mean(values, 2), expected, atol=1e-12)
+    np.testing.assert_allclose(module._average_boxes(values, 2), expected, atol=1e-12)
 
 
 def test_the_bilateral_filter_by_its_formula() -> None:
     pixels = textured(16, 12, seed=5)
-    out, sigma, levels = module._bilateral(pixels, 1.0, 20.0), 1.0, 20.0
+    out, sigma, levels = module._filter_bilateral(pixels, 1.0, 20.0), 1.0, 20.0
     luma = np.rint(pixels @ np.array([0.299, 0.587, 0.114], np.float32))
     y, x = 5, 6
     total, expected = 0.0, np.zeros(3)
@@ -265,7 +265,7 @@ def test_the_guided_filter_keeps_strong_edges_alone() -> None:
     weak, strong = (np.repeat([[0.0] * 20 + [v] * 20], 20, axis=0) for v in (0.02, 4.0))
     kept = []
     for values in (weak, strong):
-        out = module._guided(values, 4, 0.05)
+        out = module._filter_guided(values, 4, 0.05)
         kept.append((out[10, 20] - out[10, 19]) / values.max())
     assert kept[0] < 0.2
     assert kept[1] > 0.9

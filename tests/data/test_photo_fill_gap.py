@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from overpaint.data import masks
 from overpaint.data.degrade import Degrade, jpeg
-from overpaint.data.photo_fill_gap import LUMA, Apart, colour_noise
+from overpaint.data.photo_fill_gap import LUMA, Apart, add_colour_noise
 from overpaint.data.universal import Pair, UniversalConfig, UniversalDataset
 
 SIDE = 64
@@ -80,7 +80,7 @@ def test_most_files_have_coarse_colours() -> None:
 def test_colour_noise_leaves_the_luma_and_has_its_strength(strength: float) -> None:
     flat = np.full((256, 256, 3), 128, np.uint8)
     for seed in range(4):
-        added = colour_noise(flat, strength, default_rng(seed)).astype(float) - 128
+        added = add_colour_noise(flat, strength, default_rng(seed)).astype(float) - 128
         # Three channels are rounded to whole levels: a deviation of 0.29, weighed by the luma.
         assert np.abs(added @ LUMA).max() < 1
         # (n - mean by luma) of unit noise: variance 1 - 2 w + sum of w squared, for the weight w.
@@ -93,7 +93,7 @@ def test_the_grain_of_the_colour_noise_varies() -> None:
     flat = np.full((128, 128, 3), 128, np.uint8)
     shares = []
     for seed in range(20):
-        values = colours(colour_noise(flat, 8, default_rng(seed)))
+        values = colours(add_colour_noise(flat, 8, default_rng(seed)))
         shares.append(fine(values).std() / values.std())
     assert min(shares) < 0.45 < 0.8 < max(shares)
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from overpaint.data import sources
-from overpaint.data.sources import PhotoSource, data_list_hash, split
+from overpaint.data.sources import PhotoSource, hash_data_list, split
 from overpaint.errors import ConfigError, ImageError
 
 
@@ -100,7 +100,7 @@ def test_source_reads_files(folder):
     assert relative(source.names, folder) == ["b.png", "deep/a.jpeg", "deep/er/c.JPG", "z.tiff"]
     assert levels(source) == [10, 30, 20, 40]
     assert source.read(0).shape == (2, 3, 3)
-    assert source.photo(0).sha256 == find_sha(folder / "b.png")
+    assert source.read_photo(0).sha256 == find_sha(folder / "b.png")
 
 
 def find_sha(path):
@@ -126,11 +126,11 @@ def test_source_reads_archives(folder, kind):
     members = ["b.png", "deep/a.jpeg", "deep/er/c.JPG", "z.tiff"]
     assert [n.removeprefix(f"{path}::").removeprefix("./") for n in source.names] == members
     assert levels(source) == [10, 30, 20, 40]
-    assert source.photo(1).sha256 == find_sha(folder / "deep/a.jpeg")
+    assert source.read_photo(1).sha256 == find_sha(folder / "deep/a.jpeg")
 
 
 def _hashes(source):
-    return [source.photo(i).sha256 for i in range(len(source))]
+    return [source.read_photo(i).sha256 for i in range(len(source))]
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
@@ -272,6 +272,6 @@ def test_one_bad_member_costs_itself_alone(tmp_path):
 
 def test_the_hash_of_a_list_of_photos_is_that_of_its_names_on_every_machine() -> None:
     wanted = hashlib.sha256(b"a/1.png\na/2.png\nb.zip/3.png").hexdigest()
-    assert data_list_hash(["/x/a/2.png", "/y/b.zip::3.png", "/x/a/1.png"]) == wanted
-    assert data_list_hash(["C:/z/a/1.png", "b.zip::3.png", "q/a/2.png"]) == wanted
-    assert data_list_hash(["/x/a/2.png", "/x/a/1.png"]) != wanted
+    assert hash_data_list(["/x/a/2.png", "/y/b.zip::3.png", "/x/a/1.png"]) == wanted
+    assert hash_data_list(["C:/z/a/1.png", "b.zip::3.png", "q/a/2.png"]) == wanted
+    assert hash_data_list(["/x/a/2.png", "/x/a/1.png"]) != wanted

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from overpaint.data.autoencoder import reconstruct
-from overpaint.data.bank import bank_sha256, load_bank
+from overpaint.data.bank import hash_bank, load_bank
 from overpaint.data.superresolution import KerasGraph, depth_to_space, load_esrgan
 from overpaint.errors import WeightsError
 
@@ -98,17 +98,17 @@ def test_a_photo_keeps_its_size_and_comes_out_the_same_whatever_is_beside_it(
 def test_another_file_is_another_hash(tmp_path: Path) -> None:
     write(tmp_path / "x2")
     name = f"esrgan:{tmp_path / 'x2'}"
-    first = bank_sha256([name])
+    first = hash_bank([name])
     shard = tmp_path / "x2" / "shard0.bin"
     shard.write_bytes(b"\x01" + shard.read_bytes()[1:])
-    assert bank_sha256([name]) != first
+    assert hash_bank([name]) != first
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"nowhere.*recipes/esrgan\.sh"):
         load_esrgan(tmp_path / "nowhere")
     with pytest.raises(WeightsError, match="holds no Keras layers model"):
-        bank_sha256([f"esrgan:{tmp_path}"])
+        hash_bank([f"esrgan:{tmp_path}"])
     write(tmp_path / "cut")
     (tmp_path / "cut" / "shard1.bin").write_bytes(b"")
     with pytest.raises(WeightsError, match=r"model\.json: damaged"):

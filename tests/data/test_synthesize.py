@@ -26,7 +26,7 @@ from overpaint.data.synthesize import (
     read_manifest,
     synthesize,
 )
-from overpaint.data.universal import LivePairs, UniversalConfig, UniversalDataset, mask_mixture
+from overpaint.data.universal import LivePairs, UniversalConfig, UniversalDataset, make_mask_mixture
 from overpaint.errors import ConfigError, ImageError, WeightsError
 from overpaint.images import read_image, read_mask
 
@@ -105,9 +105,9 @@ def test_a_row_is_enough_to_draw_its_sample_again(
     synthesize(tmp_path / "out", photos, settings(member), num=NUM)
     about = json.loads((tmp_path / "out" / "about.json").read_text())
     config = UniversalConfig.model_validate(about["config"])
-    crop = config.degrade.margin(config.size)
+    crop = config.degrade.find_margin(config.size)
     pairs = LivePairs(photos, load_bank(config.bank), config.bank, config.history, crop)
-    dataset = UniversalDataset(config, pairs, mask_mixture(config.masks), about["seed"])
+    dataset = UniversalDataset(config, pairs, make_mask_mixture(config.masks), about["seed"])
     for row in read_manifest(tmp_path / "out"):
         sample = dataset.sample(row.index)
         assert np.array_equal(sample.pixels, read_image(tmp_path / "out" / row.image).pixels)

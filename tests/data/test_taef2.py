@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from overpaint.data.autoencoder import reconstruct
-from overpaint.data.bank import bank_sha256, load_bank
+from overpaint.data.bank import hash_bank, load_bank
 from overpaint.data.finding import find_photos
-from overpaint.data.taef2 import TAEF2, load_taef2, taef2_files
+from overpaint.data.taef2 import TAEF2, find_taef2_files, load_taef2
 from overpaint.errors import WeightsError
 from overpaint.images import read_image
 
@@ -86,9 +86,9 @@ def test_bank_finds_the_files_below_the_assets(saved: Path) -> None:
     name = f"taef2:{saved.name}"
     bank = load_bank([name], saved.parent)
     assert isinstance(bank[name], TAEF2)
-    before = bank_sha256([name], saved.parent)
+    before = hash_bank([name], saved.parent)
     (saved / "taef2_decoder.pth").write_bytes(b"other")
-    assert bank_sha256([name], saved.parent) != before
+    assert hash_bank([name], saved.parent) != before
 
 
 @pytest.mark.parametrize("name", ["taef2_encoder.pth", "taef2_decoder.pth"])
@@ -113,7 +113,7 @@ def test_a_damaged_file_is_named_with_the_remedy(saved: Path, damage: str) -> No
 def test_official_files_reconstruct_photos(shared_data: Path) -> None:
     folder = shared_data / "weights"
     try:
-        taef2_files(folder)
+        find_taef2_files(folder)
     except WeightsError as error:
         pytest.skip(str(error))
     module = load_taef2(folder)

@@ -27,8 +27,8 @@ from overpaint.data.universal import (
     UniversalDataset,
     blend,
     draw_weighted,
-    mask_mixture,
-    universal_test_set,
+    make_mask_mixture,
+    make_test_set,
 )
 from overpaint.errors import ConfigError, ImageError, UnknownNameError
 from overpaint.training.config import load_config, read_recipe
@@ -82,7 +82,7 @@ def settings(**changes: Any) -> UniversalConfig:
 
 
 def live(photos: PhotoSource, bank: Mapping[str, nn.Module], config: UniversalConfig) -> LivePairs:
-    crop = config.degrade.margin(config.size)
+    crop = config.degrade.find_margin(config.size)
     return LivePairs(photos, bank, config.bank, config.history, crop)
 
 
@@ -141,7 +141,7 @@ def test_sample_equals_its_photo_outside_the_mask(
 ) -> None:
     config = settings(**NOTHING | {"untouched": 0} | changes)
     pairs = Noted(live(photos, bank, config))
-    dataset = UniversalDataset(config, pairs, mask_mixture({"brush": 1, "boxes": 1}), seed=1)
+    dataset = UniversalDataset(config, pairs, make_mask_mixture({"brush": 1, "boxes": 1}), seed=1)
     for i in range(12):
         sample = dataset.sample(i)
         known = sample.mask == 0
@@ -180,7 +180,7 @@ def test_all_or_none_are_untouched(share: float, expected: bool) -> None:
 def test_untouched_samples_equal_the_photo_and_are_degraded_alike() -> None:
     """An untouched photo differs from an edited one by the edit alone."""
     for degrade in (Degrade(probability=0), Degrade(probability=1, blur=1, noise=1)):
-        config, pairs = settings(degrade=degrade, untouched=1), Constant(degrade.margin(SIZE))
+        config, pairs = settings(degrade=degrade, untouched=1), Constant(degrade.find_margin(SIZE))
         dataset = UniversalDataset(config, pairs, masks.boxes, seed=2)
         for i in range(6):
             sample = dataset.sample(i)
@@ -191,8 +191,8 @@ def test_untouched_samples_equal_the_photo_and_are_degraded_alike() -> None:
 
 def test_degradations_come_after_the_blend_and_can_be_replayed() -> None:
     degrade = Degrade(probability=1, resize=0.5, blur=0.5, noise=0.5, jpeg=0.5, webp=0.5)
-    config, pairs = settings(degrade=degrade, untouched=0), Constant(degrade.margin(SIZE))
-    mask = masks.boxes(degrade.margin(SIZE), degrade.margin(SIZE), default_rng(1))
+    config, pairs = settings(degrade=degrade, untouched=0), Constant(degrade.find_margin(SIZE))
+    mask = masks.boxes(degrade.find_margin(SIZE), degrade.find_margin(SIZE), default_rng(1))
     dataset = UniversalDataset(config, pairs, lambda h, w, rng: mask, seed=0)
     blended = blend(pairs.pair.photo, pairs.pair.reconstruction, mask)
     names = set()
@@ -225,7 +225,7 @@ def test_a_hole_that_the_cut_misses_counts_as_untouched() -> None:
         return mask
 
     degrade = Degrade(probability=1, resize=0.1, scale=(0.5, 1))
-    config, pairs = settings(degrade=degrade, untouched=0), Constant(degrade.margin(SIZE))
+    config, pairs = settings(degrade=degrade, untouched=0), Constant(degrade.find_margin(SIZE))
     dataset = UniversalDataset(config, pairs, corner, seed=0)
     samples = [dataset.sample(i) for i in range(40)]
     assert {s.redrawn_by for s in samples} == {"", "one"}
@@ -299,7 +299,7 @@ def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) 
 )
 def test_recipes_of_detectors_are_valid(path: Path) -> None:
     run = load_config(DetectorRun, path)
-    assert run.cache.num == 0 or run.cache.side >= run.data.degrade.margin(run.data.size)
+    assert run.cache.num == 0 or run.cache.side >= run.data.degrade.find_margin(run.data.size)
     with pytest.raises(ConfigError, match=r"did you mean 'data\.untouched'"):
         load_config(DetectorRun, path, ["data.untuched=0.1"])
 
@@ -316,8 +316,8 @@ def mask_folder(tmp_path: Path) -> Path:
 
 
 def test_shapes_are_redrawn_or_kept(mask_folder: Path) -> None:
-    redraw = mask_mixture({"objects:rings": 1.0}, mask_folder)
-    keep = mask_mixture({"keep:rings": 1.0}, mask_folder)
+    redraw = make_mask_mixture({"objects:rings": 1.0}, mask_folder)
+    keep = make_mask_mixture({"keep:rings": 1.0}, mask_folder)
     for seed in range(6):
         for mask_fn, centre in ((redraw, 0), (keep, 1)):
             mask = mask_fn(64, 64, default_rng(seed))
@@ -328,8 +328,10 @@ def test_shapes_are_redrawn_or_kept(mask_folder: Path) -> None:
 
 
 def test_mixture_of_shapes_and_strokes(mask_folder: Path) -> None:
-    mask_fn = mask_mixture({"objects:rings": 1.0, "brush": 1.0, "keep:rings": 0.0}, mask_folder)
-    ring = mask_mixture({"objects:rings": 1.0}, mask_folder)
+    mask_fn = make_mask_mixture(
+        {"objects:rings": 1.0, "brush": 1.0, "keep:rings": 0.0}, mask_folder
+    )
+    ring = make_mask_mixture({"objects:rings": 1.0}, mask_folder)
     drawn = [mask_fn(64, 64, default_rng(i)) for i in range(20)]
     assert len({m.tobytes() for m in drawn}) == 20
     assert ring(64, 64, default_rng(0)).any()
@@ -338,11 +340,11 @@ def test_mixture_of_shapes_and_strokes(mask_folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["objects", "keep"])
 def test_missing_shapes_and_unknown_kinds_are_named(kind: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="none"):
-        mask_mixture({f"{kind}:none": 1.0}, tmp_path)
+        make_mask_mixture({f"{kind}:none": 1.0}, tmp_path)
     with pytest.raises(UnknownNameError, match="brush"):
-        mask_mixture({"brsh": 1.0})
+        make_mask_mixture({"brsh": 1.0})
     with pytest.raises(UnknownNameError):
-        mask_mixture({"shapes:none": 1.0}, tmp_path)
+        make_mask_mixture({"shapes:none": 1.0}, tmp_path)
 
 
 # The test set of the paper
@@ -352,7 +354,7 @@ def test_test_set_is_lossless_deterministic_and_takes_turns(
     photos: PhotoSource, bank: dict[str, nn.Module]
 ) -> None:
     def draw(seed: int, members: Mapping[str, nn.Module] = bank, num: int = 7) -> list[Sample]:
-        return list(universal_test_set(photos, members, size=64, num=num, seed=seed))
+        return list(make_test_set(photos, members, size=64, num=num, seed=seed))
 
     samples, again, other = draw(0), draw(0), draw(1)
     assert [s.redrawn_by for s in samples] == ["one", "two", "one", "two", "one", "two", "one"]
@@ -377,7 +379,7 @@ def test_test_set_equals_the_photo_outside_the_mask(
     last = photos.names.index(next(n for n in photos.names if n.endswith("5.jpg")))
     photo = photos.read(last)
     assert photo.shape == (64, 64, 3)  # so that the crop is all of it
-    *_, sample = universal_test_set(photos, bank, size=64, num=last + 1, seed=0)
+    *_, sample = make_test_set(photos, bank, size=64, num=last + 1, seed=0)
     known = sample.mask == 0
     assert np.array_equal(sample.pixels[known], photo[known])
     redrawn = reconstruct(bank[sample.redrawn_by], photo)

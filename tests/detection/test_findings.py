@@ -14,7 +14,7 @@ from overpaint.detection.report import Writer
 from overpaint.detection.result import Detection
 from overpaint.detection.runner import OVERLAP, TILE, DetectorRunner
 from overpaint.images import Photo, read_image, write_png
-from overpaint.registry import detectors, on_meta
+from overpaint.registry import build_on_meta, detectors
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def test_the_tile_is_the_detectors_own() -> None:
 
 def test_every_registered_detector_has_a_tile_that_its_stride_divides() -> None:
 
-    for name in detectors.names():
-        with on_meta():
+    for name in detectors.list_names():
+        with build_on_meta():
             model = detectors.create(name)
         overlap = min(OVERLAP, model.tile // 4 // model.stride * model.stride)
         assert 256 <= model.tile <= 1024, name

@@ -16,13 +16,13 @@ from overpaint.detectors.iidnet import (
     GlobalLocalAttention,
     IIDNet,
     IIDNetConfig,
-    bayar_kernels,
+    constrain_kernels,
+    find_most_similar,
     median_3x3,
-    most_similar,
     remap,
 )
 from overpaint.errors import ConfigError, WeightsError
-from overpaint.registry import detectors, on_meta
+from overpaint.registry import build_on_meta, detectors
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"width": 4}
@@ -109,12 +109,12 @@ class TestIIDNet(DetectorContract):
 @cache
 def published() -> IIDNet:
     """The registered network without values; to be looked at only."""
-    with on_meta():
+    with build_on_meta():
         return detectors.create("iidnet", faithful=True)
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         small = detectors.create("iidnet", width=8)
     assert small.num_parameters == 388_654
     assert sum(value.numel() for value in small.state_dict().values()) * 2 < 3e6
@@ -155,7 +155,7 @@ class TestOfficialWeights:
         constant = torch.tensor(NEAR_KERNEL).expand(256, 1, 5, 5)
         state["module.att.local_att.weight"] = constant.contiguous()
         assert reproducible.digest(state) == golden["sha256"]
-        with on_meta():
+        with build_on_meta():
             model = detectors.create("iidnet", faithful=True).eval()
         model.load_state_dict(remap(state), assign=True)
         with torch.no_grad():
@@ -167,7 +167,7 @@ class TestOfficialWeights:
 class TestEnhancement:
     def test_bayar_slices_sum_to_zero_around_a_centre_of_minus_one(self) -> None:
         weight = torch.rand(3, 3, 5, 5)
-        kernels = bayar_kernels(weight)
+        kernels = constrain_kernels(weight)
         assert torch.equal(kernels[..., 2, 2], torch.full((3, 3), -1.0))
         torch.testing.assert_close(kernels.sum(dim=(2, 3)), torch.zeros(3, 3), rtol=0, atol=1e-5)
         scaled = kernels[1, 2, 0] / kernels[1, 2, 0, 0]  # each slice is a multiple of its taps
@@ -175,8 +175,8 @@ class TestEnhancement:
 
     def test_faithful_bayar_constrains_the_first_output_alone(self) -> None:
         weight = torch.rand(3, 3, 5, 5)
-        kernels = bayar_kernels(weight, faithful=True)
-        assert torch.equal(kernels[0], bayar_kernels(weight)[0])
+        kernels = constrain_kernels(weight, faithful=True)
+        assert torch.equal(kernels[0], constrain_kernels(weight)[0])
         expected = 10_000 * weight[1:]
         expected[..., 2, 2] = 0
         torch.testing.assert_close(kernels[1:], expected)
@@ -260,12 +260,12 @@ class TestAttention:
 
     def test_parts_of_the_matrix_make_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
         x = torch.randn(2, 23, 4)
-        whole = most_similar(x, 5)
+        whole = find_most_similar(x, 5)
         monkeypatch.setattr("overpaint.detectors.iidnet.ROWS", 6)
-        parts = most_similar(x, 5)
+        parts = find_most_similar(x, 5)
         assert torch.equal(parts[1], whole[1])
         torch.testing.assert_close(parts[0], whole[0])
-        assert most_similar(x[:, :3], 5)[1].shape == (2, 3, 3)
+        assert find_most_similar(x[:, :3], 5)[1].shape == (2, 3, 3)
         assert whole[1][..., 0].tolist() == [list(range(23))] * 2
 
 

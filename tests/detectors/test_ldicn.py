@@ -14,12 +14,12 @@ from overpaint.detectors.ldicn import (
     Bottleneck,
     HighPass,
     LDICNConfig,
-    bilinear_kernel,
-    difference_kernels,
+    make_bilinear_kernel,
+    make_difference_kernels,
     remap,
 )
 from overpaint.errors import ConfigError, WeightsError
-from overpaint.registry import detectors, on_meta
+from overpaint.registry import build_on_meta, detectors
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"width": 2}
@@ -47,7 +47,7 @@ def test_the_parameters_counted_by_hand() -> None:
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = detectors.create("ldicn", width=12)
     assert model.num_parameters == 1_090_689
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
@@ -95,7 +95,7 @@ class TestPublishedNames:
         shapes = official_shapes()
         trainable = [shape for name, shape in shapes.items() if ".moving_" not in name]
         assert sum(torch.Size(shape).numel() for shape in trainable) == 7_701_077
-        with on_meta():
+        with build_on_meta():
             state = {name: torch.empty(shape) for name, shape in shapes.items()}
             model = detectors.create("ldicn", **official.config)
         for name in ("root_filter0", "logits.weights"):
@@ -118,7 +118,7 @@ class TestPublishedNames:
         assert out["norm.bias"] is state["post_norm.beta"]
 
     def test_unknown_and_missing_names_are_errors(self) -> None:
-        with on_meta():
+        with build_on_meta():
             state = {name: torch.empty(shape) for name, shape in official_shapes().items()}
             model = LDICN()
         with pytest.raises(WeightsError, match=r"unknown keys: root_filter0\.weights"):
@@ -144,7 +144,7 @@ class TestFilters:
         expected[0, :, len(line) // 2] = line
         expected[1, len(line) // 2, :] = line
         expected[2] = torch.diag(line)
-        assert torch.equal(difference_kernels(order), expected)
+        assert torch.equal(make_difference_kernels(order), expected)
 
     def test_residuals_are_differences_of_neighbours_colour_by_colour(self) -> None:
         image = torch.rand(1, 3, 6, 7)
@@ -217,7 +217,7 @@ class TestBody:
 class TestDecoder:
     def test_the_kernel_interpolates_bilinearly(self) -> None:
         x = torch.randn(1, 1, 6, 8)
-        kernel = bilinear_kernel(4).reshape(1, 1, 8, 8)
+        kernel = make_bilinear_kernel(4).reshape(1, 1, 8, 8)
         found = F.conv_transpose2d(x, kernel, stride=4, padding=2)
         expected = F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)
         inside = (..., slice(2, -2), slice(2, -2))  # beyond the last places it fades to 0
@@ -226,7 +226,7 @@ class TestDecoder:
     def test_the_published_start_gives_all_pairs_one_kernel(self) -> None:
         model = LDICN(LDICNConfig(width=2, faithful=True))
         for up in (model.up0, model.up1):
-            assert torch.equal(up.weight, bilinear_kernel(4).expand_as(up.weight))
+            assert torch.equal(up.weight, make_bilinear_kernel(4).expand_as(up.weight))
 
     def test_the_published_start_keeps_hidden_channels_alike_and_ours_does_not(self) -> None:
         image, target = torch.rand(2, 3, 32, 32), torch.rand(2, 1, 32, 32).round()

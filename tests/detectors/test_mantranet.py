@@ -18,13 +18,13 @@ from overpaint.detectors.mantranet import (
     ManTraNetConfig,
     TraceFeatures,
     hard_sigmoid,
+    make_srm_kernels,
     pad_symmetric,
     remap,
-    srm_kernels,
     window_mean,
 )
 from overpaint.errors import ConfigError, WeightsError
-from overpaint.registry import detectors, on_meta
+from overpaint.registry import build_on_meta, detectors
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"width": 2, "num_hidden": 4}
@@ -92,7 +92,7 @@ class TestPublishedWeights:
     def test_every_published_key_finds_its_place(self) -> None:
         official, state = detectors.get("mantranet").official, official_state()
         assert official is not None
-        with on_meta():
+        with build_on_meta():
             model = detectors.create("mantranet", **official.config)
         for given in (
             state,
@@ -115,7 +115,7 @@ class TestPublishedWeights:
             if key.startswith("AnomalyDetector.")
         }
         out = {key.removeprefix("anomaly."): value for key, value in remap(head).items()}
-        with on_meta():
+        with build_on_meta():
             check_fits(AnomalyDetector(ManTraNetConfig()), out)
             with pytest.raises(WeightsError, match=r"lacks features\.bayar\.weight"):
                 check_fits(ManTraNet(), remap(head))
@@ -128,7 +128,7 @@ class TestPublishedWeights:
             remap({**state, "IMTFE.SRMConv2D.weight": published_srm().flip(0)})
         del state["AnomalyDetector.end.0.bias"]
         renamed = remap(state)
-        with on_meta(), pytest.raises(WeightsError, match=r"lacks anomaly\.predict\.b"):
+        with build_on_meta(), pytest.raises(WeightsError, match=r"lacks anomaly\.predict\.b"):
             check_fits(ManTraNet(), renamed)
 
     def test_logits_are_those_of_the_published_code(self) -> None:
@@ -138,10 +138,10 @@ class TestPublishedWeights:
         num_alone = len(values["alone"])
         assert (values["batch"][:num_alone] - values["alone"]).abs().max() > 1e-2
         for faithful, expected in ((True, values["batch"]), (False, values["alone"])):
-            with on_meta():
+            with build_on_meta():
                 model = detectors.create("mantranet", faithful=faithful)
             model.load_state_dict(remap(state), assign=True)
-            model.features.srm = srm_kernels()
+            model.features.srm = make_srm_kernels()
             image = golden_batch() if faithful else golden_batch()[:1]
             with torch.no_grad():
                 logits = model.eval()(image)
@@ -150,7 +150,7 @@ class TestPublishedWeights:
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = detectors.create("mantranet", width=8, num_hidden=4)
     assert model.num_parameters == 248_378
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
@@ -158,13 +158,13 @@ def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
 
 class TestFilters:
     def test_srm_kernels_see_one_colour_each(self) -> None:
-        torch.testing.assert_close(srm_kernels(), published_srm())
+        torch.testing.assert_close(make_srm_kernels(), published_srm())
 
     def test_each_kernel_of_bayar_predicts_the_centre_from_the_others(self) -> None:
         conv = BayarConv2d(3, 2)
         with torch.no_grad():
             conv.weight.normal_()
-        kernels = conv.constrained()
+        kernels = conv.constrain()
         assert kernels[:, :, 2, 2].flatten().tolist() == [-1] * 6
         torch.testing.assert_close(kernels.sum(dim=(2, 3)), torch.zeros(2, 3), rtol=0, atol=1e-4)
         ratio = conv.weight[1, 2, 0, 0] / conv.weight[1, 2, 4, 3]  # kept by the division

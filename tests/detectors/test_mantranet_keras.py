@@ -11,7 +11,7 @@ from torch import Tensor
 
 from overpaint.detectors.mantranet import ManTraNet, remap
 from overpaint.errors import WeightsError
-from overpaint.registry import on_meta
+from overpaint.registry import build_on_meta
 from overpaint.weights.checkpoint_files import read_checkpoint
 from overpaint.weights.official_weights import import_weights
 from overpaint.weights.rename_keys import check_fits
@@ -133,7 +133,7 @@ def test_one_number_lands_where_it_must(
     state = keras_state()
     state[theirs][at] = 1
     out = remap(state)
-    with on_meta():
+    with build_on_meta():
         check_fits(ManTraNet(), out)
     assert out[ours][there].item() == 1
     assert sum(int(value.count_nonzero()) for value in out.values()) == 1
@@ -158,7 +158,7 @@ def test_a_missing_array_is_an_error(key: str) -> None:
     state = keras_state()
     del state[key]
     out = remap(state)
-    with on_meta(), pytest.raises(WeightsError, match=r"it lacks (features|anomaly)\."):
+    with build_on_meta(), pytest.raises(WeightsError, match=r"it lacks (features|anomaly)\."):
         check_fits(ManTraNet(), out)
 
 

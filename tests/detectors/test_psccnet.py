@@ -13,7 +13,7 @@ from helpers.detector_contract import DetectorContract, has_gradient
 from overpaint.detectors.psccnet import PSCCNet, PSCCNetConfig, SpatioChannelCorrelation, remap
 from overpaint.detectors.psccnet_hrnet import Exchange
 from overpaint.errors import ConfigError, WeightsError
-from overpaint.registry import detectors, on_meta
+from overpaint.registry import build_on_meta, detectors
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"stem": 4, "widths": (2, 4, 6, 8)}
@@ -108,7 +108,7 @@ class TestPSCCNet(DetectorContract):
 @cache
 def published() -> PSCCNet:
     """The registered network without values; to be looked at only."""
-    with on_meta():
+    with build_on_meta():
         return detectors.create("psccnet", faithful=True)
 
 
@@ -117,7 +117,7 @@ def test_sizes_are_those_of_the_published_heads() -> None:
     parts = (model.backbone, model.correlations, model.image_head)
     counts = [sum(p.numel() for p in part.parameters()) for part in parts]
     assert counts == [2_028_572, 719_824, 919_546]
-    with on_meta():
+    with build_on_meta():
         small = detectors.create("psccnet", stem=16, widths=(8, 16, 32, 64))
     assert small.num_parameters == 714_446
     assert sum(value.numel() for value in small.state_dict().values()) * 2 < 3e6
@@ -163,12 +163,12 @@ class TestOfficialWeights:
         state = reproducible.weights(official_shapes())
         state = {key: v * 1e-3 if ".theta." in key else v for key, v in state.items()}
         assert reproducible.digest(state) == golden["sha256"]
-        with on_meta():
+        with build_on_meta():
             model = detectors.create("psccnet", faithful=True).eval()
         model.load_state_dict(remap(state), assign=True)
         image = reproducible.batch()[0]
         with torch.no_grad():
-            stages, logits = model.stages(image), model(image)
+            stages, logits = model.run_stages(image), model(image)
         outputs = zip([*stages.masks, logits], [*golden["masks"], golden["values"]], strict=True)
         for x, expected in outputs:
             values = torch.tensor(reproducible.sampled(torch.sigmoid(x)))
@@ -252,7 +252,7 @@ def test_a_coarser_mask_weighs_the_next_finer_map() -> None:
         layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
         torch.nn.init.constant_(model.correlations[3].mask[2].bias, -200)  # type: ignore[index]
-        model.stages(image)
+        model.run_stages(image)
     assert [x.shape[-1] for x in seen] == [4, 8, 16, 32]
     assert seen[0].any()
     assert not seen[1].any()  # nothing is left where the coarsest mask is 0
@@ -263,7 +263,7 @@ def test_a_coarser_mask_weighs_the_next_finer_map() -> None:
 def test_masks_are_at_four_sizes_and_the_heads_see_256_pixels_if_faithful(faithful: bool) -> None:
     model = PSCCNet(PSCCNetConfig(**TINY, faithful=faithful)).eval()
     with torch.no_grad():
-        stages = model.stages(torch.rand(2, 3, 16, 24))
+        stages = model.run_stages(torch.rand(2, 3, 16, 24))
         found = model.examine(torch.rand(2, 3, 13, 21))
     sizes = [tuple(mask.shape[-2:]) for mask in stages.masks]
     if faithful:

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from helpers import reproducible
 from helpers.detector_contract import DetectorContract, has_gradient
-from overpaint.detectors.trufor import Head, TruFor, TruForConfig, remap, statistics
+from overpaint.detectors.trufor import Head, TruFor, TruForConfig, compute_statistics, remap
 from overpaint.detectors.trufor_backbone import Attention, CrossPath, DropPath, Rectify
 from overpaint.errors import ConfigError, WeightsError
-from overpaint.registry import detectors, on_meta
+from overpaint.registry import build_on_meta, detectors
 from overpaint.training.config import load_config
 from overpaint.training.detection.base import DetectorRun
 from overpaint.weights.rename_keys import check_fits
@@ -141,7 +141,7 @@ class TestTruForFaithful(TestTruFor):
 
 
 def test_sizes_are_those_of_the_fact_sheet() -> None:
-    with on_meta():
+    with build_on_meta():
         full = detectors.create("trufor")
         small = detectors.create("trufor", **load_config(DetectorRun, RECIPE).model)
     assert sum(v.numel() for v in full.noiseprint.state_dict().values()) == 559_184
@@ -161,7 +161,7 @@ class TestOfficialWeights:
         assert official.config["faithful"]
         assert len(state) == 952
         found = official.remap({f"{prefix}{key}": value for key, value in state.items()})
-        with on_meta():
+        with build_on_meta():
             check_fits(detectors.create("trufor", **official.config), found)
         assert {id(value) for value in found.values()} == {id(v) for v in state.values()}
         key = "encoder.noise.2.blocks.5.attention.reduce.norm.weight"
@@ -182,7 +182,7 @@ class TestOfficialWeights:
             remap({**state, "backbone.block1.0.norm3.bias": torch.zeros(1)})
         del state["backbone.FFMs.2.cross.cross_attn.kv2.weight"]
         lacking = r"lacks encoder\.fuse\.2\.noise\.key_value\.weight"
-        with on_meta(), pytest.raises(WeightsError, match=lacking):
+        with build_on_meta(), pytest.raises(WeightsError, match=lacking):
             check_fits(detectors.create("trufor"), remap(state))
 
     def test_output_is_that_of_the_published_code(self) -> None:
@@ -272,7 +272,7 @@ class TestAttention:
     def test_the_context_of_a_stream_is_a_softmax_over_the_keys_channels(self) -> None:
         path, shared = CrossPath(6, heads=2), torch.randn(1, 2, 3, 6)
         with torch.no_grad():
-            found = path.context(shared)[0]
+            found = path.compute_context(shared)[0]
             keys, values = path.key_value(shared[0].reshape(6, 6)).split(6, dim=-1)
             for head, part in enumerate((slice(0, 3), slice(3, 6))):
                 for v in range(3):
@@ -318,7 +318,7 @@ def test_a_head_is_the_fusion_of_the_upsampled_projections_coarsest_first() -> N
 class TestStatistics:
     def test_are_the_weighted_sums(self) -> None:
         x, log_weights = torch.randn(2, 1, 3, 4), torch.randn(2, 1, 3, 4)
-        found = statistics(x, log_weights)
+        found = compute_statistics(x, log_weights)
         for picture, row in enumerate(found.tolist()):
             raw = [math.exp(v) for v in log_weights[picture].flatten().tolist()]
             pairs = [
@@ -335,13 +335,13 @@ class TestStatistics:
             )
 
     def test_of_an_even_map_are_its_value_and_its_square(self) -> None:
-        found = statistics(torch.full((1, 1, 5, 7), -3.0), torch.randn(1, 1, 5, 7))
+        found = compute_statistics(torch.full((1, 1, 5, 7), -3.0), torch.randn(1, 1, 5, 7))
         torch.testing.assert_close(found, torch.tensor([[-3.0, -3.0, -3.0, 9.0]]))
 
     def test_a_place_without_trust_does_not_count(self) -> None:
         x, trust = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
         x[..., 1, 2], trust[..., 1, 2] = 50.0, -200.0
-        torch.testing.assert_close(statistics(x, trust), torch.zeros(1, 4))
+        torch.testing.assert_close(compute_statistics(x, trust), torch.zeros(1, 4))
 
 
 def test_stochastic_depth_keeps_or_drops_whole_samples_and_the_mean() -> None:

@@ -41,7 +41,7 @@ from overpaint.evaluation.triplets import (
     read_triplets,
 )
 from overpaint.images import write_jpeg, write_png
-from overpaint.run_identity import config_hash
+from overpaint.run_identity import hash_config
 from overpaint.weights import save_weights
 
 ROOT = Path(__file__).parents[2]
@@ -192,7 +192,7 @@ def test_row_is_a_mean_over_the_pictures_with_a_number():
 
 
 def test_config_hash_depends_on_values_and_not_on_order():
-    assert config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1}) != config_hash({"a": 1})
+    assert hash_config({"a": 1, "b": 2}) == hash_config({"b": 2, "a": 1}) != hash_config({"a": 1})
 
 
 def test_results_replace_the_rows_of_the_same_weights(tmp_path: Path):

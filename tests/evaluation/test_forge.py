@@ -50,7 +50,7 @@ class Failing(Network):
 @pytest.fixture(autouse=True)
 def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights by the name of network."""
-    inpainters.names()
+    inpainters.list_names()
     for name, factory in (("network", Network), ("failing", Failing)):
         entry: Entry[Any] = Entry(name, factory, "none", "Apache-2.0")
         monkeypatch.setitem(inpainters._entries, name, entry)
@@ -62,7 +62,9 @@ def train(name: str, seed: int = 0) -> None:
     torch.manual_seed(seed)
     about: dict[str, Any] = {"data": "", "recipe": "", "commit": "", "licence": "", "config": {}}
     about |= {"kind": "inpainter", "architecture": name}
-    weights.save_weights(weights.imported_folder(), inpainters.create(name), name=name, **about)
+    weights.save_weights(
+        weights.find_imported_folder(), inpainters.create(name), name=name, **about
+    )
 
 
 @pytest.fixture

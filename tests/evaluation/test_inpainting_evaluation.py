@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from conftest import textured
-from overpaint.data.masks import brush, hole_ratio, ratio_bin
+from overpaint.data.masks import brush, find_ratio_bin, hole_ratio
 from overpaint.data.sources import PhotoSource
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError, ImageError, WeightsError
@@ -84,7 +84,7 @@ class Pixels(Backbone):
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a registered inpainter without weights, for the time of one test."""
-    inpainters.names()  # so that the registry is full before it is copied
+    inpainters.list_names()  # so that the registry is full before it is copied
     monkeypatch.setattr(inpainters, "_entries", dict(inpainters._entries))
     inpainters.register(TOY, Flat, paper="none", licence="Apache-2.0", trainable=False)
     return TOY
@@ -117,20 +117,20 @@ class TestCases:
     def test_a_hole_lies_in_its_bin(self, label: str) -> None:
         rng = np.random.default_rng(1)
         for _ in range(3):
-            assert ratio_bin(draw_free_form(SIZE, label, rng)) == label
+            assert find_ratio_bin(draw_free_form(SIZE, label, rng)) == label
 
     def test_a_hole_is_made_of_brushes_laid_over_each_other(self) -> None:
         strokes = np.random.default_rng(3)
         mask = brush(SIZE, SIZE, strokes)
         while hole_ratio(mask) < 0.4:
             mask |= brush(SIZE, SIZE, strokes)
-        assert ratio_bin(mask) == "40-50"  # with this seed, the first try
+        assert find_ratio_bin(mask) == "40-50"  # with this seed, the first try
         assert np.array_equal(draw_free_form(SIZE, "40-50", np.random.default_rng(3)), mask)
 
     def test_every_photo_stands_once_in_each_bin(self, data: Path) -> None:
         cases = draw_cases(source(data), SETTINGS)
         assert Counter(c.bin for c in cases) == {"10-20": 3, "40-50": 3}
-        assert all(ratio_bin(c.mask) == c.bin for c in cases)
+        assert all(find_ratio_bin(c.mask) == c.bin for c in cases)
         assert set(Counter(c.name for c in cases).values()) == {2}
         for one, other in zip(cases[::2], cases[1::2], strict=True):
             assert one.name == other.name
@@ -266,7 +266,7 @@ class TestWholeBenchmark:
         first = self.run(data, tmp_path / "r", flat=toy, untouched=UNTOUCHED)
         cases = spied["flat"]
         assert [id(c) for c in cases] == [id(c) for c in spied["untouched"]]
-        assert all(ratio_bin(c.mask) == c.bin for c in cases)
+        assert all(find_ratio_bin(c.mask) == c.bin for c in cases)
         assert self.run(data, tmp_path / "again", flat=toy, untouched=UNTOUCHED) == first
         values = {(r.weights, r.method, r.metric): r for r in first}
         assert values["flat", "10-20", "psnr"].value > values["flat", "40-50", "psnr"].value

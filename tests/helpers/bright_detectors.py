@@ -110,7 +110,7 @@ def registered(folder: Path) -> Iterator[Path]:
     """The detectors above by name, nothing shipped, and the empty folder of imported weights."""
     official = Official("someone/detector@0123456", "CC BY-NC 4.0", dict, files=("net.pth",))
     with pytest.MonkeyPatch.context() as patch:
-        detectors.names()  # so that they are registered before
+        detectors.list_names()  # so that they are registered before
         for name, made in {"bright": Bright, "judge": Judge, "fails": Fails}.items():
             published = official if name == "judge" else None
             entry = Entry(name, made, "A paper", "Apache-2.0", "tiny", published)

@@ -95,7 +95,7 @@ class DetectionTaskContract:
 
     def gradients(self, task: DetectorTask[Any, Any], *inpainted: bool) -> dict[str, Tensor]:
         task.model.zero_grad()
-        ((name, loss),) = task.losses(self.batch(*inpainted), 0)
+        ((name, loss),) = task.compute_losses(self.batch(*inpainted), 0)
         assert (name, loss.shape, loss.dtype) == ("model", (), torch.float32)
         loss.backward()
         return {n: p.grad for n, p in task.model.named_parameters() if p.grad is not None}
@@ -127,7 +127,7 @@ class DetectionTaskContract:
             whole, resumed = (self._run(start_from) for _ in range(2))
             before = deepcopy(whole.modules["model"].state_dict())
             whole.train_step(batch, processes)
-            resumed.restore(deepcopy(whole.state("hash")))
+            resumed.restore(deepcopy(whole.make_state("hash")))
             values = [run.train_step(batch, processes) for run in (whole, resumed)]
         assert values[0] == values[1]
         assert np.isfinite(list(values[0].values())).all()
@@ -154,6 +154,6 @@ class DetectionTaskContract:
         assert {"figure", "miou", "auc", "flagged_untouched"} <= figures.keys()
         assert ("score_auc" in figures) == self.judges_photos
         assert np.isfinite(list(figures.values())).all()
-        for picture in task.pictures(model).values():
+        for picture in task.draw_pictures(model).values():
             assert picture.shape == (3, 3 * SIDE, 3 * SIDE)
             assert 0 <= picture.min() <= picture.max() <= 1

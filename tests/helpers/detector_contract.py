@@ -18,7 +18,7 @@ from helpers.states import differing
 from overpaint import weights
 from overpaint.detectors import Detector
 from overpaint.errors import InputError
-from overpaint.registry import detectors, on_meta
+from overpaint.registry import build_on_meta, detectors
 
 BAD_IMAGES = {
     "one channel": (torch.rand(1, 1, 16, 16), r"expand\(-1, 3, -1, -1\)"),
@@ -50,7 +50,7 @@ class DetectorContract:
         return detectors.create(self.name, **self.config)
 
     def test_number_of_parameters_is_that_of_the_fact_sheet(self) -> None:
-        with on_meta():
+        with build_on_meta():
             assert detectors.create(self.name).num_parameters == self.num_parameters
 
     @pytest.mark.parametrize("size", [(1, 1), (3, 200), (37, 53), (64, 64)])

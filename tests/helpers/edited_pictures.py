@@ -21,7 +21,7 @@ def edited(
     hole = np.zeros(samples.values.shape[:2], np.uint8)
     hole[2:8, 3:12] = 1
     grey = np.full((*hole.shape, 3), 127, np.uint8)
-    samples = samples.filled(grey, hole, grey=False)
+    samples = samples.fill(grey, hole, grey=False)
     how = {
         "hole": hole,
         "notes": notes,

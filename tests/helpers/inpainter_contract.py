@@ -19,7 +19,7 @@ from helpers.states import differing
 from overpaint import weights
 from overpaint.errors import InputError
 from overpaint.inpainters import Inpainter
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 
 HOLE = torch.zeros(1, 1, 16, 16)
 
@@ -131,7 +131,7 @@ class TrainableContract(InpainterContract):
     """The most steps that it may take; about three times what it takes."""
 
     def test_number_of_parameters_is_that_of_the_fact_sheet(self) -> None:
-        with on_meta():
+        with build_on_meta():
             assert inpainters.create(self.name).num_parameters == self.num_parameters
 
     def test_every_parameter_gets_a_finite_nonzero_gradient(self) -> None:

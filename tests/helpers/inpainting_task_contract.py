@@ -53,7 +53,7 @@ class InpaintingTaskContract:
 
     def test_each_loss_moves_the_module_that_it_names_alone(self, photos: PhotoSource) -> None:
         task = self.task(photos)
-        for name, loss in task.losses(self.batch(task), self.step):
+        for name, loss in task.compute_losses(self.batch(task), self.step):
             for module in task.modules.values():
                 module.zero_grad()
             loss.backward()
@@ -68,7 +68,7 @@ class InpaintingTaskContract:
         task = self.task(photos)
         reached: set[int] = set()
         named = set()
-        for name, loss in task.losses(self.batch(task), self.step):
+        for name, loss in task.compute_losses(self.batch(task), self.step):
             task.modules[name].zero_grad()
             loss.backward()
             named.add(name)
@@ -86,7 +86,7 @@ class InpaintingTaskContract:
         with Processes("cpu") as processes:
             whole, resumed = (self._run(photos) for _ in range(2))
             whole.train_step(self.batch(whole.task), processes)  # type: ignore[arg-type]
-            resumed.restore(deepcopy(whole.state("hash")))
+            resumed.restore(deepcopy(whole.make_state("hash")))
             batch = self.batch(whole.task)  # type: ignore[arg-type]
             values = [run.train_step(batch, processes) for run in (whole, resumed)]
         assert values[0] == values[1]
@@ -106,6 +106,6 @@ class InpaintingTaskContract:
         figures = task.validate(model)
         assert {"figure", "psnr"} <= figures.keys()
         assert np.isfinite(list(figures.values())).all()
-        for picture in task.pictures(model).values():
+        for picture in task.draw_pictures(model).values():
             assert picture.shape[0] == 3
             assert 0 <= picture.min() <= picture.max() <= 1

@@ -116,21 +116,21 @@ class Tiny:
         self.figures = figures or []
         self.numbers: list[int] = []
 
-    def dataset(self) -> Dataset[Any]:
+    def make_dataset(self) -> Dataset[Any]:
         return Numbers()
 
-    def losses(self, batch: Any, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Any, step: int) -> Iterator[tuple[str, Tensor]]:
         self.numbers += batch["number"].tolist()
-        yield "model", self.loss(batch["x"] / 100, step)
+        yield "model", self.compute_loss(batch["x"] / 100, step)
 
-    def loss(self, x: Tensor, step: int) -> Tensor:
+    def compute_loss(self, x: Tensor, step: int) -> Tensor:
         return (self.modules["model"](x) - 1).square().mean()
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         torch.rand(3)  # must not reach into the next step
         return {"figure": self.figures.pop(0) if self.figures else 1.0}
 
-    def pictures(self, model: nn.Module) -> dict[str, Tensor]:
+    def draw_pictures(self, model: nn.Module) -> dict[str, Tensor]:
         return {}
 
 
@@ -145,7 +145,7 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
 def stop_at(task: Any, step: int, action: Callable[[], None]) -> Any:
     """The task, with something that happens in the middle of a step: after its first loss."""
-    losses = task.losses
+    losses = task.compute_losses
 
     def stopping(batch: Any, now: int) -> Iterator[tuple[str, Tensor]]:
         for item in losses(batch, now):
@@ -153,7 +153,7 @@ def stop_at(task: Any, step: int, action: Callable[[], None]) -> Any:
             if now == step:
                 action()
 
-    task.losses = stopping
+    task.compute_losses = stopping
     return task
 
 

@@ -295,10 +295,10 @@ def test_the_depth_of_an_avif_is_told(tmp_path, picture, bits):
     data = save(tmp_path / "a.avif", picture, quality=95).read_bytes()
     at = data.find(b"av1C") + 6
     flags = data[at] | {8: 0, 10: 0x40, 12: 0x60}[bits]
-    from overpaint.images.decoding import _bits
+    from overpaint.images.decoding import _find_bits
 
     with Image.open(tmp_path / "a.avif") as image:
-        assert _bits(image, data[:at] + bytes([flags]) + data[at + 1 :]) == bits
+        assert _find_bits(image, data[:at] + bytes([flags]) + data[at + 1 :]) == bits
     assert decode_image(data, "a.avif").notes == ()
 
 
@@ -340,10 +340,10 @@ def test_what_libtiff_prints_is_heard_and_the_stream_left_as_it_was(tmp_path, pi
 
 
 def test_what_others_print_meanwhile_is_passed_on(capfd):
-    from overpaint.images.decoding import _libtiff_heard
+    from overpaint.images.decoding import _collect_libtiff
 
     said = []
-    with _libtiff_heard(said):
+    with _collect_libtiff(said):
         os.write(2, b"JPEGLib: Bogus marker length.\nWARNING: from another thread\n")
     assert said == ["Bogus marker length"]
     assert capfd.readouterr().err == "WARNING: from another thread\n"

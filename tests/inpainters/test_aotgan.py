@@ -17,11 +17,11 @@ from overpaint.inpainters.aotgan import (
     SoftMaskDiscriminator,
     UpConv,
     remap,
-    soft_mask,
+    soften_mask,
 )
 from overpaint.inpainters.base import compose
 from overpaint.layers.rwsa import RWSA
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"width": 4, "num_blocks": 1}
@@ -69,7 +69,7 @@ class TestAOTGANWithRWSA(TrainableContract):
 
 
 def test_sizes_are_those_of_the_fact_sheet() -> None:
-    with on_meta():
+    with build_on_meta():
         assert count(SoftMaskDiscriminator()) == 2_763_777
         full, with_rwsa = (inpainters.create("aotgan", rwsa=rwsa) for rwsa in (False, True))
         attention = sum(count(RWSA(n)) for n in (64, 128, 256))
@@ -83,7 +83,7 @@ class TestOfficialWeights:
     def test_every_published_key_finds_its_place(self) -> None:
         official = inpainters.get("aotgan").official
         assert official is not None
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create("aotgan", **official.config)
             state = {key: torch.empty(shape) for key, shape in official_shapes().items()}
         renamed = official.remap(state)
@@ -97,19 +97,19 @@ class TestOfficialWeights:
         with pytest.raises(WeightsError, match=r"unknown keys: middle\.0\.norm\.weight"):
             remap({**state, "middle.0.norm.weight": torch.zeros(1)})
         del state["decoder.2.conv.bias"]
-        with on_meta(), pytest.raises(WeightsError, match=r"lacks decoder\.2\.conv\.b"):
+        with build_on_meta(), pytest.raises(WeightsError, match=r"lacks decoder\.2\.conv\.b"):
             check_fits(inpainters.create("aotgan"), remap(state))
 
     def test_output_is_that_of_the_published_code(self) -> None:
         golden = reproducible.golden("aotgan")
         state = reproducible.weights(official_shapes(num_blocks=2))
         assert reproducible.digest(state) == golden["sha256"]
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create("aotgan", num_blocks=2)
         model.load_state_dict(remap(state), assign=True)
         image, mask, _ = reproducible.batch()
         with torch.no_grad():
-            fill = model.eval().stages(image, mask).fill
+            fill = model.eval().run_stages(image, mask).fill
         values = torch.tensor(reproducible.sampled(fill))
         torch.testing.assert_close(values, torch.tensor(golden["values"]), rtol=1e-4, atol=1e-5)
 
@@ -172,7 +172,7 @@ class TestParts:
         seen: list[Tensor] = []
         hook = model.encoder[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
         with torch.no_grad():
-            stages = model.stages(image, mask)
+            stages = model.run_stages(image, mask)
         hook.remove()
         assert torch.equal(seen[0][:, 3:], mask)
         expected = torch.where(mask == 1, 1.0, 2 * image - 1)
@@ -196,13 +196,13 @@ def test_attention_stands_behind_each_convolution_of_the_encoder() -> None:
             lambda _, args, out=shapes: out.append(args[0].shape)
         )
         with torch.no_grad():
-            fill = model.stages(image, mask).fill
+            fill = model.run_stages(image, mask).fill
         hook.remove()
         side = {4: 64, 8: 32, 16: 16}[shapes[0][1]]
         assert shapes == [(1, shapes[0][1], side, side)]
     # What the attention lets through is all that the blocks see.
     with torch.no_grad():
-        other = model.stages(image.flip(2), mask.flip(2)).fill
+        other = model.run_stages(image.flip(2), mask.flip(2)).fill
     assert torch.equal(fill, other)
 
 
@@ -229,7 +229,7 @@ class TestSoftMaskDiscriminator:
     def test_the_soft_mask_is_a_gaussian_mean(self) -> None:
         mask = torch.zeros(1, 1, 20, 30)
         mask[..., 8:13, :9] = 1
-        soft = soft_mask(mask, size=7, sigma=2.0)[0, 0]
+        soft = soften_mask(mask, size=7, sigma=2.0)[0, 0]
         weights = {d: math.exp(-d * d / 8) for d in range(-3, 4)}
         total = sum(weights.values()) ** 2
         for i, j in ((10, 10), (7, 4), (5, 11), (0, 0), (9, 0), (19, 29)):
@@ -241,10 +241,10 @@ class TestSoftMaskDiscriminator:
             assert soft[i, j].item() == pytest.approx(expected / total, abs=1e-6)
 
     def test_the_soft_mask_of_the_paper_keeps_plain_regions(self) -> None:
-        assert torch.allclose(soft_mask(torch.ones(1, 1, 9, 80)), torch.ones(1, 1, 9, 80))
+        assert torch.allclose(soften_mask(torch.ones(1, 1, 9, 80)), torch.ones(1, 1, 9, 80))
         half = torch.zeros(1, 1, 4, 200)
         half[..., 100:] = 1
-        line = soft_mask(half)[0, 0, 0]
+        line = soften_mask(half)[0, 0, 0]
         assert line[:64].max() == 0
         assert line[136:].min().item() == pytest.approx(1)
         assert (line[99] + line[100]).item() == pytest.approx(1)

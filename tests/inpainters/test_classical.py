@@ -254,12 +254,12 @@ class TestPatches:
         assert patches.targets.shape == (2, 9 * 10)
         field = patchmatch.match_nearest(patches)
         costs = np.ones(1)
-        found = patches.descriptors(picture, patches.components(picture, rng))
+        found = patches.compute_descriptors(picture, patches.compute_components(picture, rng))
         for _ in range(20):
             costs = patchmatch.search(patches, found, field, rng)
         assert not costs.any()
         shift = np.array([[13], [19]])
-        assert np.array_equal(patches.of_targets(field), patches.targets + shift)
+        assert np.array_equal(patches.select_targets(field), patches.targets + shift)
 
     def test_descriptors_keep_the_distances_of_patches_that_have_few_components(self) -> None:
         """Patches of two waves in three colours span four directions."""
@@ -269,7 +269,7 @@ class TestPatches:
         hole = np.zeros((40, 50), bool)
         hole[10:20, 12:25] = True
         patches, rng = patchmatch.Patches(hole, 5), np.random.default_rng(0)
-        found = patches.descriptors(picture, patches.components(picture, rng))
+        found = patches.compute_descriptors(picture, patches.compute_components(picture, rng))
         assert found.shape == (36 * 46, patchmatch.NUM_COMPONENTS)
         whole = np.lib.stride_tricks.sliding_window_view(picture, (5, 5), axis=(0, 1))
         flat = whole.reshape(36 * 46, -1)
@@ -329,7 +329,7 @@ class TestConfiguration:
     def test_listing_the_methods_imports_none_of_the_optional_modules(self) -> None:
         code = (
             "import sys, overpaint.inpainters; from overpaint.registry import inpainters as i;"
-            f"assert set({ALL}) <= set(i.names()); i.create('mean');"
+            f"assert set({ALL}) <= set(i.list_names()); i.create('mean');"
             "sys.exit(bool({'cv2', 'skimage', 'scipy'} & set(sys.modules)))"
         )
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

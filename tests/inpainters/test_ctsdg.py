@@ -26,7 +26,7 @@ from overpaint.inpainters.ctsdg import (
     wrap_8_bit,
 )
 from overpaint.inpainters.edgeconnect import to_grey
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"width": 4}
@@ -94,7 +94,7 @@ class TestCTSDG(TrainableContract):
         model, (image, mask) = tiny().train(), large_sample()
         for gamma in (model.fuse.structure_gamma, model.fuse.texture_gamma):
             nn.init.constant_(gamma, 0.1)
-        stages = model.stages(image, mask)
+        stages = model.run_stages(image, mask)
         losses = [x.square().mean() for x in (stages.fill, stages.texture, stages.edge_logits)]
         torch.stack(losses).sum().backward()
         assert not [name for name, p in model.named_parameters() if not has_gradient(p.grad)]
@@ -103,12 +103,12 @@ class TestCTSDG(TrainableContract):
 @cache
 def published() -> CTSDG:
     """The registered network without values; to be looked at only."""
-    with on_meta():
+    with build_on_meta():
         return inpainters.create("ctsdg")
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("ctsdg", width=10)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
     assert model.config == CTSDGConfig(width=10)
@@ -158,12 +158,12 @@ class TestOfficialWeights:
         golden = reproducible.golden("ctsdg")
         state = reproducible.weights(official_shapes())
         assert reproducible.digest(state) == golden["sha256"]
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create("ctsdg").eval()
         model.load_state_dict(remap(state), assign=True)
         image, mask, edges = reproducible.batch(128)
         with torch.no_grad():
-            stages = model.stages(image, mask, torch.cat([edges, image[:, :1]], dim=1))
+            stages = model.run_stages(image, mask, torch.cat([edges, image[:, :1]], dim=1))
         outputs = (stages.fill, stages.texture, stages.edge_logits.sigmoid())
         for name, output in zip(("fill", "texture", "edges"), outputs, strict=True):
             expected = torch.tensor(golden[name])
@@ -176,7 +176,7 @@ class TestOfficialWeights:
 class TestStructure:
     def test_edges_are_cannys_of_the_known_region(self) -> None:
         image, mask = large_sample()
-        edges, grey = tiny().structure(image, mask).split(1, dim=1)
+        edges, grey = tiny().find_structure(image, mask).split(1, dim=1)
         pixels, known = to_grey(image)[0, 0].double().numpy(), mask[0, 0].numpy() == 0
         assert np.array_equal(edges[0, 0].bool().numpy(), canny(pixels, sigma=2.0, mask=known))
         assert 0 < edges.mean() < 0.5
@@ -194,8 +194,8 @@ class TestStructure:
         assert by_hand.round().tolist() == [1, 129, 0, 127, 255]
 
         plain, other = tiny(), tiny(folded=True)
-        torch.testing.assert_close(other.structure(image)[:, 1:], to_grey(expected))
-        assert (other.structure(image) != plain.structure(image)).any()
+        torch.testing.assert_close(other.find_structure(image)[:, 1:], to_grey(expected))
+        assert (other.find_structure(image) != plain.find_structure(image)).any()
 
     def test_without_scikit_image_the_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "skimage.feature", None)
@@ -208,7 +208,7 @@ class TestStages:
         model, (image, mask) = tiny().eval(), large_sample()
         other = torch.where(mask == 1, torch.rand_like(image), image)
         with torch.no_grad():
-            one, two = model.stages(image, mask), model.stages(other, mask)
+            one, two = model.run_stages(image, mask), model.run_stages(other, mask)
             filled = model(image, mask)
         for name in ("fill", "texture", "edge_logits"):
             assert torch.equal(getattr(one, name), getattr(two, name))
@@ -217,10 +217,10 @@ class TestStages:
     def test_each_decoder_starts_from_the_code_of_the_other(self) -> None:
         model, (image, mask) = tiny().eval(), large_sample()
         with torch.no_grad():
-            before = model.stages(image, mask)
+            before = model.run_stages(image, mask)
             last = model.structure_encoder.levels[-1]  # its features are no skip
             last.get_parameter("norm.bias").add_(3)
-            after = model.stages(image, mask)
+            after = model.run_stages(image, mask)
         assert torch.equal(before.edge_logits, after.edge_logits)
         assert not torch.equal(before.texture, after.texture)
 
@@ -297,7 +297,7 @@ def test_scales_are_weighted_place_by_place() -> None:
 
 class TestDiscriminator:
     def test_number_of_parameters_is_that_of_the_fact_sheet(self) -> None:
-        with on_meta():
+        with build_on_meta():
             count = sum(p.numel() for p in DualDiscriminator().parameters())
         assert count == pytest.approx(5.53e6, rel=1e-3)
 

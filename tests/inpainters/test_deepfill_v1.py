@@ -15,7 +15,7 @@ from overpaint.inpainters.deepfill_v1 import (
     LocalGlobalCritic,
     remap,
 )
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.weights.rename_keys import check_fits
 
 # (name, channels in, channels out) of each published layer at cnum 32; kernels are 3x3.
@@ -94,7 +94,7 @@ class TestDeepFillV1(TrainableContract):
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("deepfill_v1", width=20)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
 
@@ -102,7 +102,7 @@ def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
 class TestPublishedWeights:
     @pytest.mark.parametrize("prefix", ["", "netG."])
     def test_all_names_and_shapes_are_taken(self, prefix: str) -> None:
-        with on_meta():
+        with build_on_meta():
             state = {key: torch.empty(shape) for key, shape in official_shapes(prefix).items()}
             check_fits(inpainters.create("deepfill_v1"), remap(state))
         assert len(state) == 2 * (17 + 10 + 8 + 7)
@@ -117,7 +117,7 @@ class TestPublishedWeights:
         assert all(torch.equal(remapped[key], value) for key, value in expected.items())
 
     def test_an_unknown_key_and_a_missing_one_are_errors(self) -> None:
-        with on_meta():
+        with build_on_meta():
             state = {key: torch.empty(shape) for key, shape in official_shapes().items()}
             model = inpainters.create("deepfill_v1")
         with pytest.raises(WeightsError, match=r"unknown keys: fine_generator\.pmconv7"):
@@ -132,11 +132,11 @@ class TestPublishedWeights:
         state = reproducible.weights(official_shapes())
         assert reproducible.digest(state) == golden["sha256"]
         image, mask, _ = reproducible.batch()
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create("deepfill_v1", norm_offset=1e-4)
         model.load_state_dict(remap(state), assign=True)
         with torch.no_grad():
-            stages = model.eval().stages(image, mask)
+            stages = model.eval().run_stages(image, mask)
         for name, tolerance in (("coarse", 1e-5), ("output", 1e-4)):
             got = torch.tensor(reproducible.sampled(getattr(stages, name)))
             expected = torch.tensor(golden["values"][name])
@@ -149,7 +149,7 @@ def test_the_refinement_sees_the_known_pixels_and_the_coarse_hole() -> None:
     model.coarse.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.refinement.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        stages = model.stages(image, mask)
+        stages = model.run_stages(image, mask)
     hole = (mask[0, 0] == 1).expand(3, -1, -1)
     first, second = seen
     for x in seen:
@@ -161,19 +161,19 @@ def test_the_refinement_sees_the_known_pixels_and_the_coarse_hole() -> None:
 
 def test_pictures_are_clamped_and_both_networks_train() -> None:
     model, (image, mask) = tiny(), sample()
-    stages = model.stages(image, mask)
+    stages = model.run_stages(image, mask)
     (stages.coarse.sum() + stages.output.sum()).backward()
     assert all(has_gradient(p.grad) for p in model.parameters())
     with torch.no_grad():
         for last in (model.coarse.conv17, model.refinement.merge.conv17):
             last.bias += 9.0  # type: ignore[union-attr, operator]
-        stages = model.stages(image, mask)
+        stages = model.run_stages(image, mask)
     assert (stages.coarse == 1).all()
     assert (stages.output == 1).all()
 
 
 def test_the_critic_is_that_of_the_fact_sheet() -> None:
-    with on_meta():
+    with build_on_meta():
         critic = LocalGlobalCritic()
         shapes = [tuple(p.shape) for p in critic.parameters()]
     weights = [shape for shape in shapes if len(shape) > 1]

@@ -10,7 +10,7 @@ from helpers import reproducible
 from helpers.inpainter_contract import TrainableContract, sample
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.inpainters.deepfill_v2 import DeepFillV2, DeepFillV2Config, remap
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.weights.rename_keys import check_fits
 
 # Channels in and out (behind the gates) of each published layer at cnum 48; kernels are 3x3 but
@@ -93,7 +93,7 @@ def test_size_is_that_of_the_fact_sheet() -> None:
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("deepfill_v2", width=14)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
 
@@ -101,7 +101,7 @@ def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
 class TestPublishedWeights:
     @pytest.mark.parametrize("parts", [TENSORFLOW, PYTORCH], ids=["tensorflow", "pytorch"])
     def test_all_names_and_shapes_of_both_files_are_taken(self, parts: Any) -> None:
-        with on_meta():
+        with build_on_meta():
             state = {key: torch.empty(shape) for key, shape in official_shapes(parts).items()}
             model = inpainters.create("deepfill_v2")
         assert len(state) == 2 * (17 + 10 + 6 + 2 + 7)
@@ -131,7 +131,7 @@ class TestPublishedWeights:
         assert all(torch.equal(remapped[key], value) for key, value in expected.items())
 
     def test_an_unknown_key_a_double_one_and_a_missing_one_are_errors(self) -> None:
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create("deepfill_v2")
             states = [
                 {key: torch.empty(shape) for key, shape in official_shapes(parts).items()}
@@ -161,12 +161,12 @@ class TestPublishedWeights:
         golden, state = reproducible.golden("deepfill_v2"), weights(parts)
         network = case.removesuffix("-fused")
         assert reproducible.digest(state) == golden["sha256"][network]
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create("deepfill_v2", **config)
         model.load_state_dict(remap(state), assign=True)
         image, mask, _ = reproducible.batch()
         with torch.no_grad():
-            stages = model.eval().stages(image, mask)
+            stages = model.eval().run_stages(image, mask)
         for name, got in ((f"{network} coarse", stages.coarse), (f"{case} output", stages.output)):
             expected = torch.tensor(golden["values"][name])
             got = torch.tensor(reproducible.sampled(got))
@@ -184,7 +184,7 @@ def test_the_refinement_sees_the_filled_picture_alone() -> None:
     model.coarse.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.refinement.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        stages = model.stages(image, mask)
+        stages = model.run_stages(image, mask)
     hole = (mask[0, 0] == 1).expand(3, -1, -1)
     first, second = seen
     assert first.shape[1] == 5

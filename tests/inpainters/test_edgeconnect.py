@@ -17,7 +17,7 @@ from helpers.inpainter_contract import TrainableContract, has_gradient, sample
 from overpaint.errors import ConfigError, OverpaintError, WeightsError
 from overpaint.inpainters.edgeconnect import EdgeConnect, EdgeConnectConfig, remap, to_grey
 from overpaint.layers.rwsa import RWSA
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"width": 4, "num_blocks": 1}
@@ -74,7 +74,7 @@ class TestEdgeConnect(TrainableContract):
 @cache
 def published() -> EdgeConnect:
     """The registered network without values; to be looked at only."""
-    with on_meta():
+    with build_on_meta():
         return inpainters.create("edgeconnect")
 
 
@@ -84,7 +84,7 @@ def test_sizes_at_the_papers_width_are_those_of_the_fact_sheet() -> None:
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("edgeconnect", width=16)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
     assert model.config == EdgeConnectConfig(width=16)
@@ -136,12 +136,12 @@ class TestOfficialWeights:
         golden = reproducible.golden("edgeconnect")
         state = reproducible.weights(official_shapes())
         assert reproducible.digest(state) == golden["sha256"]
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create("edgeconnect")
         model.load_state_dict(remap(state), assign=True)
         image, mask, edges = reproducible.batch()
         with torch.no_grad():
-            stages = model.eval().stages(image, mask, edges)
+            stages = model.eval().run_stages(image, mask, edges)
         for name, out in (("edges", stages.predicted), ("values", stages.fill)):
             values = torch.tensor(reproducible.sampled(out))
             torch.testing.assert_close(values, torch.tensor(golden[name]), rtol=1e-4, atol=1e-4)
@@ -198,8 +198,8 @@ def test_phases_see_what_the_paper_gives_them() -> None:
         generator.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     edges = (torch.rand_like(mask) < 0.2).float()
     with torch.no_grad():
-        stages = model.stages(image, mask, edges)
-        elsewhere = model.stages(image, mask, edges * (1 - mask) + mask * (1 - edges))
+        stages = model.run_stages(image, mask, edges)
+        elsewhere = model.run_stages(image, mask, edges * (1 - mask) + mask * (1 - edges))
     hole = mask == 1
     assert torch.equal(elsewhere.output, stages.output)  # edges in the hole are not seen
     first, second = inputs[:2]
@@ -211,12 +211,12 @@ def test_phases_see_what_the_paper_gives_them() -> None:
     assert torch.equal(second[:, 3:], stages.edges)
     assert torch.equal(stages.grey, known)
     assert torch.equal(stages.output, torch.where(hole, stages.fill, image))
-    assert torch.equal(model(image, mask), model.stages(image, mask).output)
+    assert torch.equal(model(image, mask), model.run_stages(image, mask).output)
 
 
 def test_a_loss_on_the_predicted_edges_trains_the_edge_generator_alone() -> None:
     model, (image, mask) = tiny(), sample()
-    (model.stages(image, mask).predicted * mask).sum().backward()
+    (model.run_stages(image, mask).predicted * mask).sum().backward()
     assert all(has_gradient(p.grad) for p in model.edge_generator.parameters())
     assert all(p.grad is None for p in model.inpaint_generator.parameters())
 

@@ -12,7 +12,7 @@ from helpers import reproducible
 from helpers.inpainter_contract import TrainableContract, has_gradient, sample
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.inpainters.fcf import Discriminator, FcF, FcFConfig, remap
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.training.config import load_config
 from overpaint.training.inpainting.base import InpainterRun
 from overpaint.weights.rename_keys import check_fits
@@ -46,7 +46,7 @@ class TestFcF(TrainableContract):
         errors: list[float] = []
         while len(errors) < self.overfit_steps and (not errors or errors[-1] >= limit):
             optimiser.zero_grad()
-            loss = (model.stages(image, mask).output - image).square().sum() / mask.sum()
+            loss = (model.run_stages(image, mask).output - image).square().sum() / mask.sum()
             loss.backward()
             optimiser.step()
             errors.append(loss.item())
@@ -139,7 +139,7 @@ class TestPublishedWeights:
             shapes = official_shapes(resolution, 64, 512)
             # 6 resampled layers' filters more or less would show in the number of all values.
             assert sum(math.prod(shape) for shape in shapes.values()) == count
-            with on_meta():
+            with build_on_meta():
                 state = {key: torch.empty(shape) for key, shape in shapes.items()}
                 model = inpainters.create("fcf", resolution=resolution)
             check_fits(model, remap(state))
@@ -152,7 +152,7 @@ class TestPublishedWeights:
         model.load_state_dict(remap(state), strict=True)
         image, mask, _ = reproducible.batch(64)
         with torch.no_grad():
-            fill = model.stages(image, mask).fill * 2 - 1
+            fill = model.run_stages(image, mask).fill * 2 - 1
         values = torch.tensor(expected["values"])
         assert values.std() > 1
         got = torch.tensor(reproducible.sampled(fill))
@@ -179,7 +179,7 @@ class TestPublishedWeights:
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("fcf", **load_config(InpainterRun, RECIPE).model)
     assert model.num_parameters == 1_271_093
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
@@ -257,7 +257,7 @@ def test_a_larger_photo_is_taken_unscaled_and_seen_as_a_whole() -> None:
     other = image.clone()
     other[..., 60:, 130:] = 0
     with torch.no_grad():
-        fills = [model.stages(x, mask).fill for x in (image, other)]
+        fills = [model.run_stages(x, mask).fill for x in (image, other)]
     assert fills[0].shape == image.shape
     assert (fills[0] != fills[1])[..., 20:40, 4:20].float().mean() > 0.9
 
@@ -265,7 +265,7 @@ def test_a_larger_photo_is_taken_unscaled_and_seen_as_a_whole() -> None:
 def test_what_training_needs_is_the_fill_unclamped_and_the_composition() -> None:
     model, (image, mask) = tiny().eval(), sample()
     with torch.no_grad():
-        stages, out = model.stages(image, mask), model(image, mask)
+        stages, out = model.run_stages(image, mask), model(image, mask)
     assert stages.fill.min() < 0
     assert stages.fill.max() > 1
     assert torch.equal(stages.output, torch.where(mask == 1, stages.fill, image))
@@ -274,7 +274,7 @@ def test_what_training_needs_is_the_fill_unclamped_and_the_composition() -> None
 
 class TestDiscriminator:
     def test_size_at_the_published_width(self) -> None:
-        with on_meta():
+        with build_on_meta():
             sizes = [
                 sum(p.numel() for p in Discriminator(FcFConfig(resolution=side)).parameters())
                 for side in (512, 256)

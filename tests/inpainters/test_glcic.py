@@ -13,10 +13,10 @@ from overpaint.inpainters.glcic import (
     GLCIC,
     ContextDiscriminator,
     GLCICConfig,
-    local_window,
+    cut_local_window,
     remap,
 )
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.weights.rename_keys import check_fits
 
 # Layers of the published network: in order, their channels and the side of their kernels.
@@ -55,7 +55,7 @@ class TestGLCIC(TrainableContract):
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("glcic", width=28)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
     assert model.config == GLCICConfig(width=28)
@@ -66,7 +66,7 @@ class TestOfficialWeights:
         shapes = {k: torch.empty(shape, device="meta") for k, shape in official_shapes().items()}
         official = inpainters.get("glcic").official
         assert official is not None
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create("glcic", **official.config)
         check_fits(model, official.remap(shapes))
         check_fits(model, remap({"model_cn": shapes}))
@@ -83,7 +83,7 @@ class TestOfficialWeights:
         state = dict.fromkeys(official_shapes(), torch.empty(0))
         del state["bn4.running_var"]
         with (
-            on_meta(),
+            build_on_meta(),
             pytest.raises(WeightsError, match=r"lacks completion\.down\.3\.norm\.running_var;"),
         ):
             check_fits(inpainters.create("glcic"), remap(state))
@@ -95,13 +95,13 @@ class TestOfficialWeights:
         image, mask, _ = reproducible.batch()
         fills = {}
         for first in (True, False):
-            with on_meta():
+            with build_on_meta():
                 model = inpainters.create("glcic", activation_first=first)
             model.load_state_dict(remap(state), assign=True)
             model.mean = torch.tensor([0.5, 0.4, 0.3]).reshape(1, 3, 1, 1)
             with torch.no_grad():
                 fills[first] = torch.tensor(
-                    reproducible.sampled(model.eval().stages(image, mask).fill)
+                    reproducible.sampled(model.eval().run_stages(image, mask).fill)
                 )
         expected = torch.tensor(golden["values"])
         torch.testing.assert_close(fills[True], expected, rtol=1e-5, atol=1e-5)
@@ -143,7 +143,7 @@ def test_the_hole_shows_the_mean_colour_and_the_mask_follows() -> None:
     seen: list[Tensor] = []
     model.completion.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        stages = model.stages(image, mask)
+        stages = model.run_stages(image, mask)
     hole = mask[0, 0] == 1
     assert torch.equal(seen[0][:, :3, ~hole], image[..., ~hole])
     assert (seen[0][0, :3, hole] == torch.tensor([[0.1], [0.2], [0.3]])).all()
@@ -162,7 +162,7 @@ class TestDiscriminator:
         ids=["paper", "otenim's default"],
     )
     def test_sizes_are_the_published_ones(self, config: dict[str, Any], size: int) -> None:
-        with on_meta():
+        with build_on_meta():
             discriminator = ContextDiscriminator(**config)
         assert sum(p.numel() for p in discriminator.parameters()) == size
 
@@ -200,7 +200,7 @@ class TestLocalWindow:
         y, x = torch.meshgrid(torch.arange(30.0), torch.arange(40.0), indexing="ij")
         mask = torch.zeros(1, 1, 30, 40)
         mask[..., slice(*rows), slice(*columns)] = 1
-        window = local_window(torch.stack([y, x])[None], mask, 8)
+        window = cut_local_window(torch.stack([y, x])[None], mask, 8)
         assert window.shape == (1, 2, 8, 8)
         assert tuple(window[0, :, 0, 0].tolist()) == corner
         assert tuple(window[0, :, -1, -1].tolist()) == (corner[0] + 7, corner[1] + 7)
@@ -209,7 +209,7 @@ class TestLocalWindow:
         image, mask = torch.rand(2, 3, 16, 16, requires_grad=True), torch.zeros(2, 1, 16, 16)
         mask[0, :, :4, :4] = 1
         mask[1, :, 12:, 12:] = 1
-        window = local_window(image, mask, 4)
+        window = cut_local_window(image, mask, 4)
         assert torch.equal(window[0], image[0, :, :4, :4])
         assert torch.equal(window[1], image[1, :, 12:, 12:])
         window.sum().backward()
@@ -218,7 +218,7 @@ class TestLocalWindow:
 
     def test_a_picture_smaller_than_it_is_refused(self) -> None:
         with pytest.raises(InputError, match="does not fit into 16x40"):
-            local_window(torch.rand(1, 3, 16, 40), torch.ones(1, 1, 16, 40), 20)
+            cut_local_window(torch.rand(1, 3, 16, 40), torch.ones(1, 1, 16, 40), 20)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from helpers.inpainter_contract import TrainableContract, has_gradient, sample
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.inpainters.base import compose
 from overpaint.inpainters.lama import Discriminator, LaMa, LaMaConfig, remap
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"width": 4, "num_blocks": 1}
@@ -79,7 +79,7 @@ def names_and_shapes(width: int, num_blocks: int) -> Shapes:
 
 
 def published(width: int = 64, num_blocks: int = 18) -> dict[str, Tensor]:
-    with on_meta():
+    with build_on_meta():
         return {key: torch.empty(shape) for key, shape in names_and_shapes(width, num_blocks)}
 
 
@@ -88,7 +88,7 @@ class TestLaMa(TrainableContract):
 
 
 def test_sizes_are_those_of_the_fact_sheet() -> None:
-    with on_meta():
+    with build_on_meta():
         assert inpainters.create("big-lama").num_parameters == 50_975_875
         assert count(Discriminator()) == 6_962_369
         small = inpainters.create("lama", width=16, num_blocks=6)
@@ -110,7 +110,7 @@ class TestOfficialWeights:
     def test_every_published_key_finds_its_place(self, name: str, num_blocks: int) -> None:
         official = inpainters.get(name).official
         assert official is not None
-        with on_meta():
+        with build_on_meta():
             model = inpainters.create(name, **official.config)
         state = published(num_blocks=num_blocks)
         renamed = official.remap(state)
@@ -143,7 +143,7 @@ class TestOfficialWeights:
         with pytest.raises(WeightsError, match=r"unknown keys: 19\.weight"):
             remap({**state, "model.19.weight": torch.zeros(1)})
         del state["model.6.conv1.ffc.convg2l.weight"]
-        with on_meta(), pytest.raises(WeightsError, match=r"lacks blocks\.1\.conv1\.co"):
+        with build_on_meta(), pytest.raises(WeightsError, match=r"lacks blocks\.1\.conv1\.co"):
             check_fits(tiny(width=8, num_blocks=2), remap(state))
 
     def test_output_is_that_of_the_published_code(self) -> None:
@@ -154,7 +154,7 @@ class TestOfficialWeights:
         model.load_state_dict(remap(state))
         image, mask, _ = reproducible.batch()
         with torch.no_grad():
-            fill = model.eval().stages(image, mask).fill
+            fill = model.eval().run_stages(image, mask).fill
         values = torch.tensor(reproducible.sampled(fill))
         torch.testing.assert_close(values, torch.tensor(golden["values"]), rtol=1e-4, atol=1e-5)
 
@@ -164,7 +164,7 @@ def test_the_network_sees_black_in_the_hole_and_the_mask_last() -> None:
     seen: list[Tensor] = []
     hook = model.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
-        stages = model.stages(image, mask)
+        stages = model.run_stages(image, mask)
     hook.remove()
     assert torch.equal(seen[0], torch.cat([image * (1 - mask), mask], dim=1))
     assert torch.equal(stages.output, compose(image, stages.fill, mask))

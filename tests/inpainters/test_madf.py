@@ -13,7 +13,7 @@ from helpers import reproducible
 from helpers.inpainter_contract import TrainableContract, has_gradient, sample
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.inpainters.madf import MADF, MADFConfig, MaskAwareConv, PointwiseNorm, remap
-from overpaint.registry import inpainters, on_meta
+from overpaint.registry import build_on_meta, inpainters
 from overpaint.weights.rename_keys import check_fits
 
 TINY: dict[str, Any] = {"width": 8}
@@ -76,12 +76,12 @@ class TestMADF(TrainableContract):
 @cache
 def published() -> MADF:
     """The registered network without values; to be looked at only."""
-    with on_meta():
+    with build_on_meta():
         return inpainters.create("madf")
 
 
 def test_the_small_one_fits_into_3_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("madf", width=8)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 3e6
     assert model.config == MADFConfig(width=8)
@@ -132,7 +132,7 @@ class TestOfficialWeights:
         model.load_state_dict(remap(state), assign=True)
         image, mask, _ = reproducible.batch(128)
         with torch.no_grad():
-            pictures = model.stages(image, mask)
+            pictures = model.run_stages(image, mask)
         for picture, values in zip(pictures, golden["values"], strict=True):
             expected = torch.tensor(values)
             got = torch.tensor(reproducible.sampled(picture))
@@ -210,7 +210,7 @@ class TestStages:
         model, (image, mask) = tiny().eval(), sample()
         image, mask = (x.tile(1, 1, 2, 2) for x in (image, mask))
         with torch.no_grad():
-            drawings = model.stages(image, mask)
+            drawings = model.run_stages(image, mask)
             filled = model(image, mask)
         assert len(drawings) == 3
         assert torch.equal(filled, torch.where(mask == 1, drawings[-1].clamp(0, 1), image))
@@ -219,7 +219,7 @@ class TestStages:
         image, mask = (x.tile(1, 1, 2, 2) for x in sample())
         for last in range(3):
             model = tiny()
-            model.stages(image, mask)[last].square().mean().backward()
+            model.run_stages(image, mask)[last].square().mean().backward()
             decoders: list[nn.Module] = [model.recovery, *model.refinements]
             for i, decoder in enumerate(decoders):
                 learns = [has_gradient(p.grad) for p in decoder.parameters()]
@@ -228,7 +228,7 @@ class TestStages:
     def test_without_refinements_the_recovery_is_the_fill(self) -> None:
         model, (image, mask) = tiny(num_refinements=0).eval(), sample()
         with torch.no_grad():
-            assert len(model.stages(*(x.tile(1, 1, 2, 2) for x in (image, mask)))) == 1
+            assert len(model.run_stages(*(x.tile(1, 1, 2, 2) for x in (image, mask)))) == 1
             assert model(image, mask).isfinite().all()
 
 

@@ -9,8 +9,8 @@ from torch import nn
 from helpers.inpainter_contract import TrainableContract, has_gradient, sample
 from overpaint.errors import ConfigError
 from overpaint.inpainters.base import compose
-from overpaint.inpainters.safepaint import ABLATIONS, SafePaint, SafePaintConfig, smooth_fill
-from overpaint.registry import inpainters, on_meta
+from overpaint.inpainters.safepaint import ABLATIONS, SafePaint, SafePaintConfig, fill_smoothly
+from overpaint.registry import build_on_meta, inpainters
 
 TINY: dict[str, Any] = {"width": 4, "num_blocks": 1, "vector_size": 5}
 
@@ -47,7 +47,7 @@ def count(module: nn.Module | None) -> int:
 
 
 def test_sizes_at_the_papers_width_are_those_of_the_fact_sheet() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("safepaint")
     sizes = [count(m) for m in (model.completion, model.extractor, model.optimisation)]
     assert sizes == [10_779_331, 3_919_888, 14_151_063]
@@ -55,7 +55,7 @@ def test_sizes_at_the_papers_width_are_those_of_the_fact_sheet() -> None:
 
 
 def test_the_small_one_fits_into_10_megabytes_as_float16() -> None:
-    with on_meta():
+    with build_on_meta():
         model = inpainters.create("safepaint", width=24)
     assert sum(v.numel() for v in model.state_dict().values()) * 2 < 10e6
     assert model.config.width == 24
@@ -83,7 +83,7 @@ def test_rows_of_table_5_drop_their_parts_and_still_train(row: str) -> None:
 def test_phases_are_composed_as_in_equation_7() -> None:
     model, (image, mask) = tiny().eval(), sample()
     with torch.no_grad():
-        stages = model.stages(image, mask)
+        stages = model.run_stages(image, mask)
         first = model.completion(torch.cat([image * (1 - mask) + mask, mask], dim=1), mask)
         vector = model.extractor(image, 1 - mask)  # type: ignore[misc]
         spread_out = vector[:, :, None, None].expand(-1, -1, 64, 64)
@@ -104,7 +104,7 @@ def of_the_vector(norm: str, region: str) -> tuple[float, float]:
     size = {"width": 16, "num_blocks": 2, "vector_size": 16}
     model = SafePaint(SafePaintConfig(**size, norm=norm, vector_region=region)).train()  # type: ignore[arg-type]
     image, mask = (torch.cat(x) for x in zip(*(sample() for _ in range(6)), strict=True))
-    extractor, stages = model.extractor, model.stages(image, mask)
+    extractor, stages = model.extractor, model.run_stages(image, mask)
     assert extractor is not None
     assert stages.vector is not None
     loss = (stages.output - image).abs().mean()
@@ -119,7 +119,7 @@ def of_the_vector(norm: str, region: str) -> tuple[float, float]:
     step[0] = stages.vector.detach().std(dim=0)
     moved = extractor.register_forward_hook(lambda _, __, vector: vector + step)
     with torch.no_grad():
-        change = (model.stages(image, mask).output - stages.output)[0].abs()
+        change = (model.run_stages(image, mask).output - stages.output)[0].abs()
     moved.remove()
     levels = 255 * (change * mask[0]).sum() / (3 * mask[0].sum())
     return float(levels), float(norms[0] / norms[1])
@@ -226,7 +226,7 @@ class TestSmoothStart:
     def test_a_hole_takes_the_mean_of_the_finest_scale_that_knows_anything(self) -> None:
         image = torch.tensor([[0.2, 0.4], [0.6, 9.0]]).expand(1, 3, 2, 2)
         mask = torch.tensor([[0.0, 0], [0, 1]])[None, None]
-        filled = smooth_fill(image, mask)
+        filled = fill_smoothly(image, mask)
         torch.testing.assert_close(filled[0, 0], torch.tensor([[0.2, 0.4], [0.6, 0.4]]))
 
     @pytest.mark.parametrize("size", [(1, 1), (7, 12), (64, 33)])
@@ -234,18 +234,18 @@ class TestSmoothStart:
         mask = (torch.rand(2, 1, *size) < 0.7).float()
         mask[..., 0, 0] = 0
         image = torch.where(mask == 1, 5.0, 0.3).expand(2, 3, *size)
-        torch.testing.assert_close(smooth_fill(image, mask), torch.full((2, 3, *size), 0.3))
+        torch.testing.assert_close(fill_smoothly(image, mask), torch.full((2, 3, *size), 0.3))
 
     def test_full_and_empty_masks(self) -> None:
         image = torch.rand(1, 3, 8, 8)
-        assert torch.equal(smooth_fill(image, torch.zeros(1, 1, 8, 8)), image)
-        assert not smooth_fill(image, torch.ones(1, 1, 8, 8)).any()
+        assert torch.equal(fill_smoothly(image, torch.zeros(1, 1, 8, 8)), image)
+        assert not fill_smoothly(image, torch.ones(1, 1, 8, 8)).any()
 
     def test_generators_begin_near_what_they_see(self) -> None:
         image, mask = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
         mask[..., 20:40, 20:40] = 1
-        expected = smooth_fill(image, mask)
+        expected = fill_smoothly(image, mask)
         for start, near in (("smooth", True), ("white", False)):
-            stages = tiny(start=start).train().stages(image, mask)
+            stages = tiny(start=start).train().run_stages(image, mask)
             for picture in (stages.coarse, stages.output):
                 assert bool((picture - expected).abs().max() < 0.2) == near

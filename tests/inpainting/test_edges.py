@@ -11,7 +11,7 @@ from conftest import textured
 from helpers.handmade import save
 from helpers.holed import holes, noise
 from overpaint.errors import ImageError, InputError
-from overpaint.inpainting.edges import MAX_RADIUS, choose_radius, fill_weight
+from overpaint.inpainting.edges import MAX_RADIUS, choose_radius, compute_fill_weight
 from overpaint.inpainting.holes import take_mask
 
 
@@ -38,7 +38,7 @@ class TestWeights:
     @pytest.mark.parametrize("case", MARKED)
     def test_the_hole_ends_at_the_radius_and_fades_in_its_outer_half(self, case, radius):
         marked = MARKED[case] == 1
-        weight, distance = fill_weight(marked, radius), slow_distance(marked)
+        weight, distance = compute_fill_weight(marked, radius), slow_distance(marked)
         np.testing.assert_array_equal(weight > 0, distance <= radius)
         assert (weight[distance <= radius - radius // 2] == 1).all()
         fading = (distance > radius - radius // 2) & (distance <= radius)
@@ -47,12 +47,12 @@ class TestWeights:
 
     def test_without_a_radius_it_is_the_mask(self):
         for marked in MARKED.values():
-            np.testing.assert_array_equal(fill_weight(marked == 1, 0), marked)
+            np.testing.assert_array_equal(compute_fill_weight(marked == 1, 0), marked)
 
     @pytest.mark.parametrize("radius", [-1, MAX_RADIUS + 1])
     def test_another_radius_is_an_error(self, radius):
         with pytest.raises(InputError, match="give a radius of 0 to 64"):
-            fill_weight(MARKED["several"] == 1, radius)
+            compute_fill_weight(MARKED["several"] == 1, radius)
 
     @pytest.mark.parametrize(
         ("side", "radius"),

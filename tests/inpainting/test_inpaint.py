@@ -67,7 +67,7 @@ FLAT = np.array([51, 102, 153])
 @pytest.fixture
 def flat(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name under which `Flat` is registered during a test."""
-    inpainters.names()  # loads the registry, so that the entry is not lost by loading it later
+    inpainters.list_names()  # loads the registry, so that the entry is not lost by loading it later
     monkeypatch.setitem(
         inpainters._entries, "flat", Entry("flat", Flat, "none", "none", trainable=False)
     )

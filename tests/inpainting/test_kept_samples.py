@@ -117,7 +117,7 @@ class TestValues:
     @pytest.mark.parametrize("bits", [8, 16])
     def test_flattening_is_the_mix_by_alpha(self, bits):
         values, top = samples(4, bits), 2**bits - 1
-        flat = Samples(values, bits).flattened((255, 0, 51)).values.astype(float)
+        flat = Samples(values, bits).flatten((255, 0, 51)).values.astype(float)
         share = values[..., 3:] / top
         ground = np.array([top, 0, widen(np.array(51), bits)])
         assert np.abs(flat - (values[..., :3] * share + ground * (1 - share))).max() <= 0.5 + 1e-6
@@ -126,7 +126,7 @@ class TestValues:
         photo = Samples(np.full((1, 4, 3), 1000, np.uint16), 16)
         fill = np.full((1, 4, 3), 255, np.uint8)
         weight = np.array([[0, 0.25, 0.5, 1]])
-        found = photo.filled(fill, weight, grey=False).values[0, :, 0].tolist()
+        found = photo.fill(fill, weight, grey=False).values[0, :, 0].tolist()
         assert found == [1000, round(1000 + 64535 / 4), round(1000 + 64535 / 2), 65535]
 
 

@@ -130,8 +130,8 @@ class TestStream:
         features = task.model.content.features
         for name, value in read_lite_features(path).items():
             assert torch.equal(features.state_dict()[name], value)
-        sample = task.dataset()[0]
-        task.loss(sample["image"][None], sample["mask"][None]).backward()
+        sample = task.make_dataset()[0]
+        task.compute_loss(sample["image"][None], sample["mask"][None]).backward()
         assert all(p.grad is None for p in features.parameters())
         assert task.model.content.back.weight.grad is not None
 

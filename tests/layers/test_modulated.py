@@ -14,8 +14,8 @@ from overpaint.layers.modulated import (
     ScaledLinear,
     StyledConv,
     ToRGB,
+    append_minibatch_deviation,
     leaky,
-    minibatch_deviation,
     smooth,
     upsample,
 )
@@ -176,7 +176,7 @@ class TestMinibatchDeviation:
         x = torch.zeros(4, 1, 1, 2)
         x[:, 0, 0, 0] = torch.tensor([0.0, 2.0, 0.0, 2.0])  # deviation 1
         x[:, 0, 0, 1] = torch.tensor([0.0, 0.0, 6.0, 6.0])  # deviation 3
-        out = minibatch_deviation(x)
+        out = append_minibatch_deviation(x)
         assert out.shape == (4, 2, 1, 2)
         assert torch.equal(out[:, :1], x)
         torch.testing.assert_close(out[:, 1], torch.full((4, 1, 2), 2.0))
@@ -185,7 +185,7 @@ class TestMinibatchDeviation:
         x = torch.zeros(8, 1, 1, 1)
         x[2] = 4.0  # so that the groups are 0, 2, 4, 6 and 1, 3, 5, 7
         expected = [math.sqrt(3.0), 1e-4] * 4  # mean 1, squares 9, 1, 1, 1
-        assert minibatch_deviation(x)[:, 1].flatten().tolist() == pytest.approx(expected)
+        assert append_minibatch_deviation(x)[:, 1].flatten().tolist() == pytest.approx(expected)
 
     @pytest.mark.parametrize(("b", "size"), [(1, 1), (3, 3), (6, 2), (7, 1)])
     def test_any_batch_falls_into_equal_groups(self, b: int, size: int) -> None:
@@ -193,7 +193,7 @@ class TestMinibatchDeviation:
         groups = [x[i :: b // size] for i in range(b // size)]
         for i, group in enumerate(groups):
             expected = (group.var(dim=0, correction=0) + 1e-8).sqrt().mean()
-            torch.testing.assert_close(minibatch_deviation(x)[i, 3, 0, 0], expected)
+            torch.testing.assert_close(append_minibatch_deviation(x)[i, 3, 0, 0], expected)
 
 
 class TestMapping:

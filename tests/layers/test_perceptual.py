@@ -31,7 +31,7 @@ from overpaint.layers.perceptual import (
     perceptual_loss,
     style_loss,
 )
-from overpaint.registry import on_meta
+from overpaint.registry import build_on_meta
 
 VGG19_CONVS = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
 DISTILLED = "weights/vgg19_distilled_16x.pth"
@@ -61,7 +61,7 @@ def sha256(path: Path) -> str:
 
 
 def test_vgg19_has_torchvisions_names_and_layers() -> None:
-    with on_meta():
+    with build_on_meta():
         vgg = VGG19()
     expected = {f"features.{i}.{kind}" for i in VGG19_CONVS for kind in ("weight", "bias")}
     assert vgg.state_dict().keys() == expected
@@ -73,7 +73,7 @@ def test_vgg19_has_torchvisions_names_and_layers() -> None:
 
 
 def test_alexnet_and_vgg16_have_torchvisions_names() -> None:
-    with on_meta():
+    with build_on_meta():
         alex, vgg = LPIPS("alex").backbone, LPIPS("vgg").backbone
     assert {key.split(".")[1] for key in alex.state_dict()} == {"0", "3", "6", "8", "10"}
     assert sum(p.numel() for p in alex.parameters()) == 2_469_696

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from helpers.inpainter_contract import has_gradient
-from overpaint.layers.rwsa import RWSA, ChannelAttention, softening_kernel
-from overpaint.registry import on_meta
+from overpaint.layers.rwsa import RWSA, ChannelAttention, make_softening_kernel
+from overpaint.registry import build_on_meta
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_number_of_parameters_is_that_worked_out_by_hand() -> None:
     attention = 3 * (512 * 16 + 16 + 16 * 256 + 256)
     learnable = 2 * 9 * 256 * 512 + 2 * 512 + 2 * 256
     fuse = 512 * 256 + 256
-    with on_meta():
+    with build_on_meta():
         block = RWSA(256)
     assert sum(p.numel() for p in block.parameters()) == attention + learnable + fuse
     assert not [name for name in block.state_dict() if "kernel" in name]  # a constant
@@ -75,7 +75,7 @@ def test_the_mask_is_averaged_rounded_and_softened() -> None:
 
 
 def test_the_kernel_is_normalised_and_symmetric() -> None:
-    kernel = softening_kernel()[0, 0]
+    kernel = make_softening_kernel()[0, 0]
     assert float(kernel.sum()) == pytest.approx(1)
     assert torch.equal(kernel, kernel.T)
     assert float(kernel[2, 2] / kernel[2, 3]) == pytest.approx(math.exp(0.25))

@@ -114,7 +114,7 @@ def edit(source: Path, out: Path, **how: Any) -> Path:
     photo = read_source(source)
     hole = np.zeros(photo.photo.pixels.shape[:2], np.uint8)
     hole[5:30, 5:40] = 1
-    samples = photo.samples.filled(np.full((*hole.shape, 3), 99, np.uint8), hole, grey=False)
+    samples = photo.samples.fill(np.full((*hole.shape, 3), 99, np.uint8), hole, grey=False)
     hashes = {"mask_sha256": "a" * 64, "weights_sha256": "b" * 64}
     about = {"hole": hole, "model": "lama", "trained": True, "parameters": {"radius": 3}}
     write_edited(out, mark_edited(out, samples, photo, **about, **hashes, **how))

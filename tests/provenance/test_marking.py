@@ -85,7 +85,7 @@ class TestThePicture:
 
     def test_is_not_written_when_its_pixels_do_not_read_back(self, tmp_path, photo, monkeypatch):
         Image.fromarray(photo).save(tmp_path / "a.png")
-        monkeypatch.setattr(encoding, "upright", lambda pixels, _: pixels // 2)
+        monkeypatch.setattr(encoding, "turn_upright", lambda pixels, _: pixels // 2)
         with pytest.raises(OverpaintError, match=r"b\.png: not written"):
             edited(tmp_path / "a.png", tmp_path / "b.png")
         assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

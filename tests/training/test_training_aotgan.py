@@ -8,7 +8,7 @@ from torch import Tensor
 
 from helpers.inpainting_task_contract import InpaintingTaskContract
 from overpaint.data.sources import PhotoSource
-from overpaint.inpainters.aotgan import AOTGAN, soft_mask
+from overpaint.inpainters.aotgan import AOTGAN, soften_mask
 from overpaint.training.inpainting.aotgan import AOTGANLoss
 
 
@@ -45,15 +45,15 @@ class TestAOTGANTask(InpaintingTaskContract):
         batch = self.batch(task)
         image, mask, model = batch["image"], batch["mask"], task.model
         assert isinstance(model, AOTGAN)
-        l1 = (model.stages(image, mask).fill - image).abs().mean().item()
-        (_, generator), (_, discriminator) = task.losses(batch, 0)
+        l1 = (model.run_stages(image, mask).fill - image).abs().mean().item()
+        (_, generator), (_, discriminator) = task.compute_losses(batch, 0)
         # The generator wants 1 in the hole and finds 1/4 everywhere.
         assert generator.item() == pytest.approx(l1 + 0.01 * (3 / 4) ** 2)
         # The discriminator wants 1 in the photo and 1 - soft mask in the composed picture.
-        fake = (0.25 - (1 - soft_mask(mask, 15, 2))).square().mean().item()
+        fake = (0.25 - (1 - soften_mask(mask, 15, 2))).square().mean().item()
         assert discriminator.item() == pytest.approx(fake + (3 / 4) ** 2)
 
     def test_the_gan_term_joins_at_its_step(self, photos: PhotoSource) -> None:
         task = self.task(photos, adversarial_from=5)
-        names = [[name for name, _ in task.losses(self.batch(task), i)] for i in (4, 5)]
+        names = [[name for name, _ in task.compute_losses(self.batch(task), i)] for i in (4, 5)]
         assert names == [["model"], ["model", "discriminator"]]

@@ -13,8 +13,8 @@ from overpaint.registry import Registry, autoencoders, detectors, inpainters
 from overpaint.training.autoencoder import AutoencoderRun
 from overpaint.training.config import (
     LoopConfig,
-    config_hash,
     create_model,
+    hash_config,
     load_config,
     read_recipe,
 )
@@ -174,10 +174,10 @@ def test_a_config_cannot_be_changed(recipe: Path) -> None:
 
 def test_the_hash_depends_on_values_and_not_on_their_order_or_place() -> None:
     config = LoopConfig(steps=5, batch_size=2)
-    assert config_hash(config) == config_hash(LoopConfig(batch_size=2, steps=5, seed=0))
-    assert config_hash(config) != config_hash(LoopConfig(steps=5, batch_size=2, seed=1))
+    assert hash_config(config) == hash_config(LoopConfig(batch_size=2, steps=5, seed=0))
+    assert hash_config(config) != hash_config(LoopConfig(steps=5, batch_size=2, seed=1))
     # Checkpoints and records carry it: a new default must not orphan runs unnoticed.
-    assert config_hash(config) == "99a76ac22998"
+    assert hash_config(config) == "99a76ac22998"
 
 
 class TestModelSection:

@@ -10,7 +10,7 @@ from helpers.inpainting_task_contract import InpaintingTaskContract
 from overpaint.data.sources import PhotoSource
 from overpaint.errors import ConfigError
 from overpaint.inpainters.ctsdg import CTSDG
-from overpaint.inpainters.edgeconnect import canny_edges, to_grey
+from overpaint.inpainters.edgeconnect import find_canny_edges, to_grey
 from overpaint.layers.perceptual import Backbone
 from overpaint.training.distributed import Processes
 from overpaint.training.inpainting.base import InpainterRun, make_inpainting_task
@@ -89,11 +89,11 @@ class TestCTSDGTask(InpaintingTaskContract):
         task.modules["discriminator"] = Constant(0.5, -2.0)
         batch = self.batch(task)
         image, mask = batch["image"], batch["mask"]
-        (_, generator), (_, discriminator) = task.losses(batch, 0)
-        stages = task.model.stages(image, mask)
+        (_, generator), (_, discriminator) = task.compute_losses(batch, 0)
+        stages = task.model.run_stages(image, mask)
         hole = apart(torch.where(mask == 1, stages.fill, image), image)
         valid = apart(torch.where(mask == 1, image, stages.fill), image)
-        edges = canny_edges(to_grey(image), sigma=2)  # of the whole photo
+        edges = find_canny_edges(to_grey(image), sigma=2)  # of the whole photo
         assert (edges * mask).any()
         intermediate = cross_entropy(stages.edge_logits, edges) + apart(stages.texture, image)
         detected = cross_entropy(-2, edges)
@@ -115,8 +115,8 @@ class TestCTSDGTask(InpaintingTaskContract):
         task.terms = task.terms.model_copy(update={"perceptual_weight": 0.1, "style_weight": 250})
         batch = self.batch(task)
         image, mask = batch["image"], batch["mask"]
-        ((_, loss),) = task.losses(batch, 0)
-        fill = task.model.stages(image, mask).fill
+        ((_, loss),) = task.compute_losses(batch, 0)
+        fill = task.model.run_stages(image, mask).fill
         wanted = 0.0
         for picture in (fill, torch.where(mask == 1, fill, image)):
             of_picture, of_image = (
@@ -129,7 +129,7 @@ class TestCTSDGTask(InpaintingTaskContract):
     def test_the_adversarial_loss_reaches_the_generator(self, photos: PhotoSource) -> None:
         others = ["hole_weight", "valid_weight", "intermediate_weight"]
         task = self.task(photos, **dict.fromkeys(others, 0))
-        next(task.losses(self.batch(task), 0))[1].backward()
+        next(task.compute_losses(self.batch(task), 0))[1].backward()
         gradient = task.model.last.weight.grad
         assert gradient is not None
         assert gradient.any()

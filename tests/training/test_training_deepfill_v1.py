@@ -12,7 +12,7 @@ from overpaint.inpainters.deepfill_v1 import Stages
 from overpaint.training.inpainting.base import InpaintingTask
 from overpaint.training.inpainting.deepfill_v1 import (
     DeepFillV1Loss,
-    distance_to_known,
+    compute_distance_to_known,
     wasserstein_loss,
 )
 
@@ -58,8 +58,8 @@ class TestDeepFillV1Task(InpaintingTaskContract):
         task = self.task(photos, adversarial_weight=0)
         image, mask = torch.full((2, 3, 64, 64), 0.5), box(2)
         stages = Stages(coarse=image + 0.1 * mask, output=image + 0.05 * (1 - mask))
-        monkeypatch.setattr(task.model, "stages", lambda *_: stages)
-        ((_, loss),) = task.losses({"image": image, "mask": mask}, 0)
+        monkeypatch.setattr(task.model, "run_stages", lambda *_: stages)
+        ((_, loss),) = task.compute_losses({"image": image, "mask": mask}, 0)
         # Eight pixels are one pixel from what is known and one is two; errors double in [-1, 1].
         hole = 0.2 * (8 * 0.9 + 0.9**2) / 9
         assert loss.item() == pytest.approx(1.2 * 1.2 * hole + 1.2 * 0.1)
@@ -69,7 +69,7 @@ class TestDeepFillV1Task(InpaintingTaskContract):
     ) -> tuple[InpaintingTask[Any, Any], dict[str, Tensor]]:
         """A task whose networks paint the photo, which is grey: 1/2 in [-1, 1]."""
         task, image = self.task(photos), torch.full((2, 3, 64, 64), 0.75)
-        monkeypatch.setattr(task.model, "stages", lambda *_: Stages(image, image))
+        monkeypatch.setattr(task.model, "run_stages", lambda *_: Stages(image, image))
         return task, {"image": image, "mask": box(2)}
 
     def test_adversarial_terms_by_hand(
@@ -78,7 +78,7 @@ class TestDeepFillV1Task(InpaintingTaskContract):
         task, batch = self.constant(photos, monkeypatch)
         critic = task.modules["critic"]
         critic.whole, critic.local = Mean(2.0), Mean(3.0)
-        (_, first), _, (_, generator) = task.losses(batch, 0)
+        (_, first), _, (_, generator) = task.compute_losses(batch, 0)
         assert generator.item() == pytest.approx(-0.001 * (2 + 3) / 2)
         # Real and fake are the same. 27 values lie in the hole, of 12288 and, in the window, 3072.
         slopes = (2 * 27**0.5 / 12288, 3 * 27**0.5 / 3072)
@@ -92,13 +92,13 @@ class TestDeepFillV1Task(InpaintingTaskContract):
         for enabled in (False, True):
             torch.manual_seed(1)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-                values.append(next(task.losses(batch, 0))[1])
+                values.append(next(task.compute_losses(batch, 0))[1])
         assert values[1].dtype == torch.float32
         assert torch.equal(*values)
 
     def test_the_critics_take_their_turns_from_their_step_on(self, photos: PhotoSource) -> None:
         task = self.task(photos, adversarial_from=5, n_critic=3)
-        names = [[name for name, _ in task.losses(self.batch(task), i)] for i in (4, 5)]
+        names = [[name for name, _ in task.compute_losses(self.batch(task), i)] for i in (4, 5)]
         assert names == [["model"], ["critic"] * 3 + ["model"]]
 
 
@@ -107,19 +107,19 @@ def test_distances_in_a_box_are_its_rings() -> None:
     mask[..., 1:6, 1:6] = 1
     rings = [0, 1, 2, 3, 2, 1, 0]
     expected = [[float(min(a, b)) for b in rings] for a in rings]
-    assert distance_to_known(mask)[0, 0].tolist() == expected
+    assert compute_distance_to_known(mask)[0, 0].tolist() == expected
 
 
 def test_distances_are_those_to_the_nearest_known_pixel() -> None:
     mask = (torch.rand(3, 1, 12, 9, generator=torch.Generator().manual_seed(0)) < 0.95).float()
-    distance = distance_to_known(mask)
+    distance = compute_distance_to_known(mask)
     for one, found in zip(mask[:, 0], distance[:, 0], strict=True):
         known = (one == 0).nonzero()
         for y, x in one.nonzero().tolist():
             nearest = (known - torch.tensor([y, x])).abs().amax(dim=1).min()
             assert found[y, x] == nearest
     assert torch.equal(distance == 0, mask == 0)
-    assert (distance_to_known(torch.ones(1, 1, 4, 6)) == 6).all()
+    assert (compute_distance_to_known(torch.ones(1, 1, 4, 6)) == 6).all()
 
 
 def test_wasserstein_loss_by_hand() -> None:

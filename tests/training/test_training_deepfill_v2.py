@@ -41,8 +41,8 @@ class TestDeepFillV2Task(InpaintingTaskContract):
         # In [-1, 1] the photo is 0.5; the refinement paints -0.5 in the hole and 0.9 elsewhere.
         image = torch.full((2, 3, 64, 64), 0.75)
         fine = torch.where(mask == 1, 0.25, 0.95).expand_as(image)
-        monkeypatch.setattr(task.model, "stages", lambda *_: Stages(image - 0.1, fine))
-        (_, generator), (_, discriminator) = task.losses({"image": image, "mask": mask}, 0)
+        monkeypatch.setattr(task.model, "run_stages", lambda *_: Stages(image - 0.1, fine))
+        (_, generator), (_, discriminator) = task.compute_losses({"image": image, "mask": mask}, 0)
         l1 = 0.2 + (1 + 3 * 0.4) / 4
         # Three channels of the composed picture, -0.5 in a quarter and else 0.5, and the mask.
         fake = (3 * (-0.5 + 3 * 0.5) / 4 + 1 / 4) / 4
@@ -54,5 +54,5 @@ class TestDeepFillV2Task(InpaintingTaskContract):
 
     def test_the_gan_term_joins_at_its_step(self, photos: PhotoSource) -> None:
         task = self.task(photos, adversarial_from=5)
-        names = [[name for name, _ in task.losses(self.batch(task), i)] for i in (4, 5)]
+        names = [[name for name, _ in task.compute_losses(self.batch(task), i)] for i in (4, 5)]
         assert names == [["model"], ["model", "discriminator"]]

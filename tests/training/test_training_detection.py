@@ -9,7 +9,7 @@ import torch
 from helpers.detection_task_contract import Redrawn, recipe
 from helpers.recipes import recipes
 from overpaint.errors import ConfigError
-from overpaint.registry import Entry, detectors, on_meta
+from overpaint.registry import Entry, build_on_meta, detectors
 from overpaint.training.config import load_config
 from overpaint.training.detection.base import (
     DetectorRun,
@@ -19,7 +19,7 @@ from overpaint.training.detection.base import (
     start,
 )
 from overpaint.training.detection.ldicn import LDICNTask
-from overpaint.training.discovery import task_of
+from overpaint.training.discovery import find_task
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 COMPARED = recipes("detectors")
@@ -30,7 +30,7 @@ TINY = {"model": {"widths": [4, 4, 4]}}
 def test_recipes_of_the_comparison_differ_in_the_detector_alone(path: Path) -> None:
     run, shipped = (load_config(DetectorRun, p) for p in (path, RECIPES / "nixnet-s-1-base.yaml"))
     assert run.detector == path.stem.partition("-")[0]
-    task_of(start(run).model, DetectorTask).load_terms(run)
+    find_task(start(run).model, DetectorTask).load_terms(run)
     # What the cache depends on is that of the shipped detector.
     assert (run.cache, run.loop.seed) == (shipped.cache, shipped.loop.seed)
     assert (run.data.history, run.data.bank.keys()) == (
@@ -47,13 +47,13 @@ def test_recipes_of_the_comparison_differ_in_the_detector_alone(path: Path) -> N
 def test_there_is_a_recipe_and_a_task_for_every_detector() -> None:
     runs = [load_config(DetectorRun, path) for path in COMPARED]
     assert len({run.name for run in runs} | {"nixnet-s"}) == len(runs) + 1
-    trained = {task_of(start(run).model, DetectorTask) for run in runs}
-    assert trained == {_task(name) for name in detectors.names()}
+    trained = {find_task(start(run).model, DetectorTask) for run in runs}
+    assert trained == {_task(name) for name in detectors.list_names()}
 
 
 def _task(name: str) -> type[DetectorTask[Any, Any]]:
-    with on_meta():
-        return task_of(detectors.create(name), DetectorTask)
+    with build_on_meta():
+        return find_task(detectors.create(name), DetectorTask)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def checked(run: DetectorRun) -> None:
 
 
 def test_a_detector_without_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    detectors.names()
+    detectors.list_names()
     entry: Entry[Any] = Entry("plain", lambda: torch.nn.Conv2d(3, 1, 1), "none", "Apache-2.0")
     monkeypatch.setitem(detectors._entries, "plain", entry)
     with pytest.raises(ConfigError, match=r"nothing to train, .* losses of iidnet, ldicn"):

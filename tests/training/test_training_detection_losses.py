@@ -47,7 +47,7 @@ def pixels(*values: float) -> Tensor:
 
 def loss(task: DetectorTask[Any, Any], logits: Tensor, mask: Tensor, **found: Any) -> float:
     task.modules["model"] = Says(logits, **found)
-    return task.loss(torch.zeros(1), mask).item()
+    return task.compute_loss(torch.zeros(1), mask).item()
 
 
 class TestNIXNetTask(DetectionTaskContract):
@@ -131,7 +131,7 @@ class TestPSCCNetTask(DetectionTaskContract):
     def staged(self, masks: list[Tensor], score: Tensor, mask: Tensor, **settings: Any) -> float:
         task = self.made(**settings)
         task.modules["model"] = Staged(masks, score)
-        return task.loss(torch.zeros(1), mask).item()
+        return task.compute_loss(torch.zeros(1), mask).item()
 
     def doubtful(self, num: int) -> list[Tensor]:
         """Four scales of logits 0, whose balanced cross-entropies are log 2 each."""
@@ -222,7 +222,7 @@ class TestTruForConfidence(OfTruFor):
     def test_what_is_frozen_does_not_move(self, task: DetectorTask[Any, Any]) -> None:
         before = deepcopy(task.model.state_dict())
         task.model.train()
-        task.loss(**self.batch(True, False))
+        task.compute_loss(**self.batch(True, False))
         moved = {k for k, v in task.model.state_dict().items() if not torch.equal(v, before[k])}
         assert {key.split(".")[0] for key in moved} == {"confidence"}  # its batch norm
 

@@ -99,7 +99,7 @@ class TestEdgeConnectTask(InpaintingTaskContract):
         self, photos: PhotoSource, step: int, judged: list[str], trained: list[str]
     ) -> None:
         task, model, batch = self.parts(photos)
-        (first, loss), *others = task.losses(batch, step)
+        (first, loss), *others = task.compute_losses(batch, step)
         assert [first, *(name for name, _ in others)] == ["model", *judged]
         loss.backward()
         reached = {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None}
@@ -113,10 +113,10 @@ class TestEdgeConnectTask(InpaintingTaskContract):
         image, mask = batch["image"], batch["mask"]
         seen: list[Tensor] = []
         model.inpaint_generator.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-        next(task.losses(batch, step))
+        next(task.compute_losses(batch, step))
         real = model.eval().find_edges(image)
         assert (real * mask).any()
-        wanted = real if step == REAL_EDGES else model.stages(image, mask).edges
+        wanted = real if step == REAL_EDGES else model.run_stages(image, mask).edges
         hole = mask == 1
         found = seen[0][:, 3:]
         # Spectral norm moves a little with each pass in training.
@@ -128,16 +128,16 @@ class TestEdgeConnectTask(InpaintingTaskContract):
     ) -> None:
         weights = {"edge_adversarial_weight": 0, "feature_matching_weight": 0}
         task, model, batch = self.parts(photos, **weights)
-        next(task.losses(batch, JOINT))[1].backward()
+        next(task.compute_losses(batch, JOINT))[1].backward()
         assert all(p.grad is not None and p.grad.any() for p in model.edge_generator.parameters())
 
     def test_edge_losses_by_hand(self, photos: PhotoSource) -> None:
         task, model, batch = self.parts(photos)
         task.modules["edge_discriminator"] = Simple()
         image, model_state = batch["image"], {k: v.clone() for k, v in model.state_dict().items()}
-        (_, generator), (_, discriminator) = task.losses(batch, EDGES)
+        (_, generator), (_, discriminator) = task.compute_losses(batch, EDGES)
         model.load_state_dict(model_state)  # the vectors of spectral norm as they were
-        predicted = model.stages(image, batch["mask"]).predicted.detach()
+        predicted = model.run_stages(image, batch["mask"]).predicted.detach()
         red, green, blue = image.unbind(1)
         grey = (0.2125 * red + 0.7154 * green + 0.0721 * blue)[:, None]
         real, fake = (torch.cat([grey, x], 1) for x in (model.find_edges(image), predicted))
@@ -151,7 +151,7 @@ class TestEdgeConnectTask(InpaintingTaskContract):
         task, model, batch = self.parts(photos)
         task.modules["discriminator"] = Simple()
         image, mask = batch["image"], batch["mask"]
-        (_, generator), (_, discriminator) = task.losses(batch, REAL_EDGES)
+        (_, generator), (_, discriminator) = task.compute_losses(batch, REAL_EDGES)
         fill = model.paint(image, model.find_edges(image), mask).detach()
         l1 = (fill - image).abs().sum() / (3 * mask.sum())  # of all pixels, by the hole's number
         wanted = l1.item() + 0.1 * wrong_by(-3 * fill)
@@ -165,7 +165,7 @@ class TestEdgeConnectTask(InpaintingTaskContract):
         task.backbone = Itself()
         task.terms = task.terms.model_copy(update={"perceptual_weight": 0.1, "style_weight": 250})
         image, mask = batch["image"], batch["mask"]
-        loss = next(task.losses(batch, REAL_EDGES))[1].item()
+        loss = next(task.compute_losses(batch, REAL_EDGES))[1].item()
         fill = model.paint(image, model.find_edges(image), mask).detach()
         grams = [
             torch.einsum("bchw,bdhw->bcd", x, x) / x[0].numel() for x in (fill * mask, image * mask)

@@ -61,9 +61,11 @@ class TestFcFTask(InpaintingTaskContract):
         image, mask = torch.full((2, 3, 64, 64), 0.5), torch.zeros(2, 1, 64, 64)
         mask[..., :16] = 1
         fill = image + 1 / 32
-        task.model.stages = lambda image, mask: Stages(fill, compose(image, fill, mask))
+        task.model.run_stages = lambda image, mask: Stages(fill, compose(image, fill, mask))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            (_, generator), (_, discriminator) = task.losses({"image": image, "mask": mask}, step)
+            (_, generator), (_, discriminator) = task.compute_losses(
+                {"image": image, "mask": mask}, step
+            )
         # The hole is a quarter of the photo, and 1/32 too bright; the logits are 0 and 1. L1 is on
         # the scale of [-1, 1].
         l1, perceptual = 10 * 2 / 32 / 4, 5 / 32 / 4
@@ -75,5 +77,5 @@ class TestFcFTask(InpaintingTaskContract):
 
     def test_the_gan_term_joins_at_its_step(self, photos: PhotoSource) -> None:
         task = self.task(photos, adversarial_from=5)
-        names = [[name for name, _ in task.losses(self.batch(task), i)] for i in (4, 5)]
+        names = [[name for name, _ in task.compute_losses(self.batch(task), i)] for i in (4, 5)]
         assert names == [["model"], ["model", "discriminator"]]

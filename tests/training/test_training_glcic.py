@@ -44,8 +44,8 @@ class TestGLCICTask(InpaintingTaskContract):
         mask[..., 16:48, 16:48] = 1  # a quarter, and the whole window
         image, fill = torch.full((2, 3, 64, 64), 0.5), torch.full((2, 3, 64, 64), 0.9)
         output = torch.where(mask == 1, fill, image)
-        monkeypatch.setattr(task.model, "stages", lambda *_: Stages(fill, output))
-        (_, discriminator), (_, model) = task.losses({"image": image, "mask": mask}, 2)
+        monkeypatch.setattr(task.model, "run_stages", lambda *_: Stages(fill, output))
+        (_, discriminator), (_, model) = task.compute_losses({"image": image, "mask": mask}, 2)
         real, fake = 0.5 + 0.5, 0.9 + (0.9 + 3 * 0.5) / 4
         expected = (log1p(exp(-real)) + log1p(exp(fake))) / 2
         assert discriminator.item() == pytest.approx(expected)
@@ -58,7 +58,7 @@ class TestGLCICTask(InpaintingTaskContract):
         batch["mask"].zero_()
         batch["mask"][0, :, 4:20, 4:20] = 1
         batch["mask"][1, :, 44:60, 44:60] = 1
-        list(task.losses(batch, 2))
+        list(task.compute_losses(batch, 2))
         real, fake, again = judge.windows
         first, second = (..., slice(32), slice(32)), (..., slice(32, 64), slice(32, 64))
         assert torch.equal(real[0], batch["image"][0][second])
@@ -70,7 +70,7 @@ class TestGLCICTask(InpaintingTaskContract):
 
     def test_the_phases_follow_each_other(self, photos: PhotoSource) -> None:
         task = self.task(photos, completion_steps=2, discriminator_steps=2)
-        names = [[name for name, _ in task.losses(self.batch(task), i)] for i in range(5)]
+        names = [[name for name, _ in task.compute_losses(self.batch(task), i)] for i in range(5)]
         both = ["discriminator", "model"]
         assert names == [["model"], ["model"], ["discriminator"], ["discriminator"], both]
 
@@ -79,4 +79,4 @@ class TestGLCICTask(InpaintingTaskContract):
     ) -> None:
         task = self.task(photos, adversarial_weight=0)
         assert list(task.modules) == ["model"]
-        assert [name for name, _ in task.losses(self.batch(task), 2)] == ["model"]
+        assert [name for name, _ in task.compute_losses(self.batch(task), 2)] == ["model"]

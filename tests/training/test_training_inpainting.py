@@ -121,6 +121,6 @@ def test_losses_of_one_network_do_not_train_another(photos: PhotoSource) -> None
 def test_recipes_of_the_benchmark_share_photos_and_holes(path: Path) -> None:
     run, first = (load_config(InpainterRun, p) for p in (path, RECIPES[0]))
     assert run.name == path.stem
-    assert run.inpainter in inpainters.names()
+    assert run.inpainter in inpainters.list_names()
     assert run.data == first.data
     assert run.loop.seed == first.loop.seed

@@ -69,15 +69,15 @@ class TestNotFinite:
     class Diverging(Tiny):
         value = math.nan
 
-        def loss(self, x: Tensor, step: int) -> Tensor:
-            loss = super().loss(x, step)
+        def compute_loss(self, x: Tensor, step: int) -> Tensor:
+            loss = super().compute_loss(x, step)
             return loss * self.value if step == 5 else loss
 
     class Steep(Tiny):
         """A finite loss whose gradient is not: the root at 0."""
 
-        def loss(self, x: Tensor, step: int) -> Tensor:
-            loss = super().loss(x, step)
+        def compute_loss(self, x: Tensor, step: int) -> Tensor:
+            loss = super().compute_loss(x, step)
             return (loss * 0).sqrt() if step == 5 else loss
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])

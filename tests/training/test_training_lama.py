@@ -47,9 +47,11 @@ class TestLaMaTask(InpaintingTaskContract):
         image, mask = torch.zeros(2, 3, 64, 64), torch.zeros(2, 1, 64, 64)
         mask[..., :16] = 1
         fill = torch.full_like(image, 0.5)
-        task.model.stages = lambda image, mask: Stages(fill, image)
+        task.model.run_stages = lambda image, mask: Stages(fill, image)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            (_, generator), (_, discriminator) = task.losses({"image": image, "mask": mask}, 0)
+            (_, generator), (_, discriminator) = task.compute_losses(
+                {"image": image, "mask": mask}, 0
+            )
         # Black photos with a quarter of hole are painted grey, 1/2, and judged 0 and 1.
         l1 = 10 * 1 / 2 * 3 / 4 + 2 * 1 / 2 * 1 / 4
         perceptual = 30 * 1 / 2  # of the whole picture
@@ -73,5 +75,5 @@ class TestLaMaTask(InpaintingTaskContract):
 
     def test_the_gan_term_joins_at_its_step(self, photos: PhotoSource) -> None:
         task = self.task(photos, adversarial_from=5)
-        names = [[name for name, _ in task.losses(self.batch(task), i)] for i in (4, 5)]
+        names = [[name for name, _ in task.compute_losses(self.batch(task), i)] for i in (4, 5)]
         assert names == [["model"], ["model", "discriminator"]]

@@ -30,7 +30,7 @@ from overpaint.training import loop
 from overpaint.training.autoencoder import AutoencoderTask
 from overpaint.training.checkpoint import load_checkpoint
 from overpaint.training.distributed import Processes
-from overpaint.training.loop import InterruptedRunError, fit, learning_rate
+from overpaint.training.loop import InterruptedRunError, compute_learning_rate, fit
 
 
 class TestResume:
@@ -123,7 +123,7 @@ class TestSamples:
                 return super().__getitem__(index)
 
         task = Tiny()
-        task.dataset = Broken  # type: ignore[method-assign]
+        task.make_dataset = Broken  # type: ignore[method-assign]
         with pytest.raises(TrainingError, match=r"x.jpg: truncated") as caught:
             train(task, loop_config(workers=workers), tmp_path)
         assert "\n" not in str(caught.value)
@@ -137,23 +137,23 @@ class TestLearningRate:
     def test_warm_up_and_cosine_by_hand(self, step: int, expected: float) -> None:
         optimizer = {"learning_rate": 1.0, "warmup_steps": 4, "schedule": "cosine"}
         config = loop_config(steps=20, optimizer=optimizer)
-        assert learning_rate(config, step) == pytest.approx(expected, rel=1e-5)
+        assert compute_learning_rate(config, step) == pytest.approx(expected, rel=1e-5)
 
     def test_cosine_ends_at_one_percent(self) -> None:
         config = loop_config(steps=1000, optimizer={"learning_rate": 3.0, "schedule": "cosine"})
-        assert learning_rate(config, 0) == 3.0
-        assert learning_rate(config, 1000) == pytest.approx(0.03)
+        assert compute_learning_rate(config, 0) == 3.0
+        assert compute_learning_rate(config, 1000) == pytest.approx(0.03)
 
     def test_constant_after_the_warm_up(self) -> None:
         config = loop_config(optimizer={"learning_rate": 0.5, "warmup_steps": 2})
-        assert [learning_rate(config, step) for step in range(4)] == [0.25, 0.5, 0.5, 0.5]
+        assert [compute_learning_rate(config, step) for step in range(4)] == [0.25, 0.5, 0.5, 0.5]
 
     def test_the_optimisers_use_it(self, tmp_path: Path) -> None:
         config = loop_config()
         train(make(gan, config), config, tmp_path)
         used = load_checkpoint(tmp_path / "last.pt", HASH)["optimizers"]
         rates = [state["param_groups"][0]["lr"] for state in used.values()]
-        assert rates == [learning_rate(config, 6)] * 2
+        assert rates == [compute_learning_rate(config, 6)] * 2
 
 
 class TestGolden:
@@ -192,7 +192,7 @@ class TestSeveralOptimisers:
         run = loop.Run(make(gan, config), config, torch.device("cpu"))
         discriminator = run.modules["discriminator"]
         before = [p.detach().clone() for p in discriminator.parameters()]
-        losses = run.task.losses({"image": torch.rand(2, 3, 24, 24)}, step=5)
+        losses = run.task.compute_losses({"image": torch.rand(2, 3, 24, 24)}, step=5)
         name, loss = next(losses)
         assert name == "model"
         loss.backward()
@@ -210,7 +210,9 @@ class TestSeveralOptimisers:
 
     def test_without_an_adversarial_term_there_is_no_discriminator(self) -> None:
         task = make(gan, loop_config())
-        names = [name for name, _ in task.losses({"image": torch.rand(2, 3, 24, 24)}, step=1)]
+        names = [
+            name for name, _ in task.compute_losses({"image": torch.rand(2, 3, 24, 24)}, step=1)
+        ]
         assert names == ["model"]  # it joins at step 2
         run = task.run.model_copy(
             update={"loss": task.run.loss.model_copy(update={"adversarial_weight": 0.0})}
@@ -224,7 +226,7 @@ class TestSeveralOptimisers:
                 self.modules = {"model": nn.Linear(1, 1), "other": nn.Linear(1, 1)}
                 self.moved: list[bool] = []
 
-            def losses(self, batch: Any, step: int) -> Iterator[tuple[str, Tensor]]:
+            def compute_losses(self, batch: Any, step: int) -> Iterator[tuple[str, Tensor]]:
                 for name, module in self.modules.items():
                     before = [p.detach().clone() for p in module.parameters()]
                     yield name, sum(p.square().sum() for p in module.parameters())  # type: ignore[misc]
@@ -243,7 +245,7 @@ class TestSeveralOptimisers:
                 self.inside: list[bool] = []
                 self.outside: list[bool] = []
 
-            def losses(self, batch: Any, step: int) -> Iterator[tuple[str, Tensor]]:
+            def compute_losses(self, batch: Any, step: int) -> Iterator[tuple[str, Tensor]]:
                 for name, module in self.modules.items():
                     out = module(batch["x"])
                     self.inside.append(out.dtype == torch.bfloat16)

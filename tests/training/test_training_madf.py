@@ -69,7 +69,7 @@ def drawn(task: InpaintingTask[Any, Any], pictures: list[Tensor]) -> float:
     """The loss where the network draws these colours on black photos with a quarter of hole."""
     image, mask = torch.zeros(2, 3, SIDE, SIDE), torch.zeros(2, 1, SIDE, SIDE)
     mask[..., : SIDE // 4] = 1
-    task.model.stages = lambda image, mask: [p.expand_as(image) for p in pictures]
-    ((name, loss),) = task.losses({"image": image, "mask": mask}, 0)
+    task.model.run_stages = lambda image, mask: [p.expand_as(image) for p in pictures]
+    ((name, loss),) = task.compute_losses({"image": image, "mask": mask}, 0)
     assert name == "model"
     return loss.item()

@@ -10,7 +10,7 @@ from overpaint.data.sources import PhotoSource, Place
 from overpaint.evaluation.rows import read_rows
 from overpaint.training import runs
 from overpaint.training.autoencoder import AutoencoderRun
-from overpaint.training.config import config_hash, load_config, read_recipe
+from overpaint.training.config import hash_config, load_config, read_recipe
 from overpaint.training.detection.base import DetectorRun
 from overpaint.training.inpainting.base import InpainterRun
 from overpaint.weights import read_record
@@ -44,9 +44,9 @@ class TestRecordWords:
         assert runs.describe(source) == f"2 photos: {here.name} 2"
 
     def test_a_recipe_without_the_folders_of_this_machine(self, here: Path) -> None:
-        assert runs._recipe_path(Path("recipes/a.yaml")) == "recipes/a.yaml"
-        assert runs._recipe_path(here / "recipes" / "a.yaml") == "recipes/a.yaml"
-        assert runs._recipe_path(here.parent / "secret" / "a.yaml") == "a.yaml"
+        assert runs._shorten_recipe_path(Path("recipes/a.yaml")) == "recipes/a.yaml"
+        assert runs._shorten_recipe_path(here / "recipes" / "a.yaml") == "recipes/a.yaml"
+        assert runs._shorten_recipe_path(here.parent / "secret" / "a.yaml") == "a.yaml"
 
 
 def test_experiments_were_measured_with_the_weights_of_their_records() -> None:
@@ -77,7 +77,7 @@ def test_recipe_and_overrides_of_a_record_give_the_recorded_configuration(path: 
         if entry.sha256 == FIRST_STAGE:
             continue
         run = load_config(RUNS[record.kind], ROOT / str(entry.recipe), entry.overrides)
-        assert config_hash(run) == entry.config_hash, entry.name
+        assert hash_config(run) == entry.config_hash, entry.name
 
 
 OWN = [path for path in recipes() if "tables" not in path.parts]

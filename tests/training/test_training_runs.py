@@ -19,11 +19,11 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from overpaint.cli.train import app
-from overpaint.data.sources import PhotoSource, data_list_hash
+from overpaint.data.sources import PhotoSource, hash_data_list
 from overpaint.errors import ConfigError
 from overpaint.evaluation.forge import forge
 from overpaint.training.autoencoder import AutoencoderRun, AutoencoderTask
-from overpaint.training.config import config_hash
+from overpaint.training.config import hash_config
 from overpaint.weights import WeightsRecord, build, load_weights
 
 Train = Callable[..., Result]
@@ -118,13 +118,13 @@ class TestAutoencoder:
         assert record.architecture == "conv-autoencoder"
         assert record.config == AUTOENCODER["model"]
         values = {**AUTOENCODER, "loop": {**AUTOENCODER["loop"], "steps": 3}}
-        wanted = config_hash(AutoencoderRun.model_validate(values))
+        wanted = hash_config(AutoencoderRun.model_validate(values))
         assert (record.recipe, record.overrides) == ("autoencoder.yaml", ("loop.steps=3",))
         assert (record.config_hash, record.step, record.parents) == (wanted, 3, ())
         assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", str(record.commit))
         source = PhotoSource.from_paths([photos], part="train", exclude=["0.png"])
         assert record.data == f"{len(source)} photos: waves {len(source)}"
-        assert record.data_sha256 == data_list_hash(source.names)
+        assert record.data_sha256 == hash_data_list(source.names)
         assert set(record.validation) == {"psnr"}
         best = torch.load(out / "best.pt", weights_only=True)["model"]
         for key, value in model.state_dict().items():

@@ -26,13 +26,13 @@ from overpaint.training.inpainting.base import InpainterRun, make_inpainting_tas
 from overpaint.training.inpainting.safepaint import (
     SafePaintLoss,
     SafePaintTask,
-    at_8_bit,
     discriminator_loss,
     domain_distance,
     escape_loss,
     generator_loss,
+    measure_spread,
     repulsion,
-    spread,
+    round_to_8_bit,
 )
 from overpaint.training.loop import Run
 
@@ -73,7 +73,7 @@ def task_and_batch(photos: PhotoSource, **changes: Any) -> tuple[SafePaintTask, 
 def first_loss(task: SafePaintTask, batch: dict[str, Tensor]) -> Tensor:
     torch.manual_seed(0)
     task.modules["model"].eval()  # so that spectral norms stand still
-    return next(task.losses(batch, 0))[1]
+    return next(task.compute_losses(batch, 0))[1]
 
 
 def test_holes_have_the_share_that_the_recipe_asks_for(photos: PhotoSource) -> None:
@@ -108,9 +108,9 @@ def test_domain_losses_are_those_worked_out_by_hand() -> None:
 
 
 def test_spread_tells_a_collapsed_extractor() -> None:
-    lively = spread(torch.tensor([[3.0, 4.0], [-3.0, -4.0]]))
+    lively = measure_spread(torch.tensor([[3.0, 4.0], [-3.0, -4.0]]))
     assert lively == pytest.approx({"spread": 5.0, "relative_spread": 1.0})
-    assert spread(torch.tensor([[3.0, 4.0]] * 2)) == {"spread": 0.0, "relative_spread": 0.0}
+    assert measure_spread(torch.tensor([[3.0, 4.0]] * 2)) == {"spread": 0.0, "relative_spread": 0.0}
 
 
 def test_total_is_the_weighted_sum_of_equation_14(photos: PhotoSource) -> None:
@@ -119,7 +119,7 @@ def test_total_is_the_weighted_sum_of_equation_14(photos: PhotoSource) -> None:
     total = first_loss(task, batch)
     assert isinstance(model, SafePaint)
     image, mask = batch["image"], batch["mask"]
-    stages = model.stages(image, mask)
+    stages = model.run_stages(image, mask)
     assert model.extractor is not None
     z = [model.extractor(image, 1 - mask), model.extractor(image, mask)]
     z_out = model.extractor(stages.output, mask)
@@ -175,7 +175,7 @@ def test_rows_of_table_5_have_the_domain_loss_where_they_have_the_extractor(
 def test_each_optimiser_moves_its_own_module(photos: PhotoSource) -> None:
     task, batch = task_and_batch(photos)
     model, discriminator = task.modules["model"], task.modules["discriminator"]
-    steps = task.losses(batch, 0)
+    steps = task.compute_losses(batch, 0)
 
     name, loss = next(steps)
     loss.backward()
@@ -198,8 +198,8 @@ def test_each_optimiser_moves_its_own_module(photos: PhotoSource) -> None:
 
 def test_the_gan_term_joins_at_its_step(photos: PhotoSource) -> None:
     task, batch = task_and_batch(photos, loss={"adversarial_from": 5})
-    assert [name for name, _ in task.losses(batch, 4)] == ["model"]
-    assert [name for name, _ in task.losses(batch, 5)] == ["model", "discriminator"]
+    assert [name for name, _ in task.compute_losses(batch, 4)] == ["model"]
+    assert [name for name, _ in task.compute_losses(batch, 5)] == ["model", "discriminator"]
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(photos: PhotoSource) -> None:
@@ -209,13 +209,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(photos: PhotoSource) -> None:
         return Run(make_inpainting_task(config, photos, photos), config.loop, torch.device("cpu"))
 
     def batch(i: int) -> dict[str, Tensor]:
-        return default_collate([whole.task.dataset()[2 * i + j] for j in range(2)])
+        return default_collate([whole.task.make_dataset()[2 * i + j] for j in range(2)])
 
     with Processes("cpu") as processes:
         whole, resumed = run(), run()
         for i in range(2):
             whole.train_step(batch(i), processes)
-        resumed.restore(deepcopy(whole.state("hash")))  # as through a file
+        resumed.restore(deepcopy(whole.make_state("hash")))  # as through a file
         values = [r.train_step(batch(2), processes) for r in (whole, resumed)]
     assert values[0] == values[1]
     for name, module in whole.modules.items():
@@ -225,7 +225,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(photos: PhotoSource) -> None:
 
 def test_pictures_show_hole_both_phases_and_photo(photos: PhotoSource) -> None:
     task, _ = task_and_batch(photos)
-    (picture,) = task.pictures(task.modules["model"].eval()).values()
+    (picture,) = task.draw_pictures(task.modules["model"].eval()).values()
     assert picture.shape == (3, 2 * 64, 4 * 64)
     sample = task.validation[0]
     assert torch.equal(picture[:, :64, 192:], sample["image"])
@@ -248,7 +248,7 @@ def test_the_loss_against_a_detector_is_that_worked_out_by_hand() -> None:
 
 def test_the_detector_sees_levels_of_a_file_and_the_gradient_passes() -> None:
     picture = torch.tensor([0.1, 0.5, 0.9999], requires_grad=True)
-    levels = at_8_bit(picture)
+    levels = round_to_8_bit(picture)
     torch.testing.assert_close(levels * 255, torch.tensor([26.0, 128.0, 255.0]))
     (3 * levels).sum().backward()
     assert picture.grad is not None
@@ -278,8 +278,8 @@ def test_the_second_phase_learns_to_escape_a_detector(photos: PhotoSource, tmp_p
         values = [run.train_step(batch, processes)["model"] for _ in range(8)]
     assert values[-1] < 0.8 * values[0]
     with torch.no_grad():
-        stages = task.model.eval().stages(batch["image"], batch["mask"])
-        again = escape_loss(task.detector(at_8_bit(stages.output)), batch["mask"])
+        stages = task.model.eval().run_stages(batch["image"], batch["mask"])
+        again = escape_loss(task.detector(round_to_8_bit(stages.output)), batch["mask"])
     assert 2 * again.item() < values[0]
     after = task.model.state_dict()
     moved = {key.partition(".")[0] for key in before if not torch.equal(before[key], after[key])}

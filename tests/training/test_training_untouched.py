@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.detection_task_contract import Redrawn, recipe
-from helpers.tiny_runs import PHOTOS
+from helpers.tiny_runs import PHOTOS, Photos
 from overpaint.data.masks import boxes
 from overpaint.data.universal import UniversalConfig
 from overpaint.errors import ConfigError
@@ -89,6 +89,16 @@ def test_a_training_draws_its_share(tmp_path: Path) -> None:
     task = make_detection_task(run, Redrawn(), Redrawn(), tmp_path, photos=(PHOTOS, PHOTOS))
     empty = [not task.train[i]["mask"].any() for i in range(60)]
     assert 20 <= sum(empty) <= 55  # 30 of them, and some of the others
+
+
+def test_the_weights_are_those_of_the_training_photos_alone(tmp_path: Path) -> None:
+    (tmp_path / "weights.csv").write_text("photo,weight\na,5\n")
+    untouched = UntouchedConfig(share=0.5, often="weights.csv")
+    run = recipe().model_copy(update={"untouched": untouched})
+    others: Any = Photos()
+    others.names = ("x", "y", "z")
+    task = make_detection_task(run, Redrawn(), Redrawn(), tmp_path, photos=(PHOTOS, others))
+    assert task.validation
 
 
 def test_shares_are_at_most_one_together() -> None:

@@ -15,9 +15,9 @@ from overpaint.weights import (
     Lineage,
     Parent,
     WeightsRecord,
-    lineage_tree,
     list_records,
     read_record,
+    render_tree,
     save_weights,
 )
 from overpaint.weights.averaging import average_weights
@@ -54,7 +54,7 @@ class TestTree:
         assert [entry.name for entry in mean.ancestors] == ["base", "one", "two"]
         digits = {r.name: r.sha256[:12] for r in (base, one, two, mean)}
         new = "--set x=1  new parts: context"
-        assert list(lineage_tree(mean.lineage, mean.ancestors)) == [
+        assert list(render_tree(mean.lineage, mean.ancestors)) == [
             f"mean  {digits['mean']}  mean",
             f"  0.25 of one  {digits['one']}  recipes/one.yaml {new}",
             f"    from base  {digits['base']}  recipes/base.yaml  (config {'0' * 12}, step 5)",
@@ -65,7 +65,7 @@ class TestTree:
     def test_a_parent_without_a_record_is_its_sha256(self) -> None:
         parent = Parent(name="gone", sha256="ab" * 32, share=1)
         child = Lineage(name="child", sha256="c" * 12, parents=(parent,))
-        assert list(lineage_tree(child, ())) == [
+        assert list(render_tree(child, ())) == [
             "child  cccccccccccc",
             f"  from gone  sha256 {'ab' * 32}",
         ]
@@ -78,7 +78,7 @@ class TestTree:
 
 @pytest.mark.parametrize("record", list_records(), ids=lambda record: record.name)
 def test_every_parent_of_shipped_weights_is_described(record: WeightsRecord) -> None:
-    assert all("sha256" not in line for line in lineage_tree(record.lineage, record.ancestors))
+    assert all("sha256" not in line for line in render_tree(record.lineage, record.ancestors))
     for entry in (record, *record.ancestors):
         assert entry.recipe or len(entry.parents) > 1
         assert not entry.parents or sum(p.share for p in entry.parents) == pytest.approx(1)

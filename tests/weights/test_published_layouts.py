@@ -301,6 +301,6 @@ def test_fcf_pickles_are_refused_with_the_way_to_convert_them(tmp_path: Path) ->
 
 
 def test_parts_are_registered_with_what_their_authors_published() -> None:
-    assert parts.names() == ["noiseprint", "psccnet-heads"]
-    for name in parts.names():
+    assert parts.list_names() == ["noiseprint", "psccnet-heads"]
+    for name in parts.list_names():
         assert parts.get(name).official is not None

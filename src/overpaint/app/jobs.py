@@ -27,7 +27,7 @@ from overpaint.detection.runner import DetectorRunner
 from overpaint.detection.runtimes import name_of
 from overpaint.errors import ImageError, InputError, TooLargeError
 from overpaint.images import Photo, decode_image, read_mask_levels
-from overpaint.images.decoding import pixel_limit
+from overpaint.images.decoding import find_pixel_limit
 from overpaint.images.samples import Samples
 from overpaint.inpainting.api import inpaint_file
 from overpaint.inpainting.choice import AUTO
@@ -99,7 +99,7 @@ class ReportJob:
 
 def limit_pixels(max_pixels: int) -> None:
     """Limit the size of photos in this process, unless the environment sets a smaller limit."""
-    os.environ["OVERPAINT_MAX_PIXELS"] = str(min(max_pixels, pixel_limit(None)))
+    os.environ["OVERPAINT_MAX_PIXELS"] = str(min(max_pixels, find_pixel_limit(None)))
 
 
 def prepare_detection(max_pixels: int, runtime: str = "torch") -> None:
@@ -115,7 +115,7 @@ def detect(job: DetectJob, runtime: str = "torch") -> Iterator[Found]:
     """
     photo = _read_for_sender(lambda: decode_image(job.photo, job.name), job.name)
     runner = _load_runner(job.model, job.threshold, runtime)
-    with progress.part(0.05, 0.8):
+    with progress.map_to(0.05, 0.8):
         found = runner.run(photo)
     said = _make_result(found, photo, runner)
     stem = PurePath(job.name).stem
@@ -189,7 +189,7 @@ def inpaint(job: InpaintJob) -> Iterator[Found]:
     _check_mask(job.mask, source.photo)
     progress.tell(0.05)
     name = name_result(job.name, source.photo.format)
-    with progress.part(0.05, 0.9):
+    with progress.map_to(0.05, 0.9):
         done, edited = inpaint_file(source, job.mask, name, model=job.inpainter)
     picture = f"result{PurePath(name).suffix}"
     kind = _MEDIA_TYPES[PurePath(name).suffix]
@@ -257,7 +257,7 @@ def _is_shown_upright(data: bytes, media_type: str) -> bool:
 def report(job: ReportJob, runtime: str = "torch") -> Iterator[Found]:
     """Yield the page and the JSON file. Raises `ImageError` and `InputError`."""
     started, runner = read_clock(), _load_runner(job.model, None, runtime)
-    with progress.part(0, 0.98):
+    with progress.map_to(0, 0.98):
         found = _read_for_sender(lambda: make_chapter(1, job.photo, job.name, runner), job.name)
     stem = PurePath(job.name).stem
     page_name = f"{stem}.report.html"
@@ -290,7 +290,7 @@ def _read_for_sender(read: Callable[[], T], name: str) -> T:
     try:
         return read()
     except TooLargeError as error:
-        most = f"more than {pixel_limit(None):,} pixels"
+        most = f"more than {find_pixel_limit(None):,} pixels"
         raise TooLargeError(f"{name}: {most}; give a smaller one") from error
     except ImageError as error:
         raise ImageError(str(error).replace("the bytes given", name, 1)) from error

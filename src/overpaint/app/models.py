@@ -41,7 +41,7 @@ def list_models() -> list[Listed]:
     filling += [
         {"name": name, "sha256": None, "licence": inpainters.get(name).licence}
         | _describe_inpainter(name, name)
-        for name in inpainters.names()
+        for name in inpainters.list_names()
         if _works_without_weights(name)
     ]
     filling += [

@@ -38,7 +38,7 @@ from overpaint.app.worker import Kind, ProcessWorker, Worker
 from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.errors import InputError
 from overpaint.inpainting.choice import AUTO
-from overpaint.terminal import printable
+from overpaint.terminal import make_printable
 
 _log = logging.getLogger(__name__)
 
@@ -306,7 +306,7 @@ async def _check_known(field: str, name: str, kind: str) -> None:
 def make_shown_name(given: str | None) -> str:
     """A photo's name, from the one that its sender gave: one visible line without folders."""
     last = re.split(r"[/\\]", given or "")[-1]
-    stem, dot, suffix = printable(last).strip(" .").rpartition(".")
+    stem, dot, suffix = make_printable(last).strip(" .").rpartition(".")
     name = f"{stem[:_NAME_LENGTH]}{dot}{suffix[:_NAME_LENGTH]}"
     return name if name.strip(".") else "photo"
 

@@ -9,7 +9,7 @@ from overpaint.benchmark.plan import Cell, plan
 from overpaint.benchmark.plots import require_matplotlib, write_plots
 from overpaint.benchmark.recipe import AXES, Recipe, load_recipe
 from overpaint.benchmark.rendering import write_tables
-from overpaint.benchmark.rows import BenchmarkRow, rows_of, write_rows
+from overpaint.benchmark.rows import BenchmarkRow, make_rows, write_rows
 from overpaint.benchmark.running import Outlook, Progress, Report, look_ahead, run
 from overpaint.benchmark.store import Store
 from overpaint.devices import find_device
@@ -41,10 +41,10 @@ def prepare(
     """
     recipe = load_recipe(Path(path), scale)
     cells = plan(recipe, Path(path).parent, Path(data), Path(cache))
-    return recipe, chosen(cells, only)
+    return recipe, select_cells(cells, only)
 
 
-def chosen(cells: Iterable[Cell], only: Iterable[str]) -> list[Cell]:
+def select_cells(cells: Iterable[Cell], only: Iterable[str]) -> list[Cell]:
     """Of the cells, those that match each of "AXIS=PATTERN"; several of one axis are alternatives.
 
     PATTERN: as of a shell, for instance "Stable*". Raises ConfigError where none is left.
@@ -87,8 +87,8 @@ def benchmark(
 
     path: the recipe. data: folder below which its photos, masks and pairs lie. out: folder that is
     written. cache: folder of all results, of any recipe. scale: of the recipe; None: lite, if there
-    is one. only: see `chosen`. resume: results of other code count, and failures are not tried
-    again. jobs: processes. A cell that fails is a row with its error.
+    is one. only: see `select_cells`. resume: results of other code count, and failures are not
+    tried again. jobs: processes. A cell that fails is a row with its error.
     Raises ConfigError for the recipe, InputError for `jobs` and `device`.
     """
     if jobs < 1:
@@ -97,13 +97,13 @@ def benchmark(
         raise InputError(f"jobs {jobs}: a graphics card is used by one process; give 1")
     store = Store(Path(cache), resume)
     only = list(only)
-    with store.locked():
+    with store.lock():
         recipe, cells = prepare(path, data, cache, scale, only)
         if recipe.plots:
             require_matplotlib()  # before anything is measured
         how = {"report": report, "on_progress": on_progress}
         errors = run(cells, store, jobs=jobs, device=device, **how)  # type: ignore[arg-type]
-        rows = rows_of(recipe, cells, store, errors)
+        rows = make_rows(recipe, cells, store, errors)
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         write_rows(folder / ROWS, rows)
@@ -113,7 +113,7 @@ def benchmark(
     return Done(recipe, rows, files)
 
 
-def outlook(
+def estimate_run(
     path: str | Path,
     data: str | Path,
     *,

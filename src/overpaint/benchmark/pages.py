@@ -18,9 +18,9 @@ from pathlib import Path
 
 from overpaint.benchmark.hardening.recipe import load_hardening
 from overpaint.benchmark.hardening.rows import HardeningRow
-from overpaint.benchmark.hardening.tables import markdown as hardening_markdown
+from overpaint.benchmark.hardening.tables import render_markdown as hardening_markdown
 from overpaint.benchmark.recipe import load_recipe
-from overpaint.benchmark.rendering import markdown
+from overpaint.benchmark.rendering import render_markdown
 from overpaint.benchmark.rows import BenchmarkRow, read_rows
 from overpaint.errors import ConfigError
 from overpaint.evaluation.tables import update_page
@@ -40,12 +40,12 @@ def render(name: str, root: Path, kind: str = "benchmark") -> str:
     path = root / "results" / "tables" / f"{name}.csv"
     if kind == "hardening":
         rows = read_rows(path, HardeningRow)
-        recipe = load_hardening(root / "recipes" / f"{name}.yaml", _scale(path, rows))
+        recipe = load_hardening(root / "recipes" / f"{name}.yaml", _read_scale(path, rows))
         text = hardening_markdown(recipe, rows)
     else:
         rows = read_rows(path)
-        recipe = load_recipe(root / "recipes" / "tables" / f"{name}.yaml", _scale(path, rows))
-        text = markdown(recipe, rows)
+        recipe = load_recipe(root / "recipes" / "tables" / f"{name}.yaml", _read_scale(path, rows))
+        text = render_markdown(recipe, rows)
     if {row.config_hash for row in rows} != {recipe.hash}:
         raise ConfigError(
             f"{path}: rows of another configuration than the recipe's {recipe.hash}; measure it"
@@ -53,7 +53,7 @@ def render(name: str, root: Path, kind: str = "benchmark") -> str:
     return re.sub(r"^#", "##", text, flags=re.MULTILINE)
 
 
-def _scale(path: Path, rows: Sequence[BenchmarkRow]) -> str | None:
+def _read_scale(path: Path, rows: Sequence[BenchmarkRow]) -> str | None:
     if not rows:
         raise ConfigError(f"{path}: holds no row; measure it")
     return rows[0].scale or None

@@ -27,20 +27,20 @@ REFERENCES: dict[str, str] = {
 
 
 @lru_cache(maxsize=1)
-def _figures() -> dict[tuple[str, ...], float]:
+def _read_figures() -> dict[tuple[str, ...], float]:
     with FIGURES.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     return {(line["table"], *(line[a] for a in AXES)): float(line["value"]) for line in lines}
 
 
-def paper_figure(recipe: Recipe, row: BenchmarkRow) -> float | None:
+def find_paper_figure(recipe: Recipe, row: BenchmarkRow) -> float | None:
     """What the paper has in the place of a row; None where it has nothing."""
     photos = recipe.photos.get(row.photos)
     stands_for = photos.stands_for if photos else ""
-    place = {axis: row.coordinate(axis) for axis in AXES} | {"photos": stands_for}
-    return _figures().get((recipe.paper, *(place[axis] for axis in AXES)))
+    place = {axis: row.get_coordinate(axis) for axis in AXES} | {"photos": stands_for}
+    return _read_figures().get((recipe.paper, *(place[axis] for axis in AXES)))
 
 
 def has_figures(table: str) -> bool:
     """Whether any figure of a table is known."""
-    return any(key[0] == table for key in _figures())
+    return any(key[0] == table for key in _read_figures())

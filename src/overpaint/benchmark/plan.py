@@ -13,10 +13,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from overpaint.benchmark.code import code_hash, modules_of
-from overpaint.benchmark.photos import below, choose, content_hash
+from overpaint.benchmark.code import hash_code, list_modules
+from overpaint.benchmark.photos import choose, hash_contents, resolve_below
 from overpaint.benchmark.recipe import ANY, FRECHET, QUALITY, ModelSource, Recipe
-from overpaint.benchmark.stages import DETECTED, FOUND, file_hash
+from overpaint.benchmark.stages import DETECTED, FOUND, hash_file
 from overpaint.benchmark.store import Stage
 from overpaint.benchmark.work import HELPERS, MODULES, WORK
 from overpaint.data.pair_sets import SETS, read_pairs
@@ -49,7 +49,7 @@ class Cell:
     """By role: what trains it, or hashes of what is given."""
     data_hash: Stage | str = ""
 
-    def stages(self) -> Iterator[Stage]:
+    def list_stages(self) -> Iterator[Stage]:
         """All that it needs, what is needed first."""
         seen: dict[Stage, None] = {}
 
@@ -86,10 +86,12 @@ class Planner:
 
     def __init__(self, recipe: Recipe, folder: Path, data: Path, cache: Path) -> None:
         self.recipe, self.folder, self.data, self.cache = recipe, folder, data, cache
-        self.detectors = _entries(recipe.detectors, recipe.detectors_from, folder, "detector")
-        self.inpainters = _entries(recipe.inpainters, recipe.inpainters_from, folder, "inpainter")
+        self.detectors = _list_sources(recipe.detectors, recipe.detectors_from, folder, "detector")
+        self.inpainters = _list_sources(
+            recipe.inpainters, recipe.inpainters_from, folder, "inpainter"
+        )
         if recipe.methods:
-            names = [n for n in inpainters.names() if not inpainters.get(n).trainable]
+            names = [n for n in inpainters.list_names() if not inpainters.get(n).trainable]
             methods = {n: ModelSource(method=n) for n in names}
             self.inpainters = methods | self.inpainters
         if unknown := [m for m in recipe.metrics if not _is_metric(m)]:
@@ -105,64 +107,64 @@ class Planner:
 
     # Stages
 
-    def stage(self, kind: str, label: str, settings: Mapping[str, Any], **how: Any) -> Stage:
+    def make_stage(self, kind: str, label: str, settings: Mapping[str, Any], **how: Any) -> Stage:
         architecture = how.pop("architecture", "")
-        code = self._code(kind, architecture)
+        code = self._hash_code(kind, architecture)
         places = how.get("places", {})
         model = places.get("detector") or places.get("inpainter") or architecture
         how.setdefault("pace", f"{kind} {Path(model).stem} {self.recipe.size}")
         return Stage(kind, label, settings, own_code=code, **how)
 
-    def missing(self, label: str, error: Exception) -> Stage:
-        return self.stage("missing", label, {"error": f"{label}: {error}"})
+    def make_missing(self, label: str, error: Exception) -> Stage:
+        return self.make_stage("missing", label, {"error": f"{label}: {error}"})
 
-    def _code(self, kind: str, architecture: str) -> str:
+    def _hash_code(self, kind: str, architecture: str) -> str:
         if (kind, architecture) not in self._codes:
-            modules = [*MODULES[kind], *_model_modules(kind, architecture)]
+            modules = [*MODULES[kind], *_list_model_modules(kind, architecture)]
             helpers = (WORK[kind], *HELPERS.get(kind, ()))
-            self._codes[kind, architecture] = code_hash(modules, helpers)
+            self._codes[kind, architecture] = hash_code(modules, helpers)
         return self._codes[kind, architecture]
 
-    def photos(self, name: str, part: Part) -> Stage:
+    def plan_photos(self, name: str, part: Part) -> Stage:
         """The photos of one part of a set, by their content."""
         if (name, part) not in self._photos:
             label = f"{part} photos of {name}"
             try:
-                self._photos[name, part] = self._chosen(name, part, label)
+                self._photos[name, part] = self._plan_chosen(name, part, label)
             except OverpaintError as error:
-                self._photos[name, part] = self.missing(label, error)
+                self._photos[name, part] = self.make_missing(label, error)
         return self._photos[name, part]
 
-    def _chosen(self, name: str, part: Part, label: str) -> Stage:
+    def _plan_chosen(self, name: str, part: Part, label: str) -> Stage:
         if name not in self.recipe.photos:
             raise ConfigError("a training needs a photo set; give one in photos")
         chosen = self.recipe.photos[name]
         places = choose(chosen, self.data, part, self.recipe.seed)
         settings = {
-            "content": content_hash(places, self._contents),
+            "content": hash_contents(places, self._contents),
             "fit": chosen.fit,
             **({} if chosen.fit == "native" else {"size": self.recipe.size}),
         }
         how = {"places": {"photos": [tuple(p) for p in places]}, "units": len(places)}
-        return self.stage("photos", label, settings, **how)
+        return self.make_stage("photos", label, settings, **how)
 
-    def _files(self, *specs: str) -> dict[str, str]:
+    def _hash_files(self, *specs: str) -> dict[str, str]:
         """The content of the files and folders below the data folder that "KIND:PLACE" name."""
         for spec in specs:
             if spec not in self._hashes:
-                self._hashes[spec] = self._hash(spec)
+                self._hashes[spec] = self._hash_place(spec)
         return {spec: found for spec in specs if (found := self._hashes[spec]) is not None}
 
-    def _hash(self, spec: str) -> str | None:
+    def _hash_place(self, spec: str) -> str | None:
         _, colon, name = spec.partition(":")
         place = self.data / name
         if not colon or not place.exists():
             return None
         files = [place] if place.is_file() else sorted(place.rglob("*"))
         places = [Place(str(f), "", str(f)) for f in files if f.is_file()]
-        return content_hash(places, self._contents)
+        return hash_contents(places, self._contents)
 
-    def model(
+    def plan_model(
         self, kind: Kind, name: str, photos: str, training: str = "", seed: int | None = None
     ) -> Model:
         """A detector or an inpainter; one with a recipe is trained on the photos of a set.
@@ -171,48 +173,52 @@ class Planner:
         """
         key = kind, name, photos, training, seed
         if key not in self._models:
-            self._models[key] = self._model(*key)
+            self._models[key] = self._plan_model(*key)
         return self._models[key]
 
-    def _model(self, kind: Kind, name: str, photos: str, training: str, seed: int | None) -> Model:
+    def _plan_model(
+        self, kind: Kind, name: str, photos: str, training: str, seed: int | None
+    ) -> Model:
         source = (self.detectors if kind == "detector" else self.inpainters)[name]
         label = " ".join(part for part in (name, training and f"trained on {training}") if part)
         try:
             if source.recipe is None:
-                return self._given(kind, source)
+                return self._find_given(kind, source)
             if kind == "detector":
-                return self._trained_detector(label, source, photos, training, seed)
-            return self._trained_inpainter(label, source, photos, seed)
+                return self._plan_detector(label, source, photos, training, seed)
+            return self._plan_inpainter(label, source, photos, seed)
         except (OverpaintError, OSError) as error:
-            return Model({}, None, self.missing(label, error), "")
+            return Model({}, None, self.make_missing(label, error), "")
 
-    def _given(self, kind: Kind, source: ModelSource) -> Model:
+    def _find_given(self, kind: Kind, source: ModelSource) -> Model:
         if source.method is not None:
             if not is_method(source.method, "inpainter"):
                 raise ConfigError(f"method {source.method!r} needs weights; give weights")
             inpainters.create(source.method)  # raises, naming the extra, where a package is missing
             return Model({"method": source.method}, source.method, None, source.method)
         record = self._find(kind, str(source.weights))
-        settings = {"weights_sha256": record.sha256, **_calibration(record)}
+        settings = {"weights_sha256": record.sha256, **_hash_calibration(record)}
         return Model(settings, str(record.path), None, record.architecture)
 
     def _find(self, kind: Kind, name: str) -> WeightsRecord:
         path = self.folder / name
         return find(str(path) if path.suffix and path.is_file() else name, kind)
 
-    def _trained_detector(
+    def _plan_detector(
         self, label: str, source: ModelSource, photos: str, training: str, seed: int | None
     ) -> Model:
         data = self.recipe.training[training]
-        own = {**self.recipe.detector_set, **source.set, "loop.seed": self._seed(seed)}
+        own = {**self.recipe.detector_set, **source.set, "loop.seed": self._choose_seed(seed)}
         if data.inpainters:
             own |= {"forged.share": data.share}
         if data.inpainters and data.share == 1:  # of universal samples, none is drawn
             own["cache.num"] = 0
-        fills = {f"fills {i}": self.fills(i, photos, data.num) for i in data.inpainters}
-        return self.trained_detector(label, self.folder / str(source.recipe), own, photos, fills)
+        fills = {f"fills {i}": self.plan_fills(i, photos, data.num) for i in data.inpainters}
+        return self.plan_detector_training(
+            label, self.folder / str(source.recipe), own, photos, fills
+        )
 
-    def trained_detector(
+    def plan_detector_training(
         self,
         label: str,
         recipe: Path,
@@ -227,45 +233,49 @@ class Planner:
         """
         fills = any(role.startswith("fills") for role in others)
         stand_in = {"forged.folders": {"fills": 1}} if fills else {}  # known once they are made
-        run = load_config(DetectorRun, recipe, overrides({**own, **stand_in}))
+        run = load_config(DetectorRun, recipe, make_overrides({**own, **stand_in}))
         settings = run.model_dump(mode="json", exclude={"name"})
         named = [*settings["data"]["masks"], *settings["data"]["bank"]]
         if run.fills.share:
             named.append(f"fills:{run.fills.folder}")
-        settings["files"] = self._files(*named)
-        settings["shipped"] = _bank(run)
+        settings["files"] = self._hash_files(*named)
+        settings["shipped"] = _hash_bank(run)
         if run.start_from is not None:
             settings["start_from"] = find(run.start_from, "detector").sha256
         places = {"recipe": recipe, "assets": self.data}
-        needs = {part: self.photos(photos, part) for part in ("train", "validation")}
+        needs = {part: self.plan_photos(photos, part) for part in ("train", "validation")}
         if run.cache.num:
             seed = run.loop.seed if run.cache.seed is None else run.cache.seed
             what = {"cache": settings["cache"], "seed": seed, "files": settings["files"]}
             what |= {"bank": settings["data"]["bank"], "history": settings["data"]["history"]}
-            what |= {"shipped": _bank(run)}
-            what |= {"margin": run.data.degrade.margin(run.data.size)}
+            what |= {"shipped": _hash_bank(run)}
+            what |= {"margin": run.data.degrade.find_margin(run.data.size)}
             shared = {k: v for k, v in own.items() if not k.startswith("forged.")}
-            needs["reconstructions"] = self.stage(
+            needs["reconstructions"] = self.make_stage(
                 "reconstructions",
                 f"reconstructions of {photos}",
                 what,
                 needs={"train": needs["train"]},
-                places={**places, "set": overrides(shared)},
+                places={**places, "set": make_overrides(shared)},
                 units=run.cache.num,
             )
         needs |= others
-        return self._trained("detector", label, run, run.detector, settings, needs, places, own)
+        return self._plan_training(
+            "detector", label, run, run.detector, settings, needs, places, own
+        )
 
-    def _seed(self, seed: int | None) -> int:
+    def _choose_seed(self, seed: int | None) -> int:
         return self.recipe.seeds[0] if seed is None else seed
 
-    def _trained_inpainter(
+    def _plan_inpainter(
         self, label: str, source: ModelSource, photos: str, seed: int | None
     ) -> Model:
-        own = {**self.recipe.inpainter_set, **source.set, "loop.seed": self._seed(seed)}
-        return self.trained_inpainter(label, self.folder / str(source.recipe), own, photos, {})
+        own = {**self.recipe.inpainter_set, **source.set, "loop.seed": self._choose_seed(seed)}
+        return self.plan_inpainter_training(
+            label, self.folder / str(source.recipe), own, photos, {}
+        )
 
-    def trained_inpainter(
+    def plan_inpainter_training(
         self,
         label: str,
         recipe: Path,
@@ -278,19 +288,21 @@ class Planner:
         own: what is set beside the recipe. others: by role, "start" for the weights that it goes on
         from, "detector" for its adversary.
         """
-        run = load_config(InpainterRun, recipe, overrides(own))
+        run = load_config(InpainterRun, recipe, make_overrides(own))
         settings = run.model_dump(mode="json", exclude={"name"})
-        settings["files"] = self._files(*settings["data"]["masks"], run.backbone)
+        settings["files"] = self._hash_files(*settings["data"]["masks"], run.backbone)
         if run.start_from is not None:
             settings["start_from"] = find(run.start_from, "inpainter").sha256
         if run.loss.get("detector") is not None and "detector" not in others:
             settings["loss"]["detector"] = find(run.loss["detector"], "detector").sha256
         places = {"recipe": recipe, "assets": self.data}
-        needs = {part: self.photos(photos, part) for part in ("train", "validation")}
+        needs = {part: self.plan_photos(photos, part) for part in ("train", "validation")}
         needs |= others
-        return self._trained("inpainter", label, run, run.inpainter, settings, needs, places, own)
+        return self._plan_training(
+            "inpainter", label, run, run.inpainter, settings, needs, places, own
+        )
 
-    def _trained(
+    def _plan_training(
         self,
         kind: Kind,
         label: str,
@@ -301,19 +313,19 @@ class Planner:
         places: Mapping[str, Any],
         own: Mapping[str, Any],
     ) -> Model:
-        stage = self.stage(
+        stage = self.make_stage(
             kind,
             f"training of {label}",
             settings,
             needs=needs,
-            places={**places, "set": overrides(own)},
+            places={**places, "set": make_overrides(own)},
             architecture=architecture,
             units=run.loop.steps,
             pace=f"{kind} {architecture} {run.model} {run.data.size} {run.loop.batch_size}",
         )
         return Model({}, None, stage, architecture)
 
-    def fills(
+    def plan_fills(
         self,
         inpainter: str,
         photos: str,
@@ -331,22 +343,22 @@ class Planner:
         seed: of the training of the inpainter. parts: of the photos, where they are others.
         picture_seed: of photos, pieces and masks; None for the recipe's.
         """
-        recipe, model = self.recipe, self.model("inpainter", inpainter, photos, seed=seed)
+        recipe, model = self.recipe, self.plan_model("inpainter", inpainter, photos, seed=seed)
         masks = {mask: recipe.masks[mask]} if mask else recipe.masks
         if parts is None:
             parts = ("test",) if mask else ("train", "validation")
-        needs = {part: self.photos(photos, part) for part in parts}
+        needs = {part: self.plan_photos(photos, part) for part in parts}
         settings = {
             "inpainter": model.key,
-            "mask_files": self._files(*masks.values()),
-            "masks": {_bin_label(n, hole): [spec, hole] for n, spec in masks.items()},
+            "mask_files": self._hash_files(*masks.values()),
+            "masks": {_name_bin(n, hole): [spec, hole] for n, spec in masks.items()},
             "num": num,
             "seed": recipe.seed if picture_seed is None else picture_seed,
             "size": recipe.size,
         }
         units = num or sum(stage.units for stage in needs.values())
-        which = (f"({_bin_label(mask, hole)} %)",) if mask and hole != ANY else ()
-        return self.stage(
+        which = (f"({_name_bin(mask, hole)} %)",) if mask and hole != ANY else ()
+        return self.make_stage(
             "fills",
             " ".join((*parts, "photos of", photos, "filled in by", inpainter, *which)),
             settings,
@@ -356,11 +368,11 @@ class Planner:
             units=units,
         )
 
-    def scores(
+    def plan_scores(
         self, detector: Model, fills: Stage | None, processing: str, label: str, **how: Any
     ) -> Stage:
         """Figures of a detector on fills, or on the pairs in `how`."""
-        steps = [{"name": s.name, "params": s.params} for s in self.recipe.steps(processing)]
+        steps = [{"name": s.name, "params": s.params} for s in self.recipe.list_steps(processing)]
         looked = {"detector": detector.key, "processing": steps, "of": how.pop("of", "inpainted")}
         looked |= how.pop("settings", {})
         needs = {"detector": detector.stage} if detector.stage else {}
@@ -371,63 +383,67 @@ class Planner:
         figured = {"metrics": sorted(self.of_detectors), "of": looked["of"]}
         if not self.recipe.keep_heatmaps:
             settings = {**looked, **figured}
-            return self.stage("scores", label, settings, needs=needs, places=places, **shared)
-        heatmaps = self.stage(
+            return self.make_stage("scores", label, settings, needs=needs, places=places, **shared)
+        heatmaps = self.make_stage(
             "heatmaps", f"heatmaps of {label}", looked, needs=needs, places=places, **shared
         )
-        return self.stage("scores", label, figured, needs={"heatmaps": heatmaps}, units=units)
+        return self.make_stage("scores", label, figured, needs={"heatmaps": heatmaps}, units=units)
 
     # Cells
 
-    def cells(self) -> Iterator[Cell]:
+    def plan_cells(self) -> Iterator[Cell]:
         """All cells, in the order of the recipe."""
         recipe = self.recipe
         for photos, mask, hole in product(recipe.photos, recipe.masks, recipe.bins):
-            for inpainter, seed in self.inpainter_runs():
-                fills = self.fills(inpainter, photos, None, mask, hole, seed)
+            for inpainter, seed in self.list_inpainter_runs():
+                fills = self.plan_fills(inpainter, photos, None, mask, hole, seed)
                 axes = {"photos": photos, "mask": mask, "bin": hole, "inpainter": inpainter}
-                axes |= {"seed": _text(seed)}
+                axes |= {"seed": _format_seed(seed)}
                 if self.of_fills:
-                    yield self._quality(axes, fills, seed)
+                    yield self._plan_quality(axes, fills, seed)
                 if self.of_detectors:
-                    yield from self._looks(axes, fills, seed)
+                    yield from self._plan_looks(axes, fills, seed)
         for name, spec in recipe.pairs.items():
-            yield from self._pairs(name, spec)
+            yield from self._plan_pairs(name, spec)
 
-    def _quality(self, axes: Mapping[str, str], fills: Stage, seed: int | None) -> Cell:
+    def _plan_quality(self, axes: Mapping[str, str], fills: Stage, seed: int | None) -> Cell:
         label = f"quality of {fills.label}"
         settings: dict[str, Any] = {"metrics": sorted(self.of_fills)}
         if {"vgg-distilled", "lpips-alex", FRECHET} & set(self.of_fills):
-            settings["files"] = self._files("networks:weights")
+            settings["files"] = self._hash_files("networks:weights")
         needs, places = {"fills": fills}, {"assets": self.data}
         how = {"needs": needs, "places": places, "units": fills.units}
-        scores = self.stage("quality", label, settings, **how)
+        scores = self.make_stage("quality", label, settings, **how)
         empty = {"detector": "", "training": "", "processing": ""}
-        return Cell({**axes, **empty}, scores, None, self._about(axes, seed), fills.needs["test"])
+        return Cell(
+            {**axes, **empty}, scores, None, self._describe_models(axes, seed), fills.needs["test"]
+        )
 
-    def _looks(
+    def _plan_looks(
         self, axes: Mapping[str, str], fills: Stage, fill_seed: int | None
     ) -> Iterator[Cell]:
         recipe, photos = self.recipe, axes["photos"]
-        for name, training, seed in self.detector_runs():
-            model = self.model("detector", name, photos, training, seed)
+        for name, training, seed in self.list_detector_runs():
+            model = self.plan_model("detector", name, photos, training, seed)
             for processing in recipe.processing:
                 label = f"{name} on {fills.label}"
-                scores = self.scores(model, fills, processing, label)
+                scores = self.plan_scores(model, fills, processing, label)
                 originals = None
                 if self.of_photos:
                     # Photos, pieces and their places are the same for all inpainters, masks, bins.
                     first = next(iter(self.inpainters)), photos, None, next(iter(recipe.masks))
-                    untouched = self.fills(*first, recipe.bins[0])
+                    untouched = self.plan_fills(*first, recipe.bins[0])
                     label = f"{name} on untouched photos of {photos}"
-                    originals = self.scores(model, untouched, processing, label, of="originals")
+                    originals = self.plan_scores(
+                        model, untouched, processing, label, of="originals"
+                    )
                 own = {"detector": name, "training": training or GIVEN, "processing": processing}
-                own |= {"seed": _text(fill_seed if seed is None else seed)}
-                models = {**self._about(axes, fill_seed)}
+                own |= {"seed": _format_seed(fill_seed if seed is None else seed)}
+                models = {**self._describe_models(axes, fill_seed)}
                 models |= {"detector": model.stage or model.settings}
                 yield Cell({**axes, **own}, scores, originals, models, fills.needs["test"])
 
-    def detector_runs(self) -> Iterator[tuple[str, str, int | None]]:
+    def list_detector_runs(self) -> Iterator[tuple[str, str, int | None]]:
         """(name, training data, seed); "" of given weights, None without a choice of seeds."""
         recipe = self.recipe
         for name, source in self.detectors.items():
@@ -437,42 +453,42 @@ class Planner:
                 seeds = recipe.seeds if recipe.seeds_of == "detectors" else (None,)
                 yield from product([name], source.trained_on, seeds)
 
-    def inpainter_runs(self) -> Iterator[tuple[str, int | None]]:
+    def list_inpainter_runs(self) -> Iterator[tuple[str, int | None]]:
         """(name, seed); None without a choice of seeds."""
         recipe = self.recipe
         for name, source in self.inpainters.items():
             several = source.recipe is not None and recipe.seeds_of == "inpainters"
             yield from product([name], recipe.seeds if several else (None,))
 
-    def _about(
+    def _describe_models(
         self, axes: Mapping[str, str], seed: int | None
     ) -> dict[str, Stage | Mapping[str, Any]]:
-        model = self.model("inpainter", axes["inpainter"], axes["photos"], seed=seed)
+        model = self.plan_model("inpainter", axes["inpainter"], axes["photos"], seed=seed)
         return {"inpainter": model.stage or model.settings}
 
-    def _pairs(self, name: str, spec: str) -> Iterator[Cell]:
+    def _plan_pairs(self, name: str, spec: str) -> Iterator[Cell]:
         """The detectors on a set that comes with its masks."""
         broken, settings, places, units = None, {}, {}, 1
         try:
-            pairs = read_pairs(below(self.data, spec, SETS))
+            pairs = read_pairs(resolve_below(self.data, spec, SETS))
             files = dict.fromkeys(f for p in pairs for f in (p.image, p.mask) if f is not None)
-            content = content_hash([Place(str(f), "", str(f)) for f in files], self._contents)
+            content = hash_contents([Place(str(f), "", str(f)) for f in files], self._contents)
             settings = {"pairs": content}
             places = {"pairs": list(pairs), "problems": pairs.problems}
             units = len(pairs)
         except (OverpaintError, OSError) as error:
-            broken = self.missing(f"the pairs of {name}", error)
-        for detector, training, seed in self.detector_runs():
+            broken = self.make_missing(f"the pairs of {name}", error)
+        for detector, training, seed in self.list_detector_runs():
             trained_on = next(iter(self.recipe.photos), "")
-            model = self.model("detector", detector, trained_on, training, seed)
+            model = self.plan_model("detector", detector, trained_on, training, seed)
             for processing in self.recipe.processing:
                 how = {"settings": settings, "places": places, "units": units}
-                scores = broken or self.scores(
+                scores = broken or self.plan_scores(
                     model, None, processing, f"{detector} on {name}", **how
                 )
                 axes = {"photos": name, "mask": "", "bin": ANY, "inpainter": ""}
                 axes |= {"detector": detector, "training": training or GIVEN}
-                axes |= {"processing": processing, "seed": _text(seed)}
+                axes |= {"processing": processing, "seed": _format_seed(seed)}
                 models = {"detector": model.stage or model.settings}
                 yield Cell(axes, scores, None, models, settings.get("pairs", ""))
 
@@ -486,7 +502,7 @@ def plan(recipe: Recipe, folder: Path, data: Path, cache: Path) -> list[Cell]:
 
     Raises ConfigError for an unknown metric, and where nothing is to be measured.
     """
-    cells = list(Planner(recipe, folder, data, cache).cells())
+    cells = list(Planner(recipe, folder, data, cache).plan_cells())
     if not cells:
         raise ConfigError("the recipe has no cell; give photos, inpainters and detectors")
     return cells
@@ -496,32 +512,32 @@ def _is_metric(name: str) -> bool:
     return name in METRICS or name in QUALITY or name in (DETECTED, FOUND)
 
 
-def _text(seed: int | None) -> str:
+def _format_seed(seed: int | None) -> str:
     return "" if seed is None else str(seed)
 
 
-def _bin_label(mask: str, hole: str) -> str:
+def _name_bin(mask: str, hole: str) -> str:
     return mask if hole == ANY else f"{mask} {hole}"
 
 
-def overrides(values: Mapping[str, Any]) -> list[str]:
+def make_overrides(values: Mapping[str, Any]) -> list[str]:
     """As of --set; JSON is YAML."""
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-def _calibration(record: WeightsRecord) -> dict[str, str]:
+def _hash_calibration(record: WeightsRecord) -> dict[str, str]:
     if record.calibration is None:
         return {}
-    return {"calibration_sha256": file_hash(record.folder / record.calibration)}
+    return {"calibration_sha256": hash_file(record.folder / record.calibration)}
 
 
-def _bank(run: DetectorRun) -> dict[str, str]:
+def _hash_bank(run: DetectorRun) -> dict[str, str]:
     """Hashes of the shipped autoencoders that a run draws from."""
     shipped = {r.name: r.sha256 for r in list_records() if r.kind == "autoencoder"}
     return {name: shipped.get(name, "") for name in run.data.bank}
 
 
-def _entries(
+def _list_sources(
     named: Mapping[str, ModelSource], folders: tuple[str, ...], base: Path, kind: Kind
 ) -> dict[str, ModelSource]:
     """Those of the recipe, and all weights of the kind in folders."""
@@ -538,13 +554,13 @@ def _entries(
 
 
 @cache
-def _model_modules(kind: str, architecture: str) -> tuple[str, ...]:
+def _list_model_modules(kind: str, architecture: str) -> tuple[str, ...]:
     """Modules of a network, and of its losses where it is trained."""
     registry = inpainters if kind in ("inpainter", "fills") else detectors
     if not architecture or architecture not in registry:
         return ()
     factory: Callable[..., Any] = registry.get(architecture).factory
-    modules = modules_of(factory)
+    modules = list_modules(factory)
     if kind in ("detector", "inpainter"):
         base: Any = DetectorTask if kind == "detector" else InpaintingTask
         package = base.__module__.rpartition(".")[0]

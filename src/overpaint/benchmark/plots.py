@@ -60,19 +60,19 @@ def write_plots(
         first = next(iter(recipe.processing))
         whole = [r for r in here if r.processing == first]
         drawn: dict[str, Callable[[Axes], None] | None] = {
-            "heat": _heat(whole, metric),
-            "robustness": _curves(here, metric, "processing"),
-            "holes": _curves([r for r in whole if r.bin != ANY], metric, "bin"),
+            "heat": _plot_heat(whole, metric),
+            "robustness": _plot_curves(here, metric, "processing"),
+            "holes": _plot_curves([r for r in whole if r.bin != ANY], metric, "bin"),
         }
-        points = _points(cells, store, errors, photos, first)
-        drawn |= {"roc": _roc(points), "precision-recall": _precision_recall(points)}
+        points = _pool_points(cells, store, errors, photos, first)
+        drawn |= {"roc": _plot_roc(points), "precision-recall": _plot_precision_recall(points)}
         for kind, draw in drawn.items():
             if draw is not None:
-                written.append(_save(draw, out / f"{kind}-{_file_part(photos)}.png", photos))
+                written.append(_save(draw, out / f"{kind}-{_make_file_part(photos)}.png", photos))
     return written
 
 
-def _file_part(name: str) -> str:
+def _make_file_part(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
 
 
@@ -87,36 +87,36 @@ def _save(draw: "Callable[[Axes], None]", path: Path, title: str) -> Path:
     return path
 
 
-def _line(row: BenchmarkRow) -> Line:
+def _get_line(row: BenchmarkRow) -> Line:
     return row.detector, row.training
 
 
-def _label(line: Line, lines: Iterable[Line]) -> str:
+def _make_label(line: Line, lines: Iterable[Line]) -> str:
     """The detector, and its training data where a detector has several."""
     detector, training = line
     several = sum(1 for other, _ in dict.fromkeys(lines) if other == detector) > 1
     return f"{detector}, {training}" if several else detector
 
 
-def _means(rows: Iterable[BenchmarkRow], axis: str) -> dict[Line, dict[str, float]]:
+def _compute_means(rows: Iterable[BenchmarkRow], axis: str) -> dict[Line, dict[str, float]]:
     """By line and value of an axis, the mean over all else (seeds, masks, bins)."""
     groups: dict[Line, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        groups[_line(row)][row.coordinate(axis)].append(row.value)
+        groups[_get_line(row)][row.get_coordinate(axis)].append(row.value)
     return {
         line: {value: mean(numbers) for value, numbers in found.items()}
         for line, found in groups.items()
     }
 
 
-def _limits(metric: str) -> tuple[float, float]:
+def _choose_limits(metric: str) -> tuple[float, float]:
     """What a figure can be."""
     return (-1, 1) if "mcc" in metric else (0, 1)
 
 
-def _heat(rows: Sequence[BenchmarkRow], metric: str) -> "Callable[[Axes], None] | None":
+def _plot_heat(rows: Sequence[BenchmarkRow], metric: str) -> "Callable[[Axes], None] | None":
     """Detectors against inpainters."""
-    means = _means([r for r in rows if r.inpainter not in ("", ALL, UNSEEN)], "inpainter")
+    means = _compute_means([r for r in rows if r.inpainter not in ("", ALL, UNSEEN)], "inpainter")
     columns = list(dict.fromkeys(c for found in means.values() for c in found))
     if len(columns) < 2:
         return None
@@ -126,10 +126,10 @@ def _heat(rows: Sequence[BenchmarkRow], metric: str) -> "Callable[[Axes], None] 
         figure: Any = axes.figure
         height, width = values.shape
         figure.set_size_inches(4 + 0.6 * width, 3 + 0.4 * height)
-        low, high = _limits(metric)
+        low, high = _choose_limits(metric)
         image = axes.imshow(values, vmin=low, vmax=high, cmap="viridis", aspect="auto")
         axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
-        axes.set_yticks(range(len(means)), [_label(line, means) for line in means])
+        axes.set_yticks(range(len(means)), [_make_label(line, means) for line in means])
         for (i, j), value in np.ndenumerate(values):
             if not math.isnan(value):
                 colour = "black" if value > low + 0.6 * (high - low) else "white"
@@ -139,11 +139,11 @@ def _heat(rows: Sequence[BenchmarkRow], metric: str) -> "Callable[[Axes], None] 
     return draw
 
 
-def _curves(
+def _plot_curves(
     rows: Sequence[BenchmarkRow], metric: str, axis: str
 ) -> "Callable[[Axes], None] | None":
     """The mean over inpainters, along processing or hole bins."""
-    means = _means([r for r in rows if r.inpainter not in (ALL, UNSEEN)], axis)
+    means = _compute_means([r for r in rows if r.inpainter not in (ALL, UNSEEN)], axis)
     values = list(dict.fromkeys(v for found in means.values() for v in found))
     if len(values) < 2:
         return None
@@ -151,8 +151,8 @@ def _curves(
     def draw(axes: "Axes") -> None:
         for line, found in means.items():
             numbers = [found.get(v, math.nan) for v in values]
-            axes.plot(values, numbers, marker="o", label=_label(line, means))
-        axes.set_ylim(*_limits(metric))  # whole, so that a small difference looks small
+            axes.plot(values, numbers, marker="o", label=_make_label(line, means))
+        axes.set_ylim(*_choose_limits(metric))  # whole, so that a small difference looks small
         axes.set_ylabel(metric)
         axes.set_xlabel("hole, % of the picture" if axis == "bin" else axis)
         axes.tick_params(axis="x", rotation=30)
@@ -162,7 +162,7 @@ def _curves(
     return draw
 
 
-def _points(
+def _pool_points(
     cells: Iterable[Cell], store: Store, errors: Mapping[Stage, str], photos: str, processing: str
 ) -> dict[Line, np.ndarray]:
     """By detector: (2, thresholds), how many inpainted and untouched pixels reach each one, pooled
@@ -173,13 +173,13 @@ def _points(
         if not axes["detector"] or cell.scores in errors:
             continue
         if (axes["photos"], axes["processing"]) == (photos, processing):
-            curve = np.array(read_scores(store.folder(cell.scores))["curve"])
+            curve = np.array(read_scores(store.find_folder(cell.scores))["curve"])
             line = axes["detector"], axes["training"]
             points[line] = points.get(line, 0) + curve
     return points
 
 
-def _drawn(
+def _plot_points(
     points: Mapping[Line, np.ndarray],
     xy: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     labels: tuple[str, str],
@@ -189,7 +189,7 @@ def _drawn(
 
     def draw(axes: "Axes") -> None:
         for line, counts in points.items():
-            axes.plot(*xy(counts), label=_label(line, points))
+            axes.plot(*xy(counts), label=_make_label(line, points))
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         axes.set_xlim(0, 1)
@@ -200,17 +200,17 @@ def _drawn(
     return draw
 
 
-def _roc(points: Mapping[Line, np.ndarray]) -> "Callable[[Axes], None] | None":
-    def xy(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _plot_roc(points: Mapping[Line, np.ndarray]) -> "Callable[[Axes], None] | None":
+    def compute_xy(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         hits, alarms = counts / np.maximum(counts[:, :1], 1)
         return np.append(alarms, 0.0), np.append(hits, 0.0)
 
-    return _drawn(points, xy, ("untouched pixels flagged", "inpainted pixels found"))
+    return _plot_points(points, compute_xy, ("untouched pixels flagged", "inpainted pixels found"))
 
 
-def _precision_recall(points: Mapping[Line, np.ndarray]) -> "Callable[[Axes], None] | None":
-    def xy(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _plot_precision_recall(points: Mapping[Line, np.ndarray]) -> "Callable[[Axes], None] | None":
+    def compute_xy(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         hits, alarms = counts[:, counts.sum(axis=0) > 0]
         return hits / max(int(counts[0, 0]), 1), hits / np.maximum(hits + alarms, 1)
 
-    return _drawn(points, xy, ("inpainted pixels found (recall)", "precision"))
+    return _plot_points(points, compute_xy, ("inpainted pixels found (recall)", "precision"))

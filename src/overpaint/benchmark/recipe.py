@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from overpaint.data.degrade import Step
 from overpaint.errors import ConfigError
-from overpaint.training.config import Section, config_hash, load_section, merge, read_recipe
+from overpaint.training.config import Section, hash_config, load_section, merge, read_recipe
 
 Axis = Literal[
     "detector", "training", "inpainter", "photos", "mask", "bin", "processing", "seed", "metric"
@@ -129,7 +129,7 @@ class Recipe(Section):
     @classmethod
     def _ranges(cls, bins: tuple[str, ...]) -> tuple[str, ...]:
         for name in bins:
-            bin_range(name)
+            parse_bin(name)
         return bins
 
     @model_validator(mode="after")
@@ -148,15 +148,15 @@ class Recipe(Section):
 
     @property
     def hash(self) -> str:
-        """`config_hash` of all of it."""
-        return config_hash(self)
+        """`hash_config` of all of it."""
+        return hash_config(self)
 
-    def steps(self, processing: str) -> list[Step]:
+    def list_steps(self, processing: str) -> list[Step]:
         """The steps of one kind of processing."""
         return [Step(n, p) for step in self.processing[processing] for n, p in step.items()]
 
 
-def bin_range(name: str) -> tuple[float, float] | None:
+def parse_bin(name: str) -> tuple[float, float] | None:
     """ "10-20", percent, as shares (0.1, 0.2); None for `ANY`. Raises ValueError."""
     if name == ANY:
         return None

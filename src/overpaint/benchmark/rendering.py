@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from overpaint.benchmark.papers import REFERENCES, has_figures, paper_figure
+from overpaint.benchmark.papers import REFERENCES, find_paper_figure, has_figures
 from overpaint.benchmark.recipe import AXES, Axis, Recipe, View
 from overpaint.benchmark.rows import ALL, UNSEEN, BenchmarkRow
 from overpaint.errors import ConfigError
@@ -57,55 +57,60 @@ class Table:
 def tabulate(recipe: Recipe, rows: Sequence[BenchmarkRow], view: View) -> Table:
     """The cells of a view. Raises ConfigError for one that would mix rows."""
     shown = [row for row in rows if _is_shown(row, view)]
-    line_keys, column_keys = (_keys(shown, axes, view) for axes in (view.rows, view.columns))
+    line_keys, column_keys = (_list_keys(shown, axes, view) for axes in (view.rows, view.columns))
     places: dict[tuple[tuple[str, ...], tuple[str, ...]], list[BenchmarkRow]] = {}
     for row in shown:
-        place = _key(row, view.rows), _key(row, view.columns)
+        place = _make_key(row, view.rows), _make_key(row, view.columns)
         places.setdefault(place, []).append(row)
     for group in places.values():
         _check_alike(group, view)
-    header = [_heading(axis) for axis in view.rows]
-    header += [", ".join(_named(recipe, a, v) for a, v in _pairs(view, key)) for key in column_keys]
+    header = [_name_axis(axis) for axis in view.rows]
+    header += [
+        ", ".join(_name_value(recipe, a, v) for a, v in _pair_axes(view, key))
+        for key in column_keys
+    ]
     lines = [
-        [_named(recipe, a, v) for a, v in zip(view.rows, line, strict=True)]
-        + [_cell(recipe, places.get((line, column), []), view) for column in column_keys]
+        [_name_value(recipe, a, v) for a, v in zip(view.rows, line, strict=True)]
+        + [_format_cell(recipe, places.get((line, column), []), view) for column in column_keys]
         for line in line_keys
     ]
     failures = list(dict.fromkeys(row.error for row in shown if row.error))
     return Table(view.title, header, lines, len(view.rows), failures)
 
 
-def _pairs(view: View, key: tuple[str, ...]) -> Iterable[tuple[Axis, str]]:
+def _pair_axes(view: View, key: tuple[str, ...]) -> Iterable[tuple[Axis, str]]:
     return zip(view.columns, key, strict=True)
 
 
 def _is_shown(row: BenchmarkRow, view: View) -> bool:
     if row.inpainter in (ALL, UNSEEN) and "inpainter" not in view.where:
         return False
-    return all(row.coordinate(axis) in values for axis, values in view.where.items())
+    return all(row.get_coordinate(axis) in values for axis, values in view.where.items())
 
 
-def _key(row: BenchmarkRow, axes: Sequence[Axis]) -> tuple[str, ...]:
-    return tuple(row.coordinate(axis) for axis in axes)
+def _make_key(row: BenchmarkRow, axes: Sequence[Axis]) -> tuple[str, ...]:
+    return tuple(row.get_coordinate(axis) for axis in axes)
 
 
-def _keys(rows: Sequence[BenchmarkRow], axes: Sequence[Axis], view: View) -> list[tuple[str, ...]]:
+def _list_keys(
+    rows: Sequence[BenchmarkRow], axes: Sequence[Axis], view: View
+) -> list[tuple[str, ...]]:
     """The combinations that there are, ordered axis by axis as in `where`, or as they came."""
     order = {
-        axis: view.where.get(axis) or list(dict.fromkeys(r.coordinate(axis) for r in rows))
+        axis: view.where.get(axis) or list(dict.fromkeys(r.get_coordinate(axis) for r in rows))
         for axis in axes
     }
-    found = dict.fromkeys(_key(row, axes) for row in rows)
+    found = dict.fromkeys(_make_key(row, axes) for row in rows)
 
-    def place(key: tuple[str, ...]) -> list[int]:
+    def find_places(key: tuple[str, ...]) -> list[int]:
         return [order[axis].index(value) for axis, value in zip(axes, key, strict=True)]
 
-    return sorted(found, key=place)
+    return sorted(found, key=find_places)
 
 
 def _check_alike(group: Sequence[BenchmarkRow], view: View) -> None:
     for axis in AXES:
-        values = list(dict.fromkeys(row.coordinate(axis) for row in group))
+        values = list(dict.fromkeys(row.get_coordinate(axis) for row in group))
         if axis != "seed" and len(values) > 1:
             raise ConfigError(
                 f"view {view.title!r}: {values[0]!r} and {values[1]!r} ({axis}) would share a "
@@ -113,7 +118,7 @@ def _check_alike(group: Sequence[BenchmarkRow], view: View) -> None:
             )
 
 
-def _cell(recipe: Recipe, group: Sequence[BenchmarkRow], view: View) -> str:
+def _format_cell(recipe: Recipe, group: Sequence[BenchmarkRow], view: View) -> str:
     if not group:
         return NOTHING
     if any(row.error for row in group):
@@ -127,15 +132,15 @@ def _cell(recipe: Recipe, group: Sequence[BenchmarkRow], view: View) -> str:
         text += f" ± {(max(numbers) - min(numbers)) / 2:.{digits}f}"
     if view.interval and len(group) == 1 and not math.isnan(group[0].ci_low):
         text += f" ({group[0].ci_low:.{digits}f} to {group[0].ci_high:.{digits}f})"
-    published = paper_figure(recipe, group[0])
+    published = find_paper_figure(recipe, group[0])
     return text if published is None else f"{text} [{published:.{digits}f}]"
 
 
-def _heading(axis: Axis) -> str:
+def _name_axis(axis: Axis) -> str:
     return HEADINGS.get(axis, axis)
 
 
-def _named(recipe: Recipe, axis: Axis, value: str) -> str:
+def _name_value(recipe: Recipe, axis: Axis, value: str) -> str:
     if axis == "photos" and value in recipe.photos and recipe.photos[value].stands_for:
         set_of_paper = recipe.photos[value].stands_for
         return value if set_of_paper == value else f"{value} ({PAPER}: {set_of_paper})"
@@ -147,30 +152,30 @@ def _named(recipe: Recipe, axis: Axis, value: str) -> str:
 # Texts
 
 
-def markdown(recipe: Recipe, rows: Sequence[BenchmarkRow]) -> str:
+def render_markdown(recipe: Recipe, rows: Sequence[BenchmarkRow]) -> str:
     """All views, and what they rest on."""
-    parts = [f"# {recipe.title}", "", *_about(recipe, rows), ""]
+    parts = [f"# {recipe.title}", "", *_describe_rows(recipe, rows), ""]
     for view in recipe.views:
         table = tabulate(recipe, rows, view)
-        parts += [f"## {table.title}", "", *markdown_lines(table), ""]
+        parts += [f"## {table.title}", "", *render_markdown_lines(table), ""]
         if table.failures:
-            parts += ["Failed:", "", *(f"- {_escaped(error)}" for error in table.failures), ""]
+            parts += ["Failed:", "", *(f"- {_escape(error)}" for error in table.failures), ""]
     return "\n".join(parts)
 
 
-def markdown_lines(table: Table) -> list[str]:
+def render_markdown_lines(table: Table) -> list[str]:
     """A table in GitHub's Markdown."""
     num_numbers = len(table.header) - table.num_labels
     rule = ["---"] * table.num_labels + ["---:"] * num_numbers
     lines = [table.header, rule, *table.lines]
-    return ["| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines]
+    return ["| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines]
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _about(recipe: Recipe, rows: Sequence[BenchmarkRow]) -> list[str]:
+def _describe_rows(recipe: Recipe, rows: Sequence[BenchmarkRow]) -> list[str]:
     """What all rows have in common, and what differs from the paper."""
     commits = sorted({row.commit for row in rows if row.commit})
     pictures = sorted({row.n for row in rows if row.n and row.inpainter not in (ALL, UNSEEN)})
@@ -178,7 +183,8 @@ def _about(recipe: Recipe, rows: Sequence[BenchmarkRow]) -> list[str]:
     facts = [
         f"Scale `{recipe.scale or 'none'}`, configuration `{recipe.hash}`, commits "
         f"{', '.join(f'`{c[:12]}`' for c in commits) or 'none'}.",
-        f"Pictures a cell: {_span(pictures)}, {recipe.size} px. Seed of pictures: {recipe.seed}.",
+        f"Pictures a cell: {_format_span(pictures)}, {recipe.size} px. "
+        f"Seed of pictures: {recipe.seed}.",
     ]
     if steps:
         seeds = ", ".join(map(str, recipe.seeds))
@@ -189,20 +195,20 @@ def _about(recipe: Recipe, rows: Sequence[BenchmarkRow]) -> list[str]:
     failed = sum(1 for row in rows if row.error)
     facts.append(f"Failed rows: {failed} of {len(rows)}.")
     if recipe.paper:
-        facts.append(_of_paper(recipe))
+        facts.append(_describe_paper(recipe))
     if recipe.differs:
         facts += ["", "What differs from the paper:", "", *(f"- {line}" for line in recipe.differs)]
     return facts
 
 
-def _of_paper(recipe: Recipe) -> str:
+def _describe_paper(recipe: Recipe) -> str:
     reference = REFERENCES.get(recipe.paper, recipe.paper)
     if has_figures(recipe.paper):
         return f"In brackets: {reference}."
     return f"{reference}: we had its caption and not its figures, so that none stand beside."
 
 
-def _span(numbers: Sequence[int]) -> str:
+def _format_span(numbers: Sequence[int]) -> str:
     if not numbers:
         return "none"
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
@@ -217,12 +223,15 @@ _LATEX = str.maketrans(
 )  # fmt: skip
 
 
-def latex(recipe: Recipe, rows: Sequence[BenchmarkRow]) -> str:
+def render_latex(recipe: Recipe, rows: Sequence[BenchmarkRow]) -> str:
     """All views as tables of the package booktabs."""
-    return "\n\n".join(_latex_table(tabulate(recipe, rows, view)) for view in recipe.views) + "\n"
+    return (
+        "\n\n".join(_render_latex_table(tabulate(recipe, rows, view)) for view in recipe.views)
+        + "\n"
+    )
 
 
-def _latex_table(table: Table) -> str:
+def _render_latex_table(table: Table) -> str:
     columns = "l" * table.num_labels + "r" * (len(table.header) - table.num_labels)
     header, *lines = (
         " & ".join(cell.translate(_LATEX) for cell in line) + r" \\"
@@ -243,7 +252,7 @@ def _latex_table(table: Table) -> str:
     return "\n".join(parts)
 
 
-def comma_separated(recipe: Recipe, rows: Sequence[BenchmarkRow]) -> str:
+def render_csv(recipe: Recipe, rows: Sequence[BenchmarkRow]) -> str:
     """All views, each under a line with its title; the rows themselves are in rows.csv."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -253,7 +262,7 @@ def comma_separated(recipe: Recipe, rows: Sequence[BenchmarkRow]) -> str:
     return buffer.getvalue()
 
 
-RENDERED = {"table.md": markdown, "table.tex": latex, "table.csv": comma_separated}
+RENDERED = {"table.md": render_markdown, "table.tex": render_latex, "table.csv": render_csv}
 
 
 def write_tables(recipe: Recipe, rows: Sequence[BenchmarkRow], out: Path) -> list[Path]:

@@ -26,7 +26,7 @@ from overpaint.benchmark.store import Stage, Store
 from overpaint.errors import ConfigError
 from overpaint.images import write_bytes
 from overpaint.metrics import bootstrap, bootstrap_levels, mean
-from overpaint.named_metrics import METRICS, Photos, figures
+from overpaint.named_metrics import METRICS, Photos, compute_figures
 
 ALL, UNSEEN = "all", "unseen"
 RESAMPLES = 1000
@@ -69,7 +69,7 @@ class BenchmarkRow:
     commit: str = ""
     """Of the code that made the scores."""
 
-    def coordinate(self, axis: str) -> str:
+    def get_coordinate(self, axis: str) -> str:
         """The value on an axis."""
         return str(getattr(self, axis))
 
@@ -88,7 +88,7 @@ class Measured:
     """By metric of single pictures."""
 
 
-def rows_of(
+def make_rows(
     recipe: Recipe, cells: Iterable[Cell], store: Store, errors: Mapping[Stage, str]
 ) -> list[BenchmarkRow]:
     """All rows: those of single cells, then those over inpainters."""
@@ -98,27 +98,29 @@ def rows_of(
         of_cell, numbers = measure(recipe, cell, store, errors)
         rows += of_cell
         measured += [] if numbers is None else [numbers]
-    return rows + over_inpainters(recipe, measured)
+    return rows + average_inpainters(recipe, measured)
 
 
 def measure(
     recipe: Recipe, cell: Cell, store: Store, errors: Mapping[Stage, str]
 ) -> tuple[list[BenchmarkRow], Measured | None]:
     """The rows of one cell, and its numbers; None where it failed."""
-    base = _base(recipe, cell, store)
+    base = _make_base(recipe, cell, store)
     metrics = [m for m in recipe.metrics if (m in QUALITY) == (cell.axes["detector"] == "")]
     failed = errors.get(cell.scores) or (cell.originals and errors.get(cell.originals))
     if failed:
         return [replace(base, metric=m, error=failed) for m in metrics], None
-    scores = read_scores(store.folder(cell.scores))
-    values = _values(scores)
-    rows = [_row(base, metric, scores, values, cell, store) for metric in metrics]
+    scores = read_scores(store.find_folder(cell.scores))
+    values = _list_values(scores)
+    rows = [_make_row(base, metric, scores, values, cell, store) for metric in metrics]
     return rows, Measured(cell, base, values)
 
 
-def _base(recipe: Recipe, cell: Cell, store: Store) -> BenchmarkRow:
-    detector, inpainter = (_about(cell.models.get(r), store) for r in ("detector", "inpainter"))
-    about = store.about(cell.scores) or {}
+def _make_base(recipe: Recipe, cell: Cell, store: Store) -> BenchmarkRow:
+    detector, inpainter = (
+        _describe_model(cell.models.get(r), store) for r in ("detector", "inpainter")
+    )
+    about = store.read_about(cell.scores) or {}
     data = cell.data_hash
     if isinstance(data, Stage):
         data = str(data.settings.get("content", ""))
@@ -140,14 +142,14 @@ def _base(recipe: Recipe, cell: Cell, store: Store) -> BenchmarkRow:
     )
 
 
-def _about(model: Stage | Mapping[str, Any] | None, store: Store) -> Mapping[str, Any]:
+def _describe_model(model: Stage | Mapping[str, Any] | None, store: Store) -> Mapping[str, Any]:
     """Hashes of what was given, or what the record of a training says."""
     if isinstance(model, Stage):
-        return (store.about(model) or {}).get("info", {})
+        return (store.read_about(model) or {}).get("info", {})
     return model or {}
 
 
-def _values(scores: Mapping[str, Any]) -> dict[str, list[float]]:
+def _list_values(scores: Mapping[str, Any]) -> dict[str, list[float]]:
     values: dict[str, list[float]] = {}
     for picture in scores["pictures"]:
         for name, value in picture["numbers"].items():
@@ -155,7 +157,7 @@ def _values(scores: Mapping[str, Any]) -> dict[str, list[float]]:
     return values
 
 
-def _row(
+def _make_row(
     base: BenchmarkRow,
     metric: str,
     scores: Mapping[str, Any],
@@ -168,7 +170,7 @@ def _row(
         value, n = scores["pooled"].get(metric, math.nan), len(scores["pictures"])
         return replace(base, metric=metric, value=value, n=n)
     if level == "image":
-        return _of_photos(base, metric, values, cell, store)
+        return _make_photo_row(base, metric, values, cell, store)
     numbers = values.get(metric, [])
     n = sum(not math.isnan(v) for v in numbers)
     low, high = bootstrap([numbers]) if n > 1 else (math.nan, math.nan)
@@ -178,7 +180,7 @@ def _row(
     )
 
 
-def _of_photos(
+def _make_photo_row(
     base: BenchmarkRow,
     metric: str,
     values: Mapping[str, list[float]],
@@ -187,7 +189,7 @@ def _of_photos(
 ) -> BenchmarkRow:
     scores, labels = np.array(values["score"]), np.array(values["forged"])
     if cell.originals is not None:
-        untouched = _values(read_scores(store.folder(cell.originals)))
+        untouched = _list_values(read_scores(store.find_folder(cell.originals)))
         scores = np.append(scores, untouched["score"])
         labels = np.append(labels, untouched["forged"])
     if len(np.unique(labels)) < 2:  # a set without untouched pictures
@@ -197,22 +199,22 @@ def _of_photos(
     default = thresholds.pop() if len(thresholds) == 1 else None
     default = None if default is None or math.isnan(default) else default
 
-    def figure(chosen: np.ndarray) -> float:
-        return figures(Photos(scores[chosen], labels[chosen], default), [metric])[metric]
+    def compute_figure(chosen: np.ndarray) -> float:
+        return compute_figures(Photos(scores[chosen], labels[chosen], default), [metric])[metric]
 
     rng = np.random.default_rng(0)
     groups = [np.flatnonzero(labels == kind) for kind in (1, 0)]
     draws = [
-        figure(np.concatenate([g[rng.integers(g.size, size=g.size)] for g in groups]))
+        compute_figure(np.concatenate([g[rng.integers(g.size, size=g.size)] for g in groups]))
         for _ in range(RESAMPLES)
     ]
     low, high = np.nanquantile(draws, [0.025, 0.975])
-    value = figure(np.arange(labels.size))
+    value = compute_figure(np.arange(labels.size))
     ends = {"ci_low": float(low), "ci_high": float(high), "interval": OVER_PICTURES}
     return replace(base, metric=metric, value=value, n=labels.size, **ends)
 
 
-def over_inpainters(recipe: Recipe, measured: Sequence[Measured]) -> list[BenchmarkRow]:
+def average_inpainters(recipe: Recipe, measured: Sequence[Measured]) -> list[BenchmarkRow]:
     """Means over the inpainters of each combination of the other axes, where there are several."""
     groups: dict[tuple[str, ...], list[Measured]] = {}
     for each in measured:
@@ -226,15 +228,18 @@ def over_inpainters(recipe: Recipe, measured: Sequence[Measured]) -> list[Benchm
         kinds = {ALL: group, UNSEEN: unseen if seen and seen.inpainters else []}
         for name, chosen in kinds.items():
             if len(chosen) > 1:
-                rows += [_over(name, metric, chosen) for metric in _of_pictures(recipe, chosen)]
+                rows += [
+                    _make_mean_row(name, metric, chosen)
+                    for metric in _list_picture_metrics(recipe, chosen)
+                ]
     return rows
 
 
-def _of_pictures(recipe: Recipe, group: Sequence[Measured]) -> list[str]:
+def _list_picture_metrics(recipe: Recipe, group: Sequence[Measured]) -> list[str]:
     return [m for m in recipe.metrics if all(m in each.values for each in group)]
 
 
-def _over(name: str, metric: str, group: Sequence[Measured]) -> BenchmarkRow:
+def _make_mean_row(name: str, metric: str, group: Sequence[Measured]) -> BenchmarkRow:
     values = [each.values[metric] for each in group]
     low, high = bootstrap_levels(values)
     n = sum(not math.isnan(v) for numbers in values for v in numbers)
@@ -262,11 +267,11 @@ def write_rows(
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(f.name for f in fields(kind))
     for row in rows:
-        writer.writerow(_text(value) for value in asdict(row).values())
+        writer.writerow(_format_number(value) for value in asdict(row).values())
     write_bytes(path, buffer.getvalue().encode("utf-8", "replace"))
 
 
-def _text(value: Any) -> str:
+def _format_number(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     return "" if math.isnan(value) else f"{value:.6g}"
@@ -277,12 +282,12 @@ def read_rows(path: Path, kind: type[RowT] = BenchmarkRow) -> list[RowT]:  # typ
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
-        return [kind(**_parsed(line)) for line in lines]
+        return [kind(**_parse_line(line)) for line in lines]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: no rows of a benchmark ({error}); run it again") from error
 
 
-def _parsed(line: Mapping[str, str]) -> dict[str, Any]:
+def _parse_line(line: Mapping[str, str]) -> dict[str, Any]:
     numbers = {k: float(line[k] or "nan") for k in ("value", "ci_low", "ci_high")}
     counts = {k: int(line[k]) for k in ("n", "picture_seed", "round") if k in line}
     return {**line, **numbers, **counts}

@@ -22,7 +22,7 @@ from overpaint.benchmark.plan import Cell
 from overpaint.benchmark.store import Stage, Store
 from overpaint.benchmark.work import run_stage
 from overpaint.errors import OverpaintError
-from overpaint.run_identity import current_commit
+from overpaint.run_identity import find_commit
 from overpaint.terminal import guard
 from overpaint.training.loop import InterruptedRunError
 
@@ -46,7 +46,7 @@ class Outlook:
         left = f"{self.num_made} results are there, {len(self.stages)} to make"
         if not self.stages:
             return left
-        time_left = f"about {_duration(self.seconds)} of one process"
+        time_left = f"about {_format_duration(self.seconds)} of one process"
         if self.unknown:
             parts = ", ".join(f"{num} {kind}" for kind, num in self.unknown.items())
             time_left += f", and an unknown time for {parts}"
@@ -55,10 +55,10 @@ class Outlook:
 
 def look_ahead(cells: Sequence[Cell], store: Store) -> Outlook:
     """What is missing of some cells."""
-    everything = dict.fromkeys(stage for cell in cells for stage in cell.stages())
-    wanted = dict.fromkeys(_wanted(cells, store))
+    everything = dict.fromkeys(stage for cell in cells for stage in cell.list_stages())
+    wanted = dict.fromkeys(_list_wanted(cells, store))
     left = [stage for stage in everything if stage in wanted]
-    paces = store.paces()
+    paces = store.measure_paces()
     known = [s for s in left if s.pace in paces]
     unknown: dict[str, int] = {}
     for stage in left:
@@ -68,13 +68,13 @@ def look_ahead(cells: Sequence[Cell], store: Store) -> Outlook:
     return Outlook(left, len(everything) - len(left), seconds, unknown)
 
 
-def _wanted(cells: Sequence[Cell], store: Store) -> Iterable[Stage]:
+def _list_wanted(cells: Sequence[Cell], store: Store) -> Iterable[Stage]:
     """The missing results, and what they need that is missing; not what only made old ones need."""
     waiting = [s for c in cells for s in (c.scores, c.originals) if s is not None]
     seen: set[Stage] = set()
     while waiting:
         stage = waiting.pop()
-        if stage not in seen and store.about(stage) is None:
+        if stage not in seen and store.read_about(stage) is None:
             seen.add(stage)
             yield stage
             waiting += stage.needs.values()
@@ -96,7 +96,7 @@ class Progress:
     @property
     def time_left(self) -> str:
         """In words."""
-        left = f"{_duration(self.seconds_left)} left"
+        left = f"{_format_duration(self.seconds_left)} left"
         return left if self.is_known else f"at least {left}"
 
 
@@ -108,14 +108,14 @@ class _Run:
     report: Report
     on_progress: Callable[[Progress], None]
     jobs: int
-    commit: str = field(default_factory=current_commit)
+    commit: str = field(default_factory=find_commit)
     errors: dict[Stage, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.progress = Progress(len(self.left))
-        self.paces = self.store.paces()
+        self.paces = self.store.measure_paces()
 
-    def ready(self) -> Iterator[Stage]:
+    def list_ready(self) -> Iterator[Stage]:
         """Those whose needs are there; they may be taken out of `left` meanwhile."""
         for stage in list(self.left):
             if stage in self.left and not any(n in self.left for n in stage.needs.values()):
@@ -124,13 +124,13 @@ class _Run:
     def start(self, stage: Stage) -> tuple[Stage, dict[str, Path], Path, str] | None:
         """What a process is told; None where the stage has failed already."""
         broken = next((n for n in stage.needs.values() if n in self.errors), None)
-        error = self.errors[broken] if broken is not None else self.store.failure(stage)
+        error = self.errors[broken] if broken is not None else self.store.read_failure(stage)
         if error is not None:
             self.errors[stage] = error
             self.progress.failed += 1
-            self._told()
+            self._tell_progress()
             return None
-        folders = {role: self.store.folder(s) for role, s in stage.needs.items()}
+        folders = {role: self.store.find_folder(s) for role, s in stage.needs.items()}
         return stage, folders, self.store.begin(stage), self.device
 
     def finish(self, stage: Stage, seconds: float, info: Mapping[str, Any] | str) -> None:
@@ -143,15 +143,15 @@ class _Run:
             self.store.finish(stage, self.commit, seconds, info)
             self.progress.done += 1
             self.paces.setdefault(stage.pace, seconds / max(stage.units, 1))
-            lines = [f"{stage.label}: {_duration(seconds)}"]
+            lines = [f"{stage.label}: {_format_duration(seconds)}"]
             lines += [f"{stage.label}: left out: {p}" for p in info.get("problems", ())]
-        self._told()
+        self._tell_progress()
         state = self.progress
         where = f"{state.done + state.failed} of {state.num}, {state.time_left}"
         for line in lines:
             self.report(f"[{where}] {line}")
 
-    def _told(self) -> None:
+    def _tell_progress(self) -> None:
         known = [s for s in self.left if s.pace in self.paces]
         seconds = sum(self.paces[s.pace] * s.units for s in known)
         self.progress.seconds_left = seconds / self.jobs
@@ -180,26 +180,26 @@ def run(
         pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=guard)
     with pool as executor:
         if executor is None:
-            _one_by_one(state)
+            _run_one_by_one(state)
         else:
-            _beside_each_other(state, executor)
+            _run_in_parallel(state, executor)
     return state.errors
 
 
-def _one_by_one(state: _Run) -> None:
+def _run_one_by_one(state: _Run) -> None:
     while state.left:
-        stage = next(state.ready())
+        stage = next(state.list_ready())
         told = state.start(stage)
         del state.left[stage]
         if told is not None:
-            state.finish(stage, *_timed(*told))
+            state.finish(stage, *_time_stage(*told))
 
 
-def _beside_each_other(state: _Run, pool: ProcessPoolExecutor) -> None:
+def _run_in_parallel(state: _Run, pool: ProcessPoolExecutor) -> None:
     running: dict[Future[tuple[float, dict[str, Any] | str]], Stage] = {}
     started: set[Stage] = set()
     while state.left or running:
-        for stage in state.ready():
+        for stage in state.list_ready():
             if stage in started or len(running) >= state.jobs:
                 continue
             told = state.start(stage)
@@ -207,7 +207,7 @@ def _beside_each_other(state: _Run, pool: ProcessPoolExecutor) -> None:
                 del state.left[stage]
             else:
                 started.add(stage)
-                running[pool.submit(_timed, *told)] = stage
+                running[pool.submit(_time_stage, *told)] = stage
         finished, _ = wait(running, return_when=FIRST_COMPLETED) if running else ((), ())
         for future in finished:
             stage = running.pop(future)
@@ -221,7 +221,7 @@ def _beside_each_other(state: _Run, pool: ProcessPoolExecutor) -> None:
                 ) from error
 
 
-def _timed(
+def _time_stage(
     stage: Stage, folders: Mapping[str, Path], out: Path, device: str
 ) -> tuple[float, dict[str, Any] | str]:
     """Seconds, and what the stage found or why it failed."""
@@ -236,7 +236,7 @@ def _timed(
     return time.perf_counter() - begun, info
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from overpaint import hashes
-from overpaint.benchmark.masks import mask_maker
-from overpaint.benchmark.photos import bring_to_size, sized_photos
+from overpaint.benchmark.masks import make_mask_maker
+from overpaint.benchmark.photos import bring_to_size, list_sized_photos
 from overpaint.benchmark.recipe import FRECHET
 from overpaint.benchmark.store import Stage
 from overpaint.data.degrade import Step, replay
@@ -32,7 +32,7 @@ from overpaint.evaluation.forge import forge
 from overpaint.evaluation.frechet import compute_frechet_distance, measure_moments
 from overpaint.evaluation.inpainting import FillScorers
 from overpaint.images import Photo, read_image, read_mask, write_bytes
-from overpaint.named_metrics import METRICS, Pooled, Scored, figures
+from overpaint.named_metrics import METRICS, Pooled, Scored, compute_figures
 from overpaint.training.config import load_config
 from overpaint.training.detection.base import DetectorRun, make_pairs
 from overpaint.training.inpainting.base import InpainterRun
@@ -54,15 +54,15 @@ CURVE = np.array([-np.inf, *np.linspace(-16.0, 16.0, 513)])
 every pixel."""
 
 
-def photo_places(stage: Stage, folder: Path | None) -> list[Place]:
+def list_photos(stage: Stage, folder: Path | None) -> list[Place]:
     """The photos of a stage of the kind "photos": as they are, or those that it wrote."""
     if stage.settings["fit"] == "native" or folder is None:
         return [Place(*place) for place in stage.places["photos"]]
-    return sized_photos(folder)
+    return list_sized_photos(folder)
 
 
-def _photos(stage: Stage, folders: Folders, part: str) -> PhotoSource:
-    return PhotoSource(photo_places(stage.needs[part], folders[part]))
+def _open_photos(stage: Stage, folders: Folders, part: str) -> PhotoSource:
+    return PhotoSource(list_photos(stage.needs[part], folders[part]))
 
 
 # Training
@@ -79,7 +79,7 @@ def make_photos(stage: Stage, folders: Folders, out: Path, device: str) -> dict[
 def make_reconstructions(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
     """The cached reconstructions of universal data, which all detectors of one kind share."""
     run = load_config(DetectorRun, stage.places["recipe"], stage.places["set"])
-    make_pairs(run, _photos(stage, folders, "train"), stage.places["assets"], out / "cache")
+    make_pairs(run, _open_photos(stage, folders, "train"), stage.places["assets"], out / "cache")
     return {"num": run.cache.num}
 
 
@@ -89,7 +89,7 @@ def make_detector(stage: Stage, folders: Folders, out: Path, device: str) -> dic
     fills = {str(f): 1.0 for role, f in sorted(folders.items()) if role.startswith("fills")}
     if fills:
         overrides.append(f"forged.folders={json.dumps(fills)}")
-    overrides += _going_on(stage, folders)
+    overrides += _make_overrides(stage, folders)
     run = load_config(DetectorRun, stage.places["recipe"], overrides)
     cache = folders["reconstructions"] / "cache" if "reconstructions" in folders else None
     train = partial(train_detector, run, cache=cache)
@@ -98,9 +98,9 @@ def make_detector(stage: Stage, folders: Folders, out: Path, device: str) -> dic
 
 def make_inpainter(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
     """Weights of an inpainter, trained by its recipe."""
-    overrides = [*stage.places["set"], *_going_on(stage, folders)]
+    overrides = [*stage.places["set"], *_make_overrides(stage, folders)]
     if "detector" in folders:
-        overrides.append(f"loss.detector={json.dumps(weights_of(stage, 'detector', folders))}")
+        overrides.append(f"loss.detector={json.dumps(find_weights(stage, 'detector', folders))}")
     run = load_config(InpainterRun, stage.places["recipe"], overrides)
     return _train(partial(train_inpainter, run), stage, folders, out, overrides, device)
 
@@ -113,7 +113,7 @@ def _train(
     overrides: Sequence[str],
     device: str,
 ) -> dict[str, Any]:
-    train_set, validation = (_photos(stage, folders, part) for part in ("train", "validation"))
+    train_set, validation = (_open_photos(stage, folders, part) for part in ("train", "validation"))
     record = train(
         Divided(train_set, validation),
         out / "run",
@@ -128,14 +128,14 @@ def _train(
     return about | {"validation": record.validation, "parameters": record.parameters}
 
 
-def _going_on(stage: Stage, folders: Folders) -> list[str]:
+def _make_overrides(stage: Stage, folders: Folders) -> list[str]:
     """As of --set: the weights of another stage that a training goes on from."""
     if "start" not in folders:
         return []
-    return [f"start_from={json.dumps(weights_of(stage, 'start', folders))}"]
+    return [f"start_from={json.dumps(find_weights(stage, 'start', folders))}"]
 
 
-def weights_of(stage: Stage, role: str, folders: Folders) -> str:
+def find_weights(stage: Stage, role: str, folders: Folders) -> str:
     """The weights, or the method, of a stage's model: trained for it, or given."""
     if role in folders:
         (record,) = list_records(folders[role])
@@ -150,14 +150,14 @@ def make_fills(stage: Stage, folders: Folders, out: Path, device: str) -> dict[s
     """A folder of `overpaint forge`: of test photos, or of those that are trained on."""
     roles = sorted(role for role in stage.needs if role in ("train", "validation", "test"))
     settings = stage.settings
-    photos = {role: photo_places(stage.needs[role], folders[role]) for role in roles}
+    photos = {role: list_photos(stage.needs[role], folders[role]) for role in roles}
     parts: dict[str, Any] = {p.name: part for part, found in photos.items() for p in found}
     done = forge(
         out,
         PhotoSource([place for found in photos.values() for place in found]),
-        weights_of(stage, "inpainter", folders),
+        find_weights(stage, "inpainter", folders),
         {
-            name: mask_maker(spec, bin_name, stage.places["assets"])
+            name: make_mask_maker(spec, bin_name, stage.places["assets"])
             for name, (spec, bin_name) in settings["masks"].items()
         },
         num=settings["num"],
@@ -182,7 +182,7 @@ class Shown:
     """Whether anything in it is inpainted."""
 
 
-def pictures_of(stage: Stage, folders: Folders) -> Iterator[Shown]:
+def read_pictures(stage: Stage, folders: Folders) -> Iterator[Shown]:
     """Fills or their originals, or the pictures of a set of pairs."""
     for pair in stage.places.get("pairs", ()):
         yield Shown(pair.name, pair.read, pair.forged)
@@ -228,21 +228,21 @@ def look_at(stage: Stage, folders: Folders, device: str, problems: list[str]) ->
 
     A picture that cannot be read is left out, and told of in `problems`.
     """
-    runner = DetectorRunner(weights_of(stage, "detector", folders), device=device)
+    runner = DetectorRunner(find_weights(stage, "detector", folders), device=device)
     steps = [Step(**step) for step in stage.settings["processing"]]
     problems += stage.places.get("problems", ())
-    for shown in pictures_of(stage, folders):
+    for shown in read_pictures(stage, folders):
         try:
             photo, mask = shown.read()
         except ImageError as error:
             problems.append(str(error))
             continue
-        quality = band_after(steps, quality_band(photo.jpeg_quality, photo.lossy))
+        quality = find_band(steps, quality_band(photo.jpeg_quality, photo.lossy))
         pixels, mask = replay(photo.pixels, mask, steps)
-        yield _looked(runner, shown, runner.look(pixels), mask, quality)
+        yield _make_looked(runner, shown, runner.look(pixels), mask, quality)
 
 
-def _looked(
+def _make_looked(
     runner: DetectorRunner, shown: Shown, seen: Seen, mask: np.ndarray, quality: str
 ) -> Looked:
     fitted = runner.fitted(quality)
@@ -263,7 +263,7 @@ def _looked(
     )
 
 
-def band_after(steps: list[Step], band: str) -> str:
+def find_band(steps: list[Step], band: str) -> str:
     """The quality band of a picture after processing: that of the last file or change."""
     for step in steps:
         if step.name == "jpeg":
@@ -288,7 +288,7 @@ def make_heatmaps(stage: Stage, folders: Folders, out: Path, device: str) -> dic
     return {"num": len(lines), "problems": problems}
 
 
-def kept_heatmaps(folder: Path) -> Iterator[Looked]:
+def read_heatmaps(folder: Path) -> Iterator[Looked]:
     """What `make_heatmaps` wrote."""
     lines = (folder / PICTURES).read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines):
@@ -310,20 +310,20 @@ def make_scores(stage: Stage, folders: Folders, out: Path, device: str) -> dict[
     of_all = [n for n in wanted if n in METRICS and METRICS[n].level == "pooled"]
     problems: list[str] = []
     if "heatmaps" in folders:
-        pictures = kept_heatmaps(folders["heatmaps"])
+        pictures = read_heatmaps(folders["heatmaps"])
     else:
         pictures = look_at(stage, folders, device, problems)
     pooled, found = Pooled(), []
     curve = np.zeros((2, len(CURVE)), np.int64)
     for looked in pictures:
-        picture = scored(looked)
+        picture = make_scored(looked)
         numbers = {"score": looked.score, "default_score": looked.default_score}
         numbers["forged"] = float(looked.forged)
         if FOUND in wanted:
             numbers[FOUND] = None if looked.found is None else float(looked.found)
         if looked.forged:
-            numbers |= figures(picture, of_picture)
-            curve += _points(looked)
+            numbers |= compute_figures(picture, of_picture)
+            curve += _count_points(looked)
             if DETECTED in wanted:
                 numbers[DETECTED] = float(_is_detected(looked))
             if of_all:
@@ -334,14 +334,14 @@ def make_scores(stage: Stage, folders: Folders, out: Path, device: str) -> dict[
         raise ImageError(f"{stage.label}: there is no picture{reason}")
     values = {
         "pictures": found,
-        "pooled": figures(pooled, of_all) if of_all else {},
+        "pooled": compute_figures(pooled, of_all) if of_all else {},
         "curve": curve.tolist(),
     }
     write_bytes(out / SCORES, json.dumps(values).encode())
     return {"num": len(found), "problems": problems}
 
 
-def scored(looked: Looked) -> Scored:
+def make_scored(looked: Looked) -> Scored:
     default = None
     if looked.threshold is not None:
         default = judge(looked.logits, looked.threshold, looked.window).mask
@@ -354,7 +354,7 @@ def _is_detected(looked: Looked) -> bool:
     return float((looked.logits >= 0).mean()) > AREA
 
 
-def _points(looked: Looked) -> np.ndarray:
+def _count_points(looked: Looked) -> np.ndarray:
     """(2, thresholds): how many inpainted and untouched pixels reach each of `CURVE`."""
     inside = looked.mask.astype(bool)
     counts = []
@@ -408,11 +408,20 @@ WORK: dict[str, Work] = {
 
 HELPERS: dict[str, tuple[Callable[..., Any], ...]] = {
     "photos": (bring_to_size,),
-    "fills": (mask_maker,),
-    "detector": (_going_on, _train),
-    "inpainter": (_going_on, _train),
-    "heatmaps": (look_at, _looked, band_after, pictures_of, _read),
-    "scores": (look_at, _looked, band_after, pictures_of, _read, scored, _is_detected, _points),
+    "fills": (make_mask_maker,),
+    "detector": (_make_overrides, _train),
+    "inpainter": (_make_overrides, _train),
+    "heatmaps": (look_at, _make_looked, find_band, read_pictures, _read),
+    "scores": (
+        look_at,
+        _make_looked,
+        find_band,
+        read_pictures,
+        _read,
+        make_scored,
+        _is_detected,
+        _count_points,
+    ),
 }
 """Functions here that a result of the kind depends on, beside its own."""
 
@@ -439,6 +448,6 @@ def read_scores(folder: Path) -> dict[str, Any]:
     return json.loads((folder / SCORES).read_text(encoding="utf-8"))
 
 
-def file_hash(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """SHA-256 of a file that a model has beside its weights."""
     return hashes.file_sha256(path)

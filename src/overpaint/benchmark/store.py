@@ -73,23 +73,23 @@ class Store:
     resume: bool = False
     """Whether results of other code count, and failures are not tried again."""
 
-    def folder(self, stage: Stage) -> Path:
+    def find_folder(self, stage: Stage) -> Path:
         """Where a stage's result is, or will be."""
         return self.root / stage.kind / stage.key
 
-    def about(self, stage: Stage) -> dict[str, Any] | None:
+    def read_about(self, stage: Stage) -> dict[str, Any] | None:
         """How a result was made; None where there is none that counts."""
-        found = _read(self.folder(stage) / ABOUT)
+        found = _read(self.find_folder(stage) / ABOUT)
         return found if found and (self.resume or found["code"] == stage.code) else None
 
-    def failure(self, stage: Stage) -> str | None:
+    def read_failure(self, stage: Stage) -> str | None:
         """Why it failed before, where that counts."""
-        found = _read(self.folder(stage) / FAILED) if self.resume else None
+        found = _read(self.find_folder(stage) / FAILED) if self.resume else None
         return found["error"] if found else None
 
     def begin(self, stage: Stage) -> Path:
         """Its folder, emptied where other code began it."""
-        folder = self.folder(stage)
+        folder = self.find_folder(stage)
         begun = _read(folder / BEGUN)
         if folder.exists() and (begun is None or begun["code"] != stage.code):
             shutil.rmtree(folder)
@@ -112,14 +112,14 @@ class Store:
             "pace": stage.pace,
             "info": info,
         }
-        _write(self.folder(stage) / ABOUT, about)
+        _write(self.find_folder(stage) / ABOUT, about)
 
     def fail(self, stage: Stage, error: str) -> None:
         """Note why it failed; what it wrote stays, to go on with."""
-        self.folder(stage).mkdir(parents=True, exist_ok=True)
-        _write(self.folder(stage) / FAILED, {"error": error})
+        self.find_folder(stage).mkdir(parents=True, exist_ok=True)
+        _write(self.find_folder(stage) / FAILED, {"error": error})
 
-    def paces(self) -> dict[str, float]:
+    def measure_paces(self) -> dict[str, float]:
         """Seconds a unit takes, by kind and pace, from all results here."""
         totals: dict[str, tuple[float, int]] = {}
         for path in self.root.glob(f"*/*/{ABOUT}"):
@@ -130,7 +130,7 @@ class Store:
         return {pace: seconds / max(units, 1) for pace, (seconds, units) in totals.items()}
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Context in which no other command works here; raises ConfigError where one does."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / ".lock").open("ab") as file:

@@ -78,7 +78,9 @@ def benchmark(
 
     name = load_recipe(recipe, scale)
     if plan:
-        ahead = api.outlook(recipe, data, cache=cache, scale=scale, only=only or (), resume=resume)
+        ahead = api.estimate_run(
+            recipe, data, cache=cache, scale=scale, only=only or (), resume=resume
+        )
         say_outlook(ahead)
         return
     folder = out or Path("-".join(part for part in (name.name, name.scale) if part))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from overpaint.terminal import progress, say
+from overpaint.terminal import make_progress_bar, say
 
 if TYPE_CHECKING:
     from overpaint.benchmark.running import Outlook, Progress
@@ -25,7 +25,7 @@ def say_outlook(ahead: Outlook) -> None:
 @contextmanager
 def show_progress(title: str) -> Iterator[Callable[[Progress], None]]:
     """A progress bar; yields the function to call with each state."""
-    with progress() as bar:
+    with make_progress_bar() as bar:
         line = bar.add_task(title, total=None)
 
         def show(state: Progress) -> None:

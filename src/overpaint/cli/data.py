@@ -41,7 +41,7 @@ def check(
     """
     from overpaint.data import datasets
 
-    findings = datasets.check(folder, tuple(only or ()))
+    findings = datasets.check_datasets(folder, tuple(only or ()))
     width = max(len(f.dataset.folder) for f in findings)
     for found in findings:
         if as_json:

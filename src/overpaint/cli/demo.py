@@ -61,7 +61,7 @@ def demo(
         say(f"{made}: {file}")
         say(f"  {record['words']} (score {record['score']:.2f})")
         if file.name != "untouched.png":
-            say(f"  {_agreement(read_mask(record['mask']), mask)}")
+            say(f"  {_describe_agreement(read_mask(record['mask']), mask)}")
         say(f"  heatmap: {record['heatmap']}; overlay: {record['overlay']}", "")
     lines = (
         f"At {records[0]['threshold_words']}.",
@@ -72,7 +72,7 @@ def demo(
     say(*lines)
 
 
-def region(height: int, width: int) -> "np.ndarray":
+def make_region(height: int, width: int) -> "np.ndarray":
     """The region that is replaced: uint8 (h, w), 1 = replaced."""
     import numpy as np
     from PIL import Image, ImageDraw
@@ -93,7 +93,7 @@ def _make(out: Path, inpainter: str, autoencoder: str) -> tuple[dict[Path, str],
     from overpaint.weights import build, load_weights
 
     photo = read_image(PHOTO).pixels
-    mask = region(*photo.shape[:2])
+    mask = make_region(*photo.shape[:2])
     truth = out / "truth.png"
     filled, redrawn, untouched = (out / f"{n}.png" for n in ("filled", "redrawn", "untouched"))
     _check_free(truth, redrawn, untouched)
@@ -139,7 +139,7 @@ def _write(path: Path, array: "np.ndarray") -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _agreement(found: "np.ndarray", true: "np.ndarray") -> str:
+def _describe_agreement(found: "np.ndarray", true: "np.ndarray") -> str:
     from overpaint.metrics import count, overlap
 
     scores = overlap(count(found, true))

@@ -13,7 +13,7 @@ import typer
 
 from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.devices import DEVICE_HELP, MEMORY_HELP, RUNTIME_HELP
-from overpaint.terminal import printable, progress, say, say_json, show
+from overpaint.terminal import make_printable, make_progress_bar, say, say_json, show
 
 if TYPE_CHECKING:
     from overpaint.detection.report import Runner, Writer
@@ -139,7 +139,7 @@ def _examine(photos: list[Path], runner: "Runner", writer: "Writer") -> Iterator
     """The records, with a progress bar on stderr where that is a terminal."""
     from overpaint.detection.report import detect_files
 
-    with progress() as bar:
+    with make_progress_bar() as bar:
         yield from bar.track(detect_files(photos, runner, writer), len(photos), description="")
 
 
@@ -164,24 +164,24 @@ def _print_table(records: list[Record], out: Path) -> None:
             names = (photo, row["model"]) if fused else (photo,)
             words = row.get("words") or f"could not be examined: {row['error']}"
             # `Text`, because square brackets in a name are not markup.
-            cells = (*names, words, _score(row))
-            table.add_row(*(Text(printable(cell)) for cell in cells))
+            cells = (*names, words, _format_score(row))
+            table.add_row(*(Text(make_printable(cell)) for cell in cells))
             photo = ""  # once for all its detectors
     show(table)
     examined = [record for record in records if "error" not in record]
-    say(*dict.fromkeys(line for record in examined for line in _footer(record)))
+    say(*dict.fromkeys(line for record in examined for line in _make_footer(record)))
     if examined:
         say(f"Heatmaps, masks, overlays and records: {out}")
     say(CAVEAT)
 
 
-def _score(record: Record) -> str:
+def _format_score(record: Record) -> str:
     if "error" in record:
         return "-"
     return f"{record['score']:.2f}{'' if record['calibrated'] else '*'}"
 
 
-def _footer(record: Record) -> Iterator[str]:
+def _make_footer(record: Record) -> Iterator[str]:
     """What the figures of a photo's rows mean."""
     rows = [row for row in record.get("detectors", ()) if "error" not in row]
     for row in rows:

@@ -112,19 +112,19 @@ def evaluate(
     from overpaint.evaluation.benchmark import evaluate as measure
     from overpaint.evaluation.measurement import RobustnessSettings, Settings
 
-    named = dict(_named(text) for text in weights or [DEFAULT_DETECTOR])
+    named = dict(_parse_weights(text) for text in weights or [DEFAULT_DETECTOR])
     special = RobustnessSettings(
         tuple(forged or ()),
-        tuple(_listed(conditions)),
+        tuple(_split_list(conditions)),
         sheets,
-        tuple(_listed(families)),
-        _pools(pool),
+        tuple(_split_list(families)),
+        _select_pools(pool),
     )
     rows = measure(
         named,
         data,
         out,
-        _listed(only),
+        _split_list(only),
         settings=Settings(limit=limit, qualities=() if lossless else Settings().qualities),
         bank=bank,
         robustness=special,
@@ -139,11 +139,11 @@ def evaluate(
         say(f"{place} {row.value:.4g}{interval} n={row.n}")
 
 
-def _listed(text: str) -> list[str]:
+def _split_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _pools(text: str) -> tuple["PoolName", ...]:
+def _select_pools(text: str) -> tuple["PoolName", ...]:
     from overpaint.data.real_fills import POOLS
 
     if text and text not in POOLS:
@@ -151,7 +151,7 @@ def _pools(text: str) -> tuple["PoolName", ...]:
     return tuple(pool for pool in POOLS if pool == text)
 
 
-def _named(text: str) -> tuple[str, str]:
+def _parse_weights(text: str) -> tuple[str, str]:
     """(name in the tables, name or path of the weights)."""
     name, equals, path = text.partition("=")
     if equals:

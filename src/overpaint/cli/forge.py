@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from overpaint.devices import DEVICE_HELP
-from overpaint.terminal import progress, say
+from overpaint.terminal import make_progress_bar, say
 
 Photos = Annotated[
     list[str],
@@ -80,7 +80,7 @@ def forge(
     source = collect_photos(photos, part)
     if source.passed_over:
         say(source.passed_over, err=True)
-    with progress() as bar:
+    with make_progress_bar() as bar:
         task = bar.add_task("", total=None)
         done = library.forge(
             out,

@@ -55,7 +55,7 @@ def harden(
 
     race = load_hardening(recipe, scale)
     if plan:
-        ahead = api.outlook(recipe, data, cache=cache, scale=scale, resume=resume)
+        ahead = api.estimate_run(recipe, data, cache=cache, scale=scale, resume=resume)
         say_outlook(ahead)
         return
     folder = out or Path("-".join(part for part in (race.name, race.scale) if part))

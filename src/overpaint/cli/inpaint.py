@@ -131,7 +131,7 @@ def inpaint(
         parse_colour(flatten or "black")
         how["signer"] = make_signer(c2pa_cert, c2pa_key)
         choose(model, size, share=0, device=device)
-        jobs, problems = _jobs(photo, mask, masks, out)
+        jobs, problems = _list_jobs(photo, mask, masks, out)
         its_masks = masks and _Masks(photo, masks)
     except OverpaintError as error:
         say(f"overpaint inpaint: {error}", err=True)
@@ -180,7 +180,7 @@ def _check_use(photo: Path, mask: Path | None, masks: Path | None, out: Path) ->
 Problems = list[tuple[str, "ImageError"]]
 
 
-def _jobs(
+def _list_jobs(
     photo: Path, mask: Path | None, masks: Path | None, out: Path
 ) -> tuple[list[tuple[Path, Path]], Problems]:
     """Photo and file to write, and what could not be searched.
@@ -216,11 +216,14 @@ def _jobs(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ImageError(f"{out}: cannot be made ({error.strerror}); choose another") from error
-    jobs = [(p, _place(out, name, p)) for p, name in zip(photos, choose_names(photos), strict=True)]
+    jobs = [
+        (p, _choose_place(out, name, p))
+        for p, name in zip(photos, choose_names(photos), strict=True)
+    ]
     return jobs, search.problems
 
 
-def _place(folder: Path, name: str, photo: Path) -> Path:
+def _choose_place(folder: Path, name: str, photo: Path) -> Path:
     """Where the result of a photo goes: under its own name where what is there is not another's."""
     from overpaint.detection.report import make_unique_name
 
@@ -256,7 +259,7 @@ class _Masks:
         for path in search.photos:
             self._found.setdefault(path.relative_to(masks).with_suffix(""), []).append(path)
 
-    def of(self, photo: Path) -> Path:
+    def find(self, photo: Path) -> Path:
         """The mask of one photo; `ImageError` when there is none, or more than one of a name."""
         from overpaint.errors import ImageError
 
@@ -281,16 +284,16 @@ def _run(
     for photo, out in jobs:
         its_mask = mask
         try:
-            its_mask = masks.of(photo) if masks else mask
+            its_mask = masks.find(photo) if masks else mask
             assert its_mask is not None  # settled by `_check_use`
-            record = _record(inpaint(photo, its_mask, out=out, **how))
+            record = _make_record(inpaint(photo, its_mask, out=out, **how))
         # RuntimeError: what torch raises when memory runs out.
         except (OverpaintError, OSError, MemoryError, RuntimeError) as error:
             record = {"error": str(error) or type(error).__name__, "model": how["model"]}
         yield {"file": str(photo), "mask": str(its_mask) if its_mask else None, **record}
 
 
-def _record(done: "Inpainted") -> Record:
+def _make_record(done: "Inpainted") -> Record:
     from overpaint import __version__
 
     height, width = done.mask.shape

@@ -39,7 +39,7 @@ def models(
     if folder is not None and not folder.is_dir():
         raise typer.BadParameter(f"{folder}: there is no such folder", param_hint="FOLDER")
     records = list_records(folder, imported=folder is None)
-    lines = _models(records) if folder is None else ()  # each takes a moment
+    lines = _list_models(records) if folder is None else ()  # each takes a moment
     if as_json:
         weights = (
             {"entry": "weights", **record.model_dump(mode="json"), "path": str(record.path)}
@@ -51,19 +51,19 @@ def models(
     if not records:
         say("no weights here", err=True)
     for record in records:
-        _print(record.name, _of_weights(record))
+        _print(record.name, _describe_weights(record))
     for line in lines:
-        _print(f"{line['name']}: {line['summary'] or line['kind']}", _of_model(line))
+        _print(f"{line['name']}: {line['summary'] or line['kind']}", _describe_model(line))
 
 
-def _models(records: list["WeightsRecord"]) -> Iterator[Line]:
+def _list_models(records: list["WeightsRecord"]) -> Iterator[Line]:
     """One registered model a line, as --json prints it."""
     from overpaint.weights.store import REGISTRIES
 
     for kind, registry in REGISTRIES.items():
-        for name in registry.names():
+        for name in registry.list_names():
             entry, official = registry.get(name), registry.get(name).official
-            count, problem = _parameters(entry)
+            count, problem = _count_parameters(entry)
             here = [r for r in records if (r.kind, r.architecture) == (kind, name)]
             yield {
                 "entry": "model",
@@ -84,17 +84,17 @@ def _models(records: list["WeightsRecord"]) -> Iterator[Line]:
             }
 
 
-def _parameters(entry: "Entry[Any]") -> tuple[int | None, str | None]:
+def _count_parameters(entry: "Entry[Any]") -> tuple[int | None, str | None]:
     from overpaint.errors import OverpaintError
-    from overpaint.registry import num_parameters
+    from overpaint.registry import count_parameters
 
     try:
-        return num_parameters(entry), None
+        return count_parameters(entry), None
     except OverpaintError as error:  # an optional package is missing
         return None, str(error)
 
 
-def _of_weights(record: "WeightsRecord") -> dict[str, str]:
+def _describe_weights(record: "WeightsRecord") -> dict[str, str]:
     published = record.published
     return {
         "kind": f"{record.kind}, {record.architecture}",
@@ -107,7 +107,7 @@ def _of_weights(record: "WeightsRecord") -> dict[str, str]:
     }
 
 
-def _of_model(line: Line) -> dict[str, str]:
+def _describe_model(line: Line) -> dict[str, str]:
     official, count = line["official"], line["parameters"]
     licence = line["licence"]
     if official:
@@ -117,11 +117,11 @@ def _of_model(line: Line) -> dict[str, str]:
         "paper": line["paper"],
         "parameters": line["problem"] or (f"{count:,}" if count else "none"),
         "licence": licence,
-        "weights": _how_to_get(line),
+        "weights": _describe_source(line),
     }
 
 
-def _how_to_get(line: Line) -> str:
+def _describe_source(line: Line) -> str:
     official = line["official"]
     if line["weights"]:
         return ", ".join(line["weights"])

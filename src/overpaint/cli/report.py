@@ -11,7 +11,7 @@ import typer
 
 from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.devices import RUNTIME_HELP
-from overpaint.terminal import progress, say
+from overpaint.terminal import make_progress_bar, say
 
 Paths = Annotated[
     list[str],
@@ -75,7 +75,7 @@ def report(
     from overpaint.errors import OverpaintError
     from overpaint.report.api import (
         check_out,
-        json_path,
+        find_json_path,
         make_chapters,
         make_command,
         make_failed_chapter,
@@ -88,7 +88,7 @@ def report(
     if threshold is not None and not 0 <= threshold <= 1:
         raise typer.BadParameter("give a probability from 0 to 1", param_hint="--threshold")
     started, wanted = read_clock(), models or [DEFAULT_DETECTOR]
-    anchors, trust_sha256 = _anchors(trust)
+    anchors, trust_sha256 = _read_anchors(trust)
     try:
         search = find_photos(paths)
         check_out(out, search.photos, overwrite=overwrite)
@@ -98,7 +98,7 @@ def report(
         raise typer.Exit(2) from error
     if search.words:
         say(search.words, err=True)
-    with progress() as bar:
+    with make_progress_bar() as bar:
         chapters = list(
             bar.track(
                 make_chapters(search.photos, runner, anchors=anchors),
@@ -123,13 +123,13 @@ def report(
             say(f"could not be examined: {photo.error}", err=True)
         else:
             say(f"{photo.file.name}: {photo.opinion.grade}; {photo.finding.verdict}")
-    say(f"Report: {out}; its JSON file: {json_path(out)}")
+    say(f"Report: {out}; its JSON file: {find_json_path(out)}")
     if num_failed:
         say(f"{num_failed} of {len(chapters)} could not be examined", err=True)
         raise typer.Exit(1)
 
 
-def _anchors(trust: Path | None) -> tuple[str | None, str | None]:
+def _read_anchors(trust: Path | None) -> tuple[str | None, str | None]:
     """The certificates, and the SHA-256 of their file."""
     import hashlib
 

@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.devices import DEVICE_HELP, MEMORY_HELP, RUNTIME_HELP
 from overpaint.errors import OverpaintError
-from overpaint.terminal import printable, progress, say, say_json, show
+from overpaint.terminal import make_printable, make_progress_bar, say, say_json, show
 
 if TYPE_CHECKING:
     from overpaint.scan.scanning import Progress
@@ -207,7 +207,7 @@ def _show_progress() -> Iterator[Callable[[Progress], None]]:
     """A progress bar on a terminal; elsewhere a line from time to time."""
     from rich.progress import BarColumn, TextColumn
 
-    with progress(BarColumn(), TextColumn("{task.fields[words]}")) as bar:
+    with make_progress_bar(BarColumn(), TextColumn("{task.fields[words]}")) as bar:
         task = bar.add_task("", total=None, words="looking for photos, loading the model")
         said = time.monotonic()
 
@@ -231,7 +231,7 @@ def summary(
 
     from overpaint.scan.reading import summarise
 
-    with _errors():
+    with _catch_errors():
         found = summarise(results)
     if as_json:
         say_json(asdict(found))
@@ -267,7 +267,7 @@ def query(
     "SELECT path, score FROM photos ORDER BY score DESC LIMIT 20"."""
     from overpaint.scan.reading import run_query
 
-    with _errors():
+    with _catch_errors():
         answer = run_query(results, sql)
         if as_json:
             for row in answer.rows:
@@ -285,9 +285,9 @@ def _show(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD)
     for name in columns:
-        table.add_column(Text(printable(name)), overflow="fold")
+        table.add_column(Text(make_printable(name)), overflow="fold")
     for row in islice(rows, MAX_TABLE):
-        table.add_row(*(Text(printable(_shorten(value))) for value in row))
+        table.add_row(*(Text(make_printable(_shorten(value))) for value in row))
     show(table)
     if next(rows, None) is not None:
         say(f"more than {MAX_TABLE} rows; --json gives all", err=True)
@@ -324,13 +324,13 @@ def gallery(
     """One HTML page of the highest scores, with small heatmaps and filters."""
     from overpaint.scan.gallery import write_gallery
 
-    with _errors():
+    with _catch_errors():
         num = write_gallery(results, out, top=top, least=least)
     say(f"{num} photos: {out}")
 
 
 @contextlib.contextmanager
-def _errors() -> Iterator[None]:
+def _catch_errors() -> Iterator[None]:
     try:
         yield
     except OverpaintError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from overpaint.terminal import progress, say
+from overpaint.terminal import make_progress_bar, say
 
 if TYPE_CHECKING:
     from overpaint.data.sources import Part
@@ -77,8 +77,8 @@ def synthesize(
     source = collect_photos(photos, part=cast("Part | None", part))
     if source.passed_over:
         say(source.passed_over, err=True)
-    settings = _settings(config, bank, masks, size)
-    with progress() as bar:
+    settings = _read_settings(config, bank, masks, size)
+    with make_progress_bar() as bar:
         task = bar.add_task("", total=num)
         rows = library.synthesize(
             out,
@@ -98,11 +98,11 @@ def synthesize(
         raise typer.Exit(1)
 
 
-def _settings(
+def _read_settings(
     path: Path | None, bank: list[str] | None, masks: list[str] | None, size: int | None
 ) -> "UniversalConfig":
     """The recipe's section `data`, or the defaults, with what the options replace."""
-    from overpaint.data.bank import shipped_bank
+    from overpaint.data.bank import list_shipped_bank
     from overpaint.data.universal import UniversalConfig
     from overpaint.training.config import Section, load_config
 
@@ -111,7 +111,7 @@ def _settings(
 
     given: dict[str, object] = {}
     if bank or path is None:
-        given["bank"] = dict.fromkeys(bank or shipped_bank(), 1.0)
+        given["bank"] = dict.fromkeys(bank or list_shipped_bank(), 1.0)
     if masks:
         given["masks"] = dict.fromkeys(masks, 1.0)
     if size is not None:

@@ -146,7 +146,7 @@ def _train(
     from overpaint.training.config import load_config
 
     problems = Problems()
-    with _errors_in_a_line():
+    with _catch_errors():
         run: Any = load_config(kind, config, overrides or ())
         folder = out or Path("runs") / run.name
         record = train(
@@ -167,7 +167,7 @@ def _train(
 
 
 @contextmanager
-def _errors_in_a_line() -> Iterator[None]:
+def _catch_errors() -> Iterator[None]:
     try:
         yield
     except OverpaintError as error:

@@ -69,7 +69,7 @@ def show(
     taken of, with share, first digits of the SHA-256, recipe, configuration hash and steps; below
     these, theirs. A parent without a known history is shown with its SHA-256 alone.
     """
-    from overpaint.weights import lineage_tree, read_record
+    from overpaint.weights import read_record, render_tree
 
     record = read_record(name)
     if as_json:
@@ -90,7 +90,7 @@ def show(
         if value:
             say(f"  {key:<9} {value}")
     say("lineage")
-    for line in lineage_tree(record.lineage, record.ancestors):
+    for line in render_tree(record.lineage, record.ancestors):
         say(f"  {line}")
 
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from overpaint import hashes
 from overpaint.data import autoencoder as _autoencoder  # noqa: F401  (registers)
-from overpaint.data.superresolution import esrgan_files, load_esrgan
-from overpaint.data.taef2 import load_taef2, taef2_files
+from overpaint.data.superresolution import list_esrgan_files, load_esrgan
+from overpaint.data.taef2 import find_taef2_files, load_taef2
 from overpaint.errors import WeightsError
 from overpaint.weights import build, list_records, read_record
 
@@ -23,13 +23,13 @@ HELD_OUT = "ae-heldout"
 """Ships with the others, and no detector is trained on it: the first unseen method."""
 
 _FOLDERS: Mapping[str, tuple[Callable[[Path], nn.Module], Callable[[Path], Iterable[Path]]]] = {
-    "taef2": (load_taef2, taef2_files),
-    "esrgan": (load_esrgan, esrgan_files),
+    "taef2": (load_taef2, find_taef2_files),
+    "esrgan": (load_esrgan, list_esrgan_files),
 }
 """Readers of a folder and the names of its files, by the prefix before the colon."""
 
 
-def shipped_bank() -> list[str]:
+def list_shipped_bank() -> list[str]:
     """The shipped autoencoders that detectors train on: all but the held-out one.
 
     Raises WeightsError when there is none.
@@ -49,27 +49,27 @@ def load_bank(names: Iterable[str], assets: Path = Path()) -> dict[str, nn.Modul
 
     Raises WeightsError naming what is missing.
     """
-    return {name: _load(name, assets) for name in names}
+    return {name: _load_autoencoder(name, assets) for name in names}
 
 
-def bank_sha256(names: Iterable[str], assets: Path = Path()) -> dict[str, str]:
+def hash_bank(names: Iterable[str], assets: Path = Path()) -> dict[str, str]:
     """The weights of these names: the sha256 of each file, of a folder's files joined.
 
     Raises WeightsError naming what is missing.
     """
-    return {name: _sha256(name, assets) for name in names}
+    return {name: _hash_weights(name, assets) for name in names}
 
 
-def _sha256(name: str, assets: Path) -> str:
-    kind, folder = _in_folder(name, assets)
+def _hash_weights(name: str, assets: Path) -> str:
+    kind, folder = _find_folder(name, assets)
     if folder is None:
         return read_record(name, kind="autoencoder").sha256
     files = _FOLDERS[kind][1](folder)
     return hashes.sha256(b"".join(path.read_bytes() for path in files))
 
 
-def _load(name: str, assets: Path) -> nn.Module:
-    kind, folder = _in_folder(name, assets)
+def _load_autoencoder(name: str, assets: Path) -> nn.Module:
+    kind, folder = _find_folder(name, assets)
     if folder is None:
         module = build(read_record(name, kind="autoencoder"))
     else:
@@ -77,7 +77,7 @@ def _load(name: str, assets: Path) -> nn.Module:
     return module.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _in_folder(name: str, assets: Path) -> tuple[str, Path | None]:
+def _find_folder(name: str, assets: Path) -> tuple[str, Path | None]:
     """(kind, its folder), which is None for a record."""
     kind, colon, folder = name.partition(":")
     if not colon or kind not in _FOLDERS:

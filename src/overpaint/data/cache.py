@@ -95,7 +95,7 @@ def build_cache(
         chunk = range(about["done"], min(about["done"] + CHUNK, num))
         for i in chunk:
             index = choose_photo(i, num, len(live.photos))
-            photos[i], _ = live.photo(index, np.random.default_rng([seed, i]))
+            photos[i], _ = live.draw_photo(index, np.random.default_rng([seed, i]))
         for number, name in enumerate(about["members"]):
             batch = photos[chunk.start : chunk.stop]
             redrawn[chunk.start : chunk.stop, number] = reconstruct_batch(live.bank[name], batch)
@@ -114,14 +114,14 @@ def _claim(folder: Path, live: LivePairs, wanted: Mapping[str, Any]) -> dict[str
     current = {
         **json.loads(json.dumps(wanted)),
         "members": sorted(live.bank),
-        "weights": {name: _fingerprint(live.bank[name]) for name in sorted(live.bank)},
+        "weights": {name: _hash_module(live.bank[name]) for name in sorted(live.bank)},
         "sources": live.photos.names,
     }
     found = _read_json(folder / "cache.json")
     if found is None:
         return {**current, "done": 0}
     other = [name for name in wanted if found[name] != current[name]]
-    if _file_names(found["sources"]) != _file_names(current["sources"]):
+    if _list_file_names(found["sources"]) != _list_file_names(current["sources"]):
         other.append("photos")
     lacking = set(live.bank) - set(found["members"])
     if lacking or (found["done"] < found["num"] and len(live.bank) < len(found["members"])):
@@ -136,14 +136,14 @@ def _claim(folder: Path, live: LivePairs, wanted: Mapping[str, Any]) -> dict[str
     return found
 
 
-def _fingerprint(module: nn.Module) -> str:
+def _hash_module(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def _file_names(paths: list[str]) -> list[str]:
+def _list_file_names(paths: list[str]) -> list[str]:
     """Without their folders, which may be spelled in several ways."""
     return [Path(path).name for path in paths]
 

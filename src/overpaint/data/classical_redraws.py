@@ -53,7 +53,7 @@ def renoised(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         noise = (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1)) / np.sqrt(3)
     strength = float(np.exp(rng.uniform(np.log(0.7), np.log(6.0))))
     clean = denoised(pixels, rng).astype(np.float32)
-    return _rounded(clean + strength * noise)
+    return _round(clean + strength * noise)
 
 
 def periodic(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -65,7 +65,7 @@ def periodic(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     tiles = (height // period + 1, width // period + 1, 1)
     pattern = np.tile(cell, tiles)[:height, :width]
     base = resampled(pixels, rng) if rng.random() < 0.7 else pixels
-    return _rounded(base.astype(np.float32) + pattern)
+    return _round(base.astype(np.float32) + pattern)
 
 
 def recompressed(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -74,7 +74,7 @@ def recompressed(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return jpeg(pixels, quality=int(rng.integers(50, 96)), phase=phase)
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
+def _round(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 

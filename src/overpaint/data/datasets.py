@@ -57,7 +57,7 @@ class Dataset(_Frozen):
     files: int = Field(ge=1)
     bytes: int = Field(ge=1)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    """See `list_sha256`."""
+    """See `hash_files`."""
     index: Index | None = None
 
     @property
@@ -81,27 +81,27 @@ class Finding:
 
 
 @lru_cache(maxsize=1)
-def datasets() -> tuple[Dataset, ...]:
+def list_datasets() -> tuple[Dataset, ...]:
     """All data sets, in the order of the manifest."""
     return tuple(Dataset(**each) for each in yaml.safe_load(MANIFEST.read_text(encoding="utf-8")))
 
 
-def files_of(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
     """The files of a folder, to the bottom, sorted by path (as bytes), without hidden ones."""
     found = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     return sorted(found, key=lambda p: p.relative_to(folder).as_posix().encode())
 
 
-def list_sha256(folder: Path) -> str:
-    """The SHA-256 of the lines "SHA256  PATH\\n" of `files_of`, PATH relative to the folder."""
+def hash_files(folder: Path) -> str:
+    """The SHA-256 of the lines "SHA256  PATH\\n" of `list_files`, PATH relative to the folder."""
     total = hashlib.sha256()
-    for path in files_of(folder):
+    for path in list_files(folder):
         name = path.relative_to(folder).as_posix()
         total.update(f"{hashes.file_sha256(path)}  {name}\n".encode())
     return total.hexdigest()
 
 
-def check(data: str | Path, only: tuple[str, ...] = ()) -> list[Finding]:
+def check_datasets(data: str | Path, only: tuple[str, ...] = ()) -> list[Finding]:
     """What a data folder holds of each data set; every file is read.
 
     only: folders of data sets, or what they start with ("photos"); all when empty. Raises
@@ -111,41 +111,41 @@ def check(data: str | Path, only: tuple[str, ...] = ()) -> list[Finding]:
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder; name the one that holds photos/ and faces/")
     for name in only:
-        if not any(_named(d, name) for d in datasets()):
-            known = ", ".join(d.folder for d in datasets())
+        if not any(_is_named(d, name) for d in list_datasets()):
+            known = ", ".join(d.folder for d in list_datasets())
             raise ConfigError(f"no data set is called {name!r}; there are {known}")
-    wanted = [d for d in datasets() if not only or any(_named(d, name) for name in only)]
+    wanted = [d for d in list_datasets() if not only or any(_is_named(d, name) for name in only)]
     try:
-        return [_finding(root, dataset) for dataset in wanted]
+        return [_check_dataset(root, dataset) for dataset in wanted]
     except OSError as error:
         raise ConfigError(
             f"{error.filename}: cannot be read ({error.strerror}); make it readable"
         ) from error
 
 
-def _named(dataset: Dataset, name: str) -> bool:
+def _is_named(dataset: Dataset, name: str) -> bool:
     name = name.rstrip("/")
     return dataset.folder == name or dataset.folder.startswith(f"{name}/")
 
 
-def _finding(root: Path, dataset: Dataset) -> Finding:
+def _check_dataset(root: Path, dataset: Dataset) -> Finding:
     folder = root / dataset.folder
-    num = len(files_of(folder)) if folder.is_dir() else 0
+    num = len(list_files(folder)) if folder.is_dir() else 0
     if num == 0:
         return Finding(dataset, "missing", f"no files in {folder}")
-    lost = _missing_of_index(root, dataset)
+    lost = _list_missing(root, dataset)
     if lost:
         names = ", ".join(lost[:SHOWN]) + (", ..." if len(lost) > SHOWN else "")
         return Finding(dataset, "incomplete", f"{len(lost)} files missing: {names}")
     if num < dataset.files:
         return Finding(dataset, "incomplete", f"{num} of {dataset.files} files")
-    if list_sha256(folder) != dataset.sha256:
+    if hash_files(folder) != dataset.sha256:
         more = f"{num} files, {num - dataset.files} too many" if num > dataset.files else "files"
         return Finding(dataset, "different", f"{more} of other names or content")
     return Finding(dataset, "complete")
 
 
-def _missing_of_index(root: Path, dataset: Dataset) -> list[str]:
+def _list_missing(root: Path, dataset: Dataset) -> list[str]:
     """Files that the index names, and the index itself, as far as they are not there."""
     if dataset.index is None:
         return []

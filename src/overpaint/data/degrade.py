@@ -54,7 +54,7 @@ def _check(pixels: Pixels) -> None:
         )
 
 
-def _recoded(pixels: Pixels, **options: Any) -> Pixels:
+def _recode(pixels: Pixels, **options: Any) -> Pixels:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, **options)
     with Image.open(buffer) as image:
@@ -83,13 +83,13 @@ def jpeg(
     if not (0 <= dy < GRID and 0 <= dx < GRID):
         raise InputError(f"JPEG phase {(dy, dx)}: give two shifts of 0..{GRID - 1} pixels")
     padded = np.pad(pixels, ((dy, 0), (dx, 0), (0, 0)), mode="edge") if dy or dx else pixels
-    return _recoded(padded, format="JPEG", quality=quality, subsampling=subsampling)[dy:, dx:]
+    return _recode(padded, format="JPEG", quality=quality, subsampling=subsampling)[dy:, dx:]
 
 
 def webp(pixels: Pixels, quality: int) -> Pixels:
     """The photo after a lossy WebP file; quality 1..100."""
     _check(pixels)
-    return _recoded(pixels, format="WEBP", quality=quality)
+    return _recode(pixels, format="WEBP", quality=quality)
 
 
 def halve_colours(pixels: Pixels, phase: Sequence[int] = (0, 0)) -> Pixels:
@@ -247,7 +247,7 @@ class _Chain(BaseModel):
     quality: QualityRange = (60, 100)
     subsampling: tuple[Subsampling, ...] = Field(default=(0, 2), min_length=1)
 
-    def margin(self, size: int) -> int:
+    def find_margin(self, size: int) -> int:
         """Side in pixels that the input needs so that any draw leaves at least `size`."""
         smallest = min(1.0, self.scale[0]) if self.probability and self.resize else 1.0
         # The tiny term keeps 0.1-like fractions from rounding a whole number up by one.
@@ -260,12 +260,12 @@ class _Chain(BaseModel):
         acts = bool(rng.random() < self.probability)
         steps: list[Step] = []
         if acts:
-            steps, height, width = self._geometry(height, width, rng)
+            steps, height, width = self._draw_geometry(height, width, rng)
         if size is not None:
-            steps += _window(height, width, size, size, rng)
-        return steps + self._content(rng) if acts else steps
+            steps += _draw_window(height, width, size, size, rng)
+        return steps + self._draw_content(rng) if acts else steps
 
-    def _geometry(
+    def _draw_geometry(
         self, height: int, width: int, rng: np.random.Generator
     ) -> tuple[list[Step], int, int]:
         if rng.random() >= self.resize:
@@ -275,10 +275,10 @@ class _Chain(BaseModel):
         step = Step("resize", {"scale": scale, "kernel": kernel})
         return [step], scale_side(height, scale), scale_side(width, scale)
 
-    def _content(self, rng: np.random.Generator) -> list[Step]:
+    def _draw_content(self, rng: np.random.Generator) -> list[Step]:
         raise NotImplementedError
 
-    def _jpeg(self, rng: np.random.Generator) -> Step:
+    def _draw_jpeg(self, rng: np.random.Generator) -> Step:
         params = {
             "quality": int(rng.integers(*self.quality, endpoint=True)),
             "subsampling": int(self.subsampling[rng.integers(len(self.subsampling))]),
@@ -287,7 +287,7 @@ class _Chain(BaseModel):
         return Step("jpeg", params)
 
 
-def _window(
+def _draw_window(
     height: int, width: int, new_height: int, new_width: int, rng: np.random.Generator
 ) -> list[Step]:
     """A crop to that size at a random place; no step where nothing is to be cut."""
@@ -317,11 +317,11 @@ class History(_Chain):
     jpeg: Probability = 0.8
     twice: Probability = 0.3
 
-    def _content(self, rng: np.random.Generator) -> list[Step]:
+    def _draw_content(self, rng: np.random.Generator) -> list[Step]:
         if rng.random() >= self.jpeg:
             return []
         files = 2 if rng.random() < self.twice else 1
-        return [self._jpeg(rng) for _ in range(files)]
+        return [self._draw_jpeg(rng) for _ in range(files)]
 
     def __call__(
         self, pixels: Pixels, rng: np.random.Generator, size: int | None = None
@@ -364,24 +364,24 @@ class Degrade(_Chain):
             raise ValueError(f"jpeg {self.jpeg} + webp {self.webp} is above 1; lower one of them")
         return self
 
-    def margin(self, size: int) -> int:
+    def find_margin(self, size: int) -> int:
         """Side in pixels that the input needs so that any draw leaves at least `size`."""
         smallest = self.keep[0] if self.probability and self.crop else 1.0
-        return super().margin(math.ceil(size / smallest - 1e-9))
+        return super().find_margin(math.ceil(size / smallest - 1e-9))
 
-    def _geometry(
+    def _draw_geometry(
         self, height: int, width: int, rng: np.random.Generator
     ) -> tuple[list[Step], int, int]:
-        first = [self._jpeg(rng)] if self.saved and rng.random() < self.saved else []
-        steps, height, width = super()._geometry(height, width, rng)
+        first = [self._draw_jpeg(rng)] if self.saved and rng.random() < self.saved else []
+        steps, height, width = super()._draw_geometry(height, width, rng)
         steps = first + steps
         if rng.random() >= self.crop:
             return steps, height, width
         low, high = rng.uniform(*self.keep, size=2).tolist()
         kept = (math.ceil(height * low), math.ceil(width * high))
-        return [*steps, *_window(height, width, *kept, rng)], *kept
+        return [*steps, *_draw_window(height, width, *kept, rng)], *kept
 
-    def _content(self, rng: np.random.Generator) -> list[Step]:
+    def _draw_content(self, rng: np.random.Generator) -> list[Step]:
         steps: list[Step] = []
         if rng.random() < self.blur:
             steps.append(Step("blur", {"sigma": float(rng.uniform(*self.blur_sigma))}))
@@ -390,7 +390,7 @@ class Degrade(_Chain):
             steps.append(Step("noise", {"sigma": sigma, "seed": seed}))
         chosen = rng.random()
         if chosen < self.jpeg:
-            steps.append(self._jpeg(rng))
+            steps.append(self._draw_jpeg(rng))
         elif chosen < self.jpeg + self.webp:
             quality = int(rng.integers(*self.quality, endpoint=True))
             steps.append(Step("webp", {"quality": quality}))

@@ -6,7 +6,7 @@
   a file say whether it holds a picture, also one of a kind that cannot be read (JPEG 2000, camera
   raw), which the reader then refuses by name. All else is counted, nothing is left out in silence.
 - Pictures that overpaint wrote as findings (heatmaps, masks, overlays) are no photos. A text chunk
-  in them says so (`result_mark`), not their names.
+  in them says so (`read_result_mark`), not their names.
 - Links to folders are followed, after the folders that are really there, and each folder is
   searched once: so links in a circle end, and a photo goes by the name of its real place.
 - A photo comes once, however many paths lead to it.
@@ -59,7 +59,7 @@ def is_picture(head: bytes) -> bool:
     return head.startswith(_SIGNATURES) or any(pattern.match(head) for pattern in patterns)
 
 
-def result_mark(head: bytes) -> str | None:
+def read_result_mark(head: bytes) -> str | None:
     """The text chunk of a picture of findings; None for every other file.
 
     head: the first `HEAD` bytes of the file.
@@ -118,28 +118,28 @@ class Search:
             said.insert(0, f"{self.without_picture.total()} no picture ({', '.join(usual)})")
         return f"{num} file{'' if num == 1 else 's'} passed over: {', '.join(said)}"
 
-    def problem(self, path: str | Path, reason: str, where: str = "") -> None:
+    def add_problem(self, path: str | Path, reason: str, where: str = "") -> None:
         self.problems.append((str(path), ImageError(f"{path}: {reason}{where}")))
 
-    def named(self, paths: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
+    def list_named(self, paths: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
         """The paths, with every list file replaced by its lines; and where each is named."""
         for path in [paths] if isinstance(paths, str | Path) else paths:
             text = str(path)
             if "://" in text or not text.lower().endswith(".txt") or _holds_a_picture(text):
                 yield text, ""
             else:
-                yield from self._lines(text)
+                yield from self._read_lines(text)
 
-    def _lines(self, listing: str) -> Iterator[tuple[str, str]]:
+    def _read_lines(self, listing: str) -> Iterator[tuple[str, str]]:
         try:
             if not stat.S_ISREG(os.stat(listing).st_mode):
                 raise OSError("this is no file")
             data = Path(listing).read_bytes().removeprefix(b"\xef\xbb\xbf")
         except (OSError, ValueError) as error:
-            self.problem(listing, f"the list cannot be read ({reason_of(error)})")
+            self.add_problem(listing, f"the list cannot be read ({find_reason(error)})")
             return
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            self.problem(listing, "the list cannot be read (UTF-16); save it as UTF-8")
+            self.add_problem(listing, "the list cannot be read (UTF-16); save it as UTF-8")
             return
         for number, line in enumerate(data.splitlines(), start=1):
             if not (line := line.strip()):
@@ -164,7 +164,9 @@ class Search:
                 is_link = os.path.islink(path)
                 missing = "a link to nothing" if is_link else "no such file, folder or match"
         except (OSError, ValueError) as error:
-            self.problem(path, f"cannot be read ({reason_of(error)}); check name and access", where)
+            self.add_problem(
+                path, f"cannot be read ({find_reason(error)}); check name and access", where
+            )
             return []
         else:
             missing = "the folder holds no photo"
@@ -173,7 +175,7 @@ class Search:
             else:  # named itself, so taken whatever it holds: the reader says what is wrong
                 self._add(path)
         if (len(self.problems), self._num_seen) == before[1:]:
-            self.problem(path, f"{missing}; {PHOTOS_END_IN}", where)
+            self.add_problem(path, f"{missing}; {PHOTOS_END_IN}", where)
         return self.photos[before[0] :]
 
     def _search_folder(self, top: str) -> None:
@@ -192,7 +194,7 @@ class Search:
         if Path(pattern).anchor:
             anchor, *parts = parts
         found: list[str] = []
-        for path in dict.fromkeys(self._matches(anchor or ".", parts)):
+        for path in dict.fromkeys(self._find_matches(anchor or ".", parts)):
             if os.path.isdir(path):
                 self.passed_over["folders matched by a glob"] += 1
             elif self._is_photo(path):
@@ -200,55 +202,57 @@ class Search:
         for path in sorted(found):
             self._add(path)
 
-    def _matches(self, folder: str, parts: list[str]) -> Iterator[str]:
+    def _find_matches(self, folder: str, parts: list[str]) -> Iterator[str]:
         """The matches of a glob below a folder; links in a circle end, unlike in Python's own."""
         part, *rest = parts
         if part == "**":
             for below, entries in self._walk(folder):
                 if rest:
-                    yield from self._matches(below, rest)
+                    yield from self._find_matches(below, rest)
                 else:
                     plain = (e for e in entries if not _is_folder(e) and e.name[:1] != ".")
                     yield from (entry.path for entry in plain)
         elif not glob.has_magic(part):
             path = os.path.join(folder, part)
             if rest and os.path.isdir(path):
-                yield from self._matches(path, rest)
+                yield from self._find_matches(path, rest)
             elif not rest and os.path.lexists(path):
                 yield path
         else:
-            for entry in self._entries(folder):
+            for entry in self._list_entries(folder):
                 hidden = entry.name.startswith(".") and not part.startswith(".")
                 if hidden or not fnmatch.fnmatch(entry.name, part):
                     continue
                 if not rest:
                     yield entry.path
                 elif _is_folder(entry):
-                    yield from self._matches(entry.path, rest)
+                    yield from self._find_matches(entry.path, rest)
 
     def _walk(self, top: str) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
         """Every folder from `top` down but hidden ones, each once, with what lies in it."""
         folders, links, done = [top], [], set()
         while folders or links:
             folder = folders.pop() if folders else links.pop(0)
-            real = self._real_folder(folder)
+            real = self._find_real_folder(folder)
             if real in done:
                 self.passed_over["links to folders that were searched"] += 1
                 continue
             done.add(real)
-            entries = self._entries(folder)
+            entries = self._list_entries(folder)
             yield folder, entries
             for entry in entries:
                 if not entry.name.startswith(".") and _is_folder(entry):
                     (links if entry.is_symlink() else folders).append(entry.path)
 
-    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+    def _list_entries(self, folder: str) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(folder) as found:
                 return sorted(found, key=lambda entry: entry.name)
         except OSError as error:
-            reason = f"the folder cannot be searched ({reason_of(error)}); change its access rights"
-            self.problem(folder, reason)
+            reason = (
+                f"the folder cannot be searched ({find_reason(error)}); change its access rights"
+            )
+            self.add_problem(folder, reason)
             return []
 
     def _is_photo(self, path: str) -> bool:
@@ -262,12 +266,14 @@ class Search:
         except OSError as error:
             # What is named as a photo is left to the reader, to say the same of every one.
             if not known:
-                self.problem(path, f"cannot be read ({reason_of(error)}); change its access rights")
+                self.add_problem(
+                    path, f"cannot be read ({find_reason(error)}); change its access rights"
+                )
             return known
         if not plain and not known:
             self.passed_over["devices, pipes or sockets"] += 1
             return False
-        if not self.results and result_mark(head) is not None:
+        if not self.results and read_result_mark(head) is not None:
             self.passed_over["written by overpaint"] += 1
             return False
         if known or is_picture(head):
@@ -277,19 +283,19 @@ class Search:
 
     def _add(self, path: str) -> None:
         self._num_seen += 1
-        found, real = Path(path), self._real_path(path)
+        found, real = Path(path), self._find_real_path(path)
         if self._photos.setdefault(real, found) != found:
             self.passed_over["photos named twice"] += 1
 
-    def _real_path(self, path: str) -> str:
+    def _find_real_path(self, path: str) -> str:
         if os.path.islink(path):
             return os.path.realpath(path)
         folder, name = os.path.split(path)
         if name in ("", ".", ".."):
             return os.path.realpath(path)
-        return os.path.join(self._real_folder(folder), name)
+        return os.path.join(self._find_real_folder(folder), name)
 
-    def _real_folder(self, folder: str) -> str:
+    def _find_real_folder(self, folder: str) -> str:
         """Looked up once, as a folder may hold a million photos."""
         if folder not in self._real:
             self._real[folder] = os.path.realpath(folder)
@@ -304,12 +310,12 @@ def find_photos(paths: Iterable[str | Path], *, results: bool = False) -> Search
     and what is no photo is counted in `passed_over`. results: take pictures of findings as well.
     """
     search = Search(results)
-    for path, where in search.named(paths):
+    for path, where in search.list_named(paths):
         search.look(path, where)
     return search
 
 
-def reason_of(error: Exception) -> str:
+def find_reason(error: Exception) -> str:
     """What the system says, without number and name of the file."""
     return getattr(error, "strerror", None) or str(error)
 

@@ -49,9 +49,9 @@ def read_forgeries(
     if not rows:
         raise ConfigError(f"{folder} holds no forgeries; see `overpaint forge`")
     photos = set(split((row.photo for row in rows if row.part is None), part, seed))
-    unwanted = {_file_name(path) for path in exclude}
+    unwanted = {_find_file_name(path) for path in exclude}
     of_part = [r for r in rows if (r.photo in photos if r.part is None else r.part == part)]
-    kept = [r for r in of_part if _file_name(r.photo) not in unwanted]
+    kept = [r for r in of_part if _find_file_name(r.photo) not in unwanted]
     if not kept:
         raise ConfigError(
             f"none of the {len(rows)} forgeries in {folder} is of a photo of the {part} part; "
@@ -60,5 +60,5 @@ def read_forgeries(
     return kept
 
 
-def _file_name(path: str) -> str:
+def _find_file_name(path: str) -> str:
     return path.replace("\\", "/").replace("::", "/").rsplit("/", 1)[-1]

@@ -11,7 +11,8 @@
   bin, files are taken in a random order until one lies in it: a bin holds what its name says, or
   an error is raised. Of the NVIDIA set, files 0 to 1,999 are the first of `NVIDIA_BINS`, the next
   2,000 the second and so on; a bin of these is looked for among its own files alone.
-- A bin is half open, [low, high), as everywhere here (`masks.in_ratio`); NVIDIA's are (low, high].
+- A bin is half open, [low, high), as everywhere here (`masks.limit_ratio`); NVIDIA's are
+  (low, high].
 
 Source of the NVIDIA set: Liu et al., "Image Inpainting for Irregular Holes Using Partial
 Convolutions" (ECCV 2018), section 4.1.
@@ -33,7 +34,7 @@ from overpaint.data.masks import (
     MaskFn,
     ObjectMasks,
     hole_ratio,
-    in_ratio,
+    limit_ratio,
 )
 from overpaint.errors import ConfigError, ImageError, InputError
 from overpaint.images import read_mask_levels
@@ -76,7 +77,7 @@ class MaskFiles:
         )
 
     def _read(self, path: Path, height: int, width: int) -> Mask:
-        bits, size = _levels(path)
+        bits, size = _read_packed(path)
         hole = np.unpackbits(bits, count=size[0] * size[1]).reshape(size)
         if size != (height, width):
             nearest = Image.Resampling.NEAREST
@@ -86,7 +87,7 @@ class MaskFiles:
 
 # 8 KB a mask of 256 pixels: the files of a benchmark are read once and not once a bin.
 @lru_cache(maxsize=20_000)
-def _levels(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+def _read_packed(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
     """White (128 or more) as packed bits, and (h, w)."""
     grey, _ = read_mask_levels(path)
     return np.packbits(grey >= 128), (grey.shape[0], grey.shape[1])
@@ -102,7 +103,7 @@ def open_masks(spec: str, bin: Bin | None = None) -> MaskFn:
         raise ConfigError(f"hole ratios [{bin[0]:g}, {bin[1]:g}): give low < high, as shares")
     kind, colon, root = spec.partition(":")
     if not colon and kind in MASKS:
-        return MASKS[kind] if bin is None else in_ratio(MASKS[kind], *bin)
+        return MASKS[kind] if bin is None else limit_ratio(MASKS[kind], *bin)
     if not colon or kind not in FILES or not root:
         raise ConfigError(
             f"masks {spec!r}: there are {', '.join(MASKS)}, and with a folder "
@@ -113,26 +114,26 @@ def open_masks(spec: str, bin: Bin | None = None) -> MaskFn:
         raise ImageError(f"{folder}: no such folder of masks")
     if kind == "objects":
         objects = ObjectMasks(folder)
-        return objects if bin is None else in_ratio(objects, *bin)
+        return objects if bin is None else limit_ratio(objects, *bin)
     if kind == "nvidia":
-        return MaskFiles(_of_bin(nvidia_files(folder), bin), bin)
-    return MaskFiles(_mask_files(folder), bin, invert=kind == "folder-black")
+        return MaskFiles(_select_bin(list_nvidia_files(folder), bin), bin)
+    return MaskFiles(_list_mask_files(folder), bin, invert=kind == "folder-black")
 
 
-def mask_of(
+def draw_mask(
     spec: str, size: int | tuple[int, int], rng: np.random.Generator, bin: Bin | None = None
 ) -> Mask:
     """One mask uint8 of `size` (both sides, or h and w); errors as of `open_masks`."""
     height, width = (size, size) if isinstance(size, int) else size
-    return _opened(spec, bin)(height, width, rng)
+    return _open_cached(spec, bin)(height, width, rng)
 
 
 @lru_cache(maxsize=64)
-def _opened(spec: str, bin: Bin | None) -> MaskFn:
+def _open_cached(spec: str, bin: Bin | None) -> MaskFn:
     return open_masks(spec, bin)
 
 
-def nvidia_files(root: Path) -> tuple[Path, ...]:
+def list_nvidia_files(root: Path) -> tuple[Path, ...]:
     """The test masks of the NVIDIA set by number; raises ImageError for another layout."""
     places = [root, *(root / p for p in ("testing_mask_dataset", "mask/testing_mask_dataset"))]
     places += [root / "test_mask" / "testing_mask_dataset"]
@@ -144,7 +145,7 @@ def nvidia_files(root: Path) -> tuple[Path, ...]:
     raise ImageError(f"{root}: not the NVIDIA irregular masks: holds {here}; {_NVIDIA}")
 
 
-def _of_bin(paths: Sequence[Path], bin: Bin | None) -> tuple[Path, ...]:
+def _select_bin(paths: Sequence[Path], bin: Bin | None) -> tuple[Path, ...]:
     """The files of one of `NVIDIA_BINS`, by their numbers; all for another bin."""
     if bin not in NVIDIA_BINS:
         return tuple(paths)
@@ -159,7 +160,7 @@ def _of_bin(paths: Sequence[Path], bin: Bin | None) -> tuple[Path, ...]:
     return own
 
 
-def _mask_files(folder: Path) -> tuple[Path, ...]:
+def _list_mask_files(folder: Path) -> tuple[Path, ...]:
     found = (p for p in folder.rglob("*") if p.suffix.lower() in MASK_SUFFIXES and p.is_file())
     paths = tuple(sorted(p for p in found if not p.name.startswith(".")))
     if not paths:

@@ -39,7 +39,7 @@ def hole_ratio(mask: Mask) -> float:
     return np.count_nonzero(mask) / mask.size
 
 
-def ratio_bin(mask: Mask) -> str:
+def find_ratio_bin(mask: Mask) -> str:
     """Name of the 10 % step that holds the mask's ratio, "0-10" to "90-100" (percent).
 
     A step contains its lower end and not its upper one, but the last contains the full mask.
@@ -48,21 +48,21 @@ def ratio_bin(mask: Mask) -> str:
     return f"{10 * step}-{10 * step + 10}"
 
 
-def _scale(height: int, width: int) -> float:
+def _compute_scale(height: int, width: int) -> float:
     return min(height, width) / REFERENCE_SIDE
 
 
-def _canvas(height: int, width: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+def _make_canvas(height: int, width: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     image = Image.new("L", (width, height))
     return image, ImageDraw.Draw(image)
 
 
-def _disc(draw: ImageDraw.ImageDraw, centre: Point, diameter: float) -> None:
+def _draw_disc(draw: ImageDraw.ImageDraw, centre: Point, diameter: float) -> None:
     (x, y), r = centre, diameter / 2
     draw.ellipse((x - r, y - r, x + r, y + r), fill=1)
 
 
-def _pixels(image: Image.Image, rng: np.random.Generator, *, flips: bool) -> Mask:
+def _to_mask(image: Image.Image, rng: np.random.Generator, *, flips: bool) -> Mask:
     mask = np.array(image)
     if flips:
         rows, columns = (2 * rng.integers(2, size=2) - 1).tolist()
@@ -73,7 +73,7 @@ def _pixels(image: Image.Image, rng: np.random.Generator, *, flips: bool) -> Mas
 # DeepFill v2
 
 
-def stroke_angles(num_vertices: int, rng: np.random.Generator) -> list[float]:
+def draw_stroke_angles(num_vertices: int, rng: np.random.Generator) -> list[float]:
     """Directions of one brush stroke's segments, in radians.
 
     Each stroke draws a range around 2 pi / 5 that reaches up to 2 pi / 15 to either side; the
@@ -87,14 +87,14 @@ def stroke_angles(num_vertices: int, rng: np.random.Generator) -> list[float]:
     return angles.tolist()
 
 
-def brush_vertices(height: int, width: int, rng: np.random.Generator) -> list[Point]:
+def draw_brush_vertices(height: int, width: int, rng: np.random.Generator) -> list[Point]:
     """The 5 to 12 vertices (x, y) of one stroke, in pixels and inside the image.
 
     A segment's length is normal with the mean an eighth of the image's diagonal (this one length
     does not follow the shorter side) and half of that as its deviation, cut to 0 .. twice the mean.
     """
     num_vertices = int(rng.integers(4, 12))
-    angles = stroke_angles(num_vertices, rng)
+    angles = draw_stroke_angles(num_vertices, rng)
     mean = float(np.hypot(height, width)) / 8
     lengths = np.clip(rng.normal(mean, mean / 2, num_vertices), 0, 2 * mean).tolist()
     x, y = rng.uniform(0, width), rng.uniform(0, height)
@@ -112,14 +112,14 @@ def brush(height: int, width: int, rng: np.random.Generator) -> Mask:
     Differs from the published code in one point: that code calls random flips and discards their
     result, so that its strokes always drift to the right. Here the flips are applied.
     """
-    image, draw = _canvas(height, width)
+    image, draw = _make_canvas(height, width)
     for _ in range(rng.integers(1, 4)):
-        vertices = brush_vertices(height, width, rng)
-        thickness = max(1, int(rng.uniform(12, 40) * _scale(height, width)))
+        vertices = draw_brush_vertices(height, width, rng)
+        thickness = max(1, int(rng.uniform(12, 40) * _compute_scale(height, width)))
         draw.line(vertices, fill=1, width=thickness)
         for vertex in vertices:
-            _disc(draw, vertex, thickness)
-    return _pixels(image, rng, flips=True)
+            _draw_disc(draw, vertex, thickness)
+    return _to_mask(image, rng, flips=True)
 
 
 def free_form(height: int, width: int, rng: np.random.Generator) -> Mask:
@@ -168,9 +168,9 @@ LAMA_MAX_RATIO = 0.5
 LAMA_TRIES = 20
 
 
-def _lama_strokes(height: int, width: int, rng: np.random.Generator, rule: LamaRule) -> Mask:
-    scale = _scale(height, width)
-    image, draw = _canvas(height, width)
+def _draw_lama_strokes(height: int, width: int, rng: np.random.Generator, rule: LamaRule) -> Mask:
+    scale = _compute_scale(height, width)
+    image, draw = _make_canvas(height, width)
     num_strokes = int(rng.integers(rule.strokes[0], rule.strokes[1], endpoint=True))
     # Drawn all at once, five segments a stroke: a call per segment would cost more than the lines.
     shape = (num_strokes, 5)
@@ -186,10 +186,10 @@ def _lama_strokes(height: int, width: int, rng: np.random.Generator, rule: LamaR
             end_x = min(max(x + steps_x[i][j], 0.0), float(width))
             end_y = min(max(y + steps_y[i][j], 0.0), float(height))
             draw.line((x, y, end_x, end_y), fill=1, width=round(widths[i][j]))
-            _disc(draw, (x, y), widths[i][j])
-            _disc(draw, (end_x, end_y), widths[i][j])
+            _draw_disc(draw, (x, y), widths[i][j])
+            _draw_disc(draw, (end_x, end_y), widths[i][j])
             x, y = end_x, end_y
-    return _pixels(image, rng, flips=False)
+    return _to_mask(image, rng, flips=False)
 
 
 def lama(height: int, width: int, rng: np.random.Generator, kind: LamaKind = "medium") -> Mask:
@@ -204,7 +204,7 @@ def lama(height: int, width: int, rng: np.random.Generator, kind: LamaKind = "me
         if rule.boxes is not None and rng.random() < LAMA_BOX_SHARE:
             mask = boxes(height, width, rng, rule.boxes)
         else:
-            mask = _lama_strokes(height, width, rng, rule)
+            mask = _draw_lama_strokes(height, width, rng, rule)
         if 0 < hole_ratio(mask) <= LAMA_MAX_RATIO:
             break
     return mask
@@ -213,7 +213,7 @@ def lama(height: int, width: int, rng: np.random.Generator, kind: LamaKind = "me
 def boxes(height: int, width: int, rng: np.random.Generator, rule: BoxRule | None = None) -> Mask:
     """Filled boxes, by default those LaMa trains with: 1 to 4, sides of 30 to 150 px at 256 px."""
     rule = rule or BoxRule()
-    scale = _scale(height, width)
+    scale = _compute_scale(height, width)
     mask = np.zeros((height, width), np.uint8)
     for _ in range(rng.integers(rule.count[0], rule.count[1], endpoint=True)):
         spans: list[slice] = []
@@ -239,13 +239,13 @@ class _Shape:
     bits: NDArray[np.uint8]
     size: tuple[int, int]  # height, width
 
-    def image(self) -> Image.Image:
+    def to_image(self) -> Image.Image:
         height, width = self.size
         pixels = np.unpackbits(self.bits, count=height * width).reshape(self.size)
         return Image.fromarray(pixels * np.uint8(255))
 
 
-def _mask_files(folder: Path) -> list[Path]:
+def _list_mask_files(folder: Path) -> list[Path]:
     files = [p for p in folder.rglob("*") if p.suffix.lower() in MASK_SUFFIXES and p.is_file()]
     if not files:
         raise ImageError(f"{folder}: no mask images in this folder; give a folder that holds some")
@@ -293,7 +293,7 @@ class ObjectMasks:
         if not 0 < scale[0] <= scale[1] <= 1:
             raise InputError(f"scale {scale}: give two shares of the image in (0, 1], rising")
         given = [folders] if isinstance(folders, str | Path) else folders
-        paths = [path for folder in given for path in _mask_files(Path(folder))]
+        paths = [path for folder in given for path in _list_mask_files(Path(folder))]
         if not paths:
             raise InputError("folders: give at least one folder of masks")
         self.scale = scale
@@ -306,8 +306,8 @@ class ObjectMasks:
         shape = self._shapes[rng.integers(len(self._shapes))]
         ratio = rng.uniform(*self.scale) / max(shape.size[0] / height, shape.size[1] / width)
         high, wide = (max(1, int(side * ratio)) for side in shape.size)
-        scaled = shape.image().resize((wide, high), Image.Resampling.BILINEAR)
-        grey = _pixels(scaled, rng, flips=True)
+        scaled = shape.to_image().resize((wide, high), Image.Resampling.BILINEAR)
+        grey = _to_mask(scaled, rng, flips=True)
         top = rng.integers(height - high, endpoint=True)
         left = rng.integers(width - wide, endpoint=True)
         mask = np.zeros((height, width), np.uint8)
@@ -319,7 +319,7 @@ class ObjectMasks:
 # Combinations
 
 
-def _resampled(
+def _draw_in_ratio(
     height: int,
     width: int,
     rng: np.random.Generator,
@@ -339,7 +339,7 @@ def _resampled(
     )
 
 
-def in_ratio(fn: MaskFn, low: float, high: float, tries: int = 200) -> MaskFn:
+def limit_ratio(fn: MaskFn, low: float, high: float, tries: int = 200) -> MaskFn:
     """`fn`, drawn again until the hole ratio lies in [low, high).
 
     The result raises InputError when `tries` draws all miss: a bin of a benchmark must hold what
@@ -347,10 +347,10 @@ def in_ratio(fn: MaskFn, low: float, high: float, tries: int = 200) -> MaskFn:
     """
     if not low < high:
         raise InputError(f"hole ratio [{low}, {high}) is empty; give low < high")
-    return partial(_resampled, fn=fn, low=low, high=high, tries=tries)
+    return partial(_draw_in_ratio, fn=fn, low=low, high=high, tries=tries)
 
 
-def _mixed(
+def _draw_mixed(
     height: int,
     width: int,
     rng: np.random.Generator,
@@ -362,7 +362,7 @@ def _mixed(
     return fns[min(chosen, len(fns) - 1)](height, width, rng)
 
 
-def mixture(weights: Mapping[str, float], extra: Mapping[str, MaskFn] | None = None) -> MaskFn:
+def make_mixture(weights: Mapping[str, float], extra: Mapping[str, MaskFn] | None = None) -> MaskFn:
     """A generator that picks one of several by weight, normalised to a sum of 1.
 
     Args:
@@ -379,7 +379,7 @@ def mixture(weights: Mapping[str, float], extra: Mapping[str, MaskFn] | None = N
     given = extra or {}
     fns = [given[name] if name in given else get(name) for name in values]
     bounds = np.cumsum(list(values.values()))
-    return partial(_mixed, fns=fns, bounds=bounds / bounds[-1])
+    return partial(_draw_mixed, fns=fns, bounds=bounds / bounds[-1])
 
 
 MASKS: dict[str, MaskFn] = {

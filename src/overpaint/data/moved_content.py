@@ -27,7 +27,7 @@ def move_content(
     photo, reconstruction: uint8 (h, w, 3); mask: uint8 (h, w), 1 = hole. An empty or full mask
     gives back the reconstruction, since nothing is left to fit to.
     """
-    ring = _ring(mask)
+    ring = _find_ring(mask)
     if not ring.any() or not mask.any():
         return reconstruction
     height, width = mask.shape
@@ -37,16 +37,18 @@ def move_content(
     around = photo[rows, columns].astype(np.float32)
     best, least = reconstruction, np.inf
     for _ in range(NUM_SHIFTS):
-        candidate = _window(continued, height, width, rng)
+        candidate = _draw_window(continued, height, width, rng)
         difference = around - candidate[rows, columns]
         misfit = float((difference - difference.mean(axis=0)).var())
         if misfit < least:
             best, least = candidate, misfit
-    offset = _membrane(photo.astype(np.float32) - best, mask)
+    offset = _continue_smoothly(photo.astype(np.float32) - best, mask)
     return np.clip(np.rint(best + offset), 0, 255).astype(np.uint8)
 
 
-def _window(pixels: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_window(
+    pixels: np.ndarray, height: int, width: int, rng: np.random.Generator
+) -> np.ndarray:
     """A random window of that size, mirrored half of the time."""
     top = int(rng.integers(pixels.shape[0] - height, endpoint=True))
     left = int(rng.integers(pixels.shape[1] - width, endpoint=True))
@@ -54,18 +56,18 @@ def _window(pixels: np.ndarray, height: int, width: int, rng: np.random.Generato
     return window[:, ::-1] if rng.random() < 0.5 else window
 
 
-def _ring(mask: np.ndarray) -> np.ndarray:
+def _find_ring(mask: np.ndarray) -> np.ndarray:
     """Known pixels within `RING` of the hole (a square neighbourhood)."""
     near = mask != 0
     for axis in (0, 1):
         grown = near.copy()
         for step in range(1, RING + 1):
-            grown |= _moved(near, step, axis) | _moved(near, -step, axis)
+            grown |= _shift(near, step, axis) | _shift(near, -step, axis)
         near = grown
     return near & (mask == 0)
 
 
-def _moved(flags: np.ndarray, step: int, axis: int) -> np.ndarray:
+def _shift(flags: np.ndarray, step: int, axis: int) -> np.ndarray:
     """Flags moved by `step` along `axis`, with nothing coming in from the other side."""
     out = np.zeros_like(flags)
     size = flags.shape[axis]
@@ -77,11 +79,11 @@ def _moved(flags: np.ndarray, step: int, axis: int) -> np.ndarray:
     return out
 
 
-def _membrane(difference: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _continue_smoothly(difference: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Smooth continuation of `difference` (h, w, 3), known where the mask is 0, into the hole."""
     known = (mask == 0).astype(np.float32)
-    weight = _cells(known[..., None])
-    mean = _cells(difference * known[..., None]) / np.maximum(weight, 1e-6)
+    weight = _average_cells(known[..., None])
+    mean = _average_cells(difference * known[..., None]) / np.maximum(weight, 1e-6)
     fixed = weight[..., 0] > 0.1
     start = mean[fixed].mean(axis=0) if fixed.any() else np.zeros(3, np.float32)
     framed = np.pad(np.where(fixed[..., None], mean, start), ((1, 1), (1, 1), (0, 0)), mode="edge")
@@ -100,7 +102,7 @@ def _membrane(difference: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.dstack([np.asarray(plane)[:height, :width] for plane in planes])
 
 
-def _cells(values: np.ndarray) -> np.ndarray:
+def _average_cells(values: np.ndarray) -> np.ndarray:
     """Mean over cells of 8x8 pixels: (h, w, c) -> (ceil(h/8), ceil(w/8), c); zeros fill up."""
     height, width, channels = values.shape
     padded = np.pad(values, ((0, -height % CELL), (0, -width % CELL), (0, 0)))

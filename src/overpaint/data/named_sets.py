@@ -38,6 +38,6 @@ class NamedSet(BaseModel):
 
 
 @lru_cache(maxsize=1)
-def named_sets() -> tuple[NamedSet, ...]:
+def list_named_sets() -> tuple[NamedSet, ...]:
     """All of them, in the order of the manifest."""
     return tuple(NamedSet(**each) for each in yaml.safe_load(MANIFEST.read_text(encoding="utf-8")))

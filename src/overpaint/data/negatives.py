@@ -40,7 +40,7 @@ def brightened(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -
     )
     cast = np.exp(rng.normal(0, 0.06, 3))
     values = ((pixels / 255) ** gamma - 0.5) * contrast + 0.5
-    weight = _softened(mask, rng) if rng.random() < 0.5 else mask
+    weight = _soften(mask, rng) if rng.random() < 0.5 else mask
     return mix_edit(pixels, 255 * exposure * cast * values, weight)
 
 
@@ -48,7 +48,7 @@ def sharpened(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) ->
     """Unsharp masking, up to halos; with a soft or a hard edge."""
     amount, sigma = draw_log_uniform(rng, 0.5, 4), draw_log_uniform(rng, 0.5, 3)
     detail = pixels.astype(np.float32) - blur_planes(pixels, sigma)
-    weight = _softened(mask, rng) if rng.random() < 0.5 else mask
+    weight = _soften(mask, rng) if rng.random() < 0.5 else mask
     return mix_edit(pixels, pixels + amount * detail, weight)
 
 
@@ -56,15 +56,15 @@ def vivid(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.
     """Stronger colours, with sharper edges between them; the luma stays, where nothing clips."""
     saturation, amount = draw_log_uniform(rng, 0.8, 2.5), draw_log_uniform(rng, 0.3, 4)
     detail = pixels.astype(np.float32) - blur_planes(pixels, draw_log_uniform(rng, 0.5, 3))
-    edited = pixels + (saturation - 1) * _without_luma(pixels) + amount * _without_luma(detail)
-    weight = _softened(mask, rng) if rng.random() < 0.5 else mask
+    edited = pixels + (saturation - 1) * _remove_luma(pixels) + amount * _remove_luma(detail)
+    weight = _soften(mask, rng) if rng.random() < 0.5 else mask
     return mix_edit(pixels, edited, weight)
 
 
 def spot_colour(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Black and white, or nearly, but for the region; with a soft or a hard edge."""
-    weight = _softened(mask, rng) if rng.random() < 0.5 else mask
-    grey = pixels - rng.uniform(0.85, 1) * _without_luma(pixels)
+    weight = _soften(mask, rng) if rng.random() < 0.5 else mask
+    grey = pixels - rng.uniform(0.85, 1) * _remove_luma(pixels)
     return mix_edit(pixels, grey, 1 - weight.astype(float))
 
 
@@ -84,7 +84,7 @@ def smoothed(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> 
     smooth = blur_planes(pixels, draw_log_uniform(rng, 3, 40)).astype(np.float32)
     if rng.random() < 0.5:
         smooth += rng.normal(0, draw_log_uniform(rng, 1, 5), pixels.shape)
-    return mix_edit(pixels, smooth, _softened(mask, rng))
+    return mix_edit(pixels, smooth, _soften(mask, rng))
 
 
 def noisy(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -124,7 +124,7 @@ def frame(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.
     kind = int(rng.integers(4))
     if kind == 3:
         for _ in range(rng.integers(1, 5)):
-            rows, columns = (_span(side, rng) for side in cover.shape)
+            rows, columns = (_draw_span(side, rng) for side in cover.shape)
             cover[rows, columns] = True
     for lines in ((cover,), (cover.T,), (cover, cover.T), ())[kind]:
         thick = max(1, round(len(lines) * rng.uniform(0.03, 0.2)))
@@ -132,7 +132,7 @@ def frame(pixels: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.
     return mix_edit(pixels, draw_colour(rng), cover)
 
 
-def _span(side: int, rng: np.random.Generator) -> slice:
+def _draw_span(side: int, rng: np.random.Generator) -> slice:
     """A piece of 1 pixel to 40 % of a side."""
     length = max(1, round(side * rng.uniform(0.02, 0.4)))
     start = int(rng.integers(side - length, endpoint=True))
@@ -148,7 +148,7 @@ def draw_colour(rng: np.random.Generator) -> np.ndarray:
     return (np.zeros(3), np.full(3, 255.0), rng.uniform(0, 255, 3))[rng.integers(3)]
 
 
-def _without_luma(values: np.ndarray) -> np.ndarray:
+def _remove_luma(values: np.ndarray) -> np.ndarray:
     """(h, w, 3) less its luma."""
     return values - (values @ LUMA)[..., None]
 
@@ -157,7 +157,7 @@ def blur_planes(pixels: np.ndarray, sigma: float) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
 
 
-def _softened(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _soften(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Weights (h, w): 0 at the region's edge, rising inside of it to 1."""
     sigma = draw_log_uniform(rng, 2, 12)
     region = (mask != 0).astype(np.uint8)

@@ -93,7 +93,7 @@ def denoise(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     for down in steps:
         for right in steps:
             there = (slice(down, down + height), slice(right, right + width))
-            distance = _box_mean((padded_luma[there] - luma) ** 2, 2)
+            distance = _average_boxes((padded_luma[there] - luma) ** 2, 2)
             weight = np.exp(-distance / np.float32(strength**2))[..., None]
             total += weight
             out += weight * padded[there]
@@ -108,7 +108,7 @@ def tone_mapping(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pix
     light = np.maximum(pixels @ LUMA, 1) / 255
     logarithm = np.log(light).astype(np.float64)
     radius = max(2, round(min(light.shape) * rng.uniform(0.02, 0.08)))
-    base = _guided(logarithm, radius, 0.05)
+    base = _filter_guided(logarithm, radius, 0.05)
     top = float(base.max())
     mapped = np.exp(top + compression * (base - top) + detail * (logarithm - base))
     ratio = (np.maximum(pixels, 1) / 255 / light[..., None]) ** colour
@@ -118,10 +118,10 @@ def tone_mapping(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pix
 def grading(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     """Colour grading: a tone curve for each channel, then more or less saturation."""
     levels = np.arange(256) / 255
-    curve = _tone_curve(rng, 0.12)
+    curve = _draw_tone_curve(rng, 0.12)
     out = np.empty(pixels.shape, np.float32)
     for channel in range(3):
-        own = np.interp(levels, *_tone_curve(rng, 0.05))
+        own = np.interp(levels, *_draw_tone_curve(rng, 0.05))
         out[..., channel] = 255 * np.interp(own, *curve)[pixels[..., channel]]
     grey = (out @ LUMA)[..., None]
     return to_uint8(grey + rng.uniform(0.4, 1.6) * (out - grey))
@@ -168,7 +168,7 @@ def resize(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     """Half to twice the size, by one of the usual kernels; the only edit that changes it."""
     scale = draw_log_uniform(rng, 0.5, 2)
     height, width = (scale_side(side, scale) for side in pixels.shape[:2])
-    return _fitted(pixels, height, width, rng).copy()
+    return _resize_to(pixels, height, width, rng).copy()
 
 
 # Of a region
@@ -177,7 +177,7 @@ def resize(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
 def blurred_region(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     """A face or a number plate made unrecognisable: a Gaussian blur of 1 to 8 % of the photo."""
     sigma = max(1.5, min(pixels.shape[:2]) * draw_log_uniform(rng, 0.01, 0.08))
-    return mix_edit(pixels, blur_planes(pixels, sigma), _region(pixels, rng))
+    return mix_edit(pixels, blur_planes(pixels, sigma), _draw_region(pixels, rng))
 
 
 def pixelation(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
@@ -187,7 +187,7 @@ def pixelation(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixel
     image = Image.fromarray(pixels)
     small = image.resize((-(-width // side), -(-height // side)), Image.Resampling.BOX)
     squares = small.resize((width, height), Image.Resampling.NEAREST)
-    return mix_edit(pixels, np.asarray(squares), _shape(pixels, rng, ellipse=False))
+    return mix_edit(pixels, np.asarray(squares), _draw_shape(pixels, rng, ellipse=False))
 
 
 def redaction(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
@@ -195,7 +195,7 @@ def redaction(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels
     colour = np.zeros(3) if rng.random() < 0.7 else draw_colour(rng)
     cover = np.zeros(pixels.shape[:2])
     for _ in range(rng.integers(1, 6)):
-        cover = np.maximum(cover, _shape(pixels, rng, ellipse=False, largest=0.08))
+        cover = np.maximum(cover, _draw_shape(pixels, rng, ellipse=False, largest=0.08))
     return mix_edit(pixels, colour, cover)
 
 
@@ -206,19 +206,19 @@ def caption(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
 
 def beauty(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     """Skin made smooth by a bilateral filter, in the whole photo or in a region."""
-    smooth = _bilateral(pixels, draw_log_uniform(rng, 1, 3), draw_log_uniform(rng, 10, 40))
-    weight = np.ones(pixels.shape[:2]) if rng.random() < 0.5 else _region(pixels, rng)
+    smooth = _filter_bilateral(pixels, draw_log_uniform(rng, 1, 3), draw_log_uniform(rng, 10, 40))
+    weight = np.ones(pixels.shape[:2]) if rng.random() < 0.5 else _draw_region(pixels, rng)
     return mix_edit(pixels, smooth, rng.uniform(0.6, 1) * weight)
 
 
 def montage(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     """A part of another photo, inserted with a soft edge, its light more or less fitted."""
     height, width = pixels.shape[:2]
-    put = _cover(other, height, width, rng).astype(np.float32)
-    weight = _shape(pixels, rng, ellipse=bool(rng.random() < 0.7), largest=0.3)
+    put = _crop_to(other, height, width, rng).astype(np.float32)
+    weight = _draw_shape(pixels, rng, ellipse=bool(rng.random() < 0.7), largest=0.3)
     weight = blur_planes(to_uint8(255 * weight), draw_log_uniform(rng, 0.8, 8)) / 255
     if weight.sum():
-        here, there = (np.average(p, (0, 1), _three(weight)) for p in (pixels, put))
+        here, there = (np.average(p, (0, 1), _repeat_channels(weight)) for p in (pixels, put))
         put += rng.uniform(0, 1) * (here - there)
     return mix_edit(pixels, put, weight)
 
@@ -234,7 +234,7 @@ def frame(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     out[:] = to_uint8(draw_colour(rng))
     size = (max(1, height - 2 * border), max(1, width - 2 * border))
     top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    out[top : top + size[0], left : left + size[1]] = _fitted(pixels, *size, rng)
+    out[top : top + size[0], left : left + size[1]] = _resize_to(pixels, *size, rng)
     return out
 
 
@@ -248,11 +248,11 @@ def collage(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixels:
     cells = [(r, c) for r in range(rows) for c in range(columns)]
     own = int(rng.integers(len(cells)))
     for number, (r, c) in enumerate(cells):
-        top, bottom = _cell(height, rows, r, gap)
-        left, right = _cell(width, columns, c, gap)
+        top, bottom = _place_cell(height, rows, r, gap)
+        left, right = _place_cell(width, columns, c, gap)
         if bottom > top and right > left:
             source = pixels if number == own else other
-            out[top:bottom, left:right] = _cover(source, bottom - top, right - left, rng)
+            out[top:bottom, left:right] = _crop_to(source, bottom - top, right - left, rng)
     return out
 
 
@@ -266,7 +266,7 @@ def screenshot(pixels: Pixels, rng: np.random.Generator, other: Pixels) -> Pixel
     dark = rng.random() < 0.6
     canvas = Image.new("RGB", (width, height), (0, 0, 0) if dark else (255, 255, 255))
     size = (max(1, height - bars), width) if upright else (height, max(1, width - bars))
-    shown = Image.fromarray(_cover(pixels, *size, rng))
+    shown = Image.fromarray(_crop_to(pixels, *size, rng))
     canvas.paste(shown, (0, first) if upright else (first, 0))
     font = ImageFont.load_default(max(6.0, min(height, width) / rng.uniform(18, 40)))
     ink, room = ((235,) * 3 if dark else (25,) * 3), max(first, bars - first)
@@ -325,7 +325,7 @@ WORDS: dict[str, str] = {
 # Regions and places
 
 
-def _shape(
+def _draw_shape(
     pixels: Pixels, rng: np.random.Generator, *, ellipse: bool, largest: float = 0.25
 ) -> np.ndarray:
     """Weights (h, w), 1 in an ellipse or a rectangle of 1 % to `largest` of the photo, else 0."""
@@ -342,26 +342,26 @@ def _shape(
     return np.outer((down >= 0) & (down < 1), (right >= 0) & (right < 1)).astype(float)
 
 
-def _region(pixels: Pixels, rng: np.random.Generator) -> np.ndarray:
+def _draw_region(pixels: Pixels, rng: np.random.Generator) -> np.ndarray:
     """Weights (h, w): an ellipse or a rectangle, with a soft edge half of the time."""
-    weight = _shape(pixels, rng, ellipse=bool(rng.random() < 0.7))
+    weight = _draw_shape(pixels, rng, ellipse=bool(rng.random() < 0.7))
     soft = draw_log_uniform(rng, 1, 10)
     return blur_planes(to_uint8(255 * weight), soft) / 255 if rng.random() < 0.5 else weight
 
 
-def _cell(side: int, num: int, index: int, gap: int) -> tuple[int, int]:
+def _place_cell(side: int, num: int, index: int, gap: int) -> tuple[int, int]:
     """Where one of `num` equal cells with gaps around them starts and ends."""
     step = (side - gap) / num
     return round(gap + index * step), round(index * step + step)
 
 
-def _fitted(pixels: Pixels, height: int, width: int, rng: np.random.Generator) -> Pixels:
+def _resize_to(pixels: Pixels, height: int, width: int, rng: np.random.Generator) -> Pixels:
     """The photo at that size, by one of the usual kernels."""
     kernel = _KERNELS[rng.integers(len(_KERNELS))]
     return np.asarray(Image.fromarray(pixels).resize((width, height), kernel))
 
 
-def _cover(pixels: Pixels, height: int, width: int, rng: np.random.Generator) -> Pixels:
+def _crop_to(pixels: Pixels, height: int, width: int, rng: np.random.Generator) -> Pixels:
     """The largest window of that aspect in the photo, or one somewhat smaller, at that size."""
     part = float(rng.uniform(0.75, 1)) * min(pixels.shape[0] / height, pixels.shape[1] / width)
     size = [max(1, round(part * side)) for side in (height, width)]
@@ -371,40 +371,40 @@ def _cover(pixels: Pixels, height: int, width: int, rng: np.random.Generator) ->
         for n, side in zip(size, pixels.shape[:2], strict=True)
     )
     window = np.ascontiguousarray(pixels[top : top + size[0], left : left + size[1]])
-    return _fitted(window, height, width, rng)
+    return _resize_to(window, height, width, rng)
 
 
 # Filters
 
 
-def _three(weight: np.ndarray) -> np.ndarray:
+def _repeat_channels(weight: np.ndarray) -> np.ndarray:
     return np.repeat(weight[..., None], 3, axis=2)
 
 
-def _tone_curve(rng: np.random.Generator, strength: float) -> tuple[np.ndarray, np.ndarray]:
+def _draw_tone_curve(rng: np.random.Generator, strength: float) -> tuple[np.ndarray, np.ndarray]:
     """Points of a rising curve on [0, 1], five of them moved by about `strength`."""
     x = np.linspace(0, 1, 5)
     y = np.clip(x + rng.normal(0, strength, 5), 0, 1)
     return x, np.maximum.accumulate(y)
 
 
-def _box_mean(values: np.ndarray, radius: int) -> np.ndarray:
+def _average_boxes(values: np.ndarray, radius: int) -> np.ndarray:
     """Means (h, w) over a square of 2 radius + 1 pixels, of what there is of it at the borders."""
     x, side = torch.from_numpy(np.ascontiguousarray(values))[None], 2 * radius + 1
     x = F.avg_pool2d(x, (side, 1), 1, (radius, 0), count_include_pad=False)
     return F.avg_pool2d(x, (1, side), 1, (0, radius), count_include_pad=False)[0].numpy()
 
 
-def _guided(values: np.ndarray, radius: int, smoothness: float) -> np.ndarray:
+def _filter_guided(values: np.ndarray, radius: int, smoothness: float) -> np.ndarray:
     """The guided filter of (h, w) by itself: smooth, but for edges stronger than `smoothness`
     (a variance)."""
-    mean = _box_mean(values, radius)
-    variance = np.maximum(_box_mean(values**2, radius) - mean**2, 0)
+    mean = _average_boxes(values, radius)
+    variance = np.maximum(_average_boxes(values**2, radius) - mean**2, 0)
     slope = variance / (variance + smoothness)
-    return _box_mean(slope, radius) * values + _box_mean(mean - slope * mean, radius)
+    return _average_boxes(slope, radius) * values + _average_boxes(mean - slope * mean, radius)
 
 
-def _bilateral(pixels: Pixels, sigma: float, levels: float) -> np.ndarray:
+def _filter_bilateral(pixels: Pixels, sigma: float, levels: float) -> np.ndarray:
     """The bilateral filter, float (h, w, 3): sigma in pixels, `levels` of luma."""
     reach = math.ceil(2 * sigma)
     luma = np.rint(pixels @ LUMA).astype(np.int16)

@@ -35,7 +35,7 @@ from PIL import Image
 
 from overpaint.errors import ConfigError, ImageError
 from overpaint.images import Photo, decode_image, image_suffixes, read_image
-from overpaint.images.decoding import read_orientation, upright
+from overpaint.images.decoding import read_orientation, turn_upright
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,11 @@ class Pair:
             return _read_row(self)
         photo = read_image(self.image)
         if self.mask is None:
-            return photo, self._even(photo)
+            return photo, self._make_even_mask(photo)
         pixels = read_image(self.mask).pixels
-        return photo, _fitted(self.rule(pixels), photo, self)
+        return photo, _fit_truth(self.rule(pixels), photo, self)
 
-    def _even(self, photo: Photo) -> np.ndarray:
+    def _make_even_mask(self, photo: Photo) -> np.ndarray:
         return np.full((photo.height, photo.width), int(self.whole), np.uint8)
 
 
@@ -147,12 +147,12 @@ def read_pairs(spec: str) -> PairSet:
 # Truth
 
 
-def _fitted(truth: np.ndarray, photo: Photo, pair: Pair) -> np.ndarray:
+def _fit_truth(truth: np.ndarray, photo: Photo, pair: Pair) -> np.ndarray:
     """The truth in the place of the upright photo's pixels."""
-    orientation = _orientation(photo.path)
+    orientation = _read_orientation(photo.path)
     size = (photo.height, photo.width)
     if orientation >= 5 and truth.shape == size[::-1] and size[0] != size[1]:
-        return np.ascontiguousarray(upright(truth, orientation))
+        return np.ascontiguousarray(turn_upright(truth, orientation))
     if truth.shape != size:
         raise ImageError(
             f"{pair.mask}: the mask has {truth.shape[1]} x {truth.shape[0]} pixels, its picture "
@@ -166,7 +166,7 @@ def _fitted(truth: np.ndarray, photo: Photo, pair: Pair) -> np.ndarray:
     return truth
 
 
-def _orientation(path: Path) -> int:
+def _read_orientation(path: Path) -> int:
     with Image.open(path) as image:
         return read_orientation(image)
 
@@ -186,7 +186,7 @@ class Kind:
     search: Callable[[Path, str | None], _Found]
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _list_pictures(folder: Path) -> list[Path]:
     """Pictures directly in a folder, by name; none where it is not there."""
     if not folder.is_dir():
         return []
@@ -194,16 +194,16 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(p for p in found if not p.name.startswith("."))
 
 
-def _below(root: Path, named: Callable[[Path], bool]) -> list[Path]:
+def _list_folders(root: Path, named: Callable[[Path], bool]) -> list[Path]:
     """Folders below a root, and itself, by path."""
     return sorted(p for p in (root, *root.rglob("*")) if p.is_dir() and named(p))
 
 
-def _name(root: Path, path: Path) -> str:
+def _name_picture(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _matched(
+def _match_masks(
     root: Path,
     pictures: Sequence[Path],
     mask_of: Callable[[Path], Path | None],
@@ -217,35 +217,41 @@ def _matched(
         if mask is None or not mask.is_file():
             problems.append(f"{picture}: left out, as its mask is not there")
         else:
-            pairs.append(Pair(_name(root, picture), picture, mask, part, rule))
+            pairs.append(Pair(_name_picture(root, picture), picture, mask, part, rule))
     return pairs, problems
 
 
-def _untouched(root: Path, pictures: Sequence[Path]) -> list[Pair]:
-    return [Pair(_name(root, picture), picture) for picture in pictures]
+def _make_untouched(root: Path, pictures: Sequence[Path]) -> list[Pair]:
+    return [Pair(_name_picture(root, picture), picture) for picture in pictures]
 
 
-def _joined(*found: _Found) -> _Found:
+def _join(*found: _Found) -> _Found:
     return [p for pairs, _ in found for p in pairs], [p for _, problems in found for p in problems]
 
 
-def _casia(root: Path, part: str | None) -> _Found:
+def _find_casia(root: Path, part: str | None) -> _Found:
     truths = {
         mask.stem.removesuffix("_gt"): mask
-        for folder in _below(root, lambda p: _is_truth(root, p))
-        for mask in _pictures(folder)
+        for folder in _list_folders(root, lambda p: _is_truth(root, p))
+        for mask in _list_pictures(folder)
     }
     if not truths:
         return [], []
-    shown = _below(root, lambda p: not _is_truth(root, p))
-    pictures = [picture for folder in shown for picture in _pictures(folder)]
+    shown = _list_folders(root, lambda p: not _is_truth(root, p))
+    pictures = [picture for folder in shown for picture in _list_pictures(folder)]
     forged = [p for p in pictures if p.name.startswith(("Tp_", "Sp_"))]
     found = [
-        _matched(root, [p for p in forged if _casia_part(p) == kind], _by_stem(truths), kind, ANY)
+        _match_masks(
+            root,
+            [p for p in forged if _find_casia_part(p) == kind],
+            _match_by_stem(truths),
+            kind,
+            ANY,
+        )
         for kind in ("copy-move", "splicing")
     ]
     authentic = [p for p in pictures if p.name.startswith("Au_")]
-    return _joined(*found, (_untouched(root, authentic), []))
+    return _join(*found, (_make_untouched(root, authentic), []))
 
 
 def _is_truth(root: Path, folder: Path) -> bool:
@@ -253,38 +259,38 @@ def _is_truth(root: Path, folder: Path) -> bool:
     return any("groundtruth" in word.lower().replace(" ", "") for word in words)
 
 
-def _casia_part(path: Path) -> str:
+def _find_casia_part(path: Path) -> str:
     """By the second letter code of the file's name: S = same picture, D = different ones."""
     return "copy-move" if path.name[3:5] == "S_" else "splicing"
 
 
-def _by_stem(masks: Mapping[str, Path]) -> Callable[[Path], Path | None]:
+def _match_by_stem(masks: Mapping[str, Path]) -> Callable[[Path], Path | None]:
     return lambda picture: masks.get(picture.stem)
 
 
-def _columbia(root: Path, part: str | None) -> _Found:
+def _find_columbia(root: Path, part: str | None) -> _Found:
     spliced = root / "4cam_splc"
-    masks = {p.stem.removesuffix("_edgemask"): p for p in _pictures(spliced / "edgemask")}
+    masks = {p.stem.removesuffix("_edgemask"): p for p in _list_pictures(spliced / "edgemask")}
     if not masks:
         return [], []
-    found = _matched(root, _pictures(spliced), _by_stem(masks), rule=GREEN)
-    return _joined(found, (_untouched(root, _pictures(root / "4cam_auth")), []))
+    found = _match_masks(root, _list_pictures(spliced), _match_by_stem(masks), rule=GREEN)
+    return _join(found, (_make_untouched(root, _list_pictures(root / "4cam_auth")), []))
 
 
-def _coverage(root: Path, part: str | None) -> _Found:
-    def mask_of(picture: Path) -> Path:
+def _find_coverage(root: Path, part: str | None) -> _Found:
+    def find_mask(picture: Path) -> Path:
         return root / "mask" / f"{picture.stem.removesuffix('t')}forged{picture.suffix}"
 
-    pictures = [p for p in _pictures(root / "image") if re.fullmatch(r"\d+t?", p.stem)]
+    pictures = [p for p in _list_pictures(root / "image") if re.fullmatch(r"\d+t?", p.stem)]
     forged = [p for p in pictures if p.stem.endswith("t")]
     untouched = [p for p in pictures if not p.stem.endswith("t")]
-    return _joined(_matched(root, forged, mask_of), (_untouched(root, untouched), []))
+    return _join(_match_masks(root, forged, find_mask), (_make_untouched(root, untouched), []))
 
 
 _NIST_TASKS = ("manipulation", "removal", "splice")
 
 
-def _nist16(root: Path, part: str | None) -> _Found:
+def _find_nist16(root: Path, part: str | None) -> _Found:
     task = part or "manipulation"
     if task not in _NIST_TASKS:
         raise ConfigError(f"nist16: no part {task!r}; there are {', '.join(_NIST_TASKS)}")
@@ -292,21 +298,21 @@ def _nist16(root: Path, part: str | None) -> _Found:
     if not reference.is_file():
         return [], [f"{reference} is not there"]
     pairs, problems = [], []
-    for line in _table(reference, "|", ("ProbeFileName", "ProbeMaskFileName", "IsTarget")):
+    for line in _read_table(reference, "|", ("ProbeFileName", "ProbeMaskFileName", "IsTarget")):
         picture = root / line["ProbeFileName"]
         if not picture.is_file():
             problems.append(f"{picture}: left out, as it is not there")
         elif line["IsTarget"] != "Y":
-            pairs.append(Pair(_name(root, picture), picture))
+            pairs.append(Pair(_name_picture(root, picture), picture))
         elif not line["ProbeMaskFileName"] or not (root / line["ProbeMaskFileName"]).is_file():
             problems.append(f"{picture}: left out, as its mask is not there")
         else:
             mask = root / line["ProbeMaskFileName"]
-            pairs.append(Pair(_name(root, picture), picture, mask, task, BLACK))
+            pairs.append(Pair(_name_picture(root, picture), picture, mask, task, BLACK))
     return list({pair.name: pair for pair in pairs}.values()), problems
 
 
-def _table(path: Path, delimiter: str, columns: Sequence[str]) -> list[dict[str, str]]:
+def _read_table(path: Path, delimiter: str, columns: Sequence[str]) -> list[dict[str, str]]:
     """Lines of a CSV file; raises ImageError when it cannot be read or lacks a column."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -319,72 +325,78 @@ def _table(path: Path, delimiter: str, columns: Sequence[str]) -> list[dict[str,
         raise ImageError(f"{path}: cannot be read ({error}); fetch it again") from error
 
 
-def _imd2020(root: Path, part: str | None) -> _Found:
+def _find_imd2020(root: Path, part: str | None) -> _Found:
     found: list[_Found] = []
     for folder in sorted(p for p in root.iterdir() if p.is_dir()):
-        pictures = _pictures(folder)
+        pictures = _list_pictures(folder)
         masks = {p.stem.removesuffix("_mask"): p for p in pictures if p.stem.endswith("_mask")}
         if not masks:
             continue
         originals = [p for p in pictures if p.stem.endswith("_orig")]
         forged = [p for p in pictures if not p.stem.endswith(("_mask", "_orig"))]
-        found += [_matched(root, forged, _by_stem(masks), rule=ANY)]
-        found += [(_untouched(root, originals), [])]
-    return _joined(*found)
+        found += [_match_masks(root, forged, _match_by_stem(masks), rule=ANY)]
+        found += [(_make_untouched(root, originals), [])]
+    return _join(*found)
 
 
-def _defacto(root: Path, part: str | None) -> _Found:
+def _find_defacto(root: Path, part: str | None) -> _Found:
     found = []
-    for folder in _below(root, lambda p: p.name == "img" and p.parent.name.endswith("_img")):
+    for folder in _list_folders(root, lambda p: p.name == "img" and p.parent.name.endswith("_img")):
         kind = folder.parent.name.removesuffix("_img")  # inpainting, copymove, splicing_1, ...
         masks = folder.parent.with_name(f"{kind}_annotations") / "probe_mask"
-        truths = {p.stem: p for p in _pictures(masks)}
+        truths = {p.stem: p for p in _list_pictures(masks)}
         part_name = re.sub(r"_\d+$", "", kind)
-        found.append(_matched(root, _pictures(folder), _by_stem(truths), part_name))
-    return _joined(*found)
+        found.append(_match_masks(root, _list_pictures(folder), _match_by_stem(truths), part_name))
+    return _join(*found)
 
 
-def _autosplice(root: Path, part: str | None) -> _Found:
-    masks = {p.stem.removesuffix("_mask"): p for p in _pictures(root / "Mask")}
+def _find_autosplice(root: Path, part: str | None) -> _Found:
+    masks = {p.stem.removesuffix("_mask"): p for p in _list_pictures(root / "Mask")}
     if not masks:
         return [], []
     found: list[_Found] = [
-        _matched(
-            root, _pictures(folder), lambda p: masks.get(p.stem.split("_")[0]), folder.name, ANY
+        _match_masks(
+            root,
+            _list_pictures(folder),
+            lambda p: masks.get(p.stem.split("_")[0]),
+            folder.name,
+            ANY,
         )
         for folder in sorted(root.glob("Forged_JPEG*"))
     ]
     if not any(pairs for pairs, _ in found):
-        return _joined(*found)
-    return _joined(*found, (_untouched(root, _pictures(root / "Authentic")), []))
+        return _join(*found)
+    return _join(*found, (_make_untouched(root, _list_pictures(root / "Authentic")), []))
 
 
-def _sagi_d(root: Path, part: str | None) -> _Found:
+def _find_sagi_d(root: Path, part: str | None) -> _Found:
     results = sorted(root.rglob("results.csv"))
     if results:
-        return _joined(*(_sagi_results(root, path) for path in results))
+        return _join(*(_read_sagi_results(root, path) for path in results))
     found: list[_Found] = []
-    for masks in _below(root, lambda p: p.name in ("masks", "mask")):
-        truths = {p.stem: p for p in _pictures(masks)}
+    for masks in _list_folders(root, lambda p: p.name in ("masks", "mask")):
+        truths = {p.stem: p for p in _list_pictures(masks)}
         others = (p for p in masks.parent.iterdir() if p.is_dir() and p != masks)
         for folder in sorted(others):
             if folder.name == "original":
-                found.append((_untouched(root, _pictures(folder)), []))
+                found.append((_make_untouched(root, _list_pictures(folder)), []))
             else:
-                found.append(_matched(root, _pictures(folder), _by_stem(truths), folder.name))
-    return _joined(*found)
+                found.append(
+                    _match_masks(root, _list_pictures(folder), _match_by_stem(truths), folder.name)
+                )
+    return _join(*found)
 
 
-def _sagi_results(root: Path, path: Path) -> _Found:
+def _read_sagi_results(root: Path, path: Path) -> _Found:
     """The table that the authors' program writes; its paths begin at ROOT or at the table."""
 
-    def place(text: str) -> Path:
+    def find_file(text: str) -> Path:
         beside = path.parent / text
         return beside if beside.is_file() else root / text
 
     pairs, problems = [], []
-    for line in _table(path, ",", ("image_path", "mask_path", "output_path")):
-        original, mask, filled = (place(text) for text in line.values())
+    for line in _read_table(path, ",", ("image_path", "mask_path", "output_path")):
+        original, mask, filled = (find_file(text) for text in line.values())
         if not filled.is_file() or not mask.is_file():
             problems.append(f"{filled}: left out, as it or its mask is not there")
             continue
@@ -398,18 +410,18 @@ _IMAGES, _MASKS = ("inpainted", "images", "image", "Tp"), ("masks", "mask", "Gt"
 _ORIGINALS = ("originals", "original", "Au")
 
 
-def _folder(root: Path, part: str | None) -> _Found:
-    def first(names: Sequence[str]) -> list[Path]:
-        return next((found for n in names if (found := _pictures(root / n))), [])
+def _find_in_folder(root: Path, part: str | None) -> _Found:
+    def list_first(names: Sequence[str]) -> list[Path]:
+        return next((found for n in names if (found := _list_pictures(root / n))), [])
 
-    truths = {p.stem: p for p in first(_MASKS)}
+    truths = {p.stem: p for p in list_first(_MASKS)}
     if not truths:
         return [], []
-    found = _matched(root, first(_IMAGES), _by_stem(truths))
-    return _joined(found, (_untouched(root, first(_ORIGINALS)), [])) if found[0] else found
+    found = _match_masks(root, list_first(_IMAGES), _match_by_stem(truths))
+    return _join(found, (_make_untouched(root, list_first(_ORIGINALS)), [])) if found[0] else found
 
 
-def _json(path: Path, part: str | None) -> _Found:
+def _read_json(path: Path, part: str | None) -> _Found:
     """IMDL-BenCo's list: [[picture, mask or "Negative"], ...], paths as they are or beside it."""
     try:
         lines = json.loads(path.read_text(encoding="utf-8"))
@@ -430,20 +442,20 @@ def _json(path: Path, part: str | None) -> _Found:
 # OpenSDI: tables with the files' bytes
 
 
-def _opensdi(root: Path, part: str | None) -> _Found:
+def _find_opensdi(root: Path, part: str | None) -> _Found:
     tables = sorted([*root.glob("*.parquet"), *root.glob("data/*.parquet")])
     pairs: list[Pair] = []
     for path in tables:
         kind = re.sub(r"-\d+-of-\d+$", "", path.stem)
         if part is None or kind == part:
-            pairs += _rows(path, kind)
+            pairs += _read_rows(path, kind)
     if tables and not pairs:
         parts = sorted({re.sub(r"-\d+-of-\d+$", "", path.stem) for path in tables})
         raise ConfigError(f"opensdi: no part {part!r}; there are {', '.join(parts)}")
     return pairs, []
 
 
-def _parquet(path: Path) -> Any:
+def _open_parquet(path: Path) -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -456,8 +468,8 @@ def _parquet(path: Path) -> Any:
         raise ImageError(f"{path}: not a Parquet file ({error}); fetch it again") from error
 
 
-def _rows(path: Path, part: str) -> Iterator[Pair]:
-    with _parquet(path) as file:
+def _read_rows(path: Path, part: str) -> Iterator[Pair]:
+    with _open_parquet(path) as file:
         try:
             table = file.read(columns=["key", "label", "mask.bytes"]).to_pylist()
         except (KeyError, ValueError, OSError) as error:
@@ -479,7 +491,7 @@ def _rows(path: Path, part: str) -> Iterator[Pair]:
 
 def _read_row(pair: Pair) -> tuple[Photo, np.ndarray]:
     assert pair.row is not None, "of a pair in a table"
-    with _parquet(pair.image) as file:
+    with _open_parquet(pair.image) as file:
         group, start = 0, 0
         while pair.row >= start + file.metadata.row_group(group).num_rows:
             start += file.metadata.row_group(group).num_rows
@@ -488,7 +500,7 @@ def _read_row(pair: Pair) -> tuple[Photo, np.ndarray]:
         line = rows.slice(pair.row - start, 1).to_pylist()[0]
     photo = decode_image(line["image"]["bytes"], pair.name)
     if pair.mask is None:
-        return photo, pair._even(photo)
+        return photo, pair._make_even_mask(photo)
     truth = pair.rule(decode_image(line["mask"]["bytes"], f"{pair.name} (mask)").pixels)
     with Image.open(io.BytesIO(line["image"]["bytes"])) as image:
         turned = read_orientation(image)
@@ -505,60 +517,60 @@ SETS: Mapping[str, Kind] = {
         "CASIA",
         "expected pictures Tp_*, Sp_* and Au_* (in Tp/, Au/, ...), and their masks *_gt.png in a "
         "folder whose name holds 'groundtruth' or 'Groundtruth'",
-        _casia,
+        _find_casia,
     ),
     "columbia": Kind(
         "Columbia Uncompressed",
         "expected 4cam_splc/*.tif, 4cam_splc/edgemask/*_edgemask.jpg and 4cam_auth/*.tif",
-        _columbia,
+        _find_columbia,
     ),
     "coverage": Kind(
         "COVERAGE",
         "expected image/1t.tif and image/1.tif ..., mask/1forged.tif ...",
-        _coverage,
+        _find_coverage,
     ),
     "nist16": Kind(
         "NIST16 (NC2016_Test0613)",
         "expected probe/, and reference/manipulation/NC2016-manipulation-ref.csv with the masks "
         "that it names (likewise removal and splice)",
-        _nist16,
+        _find_nist16,
     ),
     "imd2020": Kind(
         "IMD2020, real-life manipulations",
         "expected a folder for each original with *_orig.jpg, and pictures NAME with NAME_mask.png",
-        _imd2020,
+        _find_imd2020,
     ),
     "defacto": Kind(
         "DEFACTO",
         "expected inpainting_img/img/*.tif with inpainting_annotations/probe_mask/*.jpg, likewise "
         "copymove and splicing_1 to splicing_7",
-        _defacto,
+        _find_defacto,
     ),
     "autosplice": Kind(
         "AutoSplice",
         "expected Forged_JPEG100/ (or 90, 75), Mask/*_mask.png and Authentic/",
-        _autosplice,
+        _find_autosplice,
     ),
     "opensdi": Kind(
         "OpenSDI (OpenSDID)",
         "expected data/*.parquet with the columns key, image, mask and label",
-        _opensdi,
+        _find_opensdi,
     ),
     "sagi-d": Kind(
         "SAGI-D",
         "expected results.csv with the columns image_path, mask_path and output_path, or folders "
         "original/ and one of each model beside a folder masks/ with a mask of each picture's name",
-        _sagi_d,
+        _find_sagi_d,
     ),
     "folder": Kind(
         "a folder of pairs",
         "expected inpainted/ (or images/, Tp/) and masks/ (or Gt/) with the same names, and for "
         "untouched pictures originals/ (or Au/)",
-        _folder,
+        _find_in_folder,
     ),
     "json": Kind(
         "a list of pairs",
         'expected a JSON file [["PICTURE", "MASK"], ["PICTURE", "Negative"], ...]',
-        _json,
+        _read_json,
     ),
 }

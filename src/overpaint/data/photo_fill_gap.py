@@ -54,22 +54,22 @@ class Apart(BaseModel):
             photo = jpeg(photo, int(rng.integers(*self.quality, endpoint=True)), subsampling, phase)
         if rng.random() < self.coloured:
             strength = float(np.exp(rng.uniform(*np.log(self.strength))))
-            redrawn = colour_noise(redrawn, strength, rng)
+            redrawn = add_colour_noise(redrawn, strength, rng)
         return photo, redrawn
 
 
-def colour_noise(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def add_colour_noise(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Noise that leaves the luma as it is; strength in grey levels, grain of 1 to 3 pixels."""
     height, width = pixels.shape[:2]
     grain = max(1.0, float(rng.uniform(0, LARGEST_GRAIN)))  # a third of the time a single pixel
     small = (max(1, round(height / grain)), max(1, round(width / grain)), 3)
-    noise = _enlarged(rng.normal(size=small).astype(np.float32), width, height)
+    noise = _enlarge(rng.normal(size=small).astype(np.float32), width, height)
     noise /= max(float(noise.std()), 1e-6)
     noise -= (noise @ LUMA)[..., None]
     return np.clip(np.rint(pixels + strength * noise), 0, 255).astype(np.uint8)
 
 
-def _enlarged(planes: np.ndarray, width: int, height: int) -> np.ndarray:
+def _enlarge(planes: np.ndarray, width: int, height: int) -> np.ndarray:
     """float32 (h, w, c), each plane bilinearly."""
     planes = planes.transpose(2, 0, 1)
     resized = [Image.fromarray(p).resize((width, height), BILINEAR) for p in planes]

@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from overpaint.data.sources import Part, PhotoSource, Place, short_name
+from overpaint.data.sources import Part, PhotoSource, Place, shorten_name
 from overpaint.errors import ConfigError, ImageError
 from overpaint.images import Photo, image_suffixes
 
@@ -60,17 +60,17 @@ class Fit:
         """uint8 (h, w, 3) at the size. key: what the place of a crop is drawn by."""
         shorter = min(pixels.shape[:2])
         if shorter < self.size:
-            return self._small(pixels, shorter, key)
+            return self._enlarge_small(pixels, shorter, key)
         if self.how == "resize":
-            return _centre(_scaled(pixels, self.size / shorter), self.size)
-        return self._cropped(pixels, key)
+            return _crop_centre(_scale(pixels, self.size / shorter), self.size)
+        return self._crop(pixels, key)
 
-    def _small(self, pixels: np.ndarray, shorter: int, key: str) -> np.ndarray:
+    def _enlarge_small(self, pixels: np.ndarray, shorter: int, key: str) -> np.ndarray:
         if self.small == "enlarge":
-            pixels = _scaled(pixels, self.size / shorter)
-        return _centre(pixels, self.size) if self.how == "resize" else self._cropped(pixels, key)
+            pixels = _scale(pixels, self.size / shorter)
+        return _crop_centre(pixels, self.size) if self.how == "resize" else self._crop(pixels, key)
 
-    def _cropped(self, pixels: np.ndarray, key: str) -> np.ndarray:
+    def _crop(self, pixels: np.ndarray, key: str) -> np.ndarray:
         rng = np.random.default_rng(list(hashlib.sha256(key.encode("utf-8", "replace")).digest()))
         spans = []
         for side in pixels.shape[:2]:
@@ -115,16 +115,16 @@ class PhotoSet:
         """What was asked for and could not be found, one message each."""
         return self._source.problems
 
-    def photo(self, index: int) -> Photo:
+    def read_photo(self, index: int) -> Photo:
         """The photo as its file has it; raises `ImageError`."""
-        return self._source.photo(index)
+        return self._source.read_photo(index)
 
     def read(self, index: int) -> np.ndarray:
         """The photo at the size: uint8 (h, w, 3); raises `ImageError`."""
         pixels = self._source.read(index)
         if self.fit is None:
             return pixels
-        return self.fit(pixels, f"{self._seed}/{short_name(self.names[index])}")
+        return self.fit(pixels, f"{self._seed}/{shorten_name(self.names[index])}")
 
 
 def open_photos(
@@ -147,7 +147,7 @@ def open_photos(
     if part is not None and part not in COUNTS:
         raise ConfigError(f"part {part!r}: choose one of {', '.join(COUNTS)}")
     fit = None if size is None else Fit(size, how, small)
-    name, root = _named(spec)
+    name, root = _parse_spec(spec)
     if name is None:
         if split == "official":
             raise ConfigError(
@@ -158,7 +158,7 @@ def open_photos(
         return PhotoSet(source, fit, seed, words)
     layout = LAYOUTS[name]
     found = layout.find(root)
-    photos = _part_of(layout, found, part, split, seed, root)
+    photos = _select_part(layout, found, part, split, seed, root)
     source = PhotoSource([Place(str(path), "", str(path)) for path in photos])
     how_split = "official split" if split == "official" else f"split by seed {seed}"
     words = f"{layout.title}, {part or 'all'} ({how_split}), {len(photos)} photos"
@@ -184,15 +184,15 @@ def collect_photos(
             plain.append(path)
             continue
         root = Path(folder).expanduser()
-        photos = _part_of(LAYOUTS[name], LAYOUTS[name].find(root), part, "seed", seed, root)
-        kept = [p for p in photos if not unwanted & {p.name, short_name(str(p))}]
+        photos = _select_part(LAYOUTS[name], LAYOUTS[name].find(root), part, "seed", seed, root)
+        kept = [p for p in photos if not unwanted & {p.name, shorten_name(str(p))}]
         sources.append(PhotoSource([Place(str(p), "", str(p)) for p in kept]))
     if plain or not sources:
         sources.insert(0, PhotoSource.from_paths(plain, part, unwanted, seed))
-    return sources[0] if len(sources) == 1 else PhotoSource.joined(sources)
+    return sources[0] if len(sources) == 1 else PhotoSource.join(sources)
 
 
-def _named(spec: str | Path) -> tuple[str | None, Path]:
+def _parse_spec(spec: str | Path) -> tuple[str | None, Path]:
     name, colon, root = str(spec).partition(":")
     if colon and name in LAYOUTS:
         return name, Path(root).expanduser()
@@ -209,7 +209,7 @@ def _named(spec: str | Path) -> tuple[str | None, Path]:
 # Splits
 
 
-def _part_of(
+def _select_part(
     layout: "Layout",
     found: "Found",
     part: Part | None,
@@ -233,10 +233,12 @@ def _part_of(
 def draw_part(photos: Sequence[Path], part: Part, seed: int = 0) -> list[Path]:
     """One part of the split by seed: `COUNTS` photos, of a smaller set in the same proportion."""
 
-    def digest(path: Path) -> bytes:
-        return hashlib.sha256(f"{seed}/{short_name(str(path))}".encode("utf-8", "replace")).digest()
+    def hash_name(path: Path) -> bytes:
+        return hashlib.sha256(
+            f"{seed}/{shorten_name(str(path))}".encode("utf-8", "replace")
+        ).digest()
 
-    ordered = sorted(photos, key=lambda path: (digest(path), str(path)))
+    ordered = sorted(photos, key=lambda path: (hash_name(path), str(path)))
     share = min(1.0, len(ordered) / sum(COUNTS.values()))
     start = 0
     for name, count in COUNTS.items():
@@ -286,7 +288,7 @@ class Layout:
         return found
 
 
-def _photos(folder: Path, pattern: str = r".*") -> list[Path]:
+def _list_photos(folder: Path, pattern: str = r".*") -> list[Path]:
     """Photos below a folder by path, whose whole file name fits the pattern."""
     if not folder.is_dir():
         return []
@@ -294,9 +296,9 @@ def _photos(folder: Path, pattern: str = r".*") -> list[Path]:
     return sorted(p for p in named if p.suffix.lower() in image_suffixes and p.is_file())
 
 
-def _first(root: Path, folders: Sequence[str], pattern: str = r".*") -> list[Path]:
+def _list_first(root: Path, folders: Sequence[str], pattern: str = r".*") -> list[Path]:
     """Of the first of these folders that has any."""
-    return next((found for f in folders if (found := _photos(root / f, pattern))), [])
+    return next((found for f in folders if (found := _list_photos(root / f, pattern))), [])
 
 
 _PLACES: Mapping[Part, tuple[str, ...]] = {
@@ -309,27 +311,27 @@ _PLACES: Mapping[Part, tuple[str, ...]] = {
 }
 
 
-def _places2(root: Path) -> Found | None:
+def _find_places2(root: Path) -> Found | None:
     parts: dict[Part, list[Path]] = {
-        part: photos for part, folders in _PLACES.items() if (photos := _first(root, folders))
+        part: photos for part, folders in _PLACES.items() if (photos := _list_first(root, folders))
     }
     return Found({**parts}, lambda: parts) if parts else None
 
 
-def _celeba(root: Path) -> Found | None:
+def _find_celeba(root: Path) -> Found | None:
     folders = ["img_align_celeba", "Img/img_align_celeba"]
     folders += ["img_align_celeba_png", "Img/img_align_celeba_png"]
-    photos = _first(root, folders, r"\d{6}\.\w+")
+    photos = _list_first(root, folders, r"\d{6}\.\w+")
     if not photos:
         return None
     lists = [root / "list_eval_partition.txt", root / "Eval" / "list_eval_partition.txt"]
     partition = next((path for path in lists if path.is_file()), None)
     if partition is None:
         return Found({"photos": photos})
-    return Found({"photos": photos}, lambda: _by_list(photos, partition))
+    return Found({"photos": photos}, lambda: _split_by_list(photos, partition))
 
 
-def _by_list(photos: Sequence[Path], partition: Path) -> dict[Part, list[Path]]:
+def _split_by_list(photos: Sequence[Path], partition: Path) -> dict[Part, list[Path]]:
     """CelebA's list: a line "000001.jpg 0" for each photo; 0 train, 1 validation, 2 test."""
     codes: dict[str, Part] = {"0": "train", "1": "validation", "2": "test"}
     part_of: dict[str, Part] = {}
@@ -344,22 +346,22 @@ def _by_list(photos: Sequence[Path], partition: Path) -> dict[Part, list[Path]]:
             f"{partition}: does not name {len(unknown)} of {len(photos)} photos, as {unknown[0]}; "
             "take the list of the same release"
         )
-    return _grouped(photos, lambda path: part_of[path.stem])
+    return _group(photos, lambda path: part_of[path.stem])
 
 
-def _celeba_hq(root: Path) -> Found | None:
+def _find_celeba_hq(root: Path) -> Found | None:
     for place in (root, root / "CelebAMask-HQ"):
-        photos = _photos(place / "CelebA-HQ-img", r"\d+\.\w+")
+        photos = _list_photos(place / "CelebA-HQ-img", r"\d+\.\w+")
         mapping = place / "CelebA-HQ-to-CelebA-mapping.txt"
         if photos and mapping.is_file():
-            return Found({"photos": photos}, lambda p=photos, m=mapping: _by_mapping(p, m))
+            return Found({"photos": photos}, lambda p=photos, m=mapping: _split_by_mapping(p, m))
         if photos:
             return Found({"photos": photos})
-    photos = _first(root, ["data1024x1024", "data256x256"], r"\d+\.\w+")
+    photos = _list_first(root, ["data1024x1024", "data256x256"], r"\d+\.\w+")
     return Found({"photos": photos}) if photos else None
 
 
-def _by_mapping(photos: Sequence[Path], mapping: Path) -> dict[Part, list[Path]]:
+def _split_by_mapping(photos: Sequence[Path], mapping: Path) -> dict[Part, list[Path]]:
     """CelebA's parts of the photos that those of CelebA-HQ were made from.
 
     mapping: a header, then lines "0 119613 119614.jpg": number here, number in CelebA from 0, file.
@@ -373,37 +375,37 @@ def _by_mapping(photos: Sequence[Path], mapping: Path) -> dict[Part, list[Path]]
             raise ImageError(f"{mapping}: line {number} is not NUMBER NUMBER FILE: {line[:60]!r}")
         original[int(words[0])] = int(Path(words[2]).stem)
 
-    def part_of(path: Path) -> Part:
+    def find_part(path: Path) -> Part:
         if int(path.stem) not in original:
             raise ImageError(f"{mapping}: does not name {path.name}; take that of the same release")
         train, validation = CELEBA_ENDS
         number = original[int(path.stem)]
         return "train" if number <= train else "validation" if number <= validation else "test"
 
-    return _grouped(photos, part_of)
+    return _group(photos, find_part)
 
 
-def _paris(root: Path) -> Found | None:
-    train = _first(root, ["paris_train_original", "paris_train"])
-    test = _first(root, ["paris_eval_gt", "paris_eval/paris_eval_gt"])
+def _find_paris(root: Path) -> Found | None:
+    train = _list_first(root, ["paris_train_original", "paris_train"])
+    test = _list_first(root, ["paris_eval_gt", "paris_eval/paris_eval_gt"])
     if not train and not test:
         return None
     return Found({"train": train, "test": test}, lambda: {"train": train, "test": test})
 
 
-def _ffhq(root: Path) -> Found | None:
+def _find_ffhq(root: Path) -> Found | None:
     folders = ["images1024x1024", "in-the-wild-images", "thumbnails128x128"]
-    photos = _first(root, folders, r"\d{5}\.\w+")
-    if not photos and _photos(root, r"\d{5}\.\w+"):
-        photos = _photos(root, r"\d{5}\.\w+")
+    photos = _list_first(root, folders, r"\d{5}\.\w+")
+    if not photos and _list_photos(root, r"\d{5}\.\w+"):
+        photos = _list_photos(root, r"\d{5}\.\w+")
 
-    def official() -> dict[Part, list[Path]]:
-        return _grouped(photos, lambda p: "train" if int(p.stem) < FFHQ_TRAINING else "validation")
+    def split_officially() -> dict[Part, list[Path]]:
+        return _group(photos, lambda p: "train" if int(p.stem) < FFHQ_TRAINING else "validation")
 
-    return Found({"photos": photos}, official) if photos else None
+    return Found({"photos": photos}, split_officially) if photos else None
 
 
-def _grouped(photos: Sequence[Path], part_of: Callable[[Path], Part]) -> dict[Part, list[Path]]:
+def _group(photos: Sequence[Path], part_of: Callable[[Path], Part]) -> dict[Part, list[Path]]:
     parts: dict[Part, list[Path]] = {}
     for path in photos:
         parts.setdefault(part_of(path), []).append(path)
@@ -415,32 +417,32 @@ LAYOUTS: Mapping[str, Layout] = {
         "Places2 (Places365)",
         "expected data_256/ (or data_large/, places365_standard/train/) for training, val_256/ (or "
         "val_large/) and test_256/ (or test_large/), any of them; where both sizes are there, 256",
-        _places2,
+        _find_places2,
     ),
     "celeba": Layout(
         "CelebA",
         "expected img_align_celeba/000001.jpg ..., in it or in Img/, and for the official split "
         "list_eval_partition.txt, beside it or in Eval/",
-        _celeba,
+        _find_celeba,
         no_official="list_eval_partition.txt is not there (beside img_align_celeba/ or in Eval/)",
     ),
     "celeba-hq": Layout(
         "CelebA-HQ",
         "expected CelebA-HQ-img/0.jpg ... of CelebAMask-HQ (and for the official split "
         "CelebA-HQ-to-CelebA-mapping.txt beside it), or data1024x1024/ or data256x256/",
-        _celeba_hq,
+        _find_celeba_hq,
         no_official="CelebA-HQ-to-CelebA-mapping.txt is not there, which the official split needs",
     ),
     "paris": Layout(
         "Paris StreetView",
         "expected paris_train_original/ and paris_eval_gt/ (or paris_eval/paris_eval_gt/)",
-        _paris,
+        _find_paris,
     ),
     "ffhq": Layout(
         "FFHQ",
         "expected images1024x1024/00000/00000.png ... (or without the folders of a thousand), or "
         "thumbnails128x128/ or in-the-wild-images/",
-        _ffhq,
+        _find_ffhq,
     ),
 }
 
@@ -448,14 +450,14 @@ LAYOUTS: Mapping[str, Layout] = {
 # Pixels
 
 
-def _scaled(pixels: np.ndarray, scale: float) -> np.ndarray:
+def _scale(pixels: np.ndarray, scale: float) -> np.ndarray:
     if scale == 1:
         return pixels
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def _centre(pixels: np.ndarray, size: int) -> np.ndarray:
+def _crop_centre(pixels: np.ndarray, size: int) -> np.ndarray:
     """The middle of at most `size` pixels a side."""
     height, width = pixels.shape[:2]
     top, left = max(height - size, 0) // 2, max(width - size, 0) // 2

@@ -136,7 +136,7 @@ def read_fills(
     try:
         with (folder / INDEX).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        found = [_fill(folder, row) for row in rows]
+        found = [_make_fill(folder, row) for row in rows]
     except OSError as error:
         raise ImageError(
             f"{folder / INDEX}: cannot be read ({error.strerror}); name a folder of real fills"
@@ -155,7 +155,7 @@ def read_fills(
     return kept
 
 
-def _fill(folder: Path, row: Mapping[str, str]) -> RealFill:
+def _make_fill(folder: Path, row: Mapping[str, str]) -> RealFill:
     if row["pool"] not in POOLS:
         raise ValueError(f"no pool is called {row['pool']!r}")
     return RealFill(
@@ -230,7 +230,7 @@ class RealFillDataset(Dataset[dict[str, Tensor]]):
         fill = pictures[rng.integers(len(pictures))]
         picture, mask = _read(fill)
         name = fill.method
-        margin = config.degrade.margin(config.size)
+        margin = config.degrade.find_margin(config.size)
         scale = float(rng.uniform(*how.shrunk_to)) if rng.random() < how.shrunk else 1.0
         anywhere = bool(rng.random() < how.anywhere)
         photo, mask = cut_window(picture, mask, math.ceil(margin / scale), rng, anywhere=anywhere)
@@ -271,15 +271,15 @@ def cut_window(
     if any(after for _, after in padding):
         picture = np.pad(picture, [*padding, (0, 0)], mode="symmetric")
         mask = np.pad(mask, padding, mode="symmetric")
-    square = _square(mask, size, rng)
+    square = _draw_square(mask, size, rng)
     for _ in range(TRIES - 1):
         if anywhere or BORDER[0] < mask[square].mean() < BORDER[1]:
             break
-        square = _square(mask, size, rng)
+        square = _draw_square(mask, size, rng)
     return picture[square], mask[square]
 
 
-def _square(mask: np.ndarray, size: int, rng: np.random.Generator) -> tuple[slice, slice]:
+def _draw_square(mask: np.ndarray, size: int, rng: np.random.Generator) -> tuple[slice, slice]:
     top, left = (int(rng.integers(side - size + 1)) for side in mask.shape)
     return slice(top, top + size), slice(left, left + size)
 

@@ -97,12 +97,12 @@ def fill(
     to which `make` is sent. go_on: past a sample that raises OverpaintError, which is raised here
     otherwise. progress: called with the number of samples done and `num`.
     """
-    rows = {row.number: row for row in read_rows(folder, kind) if _complete(folder, row)}
+    rows = {row.number: row for row in read_rows(folder, kind) if _is_complete(folder, row)}
     _write_rows(folder, rows)
     missing = [number for number in range(num) if number not in rows]
     failed: list[OverpaintError] = []
     loader = DataLoader(
-        _Made(make), sampler=missing, batch_size=None, num_workers=workers, collate_fn=_as_it_is
+        _Made(make), sampler=missing, batch_size=None, num_workers=workers, collate_fn=_pass_through
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the workers: sums in another order round differently
@@ -123,7 +123,7 @@ def fill(
     return _write_rows(folder, rows), failed
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """File names need not be valid Unicode; JSON must be."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
@@ -141,11 +141,11 @@ class _Made(Dataset["SampleRow | OverpaintError"]):
             return error
 
 
-def _as_it_is(item: Any) -> Any:
+def _pass_through(item: Any) -> Any:
     return item
 
 
-def _complete(folder: Path, row: SampleRow) -> bool:
+def _is_complete(folder: Path, row: SampleRow) -> bool:
     return all((folder / file).is_file() for file in row.files)
 
 

@@ -36,11 +36,11 @@ from overpaint.data.finding import (
     PHOTOS_END_IN,
     Search,
     is_picture,
-    result_mark,
+    read_result_mark,
 )
 from overpaint.errors import ConfigError, ImageError
-from overpaint.images import Photo, decode_image, file_bytes, image_suffixes, read_image
-from overpaint.images.decoding import check_num_bytes, pixel_limit
+from overpaint.images import Photo, decode_image, image_suffixes, read_file_bytes, read_image
+from overpaint.images.decoding import check_num_bytes, find_pixel_limit
 
 Part = Literal["train", "validation", "test"]
 T = TypeVar("T", str, Path)
@@ -84,8 +84,8 @@ def find_places(paths: Iterable[str | Path]) -> tuple[list[Place], Search]:
     search = Search()
     places = {
         place.name: place
-        for path, where in search.named(paths)
-        for place in _places_in(path, where, search)
+        for path, where in search.list_named(paths)
+        for place in _find_places_in(path, where, search)
     }
     return list(places.values()), search
 
@@ -94,10 +94,10 @@ def read_place(place: Place) -> bytes:
     """All bytes of a photo's file; raises `ImageError`."""
     if place.root:
         return _fetch(*place)
-    return file_bytes(place.path)[0]
+    return read_file_bytes(place.path)[0]
 
 
-def stamp(place: Place) -> Stamp:
+def read_stamp(place: Place) -> Stamp:
     """The state of a photo's file; an empty one where it cannot be told, as reading will say why.
 
     At an address this costs a request, unless the photo was listed.
@@ -115,21 +115,21 @@ def stamp(place: Place) -> Stamp:
         return Stamp()
     times = [info[key] for key in _TIMES if info.get(key)]
     tags = [info[key] for key in _TAGS if info.get(key)] + times
-    return Stamp(info.get("size"), str(tags[0]) if tags else "", _seconds(times))
+    return Stamp(info.get("size"), str(tags[0]) if tags else "", _read_seconds(times))
 
 
-def _seconds(times: Sequence[Any]) -> float | None:
+def _read_seconds(times: Sequence[Any]) -> float | None:
     """Since 1970, of what a storage says first; None where that is no time."""
     try:
         time = times[0]
         if isinstance(time, str):
-            time = datetime.fromisoformat(time) if time[:1].isdigit() else _http_date(time)
+            time = datetime.fromisoformat(time) if time[:1].isdigit() else _parse_http_date(time)
         return time.timestamp() if isinstance(time, datetime) else float(time)
     except (IndexError, TypeError, ValueError):
         return None
 
 
-def _http_date(text: str) -> datetime:
+def _parse_http_date(text: str) -> datetime:
     return email.utils.parsedate_to_datetime(text)
 
 
@@ -141,15 +141,15 @@ def split(paths: Iterable[T], part: Part, seed: int = 0) -> list[T]:
     """
     if part not in _PARTS:
         raise ConfigError(f"part {part!r}: choose one of {', '.join(_PARTS)}")
-    return [path for path in paths if _tenth(str(path), seed) in _PARTS[part]]
+    return [path for path in paths if _find_tenth(str(path), seed) in _PARTS[part]]
 
 
-def data_list_hash(names: Iterable[str]) -> str:
+def hash_data_list(names: Iterable[str]) -> str:
     """SHA-256 (hex) of the sorted list of photos, one a line, each as FOLDER/FILE.
 
     Two machines with the same photos get the same hash, wherever the folders lie.
     """
-    lines = "\n".join(sorted(short_name(name) for name in names))
+    lines = "\n".join(sorted(shorten_name(name) for name in names))
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -190,8 +190,8 @@ class PhotoSource:
         if search.problems and not photos:
             raise search.problems[0][1]
         kept = split(photos, part, seed) if part else list(photos)
-        unwanted = {"/".join(_parts(str(path))[-2:]) for path in exclude}
-        kept = [name for name in kept if not unwanted & {short_name(name), _parts(name)[-1]}]
+        unwanted = {"/".join(_split_name(str(path))[-2:]) for path in exclude}
+        kept = [name for name in kept if not unwanted & {shorten_name(name), _split_name(name)[-1]}]
         if not kept:
             raise ImageError(
                 f"none of the {len(photos)} photos is left (part: {part or 'all'}, after excluding "
@@ -201,7 +201,7 @@ class PhotoSource:
         return cls([photos[name] for name in kept], problems, search.words)
 
     @classmethod
-    def joined(cls, sources: Sequence[PhotoSource]) -> PhotoSource:
+    def join(cls, sources: Sequence[PhotoSource]) -> PhotoSource:
         """All photos of several sources, each once by its name, with the problems of all."""
         places = {place.name: place for source in sources for place in source._photos}
         problems = [problem for source in sources for problem in source.problems]
@@ -220,14 +220,14 @@ class PhotoSource:
     def __len__(self) -> int:
         return len(self._photos)
 
-    def photo(self, index: int) -> Photo:
+    def read_photo(self, index: int) -> Photo:
         """The photo with its hash and notes; raises `ImageError`."""
         place = self._photos[index]
         return decode_image(_fetch(*place), place.name) if place.root else read_image(place.path)
 
     def read(self, index: int) -> np.ndarray:
         """The photo's pixels: uint8 (h, w, 3), RGB, upright; raises `ImageError`."""
-        return self.photo(index).pixels
+        return self.read_photo(index).pixels
 
 
 def _is_photo(relative: str) -> bool:
@@ -239,67 +239,67 @@ def _is_hidden(relative: str) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _parts(name: str) -> list[str]:
+def _split_name(name: str) -> list[str]:
     """Path components, with an archive's members counted as lying in a folder of its name."""
     plain = name.replace("::", "/").replace("\\", "/")
     return [p for p in unicodedata.normalize("NFC", plain).split("/") if p not in ("", ".")]
 
 
-def short_name(name: str) -> str:
+def shorten_name(name: str) -> str:
     """Folder and file name: what a photo is known by on every machine."""
     whole = name if "://" in name or "::" in name else str(Path(name).absolute())
-    return "/".join(_parts(whole)[-2:])
+    return "/".join(_split_name(whole)[-2:])
 
 
-def _tenth(name: str, seed: int) -> int:
+def _find_tenth(name: str, seed: int) -> int:
     digest = hashlib.sha256(
-        f"{seed}/{short_name(name)}".encode("utf-8", "surrogateescape")
+        f"{seed}/{shorten_name(name)}".encode("utf-8", "surrogateescape")
     ).digest()
     return int.from_bytes(digest[:8], "big") % 10
 
 
-def _places_in(path: str, where: str, search: Search) -> list[Place]:
+def _find_places_in(path: str, where: str, search: Search) -> list[Place]:
     """Every photo that one path, archive or address names."""
     try:
         if "://" in path:
-            return _photos_at(path, search)
+            return _list_photos_at(path, search)
         if path.lower().endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
             raise ImageError(
                 f"{path}: a compressed tar cannot be read at random; unpack it, or use .tar"
             )
         kind = _ARCHIVES.get(Path(path).suffix.lower())
         if kind is not None and not os.path.isdir(path):  # noqa: PTH112 (Path raises for some names)
-            return _members(path, kind, search)
+            return _list_members(path, kind, search)
     except ImageError as error:
         search.problems.append((path, ImageError(f"{error}{where}")))
         return []
     return [Place(str(found), "", str(found)) for found in search.look(path, where)]
 
 
-def _members(archive: str, kind: str, search: Search) -> list[Place]:
+def _list_members(archive: str, kind: str, search: Search) -> list[Place]:
     """The photos in an archive; a member that cannot be looked into is a problem of its own."""
     root = f"{kind}://::file://{Path(archive).absolute().as_posix()}"
     photos = []
-    for member in _listed(archive, root, ""):
+    for member in _list_sorted(archive, root, ""):
         name, suffix = f"{archive}::{member}", PurePosixPath(member).suffix.lower()
         if _is_hidden(member):
             search.passed_over["hidden"] += 1
             continue
         try:
-            head = b"" if suffix in image_suffixes - {".png"} else _head(root, member)
+            head = b"" if suffix in image_suffixes - {".png"} else _read_head(root, member)
         except Exception as error:  # as for listing
-            search.problem(name, f"cannot be read ({error}); make the archive anew")
+            search.add_problem(name, f"cannot be read ({error}); make the archive anew")
             continue
-        if result_mark(head) is not None:
+        if read_result_mark(head) is not None:
             search.passed_over["written by overpaint"] += 1
         elif suffix in image_suffixes or is_picture(head):
             photos.append(Place(name, root, member))
         else:
             search.without_picture[suffix] += 1
-    return _some(photos, archive)
+    return _check_any(photos, archive)
 
 
-def _photos_at(address: str, search: Search) -> list[Place]:
+def _list_photos_at(address: str, search: Search) -> list[Place]:
     try:
         files, start = fsspec.core.url_to_fs(address)
     except (ImportError, ValueError) as error:
@@ -307,14 +307,16 @@ def _photos_at(address: str, search: Search) -> list[Place]:
     one = _is_photo(PurePosixPath(start).name) and not glob.has_magic(start)
     found = [start]  # looked for when read
     if not one:
-        listed = _listed(address, address, start)
-        found = _some([path for path in listed if _is_photo(path.removeprefix(start))], address)
+        listed = _list_sorted(address, address, start)
+        found = _check_any(
+            [path for path in listed if _is_photo(path.removeprefix(start))], address
+        )
         if others := len(listed) - len(found):
             search.passed_over["hidden or without a photo's suffix"] += others
     return [Place(files.unstrip_protocol(path), address, path) for path in found]
 
 
-def _listed(name: str, root: str, start: str) -> list[str]:
+def _list_sorted(name: str, root: str, start: str) -> list[str]:
     """Sorted files below `start`, or matching it where it is a glob."""
     try:
         files = _file_system(root, os.getpid(), threading.get_ident())
@@ -324,13 +326,13 @@ def _listed(name: str, root: str, start: str) -> list[str]:
         raise ImageError(f"{name}: cannot be listed ({error}); check name and access") from error
 
 
-def _some(photos: list[S], name: str) -> list[S]:
+def _check_any(photos: list[S], name: str) -> list[S]:
     if not photos:
         raise ImageError(f"{name}: holds no photo; {PHOTOS_END_IN}")
     return photos
 
 
-def _head(root: str, path: str) -> bytes:
+def _read_head(root: str, path: str) -> bytes:
     with _file_system(root, os.getpid(), threading.get_ident()).open(path) as file:
         return file.read(HEAD)
 
@@ -338,7 +340,7 @@ def _head(root: str, path: str) -> bytes:
 def _fetch(name: str, root: str, path: str) -> bytes:
     try:
         files = _file_system(root, os.getpid(), threading.get_ident())
-        check_num_bytes(name, files.info(path).get("size") or 0, pixel_limit(None))
+        check_num_bytes(name, files.info(path).get("size") or 0, find_pixel_limit(None))
         return files.cat_file(path)
     except ImageError:
         raise

@@ -52,7 +52,7 @@ class KerasGraph(nn.Module):
             self.output: str = config["output_layers"][0][0]
             self.convolutions = nn.ModuleDict(
                 {
-                    layer["config"]["name"]: _convolution(layer["config"], weights)
+                    layer["config"]["name"]: _make_convolution(layer["config"], weights)
                     for layer in self.layers
                     if layer["class_name"] == "Conv2D"
                 }
@@ -113,9 +113,9 @@ class SuperResolved(nn.Module):
         self.network, self.stride = network, scale
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.network(torch.cat([self._shrunk(photo[None]) for photo in image]))
+        return self.network(torch.cat([self._shrink(photo[None]) for photo in image]))
 
-    def _shrunk(self, photo: Tensor) -> Tensor:
+    def _shrink(self, photo: Tensor) -> Tensor:
         drawn = FILTERS[round(float(photo.sum(dtype=torch.float64)) * 255) % len(FILTERS)]
         size = (photo.shape[2] // self.stride, photo.shape[3] // self.stride)
         return F.interpolate(photo, size, **drawn).clamp(0, 1)
@@ -129,7 +129,7 @@ def load_esrgan(folder: Path) -> SuperResolved:
     return SuperResolved(network, scale).eval()
 
 
-def esrgan_files(folder: Path) -> list[Path]:
+def list_esrgan_files(folder: Path) -> list[Path]:
     """What `load_esrgan` reads; raises WeightsError without it."""
     files = sorted(folder.glob("*.bin"))
     if not files or not (folder / "model.json").is_file():
@@ -153,7 +153,7 @@ def _read_weights(folder: Path, manifest: list[dict[str, Any]]) -> dict[str, np.
     return weights
 
 
-def _convolution(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> nn.Conv2d:
+def _make_convolution(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> nn.Conv2d:
     name = config["name"]
     kernel = weights[f"{name}/kernel"].transpose(3, 2, 0, 1)  # from (h, w, in, out)
     outputs, inputs, side = kernel.shape[:3]

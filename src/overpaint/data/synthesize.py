@@ -17,21 +17,21 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from overpaint import __version__, hashes
-from overpaint.data.bank import bank_sha256, load_bank
+from overpaint.data.bank import hash_bank, load_bank
 from overpaint.data.degrade import Step
 from overpaint.data.masks import hole_ratio
-from overpaint.data.samples import SampleRow, claim, fill, printable, read_rows
+from overpaint.data.samples import SampleRow, claim, fill, make_printable, read_rows
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import (
     LivePairs,
     Sample,
     UniversalConfig,
     UniversalDataset,
-    mask_mixture,
+    make_mask_mixture,
 )
 from overpaint.errors import ImageError
 from overpaint.images import write_png
-from overpaint.run_identity import config_hash
+from overpaint.run_identity import hash_config
 
 RETRY = 10**9
 """What is added to a sample's index to draw it again, from another photo."""
@@ -93,8 +93,8 @@ def synthesize(
     Raises ConfigError when the folder holds anything else, WeightsError and InputError for what
     `config` names and is not there, ImageError when too few photos can be read.
     """
-    dataset = _dataset(photos, config, seed, assets)
-    claim(folder, _about(photos, config, seed, assets), ("images", "masks"))
+    dataset = _make_dataset(photos, config, seed, assets)
+    claim(folder, _describe(photos, config, seed, assets), ("images", "masks"))
     make = _Files(dataset, folder)
     return fill(folder, UniversalRow, make, num=num, workers=workers, progress=progress)[0]
 
@@ -126,7 +126,7 @@ class _Files:
             try:
                 return index, self.samples.sample(index), errors
             except ImageError as error:
-                errors.append(printable(str(error)))
+                errors.append(make_printable(str(error)))
         raise ImageError(
             f"{errors[-1]} (and {MAX_TRIES - 1} draws before it failed, too); give other photos"
         )
@@ -142,7 +142,7 @@ class _Files:
             mask=names[1],
             image_sha256=digests[0],
             mask_sha256=digests[1],
-            source=printable(sample.source),
+            source=make_printable(sample.source),
             redrawn_by=sample.redrawn_by,
             history=sample.history,
             degradations=sample.degradations,
@@ -155,28 +155,30 @@ class _Files:
         )
 
 
-def _dataset(
+def _make_dataset(
     photos: PhotoSource, config: UniversalConfig, seed: int, assets: Path
 ) -> UniversalDataset:
     bank = load_bank(config.bank, assets)
-    crop = config.degrade.margin(config.size)
+    crop = config.degrade.find_margin(config.size)
     pairs = LivePairs(photos, bank, config.bank, config.history, crop)
-    return UniversalDataset(config, pairs, mask_mixture(config.masks, assets), seed)
+    return UniversalDataset(config, pairs, make_mask_mixture(config.masks, assets), seed)
 
 
-def _about(photos: PhotoSource, config: UniversalConfig, seed: int, assets: Path) -> dict[str, Any]:
+def _describe(
+    photos: PhotoSource, config: UniversalConfig, seed: int, assets: Path
+) -> dict[str, Any]:
     names = [PurePosixPath(name.replace("\\", "/")).name for name in photos.names]
     values = config.model_dump(mode="json")
     return {
         "version": __version__,
         "config": values,
-        "config_hash": config_hash(values),
-        "bank_sha256": bank_sha256(config.bank, assets),
-        "photos": {"number": len(names), "names_sha256": _sha256(names)},
+        "config_hash": hash_config(values),
+        "bank_sha256": hash_bank(config.bank, assets),
+        "photos": {"number": len(names), "names_sha256": _hash_values(names)},
         "seed": seed,
     }
 
 
-def _sha256(values: Any) -> str:
+def _hash_values(values: Any) -> str:
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashes.sha256(text.encode())

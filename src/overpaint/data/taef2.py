@@ -53,26 +53,26 @@ class SoftClamp(nn.Module):
         return torch.tanh(latent / 3) * 3
 
 
-def _encoder() -> nn.Sequential:
-    def down() -> nn.Module:
+def _make_encoder() -> nn.Sequential:
+    def make_down() -> nn.Module:
         return nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1, bias=False)
 
     layers: list[nn.Module] = [nn.Conv2d(3, WIDTH, 3, padding=1), Block()]
-    layers += [down(), Block(), Block(), Block()]
-    layers += [down(), Block(), Block(), Block()]
-    layers += [down(), *(Block(side_path=True) for _ in range(3))]
+    layers += [make_down(), Block(), Block(), Block()]
+    layers += [make_down(), Block(), Block(), Block()]
+    layers += [make_down(), *(Block(side_path=True) for _ in range(3))]
     layers.append(nn.Conv2d(WIDTH, LATENT_CHANNELS, 3, padding=1))
     return nn.Sequential(*layers)
 
 
-def _decoder() -> nn.Sequential:
-    def up() -> list[nn.Module]:
+def _make_decoder() -> nn.Sequential:
+    def make_up() -> list[nn.Module]:
         return [nn.Upsample(scale_factor=2), nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)]
 
     layers: list[nn.Module] = [SoftClamp(), nn.Conv2d(LATENT_CHANNELS, WIDTH, 3, padding=1)]
     layers += [nn.ReLU(), *(Block(side_path=True) for _ in range(3))]
-    layers += [*up(), Block(), Block(), Block(), *up(), Block(), Block(), Block()]
-    layers += [*up(), Block(), nn.Conv2d(WIDTH, 3, 3, padding=1)]
+    layers += [*make_up(), Block(), Block(), Block(), *make_up(), Block(), Block(), Block()]
+    layers += [*make_up(), Block(), nn.Conv2d(WIDTH, 3, 3, padding=1)]
     return nn.Sequential(*layers)
 
 
@@ -83,13 +83,13 @@ class TAEF2(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder, self.decoder = _encoder(), _decoder()
+        self.encoder, self.decoder = _make_encoder(), _make_decoder()
 
     def forward(self, image: Tensor) -> Tensor:
         return self.decoder(self.encoder(image))
 
 
-def taef2_files(folder: Path) -> tuple[Path, Path]:
+def find_taef2_files(folder: Path) -> tuple[Path, Path]:
     """The official files of encoder and decoder in `folder`; raises WeightsError without them."""
     files = folder / "taef2_encoder.pth", folder / "taef2_decoder.pth"
     for path in files:
@@ -107,7 +107,7 @@ def load_taef2(folder: Path) -> TAEF2:
     Raises WeightsError when a file is missing, damaged or does not fit the network.
     """
     module = TAEF2()
-    for path, part in zip(taef2_files(folder), (module.encoder, module.decoder), strict=True):
+    for path, part in zip(find_taef2_files(folder), (module.encoder, module.decoder), strict=True):
         try:
             part.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except (OSError, EOFError, RuntimeError, TypeError, UnpicklingError) as error:

@@ -203,7 +203,7 @@ def draw_photo(
 ) -> tuple[np.ndarray, tuple[Step, ...]]:
     """A crop uint8 (side, side, 3) of photo `index` after a random history, and its steps."""
     # A history of the whole of a 12-megapixel photo would be wasted: crop first.
-    pixels = random_crop(photos.read(index), max(history.margin(side), side), rng)
+    pixels = random_crop(photos.read(index), max(history.find_margin(side), side), rng)
     pixels, steps = history(pixels, rng, side)
     return pixels, tuple(steps)
 
@@ -224,12 +224,14 @@ class LivePairs:
 
     def draw(self, rng: np.random.Generator) -> Pair:
         index = int(rng.integers(len(self.photos)))
-        photo, steps = self.photo(index, rng)
+        photo, steps = self.draw_photo(index, rng)
         member = draw_weighted(self.weights, rng)
         reconstruction = reconstruct(self.bank[member], photo)
         return Pair(photo, reconstruction, self.photos.names[index], member, steps)
 
-    def photo(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple[Step, ...]]:
+    def draw_photo(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, tuple[Step, ...]]:
         """Crop of photo `index` after a random history."""
         return draw_photo(self.photos, index, self.history, self.crop, rng)
 
@@ -247,7 +249,7 @@ class UniversalDataset(Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng([self.seed, index])
         config = self.config
         pair = self.pairs.draw(rng)
-        margin = config.degrade.margin(config.size)
+        margin = config.degrade.find_margin(config.size)
         both = random_crop(np.dstack([pair.photo, pair.reconstruction]), margin, rng)
         photo, redrawn = both[..., :3], both[..., 3:]
         name = pair.member
@@ -275,7 +277,7 @@ class UniversalDataset(Dataset[dict[str, Tensor]]):
         return {"image": to_tensor(sample.pixels)[0], "mask": mask}
 
 
-def universal_test_set(
+def make_test_set(
     photos: PhotoSource,
     autoencoders: Mapping[str, nn.Module],
     *,
@@ -299,7 +301,7 @@ def universal_test_set(
         yield Sample(pixels, mask, photos.names[index], member)
 
 
-def mask_mixture(weights: Mapping[str, float], assets: Path = Path()) -> MaskFn:
+def make_mask_mixture(weights: Mapping[str, float], assets: Path = Path()) -> MaskFn:
     """The mask kinds of a config, with shapes from the mask files in folders below `assets`.
 
     "objects:FOLDER" redraws what is white in the files, "keep:FOLDER" what is black.
@@ -310,4 +312,4 @@ def mask_mixture(weights: Mapping[str, float], assets: Path = Path()) -> MaskFn:
         kind, colon, folder = name.partition(":")
         if colon and kind in inverted:
             shapes[name] = masks.ObjectMasks(assets / folder, invert=inverted[kind])
-    return masks.mixture(weights, shapes)
+    return masks.make_mixture(weights, shapes)

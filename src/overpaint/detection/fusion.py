@@ -137,7 +137,7 @@ class FusedRunner:
         moments = Moments()
         for number, runner in enumerate(self.runners):
             try:
-                with progress.part(number / len(self.runners), (number + 1) / len(self.runners)):
+                with progress.map_to(number / len(self.runners), (number + 1) / len(self.runners)):
                     assessed = runner.assess(photo)
                 detection = runner.conclude(photo, assessed)
             except FAILURES as error:

@@ -35,7 +35,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from overpaint import __version__, hashes
-from overpaint.data.finding import MARK, read_head, result_mark
+from overpaint.data.finding import MARK, read_head, read_result_mark
 from overpaint.detection.fusion import Failure, FusedDetection, FusedRunner, describe_error
 from overpaint.detection.result import FAILURES, Detection
 from overpaint.detection.runner import DetectorRunner
@@ -267,7 +267,7 @@ class Writer:
             if not place.is_file() or place.stat().st_size > _MAX_OWN:
                 return False
             if file.endswith(".png"):
-                said = result_mark(read_head(place)) or ""
+                said = read_result_mark(read_head(place)) or ""
                 return said.endswith(_make_path_mark(path))
             there = json.loads(place.read_bytes())
             ours = isinstance(there, dict) and there.get("tool") == TOOL

@@ -23,7 +23,7 @@ import torch
 
 from overpaint import progress
 from overpaint.detectors.base import Findings
-from overpaint.devices import exact_float32
+from overpaint.devices import use_exact_float32
 from overpaint.errors import InputError
 from overpaint.images import to_tensor
 from overpaint.process import release_memory
@@ -61,7 +61,7 @@ def examine_in_tiles(
     rows, columns = (place_tiles(n, tile, overlap, stride) for n in size)
     logits, confidence, scores = np.zeros(size, dtype=np.float32), None, []
     num_done, num_tiles = 0, len(rows) * len(columns)
-    with torch.inference_mode(), exact_float32():
+    with torch.inference_mode(), use_exact_float32():
         for top, weight_y in rows:
             for left, weight_x in columns:
                 part = (slice(top, top + weight_y.size), slice(left, left + weight_x.size))

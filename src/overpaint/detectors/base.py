@@ -83,11 +83,11 @@ class Detector(nn.Module, ABC):
         found = self._logits(pad_to(image, self.stride))
         if isinstance(found, Tensor):
             found = Findings(found)
-        logits = _exact(found.logits[..., :height, :width])
-        score = None if found.score is None else _exact(found.score)
+        logits = _promote(found.logits[..., :height, :width])
+        score = None if found.score is None else _promote(found.score)
         confidence = found.confidence
         if confidence is not None:
-            confidence = _exact(confidence[..., :height, :width])
+            confidence = _promote(confidence[..., :height, :width])
         return Findings(logits, score, confidence)
 
     @abstractmethod
@@ -103,6 +103,6 @@ class Detector(nn.Module, ABC):
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
 
-def _exact(x: Tensor) -> Tensor:
+def _promote(x: Tensor) -> Tensor:
     """At least float32."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -101,16 +101,16 @@ class Enhancement(nn.Module):
         nn.init.uniform_(self.bayar.weight, 0.5 / 24, 1.5 / 24)
         self.difference = nn.Conv2d(3, 9, 3, padding=1, bias=False)
         with torch.no_grad():
-            self.difference.weight.copy_(first_differences())
+            self.difference.weight.copy_(make_difference_kernels())
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.free.weight.dtype)
-            residual = F.conv2d(x, bayar_kernels(self.bayar.weight, self.faithful), padding=2)
+            residual = F.conv2d(x, constrain_kernels(self.bayar.weight, self.faithful), padding=2)
             return torch.cat([self.free(x), residual, self.difference(x)], dim=1)
 
 
-def first_differences() -> Tensor:
+def make_difference_kernels() -> Tensor:
     """Kernels (9, 3, 3, 3): down, right, and both, three times, the same on every colour."""
     kernels = torch.zeros(3, 1, 3, 3)
     kernels[:, :, 1, 1] = -1
@@ -119,7 +119,7 @@ def first_differences() -> Tensor:
     return kernels.repeat(3, 3, 1, 1)
 
 
-def bayar_kernels(weight: Tensor, faithful: bool = False) -> Tensor:
+def constrain_kernels(weight: Tensor, faithful: bool = False) -> Tensor:
     """Taps (3, 3, 5, 5) under the constraint of Bayar and Stamm 2016, eq. 4.
 
     In each slice the centre is -1 and the other taps sum to 1. faithful: only in the slices of the
@@ -146,10 +146,10 @@ class Cell(nn.Module):
     ) -> None:
         super().__init__()
         operations = [
-            _normed_inside(c_in, c_out, 1, dilation),
-            _operation(genotype[0], c_out, 1, dilation),
-            _operation(genotype[1], c_out, 1, dilation),
-            _operation(genotype[2], c_out, stride, 1),
+            _make_separable(c_in, c_out, 1, dilation),
+            _make_operation(genotype[0], c_out, 1, dilation),
+            _make_operation(genotype[1], c_out, 1, dilation),
+            _make_operation(genotype[2], c_out, stride, 1),
         ]
         layers: list[nn.Module] = []
         for operation in operations:
@@ -164,33 +164,33 @@ class Cell(nn.Module):
         return self.layers(x) + (x if self.shortcut is None else self.shortcut(x))
 
 
-def _operation(number: int, channels: int, stride: int, dilation: int) -> nn.Module:
+def _make_operation(number: int, channels: int, stride: int, dilation: int) -> nn.Module:
     """An operation behind a ReLU; only the first kind is dilated."""
     if number == 0:
-        return _normed_inside(channels, channels, stride, dilation)
+        return _make_separable(channels, channels, stride, dilation)
     if number == 3:
         return nn.Identity()
     return nn.Sequential(
         OrderedDict(
-            depthwise=_depthwise(channels, {1: 3, 2: 5}[number], stride, 1),
+            depthwise=_make_depthwise(channels, {1: 3, 2: 5}[number], stride, 1),
             pointwise=nn.Conv2d(channels, channels, 1, bias=False),
             norm=nn.BatchNorm2d(channels, affine=False),
         )
     )
 
 
-def _normed_inside(c_in: int, c_out: int, stride: int, dilation: int) -> nn.Sequential:
+def _make_separable(c_in: int, c_out: int, stride: int, dilation: int) -> nn.Sequential:
     """A separable 3x3 convolution with a batch norm between its two parts."""
     return nn.Sequential(
         OrderedDict(
-            depthwise=_depthwise(c_in, 3, stride, dilation),
+            depthwise=_make_depthwise(c_in, 3, stride, dilation),
             norm=nn.BatchNorm2d(c_in),
             pointwise=nn.Conv2d(c_in, c_out, 1, bias=False),
         )
     )
 
 
-def _depthwise(channels: int, size: int, stride: int, dilation: int) -> nn.Conv2d:
+def _make_depthwise(channels: int, size: int, stride: int, dilation: int) -> nn.Conv2d:
     padding = dilation * (size // 2)
     return nn.Conv2d(
         channels, channels, size, stride, padding, dilation, groups=channels, bias=False
@@ -210,20 +210,20 @@ class GlobalLocalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         near = F.conv2d(x, self.near.to(x.dtype), padding=2, groups=x.shape[1])
-        return torch.cat([x, self._alike(x), near], dim=1)
+        return torch.cat([x, self._average_similar(x), near], dim=1)
 
-    def _alike(self, x: Tensor) -> Tensor:
+    def _average_similar(self, x: Tensor) -> Tensor:
         """The mean of each position and those most similar to it: (b, c, h, w), as x."""
         places = x.flatten(2).mT  # (b, h*w, c)
-        cosine, index = most_similar(places, MAX_ALIKE)
-        num = self._num_alike(cosine)
+        cosine, index = find_most_similar(places, MAX_ALIKE)
+        num = self._count_similar(cosine)
         total = places
         for t in range(1, index.shape[2]):  # 0 is the place itself
             others = index[..., t, None].expand_as(places)
             total = total + places.gather(1, others) * (t < num)
         return (total / num).mT.reshape(x.shape)
 
-    def _num_alike(self, cosine: Tensor) -> Tensor:
+    def _count_similar(self, cosine: Tensor) -> Tensor:
         """T, the number of averaged positions, from the best cosines (b, n, k): (b or 1, 1, 1).
 
         The last rank whose mean cosine is at least `MIN_COSINE`, where the position itself has
@@ -235,7 +235,7 @@ class GlobalLocalAttention(nn.Module):
 
 
 @torch.no_grad()
-def most_similar(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def find_most_similar(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Cosine and index, (b, n, k) each, of the k rows of x (b, n, c) most similar to each row.
 
     Best first; fewer than k if x has fewer rows.
@@ -264,7 +264,7 @@ class IIDNet(Detector):
         self.config = config = config or IIDNetConfig()
         c = config.width
         self.enhancement = Enhancement(config.faithful)
-        self.entry = nn.Sequential(*_entry(15, c, stride=2), *_entry(c, 2 * c, stride=1))
+        self.entry = nn.Sequential(*_make_entry(15, c, stride=2), *_make_entry(c, 2 * c, stride=1))
         widths = (2 * c, 4 * c, *[8 * c] * (len(GENOTYPES) - 1))
         self.cells = nn.Sequential(
             *(
@@ -283,11 +283,11 @@ class IIDNet(Detector):
         self.attention = GlobalLocalAttention(8 * c, config.faithful)
         self.decoder = nn.Sequential(
             nn.UpsamplingBilinear2d(scale_factor=2),
-            *_decoder(24 * c, 8 * c),
-            *_decoder(8 * c, 8 * c),
+            *_make_decoder(24 * c, 8 * c),
+            *_make_decoder(8 * c, 8 * c),
             nn.UpsamplingBilinear2d(scale_factor=2),
-            *_decoder(8 * c, 8 * c),
-            *_decoder(8 * c, 8 * c),
+            *_make_decoder(8 * c, 8 * c),
+            *_make_decoder(8 * c, 8 * c),
             nn.UpsamplingBilinear2d(scale_factor=2),
             nn.Conv2d(8 * c, 1, 3, padding=1),
         )
@@ -302,12 +302,12 @@ class IIDNet(Detector):
         return median_3x3(F.pad(logits, (1, 1, 1, 1), mode="replicate"))
 
 
-def _entry(c_in: int, c_out: int, stride: int) -> list[nn.Module]:
+def _make_entry(c_in: int, c_out: int, stride: int) -> list[nn.Module]:
     conv = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
     return [conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
 
 
-def _decoder(c_in: int, c_out: int) -> list[nn.Module]:
+def _make_decoder(c_in: int, c_out: int) -> list[nn.Module]:
     return [nn.Conv2d(c_in, c_out, 3, padding=1), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
 
 

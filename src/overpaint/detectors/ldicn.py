@@ -61,7 +61,7 @@ class LDICNConfig:
             raise ConfigError("ldicn: width must be at least 1 and order 1, 2, 3 or 4")
 
 
-def difference_kernels(order: int) -> Tensor:
+def make_difference_kernels(order: int) -> Tensor:
     """Differences down, right and diagonal, (3, k, k): k is 3 up to order 2, else 5."""
     centre = 1 if order <= 2 else 2
     kernels = torch.zeros(3, 2 * centre + 1, 2 * centre + 1)
@@ -82,7 +82,7 @@ class HighPass(nn.Module):
     def __init__(self, order: int) -> None:
         super().__init__()
         size = 3 if order <= 2 else 5
-        for i, kernel in enumerate(difference_kernels(order)):
+        for i, kernel in enumerate(make_difference_kernels(order)):
             conv = nn.Conv2d(3, 3, size, padding=size // 2, groups=3, bias=False)
             with torch.no_grad():
                 conv.weight.copy_(kernel.expand_as(conv.weight))
@@ -93,7 +93,7 @@ class HighPass(nn.Module):
             return torch.cat([conv(image) for conv in self.children()], dim=1)
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
+def _make_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.003)
 
 
@@ -103,13 +103,13 @@ class Bottleneck(nn.Module):
     def __init__(self, c_in: int, width: int, c_out: int) -> None:
         super().__init__()
         first = c_in != c_out
-        self.preact = _norm(c_in)
+        self.preact = _make_norm(c_in)
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if first else None
         self.conv1 = nn.Conv2d(c_in, width, 1, bias=False)
-        self.norm1 = _norm(width)
+        self.norm1 = _make_norm(width)
         stride = 1 if first else 2
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.norm2 = _norm(width)
+        self.norm2 = _make_norm(width)
         self.conv3 = nn.Conv2d(width, c_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class Bottleneck(nn.Module):
         return shortcut + self.conv3(inner)
 
 
-def _body(width: int) -> nn.Sequential:
+def _make_body(width: int) -> nn.Sequential:
     """Four blocks of two units: (b, 9, h, w) -> (b, 32 * width, h/16, w/16)."""
     body = nn.Sequential()
     for i, (c_in, c_out) in enumerate(pairwise([9, *(4 * width << i for i in range(4))])):
@@ -131,7 +131,7 @@ def _body(width: int) -> nn.Sequential:
     return body
 
 
-def _enlarge(c_in: int, c_out: int) -> nn.ConvTranspose2d:
+def _make_enlarging(c_in: int, c_out: int) -> nn.ConvTranspose2d:
     """Learnable: (b, c_in, h, w) -> (b, c_out, 4h, 4w)."""
     n = ENLARGEMENT
     return nn.ConvTranspose2d(c_in, c_out, 2 * n, stride=n, padding=n // 2, bias=False)
@@ -146,10 +146,10 @@ class LDICN(Detector):
         super().__init__()
         self.config = config = config or LDICNConfig()
         self.residual = HighPass(config.order)
-        self.body = _body(config.width)
-        self.up0 = _enlarge(32 * config.width, 2 * config.width)
-        self.up1 = _enlarge(2 * config.width, 4)
-        self.norm = _norm(4)
+        self.body = _make_body(config.width)
+        self.up0 = _make_enlarging(32 * config.width, 2 * config.width)
+        self.up1 = _make_enlarging(2 * config.width, 4)
+        self.norm = _make_norm(4)
         self.logits = nn.Conv2d(4, 2, 5, padding=2)
         self._initialise()
 
@@ -167,13 +167,13 @@ class LDICN(Detector):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for up in (self.up0, self.up1):
-            up.weight.copy_(bilinear_kernel(ENLARGEMENT).expand_as(up.weight))
+            up.weight.copy_(make_bilinear_kernel(ENLARGEMENT).expand_as(up.weight))
             if not self.config.faithful:
                 c_in, c_out = up.weight.shape[:2]
                 up.weight.mul_(torch.randn(c_in, c_out, 1, 1) / math.sqrt(c_in))
 
 
-def bilinear_kernel(factor: int) -> Tensor:
+def make_bilinear_kernel(factor: int) -> Tensor:
     """(2 * factor, 2 * factor), with which a transposed convolution interpolates bilinearly."""
     line = 1 - (torch.arange(2 * factor) - (factor - 0.5)).abs() / factor
     return line[:, None] * line

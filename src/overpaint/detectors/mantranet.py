@@ -93,7 +93,7 @@ def pad_symmetric(x: Tensor, n: int) -> Tensor:
     return x
 
 
-def srm_kernels() -> Tensor:
+def make_srm_kernels() -> Tensor:
     """(9, 3, 5, 5): filter 3 * kernel + colour is nonzero for this colour only."""
     kernels = torch.tensor(SRM_KERNELS) / torch.tensor(SRM_DIVISORS).reshape(3, 1, 1)
     weight = torch.zeros(3, 3, 3, 5, 5)  # kernel, colour of the filter, colour of the photo
@@ -113,7 +113,7 @@ class BayarConv2d(nn.Conv2d):
         super().__init__(c_in, c_out, 5, bias=False)
         nn.init.uniform_(self.weight, 0.5, 1.5)  # sums far from 0, by which they are divided
 
-    def constrained(self) -> Tensor:
+    def constrain(self) -> Tensor:
         """The kernels that are applied."""
         centre = torch.zeros_like(self.weight)
         centre[..., 2, 2] = 1
@@ -121,7 +121,7 @@ class BayarConv2d(nn.Conv2d):
         return around / around.sum(dim=(2, 3), keepdim=True) - centre
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.conv2d(input, self.constrained())
+        return F.conv2d(input, self.constrain())
 
 
 class TraceFeatures(nn.Module):
@@ -133,7 +133,7 @@ class TraceFeatures(nn.Module):
         super().__init__()
         self.plain = nn.Conv2d(3, NUM_PLAIN, 5, bias=False)
         self.bayar = BayarConv2d(3, NUM_BAYAR)
-        self.register_buffer("srm", srm_kernels(), persistent=False)
+        self.register_buffer("srm", make_srm_kernels(), persistent=False)
         layers: list[nn.Module] = []
         widths = [NUM_PLAIN + NUM_SRM + NUM_BAYAR, *(m * width for m in MULTIPLES)]
         for c_in, c_out in pairwise(widths):
@@ -254,7 +254,7 @@ _RULES = (
 )
 
 
-def _keras(layer: str, variable: str, group: str = "") -> str:
+def _name_in_keras(layer: str, variable: str, group: str = "") -> str:
     """A variable of the Keras file, which numbers a layer's inner name: cLSTM/cLSTM_6/bias:0."""
     return rf"{group or layer}\.{layer}(?:_\d+)?\.{variable}:0"
 
@@ -265,25 +265,25 @@ _KERAS_LAYERS = (
 )
 _OF_INPUT, _OF_HIDDEN = "cLSTM.kernel", "cLSTM.recurrent_kernel"
 _KERAS_RULES = (
-    (_keras("b1c1", "regular_kernel", "Featex"), "features.plain.weight"),
-    (_keras("b1c1", "bayar_kernel", "Featex"), "features.bayar.weight"),
+    (_name_in_keras("b1c1", "regular_kernel", "Featex"), "features.plain.weight"),
+    (_name_in_keras("b1c1", "bayar_kernel", "Featex"), "features.bayar.weight"),
     *(
-        (_keras(layer, theirs, "Featex"), f"features.layers.{2 * i}.{ours}")
+        (_name_in_keras(layer, theirs, "Featex"), f"features.layers.{2 * i}.{ours}")
         for i, layer in enumerate(_KERAS_LAYERS)
         for theirs, ours in (("kernel", "weight"), ("bias", "bias"))
     ),
-    (_keras("outlierTrans", "kernel"), "anomaly.reduce.weight"),
-    (_keras("glbStd", "min_std"), "anomaly.min_std"),
-    (_keras("cLSTM", "kernel"), _OF_INPUT),
-    (_keras("cLSTM", "recurrent_kernel"), _OF_HIDDEN),
-    (_keras("cLSTM", "bias"), "anomaly.lstm.conv.bias"),
-    (_keras("pred", "kernel"), "anomaly.predict.weight"),
-    (_keras("pred", "bias"), "anomaly.predict.bias"),
+    (_name_in_keras("outlierTrans", "kernel"), "anomaly.reduce.weight"),
+    (_name_in_keras("glbStd", "min_std"), "anomaly.min_std"),
+    (_name_in_keras("cLSTM", "kernel"), _OF_INPUT),
+    (_name_in_keras("cLSTM", "recurrent_kernel"), _OF_HIDDEN),
+    (_name_in_keras("cLSTM", "bias"), "anomaly.lstm.conv.bias"),
+    (_name_in_keras("pred", "kernel"), "anomaly.predict.weight"),
+    (_name_in_keras("pred", "bias"), "anomaly.predict.bias"),
 )
-_KERAS_UNUSED = (_keras("bnorm", "moving_(?:mean|variance)"),)
+_KERAS_UNUSED = (_name_in_keras("bnorm", "moving_(?:mean|variance)"),)
 
 
-def from_keras(state: Mapping[str, Any]) -> dict[str, Any]:
+def remap_keras(state: Mapping[str, Any]) -> dict[str, Any]:
     """Names of the Keras file `ManTraNet_Ptrain4.h5`, joined by dots, to ours; strict.
 
     Kernels (height, width, in, out) become (out, in, height, width); those of the recurrent network
@@ -309,14 +309,14 @@ def from_keras(state: Mapping[str, Any]) -> dict[str, Any]:
 def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of the PyTorch port (`MantraNetv4.pt`), bare or wrapped as "model", to ours; strict.
 
-    A file of the authors' Keras code, its names joined by dots, is taken as well (`from_keras`).
+    A file of the authors' Keras code, its names joined by dots, is taken as well (`remap_keras`).
     Raises WeightsError, too, for SRM kernels other than those of the paper.
     """
     if any(key.endswith(":0") for key in state_dict):
-        return from_keras(state_dict)
+        return remap_keras(state_dict)
     out = rename_keys(state_dict.get("model", state_dict), _RULES)
     srm = out.pop("srm", None)
-    if srm is not None and not torch.allclose(srm.float().cpu(), srm_kernels(), atol=1e-5):
+    if srm is not None and not torch.allclose(srm.float().cpu(), make_srm_kernels(), atol=1e-5):
         raise WeightsError("SRMConv2D.weight does not hold the SRM kernels of the paper")
     return out
 

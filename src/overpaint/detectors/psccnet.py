@@ -49,7 +49,7 @@ from overpaint.detectors.psccnet_hrnet import (
     Backbone,
     Bottleneck,
     ConvNorm,
-    backbone_rules,
+    list_backbone_rules,
     resize,
 )
 from overpaint.errors import ConfigError
@@ -99,19 +99,19 @@ class SpatioChannelCorrelation(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        small = self._folded(x)  # (b, inner, h/r, w/r)
+        small = self._fold(x)  # (b, inner, h/r, w/r)
         convs = (self.value, self.query, self.key)
         value, query, key = (conv(small).flatten(2) for conv in convs)  # (b, inner, n)
-        places = _over_places(query, key, value).reshape(small.shape)
-        channels = _over_channels(query, key, value)
+        places = _attend_places(query, key, value).reshape(small.shape)
+        channels = _attend_channels(query, key, value)
         if self.faithful:
             channels = channels.mT
         channels = channels.reshape(small.shape)
-        z = x + self.weight_places * self.from_places(self._unfolded(places, x))
-        z = z + self.weight_channels * self.from_channels(self._unfolded(channels, x))
+        z = x + self.weight_places * self.from_places(self._unfold(places, x))
+        z = z + self.weight_channels * self.from_channels(self._unfold(channels, x))
         return self.mask(z)
 
-    def _folded(self, x: Tensor) -> Tensor:
+    def _fold(self, x: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c * r * r, h / r, w / r)."""
         if not self.faithful:
             return F.pixel_unshuffle(x, self.reduction)
@@ -119,19 +119,19 @@ class SpatioChannelCorrelation(nn.Module):
         r = self.reduction
         return x.reshape(b, c * r * r, h // r, w // r)
 
-    def _unfolded(self, small: Tensor, x: Tensor) -> Tensor:
+    def _unfold(self, small: Tensor, x: Tensor) -> Tensor:
         """The inverse, to the shape of x."""
         return small.reshape(x.shape) if self.faithful else F.pixel_shuffle(small, self.reduction)
 
 
-def _over_places(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _attend_places(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """For each position the mean of all, weighted by similarity; all (b, c, n)."""
     # (b, 1, n, c), contiguous rows: otherwise the matrix of n x n would be kept in memory
     q, k, v = (x.mT.unsqueeze(1).contiguous() for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1).mT
 
 
-def _over_channels(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _attend_channels(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """For each channel the sum of all, weighted by the softmax of their products; all (b, c, n)."""
     with torch.autocast(query.device.type, enabled=False):
         dtype = torch.promote_types(query.dtype, torch.float32)
@@ -187,7 +187,7 @@ class PSCCNet(Detector):
         )
         self.image_head = ImageHead(config.widths) if config.image_head else None
 
-    def stages(self, image: Tensor) -> Stages:
+    def run_stages(self, image: Tensor) -> Stages:
         """All heads' logits for a photo (b, 3, h, w) in [0, 1]; sides: multiples of 8."""
         maps = self.backbone(image)
         if self.config.faithful:
@@ -202,11 +202,11 @@ class PSCCNet(Detector):
         return Stages((finest, fine, coarse, coarsest), score)
 
     def _logits(self, image: Tensor) -> Findings:
-        stages = self.stages(image)
-        return Findings(_logits_at(image.shape[-2:], stages.masks[0]), stages.score)
+        stages = self.run_stages(image)
+        return Findings(_resize_logits(image.shape[-2:], stages.masks[0]), stages.score)
 
 
-def _logits_at(size: Sequence[int], mask: Tensor) -> Tensor:
+def _resize_logits(size: Sequence[int], mask: Tensor) -> Tensor:
     """Logits whose probabilities are those of `mask` brought to `size`."""
     if list(mask.shape[-2:]) == list(size):
         return mask
@@ -223,7 +223,7 @@ _CORRELATION = (
 )
 
 
-def _correlation_rules() -> Iterator[tuple[str, str]]:
+def _list_correlation_rules() -> Iterator[tuple[str, str]]:
     for i in range(4):
         yield rf"getmask{i + 1}\.gamma_s", f"{i}.weight_places"
         yield rf"getmask{i + 1}\.gamma_c", f"{i}.weight_channels"
@@ -232,7 +232,7 @@ def _correlation_rules() -> Iterator[tuple[str, str]]:
             yield pattern, rf"{i}.{to}.\g<value>"
 
 
-def _image_head_rules() -> Iterator[tuple[str, str]]:
+def _list_image_head_rules() -> Iterator[tuple[str, str]]:
     for pattern, to in BLOCK:
         yield rf"incre_modules\.(\d)\.0\.{pattern}", rf"widening.\1.{to}"
     yield rf"downsamp_modules\.(\d)\.{CONV_NORM[0]}", rf"downward.\1.{CONV_NORM[1]}"
@@ -243,9 +243,9 @@ def _image_head_rules() -> Iterator[tuple[str, str]]:
 _RULES = [
     (rf"{file}\.(?:module\.)?{pattern}", f"{to_part}.{to}")
     for file, to_part, rules in (
-        ("HRNet", "backbone", backbone_rules()),
-        ("NLCDetection", "correlations", _correlation_rules()),
-        ("DetectionHead", "image_head", _image_head_rules()),
+        ("HRNet", "backbone", list_backbone_rules()),
+        ("NLCDetection", "correlations", _list_correlation_rules()),
+        ("DetectionHead", "image_head", _list_image_head_rules()),
     )
     for pattern, to in rules
 ]

@@ -77,7 +77,8 @@ class Exchange(nn.Module):
         )
         ranks = range(len(widths))
         self.fusions = nn.ModuleList(
-            nn.ModuleList(_fusion(widths, source, target) for source in ranks) for target in ranks
+            nn.ModuleList(_make_fusion(widths, source, target) for source in ranks)
+            for target in ranks
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -90,7 +91,7 @@ class Exchange(nn.Module):
         return fused
 
 
-def _fusion(widths: Sequence[int], source: int, target: int) -> nn.Module:
+def _make_fusion(widths: Sequence[int], source: int, target: int) -> nn.Module:
     """Convert the channels of one map, and to a coarser one also its size, to those of another."""
     if source == target:
         return nn.Identity()
@@ -139,7 +140,7 @@ BLOCK = (
 )
 
 
-def backbone_rules() -> Iterator[tuple[str, str]]:
+def list_backbone_rules() -> Iterator[tuple[str, str]]:
     """(published key, our key) patterns of the backbone, for `weights.rename_keys.rename_keys`."""
     for i in (1, 2):
         yield rf"conv{i}\.weight", f"stem.{i - 1}.0.weight"

@@ -134,7 +134,7 @@ def enlarge(x: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
-def statistics(x: Tensor, log_weights: Tensor) -> Tensor:
+def compute_statistics(x: Tensor, log_weights: Tensor) -> Tensor:
     """Soft minimum, soft maximum, mean and mean square of x (b, 1, h, w), each weighted: (b, 4).
 
     log_weights: (b, 1, h, w); their exponentials are normalised to a sum of 1 over each picture.
@@ -186,13 +186,13 @@ class TruFor(Detector):
         size = image.shape[-2:]
         logits = enlarge((forged - untouched).to(dtype), size)  # (b, 1, h, w)
         confidence = enlarge(self.confidence(maps).to(dtype), size)
-        plain = statistics(confidence, torch.zeros_like(confidence))
-        trusted = statistics(logits, F.logsigmoid(confidence))
+        plain = compute_statistics(confidence, torch.zeros_like(confidence))
+        trusted = compute_statistics(logits, F.logsigmoid(confidence))
         score = self.score(torch.cat([plain, trusted], dim=1)).flatten()  # (b, 8) -> (b,)
         return Findings(logits, score.to(dtype), confidence)
 
 
-def _rules() -> list[tuple[str, str]]:
+def _list_rules() -> list[tuple[str, str]]:
     rules = [(r"dncnn\.(\d+\.\w+)", r"noiseprint.\1"), (r"detection\.([03]\.\w+)", r"score.\1")]
     for theirs, ours in (("decode_head", "head"), ("decode_head_conf", "confidence")):
         rules += [
@@ -205,11 +205,11 @@ def _rules() -> list[tuple[str, str]]:
             for s in range(NUM_STAGES)
         ]
     for s in range(NUM_STAGES):
-        rules += _stage_rules("", s, "image") + _stage_rules("extra_", s, "noise")
-    return rules + _exchange_rules("1", "image") + _exchange_rules("2", "noise")
+        rules += _list_stage_rules("", s, "image") + _list_stage_rules("extra_", s, "noise")
+    return rules + _list_exchange_rules("1", "image") + _list_exchange_rules("2", "noise")
 
 
-def _stage_rules(prefix: str, s: int, stream: str) -> list[tuple[str, str]]:
+def _list_stage_rules(prefix: str, s: int, stream: str) -> list[tuple[str, str]]:
     theirs, ours = rf"backbone\.{prefix}", f"encoder.{stream}.{s}"
     block = rf"{theirs}block{s + 1}\.(\d+)\."
     parts = {
@@ -232,7 +232,7 @@ def _stage_rules(prefix: str, s: int, stream: str) -> list[tuple[str, str]]:
     ]
 
 
-def _exchange_rules(number: str, stream: str) -> list[tuple[str, str]]:
+def _list_exchange_rules(number: str, stream: str) -> list[tuple[str, str]]:
     cross = r"backbone\.FFMs\.(\d)\.cross\."
     fuse = rf"encoder.fuse.\1.{stream}"
     return [
@@ -251,7 +251,7 @@ _SHARED = [
     (r"backbone\.FFMs\.(\d)\.channel_emb\.norm\.(\w+)", r"encoder.fuse.\1.norm.\2"),
 ]
 _PREFIX = r"(?:state_dict\.)?(?:module\.|network\.)*"
-_RULES = [(_PREFIX + p, new) for p, new in _rules() + _SHARED]
+_RULES = [(_PREFIX + p, new) for p, new in _list_rules() + _SHARED]
 
 
 def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:

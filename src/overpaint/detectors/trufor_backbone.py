@@ -42,7 +42,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(channels_last(self.conv(x)))
+        return self.norm(to_channels_last(self.conv(x)))
 
 
 class Attention(nn.Module):
@@ -61,7 +61,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         seen = x
         if self.reduce is not None:
-            seen = self.reduce(channels_first(x))
+            seen = self.reduce(to_channels_first(x))
         query = split_heads(self.query(x), self.heads)
         key, value = split_heads(self.key_value(seen), 2 * self.heads).chunk(2, dim=1)
         found = F.scaled_dot_product_attention(query, key, value)  # (b, heads, h w, c / heads)
@@ -79,8 +79,8 @@ class MixFFN(nn.Module):
         self.narrow = nn.Linear(inner, channels)
 
     def forward(self, x: Tensor) -> Tensor:  # (b, h, w, c), as all that follows
-        mixed = self.depthwise(channels_first(self.widen(x)))
-        return self.narrow(F.gelu(channels_last(mixed)))
+        mixed = self.depthwise(to_channels_first(self.widen(x)))
+        return self.narrow(F.gelu(to_channels_last(mixed)))
 
 
 class DropPath(nn.Module):
@@ -122,7 +122,7 @@ class Stage(nn.Module):
         self.norm = nn.LayerNorm(channels, NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        return channels_first(self.norm(self.blocks(self.embed(x))))
+        return to_channels_first(self.norm(self.blocks(self.embed(x))))
 
 
 class Rectify(nn.Module):
@@ -162,12 +162,12 @@ class CrossPath(nn.Module):
         self.merge = nn.Linear(2 * channels, channels)
         self.norm = nn.LayerNorm(channels)
 
-    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def divide(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The features that the stream keeps, and those for the other stream."""
         kept, shared = F.relu(self.split(x)).chunk(2, dim=-1)
         return kept, shared
 
-    def context(self, shared: Tensor) -> Tensor:
+    def compute_context(self, shared: Tensor) -> Tensor:
         """The stream's context over all positions, (b, heads, c / heads, c / heads)."""
         key, value = split_heads(self.key_value(shared), 2 * self.heads).chunk(2, dim=1)
         dtype = torch.promote_types(key.dtype, torch.float32)
@@ -199,13 +199,16 @@ class Fuse(nn.Module):
         self.norm = nn.BatchNorm2d(c)
 
     def forward(self, image: Tensor, noise: Tensor) -> Tensor:
-        image, noise = channels_last(image), channels_last(noise)
-        kept_image, from_image = self.image.parts(image)
-        kept_noise, from_noise = self.noise.parts(noise)
-        of_image, of_noise = self.image.context(from_image), self.noise.context(from_noise)
+        image, noise = to_channels_last(image), to_channels_last(noise)
+        kept_image, from_image = self.image.divide(image)
+        kept_noise, from_noise = self.noise.divide(noise)
+        of_image, of_noise = (
+            self.image.compute_context(from_image),
+            self.noise.compute_context(from_noise),
+        )
         image = self.image(image, kept_image, from_image, of_noise)
         noise = self.noise(noise, kept_noise, from_noise, of_image)
-        both = channels_first(torch.cat([image, noise], dim=-1))  # (b, 2c, h, w)
+        both = to_channels_first(torch.cat([image, noise], dim=-1))  # (b, 2c, h, w)
         return self.norm(self.shortcut(both) + self.embed(both))
 
 
@@ -220,8 +223,8 @@ class DualEncoder(nn.Module):
         drop_path: the rate of stochastic depth in the last block; 0 in the first.
         """
         super().__init__()
-        self.image = _stream(widths, heads, depths, drop_path)
-        self.noise = _stream(widths, heads, depths, drop_path)
+        self.image = _make_stream(widths, heads, depths, drop_path)
+        self.noise = _make_stream(widths, heads, depths, drop_path)
         self.rectify = nn.ModuleList(Rectify(c) for c in widths)
         self.fuse = nn.ModuleList(Fuse(c, n) for c, n in zip(widths, heads, strict=True))
         self.apply(_initialise)
@@ -236,12 +239,12 @@ class DualEncoder(nn.Module):
         return maps
 
 
-def channels_last(x: Tensor) -> Tensor:
+def to_channels_last(x: Tensor) -> Tensor:
     """(b, c, h, w) -> (b, h, w, c)."""
     return x.permute(0, 2, 3, 1)
 
 
-def channels_first(x: Tensor) -> Tensor:
+def to_channels_first(x: Tensor) -> Tensor:
     """(b, h, w, c) -> (b, c, h, w)."""
     return x.permute(0, 3, 1, 2)
 
@@ -251,7 +254,7 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.flatten(1, 2).unflatten(2, (heads, -1)).transpose(1, 2)
 
 
-def _stream(
+def _make_stream(
     widths: Sequence[int], heads: Sequence[int], depths: Sequence[int], drop_path: float
 ) -> nn.ModuleList:
     last = max(1, sum(depths) - 1)

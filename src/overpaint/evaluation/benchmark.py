@@ -122,7 +122,7 @@ def measure_untouched(job: Measurement) -> Result:
     for folder, indices in folders.items():
         job.report(f"untouched: {len(indices[: job.settings.limit])} photos of {folder}")
         for index in indices[: job.settings.limit]:
-            photo = photos.photo(index)
+            photo = photos.read_photo(index)
             own = quality_band(photo.jpeg_quality, photo.lossy)
             name = photo.path.name
             measured[own, "as-is"].append(look(folder, "as-is", name, photo.pixels, own))

@@ -44,7 +44,7 @@ from overpaint.evaluation.sheets import Album
 from overpaint.evaluation.triplets import HEADLINE, Triplet, find_source, read_triplets
 from overpaint.images import read_image, read_mask
 from overpaint.metrics import bootstrap_levels, mean
-from overpaint.run_identity import config_hash
+from overpaint.run_identity import hash_config
 from overpaint.weights import read_record
 
 SET = "families"
@@ -203,7 +203,7 @@ def _make_source(
         "real fills and triplets, whole pictures; headline: mean over families of means over "
         "photos, n families; interval: families, then photos"
     )
-    return replace(job.make_source(SET, protocol, runner), config_hash=config_hash(about))
+    return replace(job.make_source(SET, protocol, runner), config_hash=hash_config(about))
 
 
 def find_sources(data: Path) -> dict[str, str]:

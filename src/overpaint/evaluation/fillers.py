@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from overpaint.data.masks import MaskFn, in_ratio
+from overpaint.data.masks import MaskFn, limit_ratio
 from overpaint.data.sources import PhotoSource
-from overpaint.data.universal import mask_mixture
+from overpaint.data.universal import make_mask_mixture
 from overpaint.evaluation.rows import Row, Source, make_row, write_results
 from overpaint.images import to_tensor
 from overpaint.inpainting.inpainter_runner import InpainterRunner
 from overpaint.layers.perceptual import Backbone, load_backbone, perceptual_loss
 from overpaint.metrics import psnr, squared_error
-from overpaint.run_identity import config_hash, current_commit
+from overpaint.run_identity import find_commit, hash_config
 
 SET = "fillers"
 BINS = {"1": (0.007, 0.014), "5": (0.04, 0.06), "15": (0.13, 0.17), "30": (0.27, 0.33)}
@@ -58,8 +58,8 @@ def measure_fillers(
         source = Source(
             set=SET,
             weights=runner.name,
-            commit=current_commit(),
-            config_hash=config_hash({"part": SET, "num": num, "seed": seed, "side": SIDE}),
+            commit=find_commit(),
+            config_hash=hash_config({"part": SET, "num": num, "seed": seed, "side": SIDE}),
             weights_sha256=runner.weights_sha256 or "",
             protocol=f"validation photos of {SIDE} px, objects and brush strokes as holes",
         )
@@ -82,12 +82,15 @@ def draw_cases(
     photos: PhotoSource, assets: Path, num: int, seed: int
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Name of the bin, photo (h, w, 3) and hole (h, w), uint8, 1 = hole: each photo in each bin."""
-    kinds: tuple[MaskFn, ...] = (mask_mixture(SHAPES, assets), mask_mixture({"brush": 1.0}))
+    kinds: tuple[MaskFn, ...] = (
+        make_mask_mixture(SHAPES, assets),
+        make_mask_mixture({"brush": 1.0}),
+    )
     chosen = np.random.default_rng(seed).permutation(len(photos))[:num].tolist()
     for i, index in enumerate(chosen):
         photo = cut_middle(photos.read(index), SIDE)
         for name, (low, high) in BINS.items():
-            draw = in_ratio(kinds[i % 2], low, high, tries=5000)
+            draw = limit_ratio(kinds[i % 2], low, high, tries=5000)
             height, width = photo.shape[:2]
             hole = draw(height, width, np.random.default_rng([seed, i]))
             yield name, photo, hole.astype(np.uint8)

@@ -36,7 +36,7 @@ from overpaint.data.degrade import Kernel, Subsampling, crop, jpeg, resize
 from overpaint.data.ordinary_edits import ORDINARY_EDITS, apply_edit
 from overpaint.data.photo_sets import collect_photos
 from overpaint.data.sources import PhotoSource
-from overpaint.data.universal import universal_test_set
+from overpaint.data.universal import make_test_set
 from overpaint.detection.calibration import (
     HIGH,
     LOSSLESS,
@@ -319,7 +319,7 @@ def calibrate(
     untouched, inpainted = defaultdict(list), defaultdict(list)
     max_pixels = num_photos = 0
     for index in range(len(photos)):
-        photo = photos.photo(index)
+        photo = photos.read_photo(index)
         num_photos += min(photo.pixels.shape[:2]) >= MIN_SIDE
         for band, pixels in make_untouched_variants(photo, variants, seed, index):
             untouched[band].append(statistic(pixels))
@@ -327,7 +327,7 @@ def calibrate(
         if (index + 1) % 20 == 0:
             report(f"{index + 1} of {len(photos)} photos")
     check_num_photos(num_photos, rate)
-    samples = universal_test_set(
+    samples = make_test_set(
         photos, autoencoders, size=SAMPLE_SIDE, num=variants * len(photos), seed=seed
     )
     for index, sample in enumerate(samples):

@@ -27,10 +27,10 @@ from PIL import Image, PngImagePlugin
 
 from overpaint import __version__, hashes
 from overpaint.data.forgeries import ForgedRow
-from overpaint.data.masks import MaskFn, hole_ratio, in_ratio
-from overpaint.data.samples import MANIFEST, SampleRow, claim, fill, printable
+from overpaint.data.masks import MaskFn, hole_ratio, limit_ratio
+from overpaint.data.samples import MANIFEST, SampleRow, claim, fill, make_printable
 from overpaint.data.sources import Part, PhotoSource
-from overpaint.data.universal import mask_mixture
+from overpaint.data.universal import make_mask_mixture
 from overpaint.devices import find_device
 from overpaint.errors import ImageError, InputError, OverpaintError
 from overpaint.images import Photo, write_bytes, write_png
@@ -99,7 +99,7 @@ def forge(
 ) -> Forged:
     """Write the samples 0 to num - 1 to `folder`; samples that it already holds are kept.
 
-    inpainter: see `InpainterRunner`. masks: kinds as for `universal.mask_mixture`, with their
+    inpainter: see `InpainterRunner`. masks: kinds as for `universal.make_mask_mixture`, with their
     folders below `assets`, or generators by their names in the manifest; each kind has the same
     probability. num: None makes one sample of each photo. size: side of the square pieces in
     pixels, or `NATIVE`. workers: additional processes; 0 with cuda, where processes cannot share
@@ -144,7 +144,7 @@ class _Forger:
     def __call__(self, index: int) -> Forgery:
         chosen = np.random.default_rng(self.seed).permutation(len(self.photos))
         number = int(chosen[index % len(chosen)])
-        photo, name = self.photos.photo(number), printable(self.photos.names[number])
+        photo, name = self.photos.read_photo(number), make_printable(self.photos.names[number])
         try:
             part = self.part_of(self.photos.names[number]) if self.part_of else None
             return self._make(index, photo, name, part)
@@ -210,7 +210,7 @@ class _Forger:
 
 def _mask_fn(kind: str, assets: Path) -> MaskFn:
     """Masks that are not empty and whose hole is not too large to fill (`MAX_SHARE`)."""
-    return in_ratio(mask_mixture({kind: 1.0}, assets), _MIN_SHARE, MAX_SHARE)
+    return limit_ratio(make_mask_mixture({kind: 1.0}, assets), _MIN_SHARE, MAX_SHARE)
 
 
 def _mark(pixels: np.ndarray, inpainter: InpainterRunner) -> bytes:
@@ -228,7 +228,7 @@ def _mark(pixels: np.ndarray, inpainter: InpainterRunner) -> bytes:
 def _describe(
     photos: PhotoSource, runner: InpainterRunner, masks: Mapping[str, MaskFn], seed: int, size: int
 ) -> dict[str, Any]:
-    names = [PurePosixPath(printable(n).replace("\\", "/")).name for n in photos.names]
+    names = [PurePosixPath(make_printable(n).replace("\\", "/")).name for n in photos.names]
     return {
         "version": __version__,
         "inpainter": runner.name,

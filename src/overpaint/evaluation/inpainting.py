@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from overpaint.data.crops import random_crop
-from overpaint.data.masks import RATIO_BINS, Mask, brush, ratio_bin
+from overpaint.data.masks import RATIO_BINS, Mask, brush, find_ratio_bin
 from overpaint.data.sources import PhotoSource
 from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.calibration import LOSSLESS
@@ -57,7 +57,7 @@ from overpaint.layers.perceptual import (
 )
 from overpaint.metrics import EQUAL_PSNR, mean, psnr, squared_error, ssim
 from overpaint.registry import inpainters
-from overpaint.run_identity import config_hash, current_commit
+from overpaint.run_identity import find_commit, hash_config
 from overpaint.weights import list_records
 
 SET = "inpainting"
@@ -79,7 +79,7 @@ class InpaintingSettings:
     size: int = 256
     """Side of the crops, pixels; photos with a smaller side are passed over."""
     bins: tuple[str, ...] = BINS[1:6]
-    """Hole ratios in percent, names of `masks.ratio_bin`."""
+    """Hole ratios in percent, names of `masks.find_ratio_bin`."""
     num: int = 40
     """Photos, each once in every bin."""
     seed: int = 0
@@ -137,7 +137,7 @@ def list_default_methods() -> dict[str, str]:
 
     Raises OverpaintError, naming the extra to install, where a method's package is missing.
     """
-    plain = [n for n in inpainters.names() if not inpainters.get(n).trainable]
+    plain = [n for n in inpainters.list_names() if not inpainters.get(n).trainable]
     for name in plain:
         inpainters.create(name)  # raises for a missing package before anything is measured
     shipped = [r.name for r in list_records() if r.kind == "inpainter"]
@@ -151,7 +151,7 @@ def draw_free_form(size: int, label: str, rng: np.random.Generator) -> Mask:
         mask = brush(size, size, rng)
         while 100 * np.count_nonzero(mask) < low * mask.size:
             mask |= brush(size, size, rng)
-        if ratio_bin(mask) == label:
+        if find_ratio_bin(mask) == label:
             return mask
     raise InputError(f"no free-form mask of {size} px in the bin {label} in {TRIES} tries")
 
@@ -297,8 +297,8 @@ def _measure_cases(
     source = Source(
         set=SET,
         weights=method.name,
-        commit=current_commit(),
-        config_hash=config_hash(asdict(settings)),
+        commit=find_commit(),
+        config_hash=hash_config(asdict(settings)),
         weights_sha256=method.sha256,
         protocol=f"test split, {settings.size} px crops, the same photos and free-form masks for "
         "each inpainter and bin; composed, 8 bit",

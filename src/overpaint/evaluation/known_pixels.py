@@ -18,7 +18,7 @@ from overpaint.evaluation.rows import Row, Source, write_results
 from overpaint.images import read_image
 from overpaint.inpainting.api import inpaint
 from overpaint.inpainting.inpainter_runner import InpainterRunner, make_runner
-from overpaint.run_identity import config_hash, current_commit
+from overpaint.run_identity import find_commit, hash_config
 from overpaint.weights import list_records
 
 SET = "known_pixels"
@@ -76,8 +76,8 @@ def _make_rows(runner: InpainterRunner, counts: list[int], num: int, seed: int) 
     source = Source(
         set=SET,
         weights=runner.name,
-        commit=current_commit(),
-        config_hash=config_hash({"part": SET, "num": num, "seed": seed}),
+        commit=find_commit(),
+        config_hash=hash_config({"part": SET, "num": num, "seed": seed}),
         weights_sha256=runner.weights_sha256 or "",
         protocol="test photos at their own size, a free-form hole each, written as PNG",
     )

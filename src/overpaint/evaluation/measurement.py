@@ -18,13 +18,13 @@ from torch import nn
 from overpaint.data.bank import HELD_OUT, load_bank
 from overpaint.data.real_fills import Pool
 from overpaint.data.sources import PhotoSource
-from overpaint.data.universal import Sample, universal_test_set
+from overpaint.data.universal import Sample, make_test_set
 from overpaint.detection.calibration import AREA, Judgement
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError, WeightsError
 from overpaint.evaluation.rows import Picture, Row, Source, list_values, make_row
 from overpaint.metrics import count, overlap, pixel_auc
-from overpaint.run_identity import config_hash, current_commit
+from overpaint.run_identity import find_commit, hash_config
 from overpaint.weights import WeightsRecord, list_records
 
 MEASURED = ("auc", "iou@0.5", "f1@0.5", "iou@default", "f1@default")
@@ -89,8 +89,8 @@ class Measurement:
         return Source(
             set=part,
             weights=self.name,
-            commit=current_commit(),
-            config_hash=config_hash({"part": part, **asdict(self.settings)}),
+            commit=find_commit(),
+            config_hash=hash_config({"part": part, **asdict(self.settings)}),
             weights_sha256=(runner and runner.weights_sha256) or "",
             protocol=protocol if self.device == "cpu" else f"{protocol}; on {self.device}",
             calibration_sha256=(runner and runner.calibration_sha256) or "",
@@ -183,5 +183,5 @@ def draw_universal_samples(job: Measurement) -> Iterator[tuple[str, str, Sample]
     how = {"size": job.settings.size, "num": num, "seed": job.settings.seed}
     for kind, bank in load_banks(job.bank).items():
         job.report(f"universal: {num} samples, {kind} of {', '.join(bank)}")
-        for i, sample in enumerate(universal_test_set(photos, bank, **how)):
+        for i, sample in enumerate(make_test_set(photos, bank, **how)):
             yield kind, f"{i}/{Path(sample.source).name}/{sample.redrawn_by}", sample

@@ -39,7 +39,7 @@ from overpaint.evaluation.rows import Picture, Row, Source, list_values, make_ro
 from overpaint.evaluation.sheets import Album, draw_row
 from overpaint.evaluation.triplets import GROUPS, HALVES, HEADLINE, Triplet, read_triplets
 from overpaint.images import Photo, read_image, read_mask, write_png
-from overpaint.run_identity import config_hash
+from overpaint.run_identity import hash_config
 
 SET = "robustness"
 ORIGINALS = "originals of the triplets"
@@ -175,7 +175,7 @@ def read_untouched(job: Measurement) -> Iterator[Exhibit]:
     """Photos of the test split, one set for each quality band."""
     photos = job.find_photos()
     for index, path in enumerate(map(Path, photos.names)):
-        photo = photos.photo(index)
+        photo = photos.read_photo(index)
         name, quality = f"{path.parent.name}/{path.name}", find_quality(photo)
         yield Exhibit(f"untouched:{quality}", name, photo.pixels, None, quality)
 
@@ -303,7 +303,7 @@ def _make_source(
         "test split and triplets, whole or as cut out by forge, thresholds by quality; "
         "forged: mean over inpainters; triplets: mean of four groups' means"
     )
-    return replace(job.make_source(SET, protocol, runner), config_hash=config_hash(about))
+    return replace(job.make_source(SET, protocol, runner), config_hash=hash_config(about))
 
 
 def compute_headlines(

@@ -19,7 +19,7 @@ from overpaint.errors import OverpaintError
 from overpaint.evaluation.rows import Row, Source
 from overpaint.evaluation.timed_job import find_network
 from overpaint.images import write_jpeg, write_png
-from overpaint.registry import num_parameters
+from overpaint.registry import count_parameters
 
 Kind = Literal["detector", "inpainter"]
 
@@ -93,7 +93,7 @@ def measure_network(
     name: see `timed_job.find_network`. Raises UnknownNameError.
     """
     entry, config = find_network(kind, name)
-    rows = [_make_median_row(source, "network", "parameters", [num_parameters(entry, config)])]
+    rows = [_make_median_row(source, "network", "parameters", [count_parameters(entry, config)])]
     for side in sides:
         seconds, peak = _make_job("network", kind, name, str(side), str(runs))
         rows.append(_make_median_row(source, f"{side} px", "seconds", seconds))

@@ -1,14 +1,14 @@
 """Photos and masks: files to pixels, checked, and back."""
 
-from overpaint.images.decoding import MAX_PIXELS, Photo, decode_image, pixel_limit
+from overpaint.images.decoding import MAX_PIXELS, Photo, decode_image, find_pixel_limit
 from overpaint.images.files import (
     BinaryStream,
     File,
     check_jpeg_size,
-    file_bytes,
     image_suffixes,
     is_file,
     read_bytes,
+    read_file_bytes,
     read_image,
     read_mask,
     read_mask_levels,
@@ -26,11 +26,11 @@ __all__ = [
     "Photo",
     "check_jpeg_size",
     "decode_image",
-    "file_bytes",
+    "find_pixel_limit",
     "image_suffixes",
     "is_file",
-    "pixel_limit",
     "read_bytes",
+    "read_file_bytes",
     "read_image",
     "read_mask",
     "read_mask_levels",

@@ -101,11 +101,11 @@ class Photo:
 
 def decode_image(data: bytes, name: str | Path, *, max_pixels: int | None = None) -> Photo:
     """Decode a photo that is already in memory; `name` is what errors and `Photo.path` call it."""
-    limit = pixel_limit(max_pixels)
+    limit = find_pixel_limit(max_pixels)
     if not data:
         raise ImageError(f"{name}: the file is empty; get it again from where it came")
-    formats = formats_for(data, name)
-    with pillow_limited_to(limit):
+    formats = choose_formats(data, name)
+    with limit_pillow(limit):
         try:
             photo = _decode(data, Path(name), formats)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -116,7 +116,7 @@ def decode_image(data: bytes, name: str | Path, *, max_pixels: int | None = None
         except UnidentifiedImageError:
             reason = "not a photo that can be read, or its header is damaged; give JPEG, PNG, "
             reason += "WebP, TIFF, HEIC, AVIF, BMP or GIF (the content counts, not the name)"
-            reason = _why_unreadable(data) or reason
+            reason = _find_kind(data) or reason
         except Exception as error:  # damaged bytes may raise any exception
             reason = f"cut short or damaged ({error}); get the file again from where it came"
         else:
@@ -124,7 +124,7 @@ def decode_image(data: bytes, name: str | Path, *, max_pixels: int | None = None
     raise ImageError(f"{name}: {reason}")
 
 
-def pixel_limit(max_pixels: int | None) -> int:
+def find_pixel_limit(max_pixels: int | None) -> int:
     """The argument if given, otherwise the environment's OVERPAINT_MAX_PIXELS or MAX_PIXELS."""
     text = os.environ.get("OVERPAINT_MAX_PIXELS", str(MAX_PIXELS))
     if max_pixels is None and not (text.isdecimal() and int(text) > 0):
@@ -139,7 +139,7 @@ def check_num_bytes(name: str | Path, num_bytes: int, limit: int) -> None:
         raise TooLargeError(f"{name}: {found}; raise OVERPAINT_MAX_PIXELS or max_pixels")
 
 
-def formats_for(data: bytes, name: str | Path) -> list[str]:
+def choose_formats(data: bytes, name: str | Path) -> list[str]:
     """Pillow's decoders to try on a file; `ImageError` where HEIC lacks its package."""
     if data[4:8] != b"ftyp" or data[8:12] not in _HEIC_BRANDS or b"avif" in data[8:40]:
         return _FORMATS
@@ -153,7 +153,7 @@ def formats_for(data: bytes, name: str | Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def pillow_limited_to(limit: int) -> Iterator[None]:
+def limit_pillow(limit: int) -> Iterator[None]:
     """Pillow with our size limit as an error, libtiff for every TIFF, and no other warnings."""
     with _decoding, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -176,9 +176,9 @@ def _decode(data: bytes, path: Path, formats: list[str]) -> Photo:
     kind = "JPEG" if image.format == "MPO" else str(image.format)
     if kind == "JPEG":
         notes += _check_jpeg(data)
-    rgb, alpha = _rgb(image, _File(data, formats), _bits(image, data), notes)
+    rgb, alpha = _to_rgb(image, _File(data, formats), _find_bits(image, data), notes)
     if alpha is not None:
-        alpha = np.ascontiguousarray(upright(alpha, turn))
+        alpha = np.ascontiguousarray(turn_upright(alpha, turn))
         share = 100 * np.count_nonzero(alpha != 255) / alpha.size
         notes.append(f"alpha kept apart: {max(share, 0.1):.1f} % of the pixels are not opaque")
     if stored != 1 or turn != 1:
@@ -187,11 +187,11 @@ def _decode(data: bytes, path: Path, formats: list[str]) -> Photo:
             f"turned upright by {'its irot and imir boxes' if kind == 'AVIF' else 'EXIF'}{aside}"
         )
     return Photo(
-        pixels=np.require(upright(rgb, turn), requirements=["C", "W"]),
+        pixels=np.require(turn_upright(rgb, turn), requirements=["C", "W"]),
         path=path,
         sha256=hashes.sha256(data),
         format=kind,
-        jpeg_quality=_jpeg_quality(image) if kind == "JPEG" else None,
+        jpeg_quality=_estimate_jpeg_quality(image) if kind == "JPEG" else None,
         lossy=_is_lossy(image, kind, data),
         notes=tuple(notes),
         alpha=alpha,
@@ -219,19 +219,19 @@ def from_pillow(image: Image.Image) -> Photo:
     if not is_grey and max(getattr(source, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))) > 8:
         raise InputError("PIL image of a TIFF of 16 bit, of which Pillow takes 8; give its path")
     turn = read_orientation(source)
-    rgb, alpha = _rgb(source, _File(b"", []), 16 if is_grey else 8, notes)
+    rgb, alpha = _to_rgb(source, _File(b"", []), 16 if is_grey else 8, notes)
     kind = image.format or "PIL image"
     lossy = kind in ("JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF")
     about = f"{kind}: quality unknown, give the path" if lossy else f"{kind}: taken as lossless"
     return Photo(
-        pixels=np.require(upright(rgb, turn), requirements=["C", "W"]),
+        pixels=np.require(turn_upright(rgb, turn), requirements=["C", "W"]),
         path=Path(),
         sha256="",
         format=kind,
         jpeg_quality=None,
         lossy=lossy,
         notes=(about, *notes),
-        alpha=None if alpha is None else np.ascontiguousarray(upright(alpha, turn)),
+        alpha=None if alpha is None else np.ascontiguousarray(turn_upright(alpha, turn)),
     )
 
 
@@ -247,7 +247,7 @@ def _refuse_unknown(image: Any) -> None:
         raise ImageError("Lab colours, whose conversion is not settled; save it as RGB")
 
 
-def _why_unreadable(data: bytes) -> str | None:
+def _find_kind(data: bytes) -> str | None:
     """The kind of a file that no decoder accepts, as far as its first bytes show it."""
     if data[:4] in _TIFF_MAGIC:
         kind = "float, signed or Lab samples, or 10, 12 or 14 bit of them?"
@@ -268,7 +268,7 @@ def _load(image: Any, notes: list[str]) -> None:
         return
     said: list[str] = []
     try:
-        with _libtiff_heard(said):
+        with _collect_libtiff(said):
             image.load()
     except OSError as error:
         raise OSError("; ".join(said) or str(error)) from error
@@ -294,7 +294,7 @@ def _check_jpeg(data: bytes) -> list[str]:
 
 
 @contextlib.contextmanager
-def _libtiff_heard(said: list[str]) -> Iterator[None]:
+def _collect_libtiff(said: list[str]) -> Iterator[None]:
     """Collect what libtiff prints on the standard error stream, its only output for messages.
 
     Whatever else is printed there meanwhile, by other threads, is passed on.
@@ -326,7 +326,7 @@ class _File:
     data: bytes
     formats: list[str]
 
-    def low_bytes(self) -> np.ndarray | None:
+    def read_low_bytes(self) -> np.ndarray | None:
         """Of 16 bit colour: uint8 (h, w, c), turned as by Pillow; None where Pillow cannot.
 
         Pillow has no mode for 16 bit colour, and its unpackers take the first or the second byte
@@ -346,13 +346,13 @@ class _File:
         _load(image, [])
         return np.asarray(image)
 
-    def significant_bits(self) -> int:
+    def read_significant_bits(self) -> int:
         """By the sBIT chunk of a PNG (the first channel's); 16 where there is none."""
         at = self.data.find(b"sBIT", 8, max(8, self.data.find(b"IDAT")))
         return min(self.data[at + 4], 16) if at > 0 else 16
 
 
-def _rgb(
+def _to_rgb(
     image: Any, file: _File, bits: int, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The loaded image as uint8 (h, w, 3) and its alpha (h, w); says in `notes` what was done."""
@@ -360,15 +360,15 @@ def _rgb(
     is_bmp = image.format == "BMP"
     if bits > 8:
         notes.append(f"{bits} bit reduced to 8")
-    alpha = _keyed(image, bits, file)
+    alpha = _find_keyed(image, bits, file)
     if image.mode.startswith("I;16"):
         samples = np.asarray(image).astype(np.uint16)
-        levels = _levels(samples, file, image, notes) if bits == 16 else samples >> (bits - 8)
+        levels = _to_levels(samples, file, image, notes) if bits == 16 else samples >> (bits - 8)
         levels = levels.astype(np.uint8)
         # Pillow undoes "white is zero" for 8 bit only.
         image = Image.fromarray(255 - levels if photometric == 0 else levels)
     elif bits == 16 and image.mode in ("LA", "RGB", "RGBA"):
-        image = _widened(image, file, notes)
+        image = _widen(image, file, notes)
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode in ("LA", "RGBA", "PA"):
@@ -385,7 +385,7 @@ def _rgb(
     return np.asarray(image.convert("RGB")), None if opaque else alpha  # composites nothing
 
 
-def _bits(image: Any, data: bytes) -> int:
+def _find_bits(image: Any, data: bytes) -> int:
     """Bits per sample as stored."""
     if image.format == "PNG":
         return data[24]  # IHDR comes first: signature 8, length 4, name 4, size 8, depth 1
@@ -399,7 +399,7 @@ def _bits(image: Any, data: bytes) -> int:
     return 8
 
 
-def _keyed(image: Any, bits: int, file: _File) -> np.ndarray | None:
+def _find_keyed(image: Any, bits: int, file: _File) -> np.ndarray | None:
     """The alpha, uint8 (h, w), of a palette's or a colour's transparency (GIF, tRNS of PNG)."""
     key = image.info.get("transparency")
     if key is None or image.mode in ("LA", "RGBA", "PA"):
@@ -408,7 +408,7 @@ def _keyed(image: Any, bits: int, file: _File) -> np.ndarray | None:
         return np.asarray(image.convert("RGBA").getchannel("A"))
     pixels, key = np.asarray(image), np.asarray(key)
     if bits == 16 and image.mode == "RGB":
-        pixels = _joined(pixels, file.low_bytes())
+        pixels = _join(pixels, file.read_low_bytes())
     elif image.mode == "1":
         pixels = pixels * 255
     elif bits < 8:
@@ -417,24 +417,24 @@ def _keyed(image: Any, bits: int, file: _File) -> np.ndarray | None:
     return np.where(same.all(axis=2) if same.ndim == 3 else same, 0, 255).astype(np.uint8)
 
 
-def _joined(high: np.ndarray, low: np.ndarray | None) -> np.ndarray:
+def _join(high: np.ndarray, low: np.ndarray | None) -> np.ndarray:
     return high.astype(np.uint16) << 8 | (0 if low is None else low)
 
 
-def _widened(image: Any, file: _File, notes: list[str]) -> Any:
+def _widen(image: Any, file: _File, notes: list[str]) -> Any:
     """16 bit colour, or grey with alpha, of which Pillow keeps the high bytes, as 8 bit.
 
     The low ones are fetched where the samples may use a small part of their range.
     """
     high = np.asarray(image)
     most = high[..., : 1 if image.mode == "LA" else 3].max()
-    stated = (_stated_white(image), 2 ** file.significant_bits() - 1)
+    stated = (_read_white(image), 2 ** file.read_significant_bits() - 1)
     if most > max([_NARROW[-1], *(white for white in stated if white < 65535)]) >> 8:
         notes += [_DARK] if most < 64 else []
         return image
-    low = file.low_bytes()
+    low = file.read_low_bytes()
     if low is not None:
-        return Image.fromarray(_levels(_joined(high, low), file, image, notes))
+        return Image.fromarray(_to_levels(_join(high, low), file, image, notes))
     if most:
         raise ImageError(
             f"none of its 16 bit samples is above {256 * int(most) + 255} of 65535, as if they "
@@ -443,11 +443,11 @@ def _widened(image: Any, file: _File, notes: list[str]) -> Any:
     return image
 
 
-def _levels(samples: np.ndarray, file: _File, image: Any, notes: list[str]) -> np.ndarray:
+def _to_levels(samples: np.ndarray, file: _File, image: Any, notes: list[str]) -> np.ndarray:
     """16 bit samples (h, w) or (h, w, c), the last of 2 or 4 being alpha, as uint8 levels."""
     has_alpha = samples.ndim == 3 and samples.shape[2] in (2, 4)
     colours = samples[..., :-1] if has_alpha else samples
-    white, how = _white(colours, file, image)
+    white, how = _find_white(colours, file, image)
     if white < 65535:
         notes.append(f"sample value {white} of 65535 taken for white, {how}")
     elif 0 < colours.max() < 2**14:
@@ -460,9 +460,9 @@ def _levels(samples: np.ndarray, file: _File, image: Any, notes: list[str]) -> n
     return levels.astype(np.uint8)
 
 
-def _white(colours: np.ndarray, file: _File, image: Any) -> tuple[int, str]:
+def _find_white(colours: np.ndarray, file: _File, image: Any) -> tuple[int, str]:
     """The sample value of white, and how it was found."""
-    most, stated, bits = int(colours.max()), _stated_white(image), file.significant_bits()
+    most, stated, bits = int(colours.max()), _read_white(image), file.read_significant_bits()
     if most <= stated < 65535:
         return stated, "as MaxSampleValue says"
     # By the standard the significant bits are the high ones (PNG, 11.3.2.4). Where lower ones are
@@ -473,7 +473,7 @@ def _white(colours: np.ndarray, file: _File, image: Any) -> tuple[int, str]:
     return white, f"as no sample is above {most}"
 
 
-def _stated_white(image: Any) -> int:
+def _read_white(image: Any) -> int:
     """MaxSampleValue of a 16 bit TIFF; 65535 where there is none."""
     found = getattr(image, "tag_v2", {}).get(_MAX_SAMPLE_VALUE, 65535)
     white = min(found) if isinstance(found, tuple) else found
@@ -497,7 +497,7 @@ def read_orientation(image: Any) -> int:
     return value if value in range(2, 9) else 1
 
 
-def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF orientation (CIPA DC-008, tag 274): transpose, then flip."""
     pixels = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
     pixels = pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
@@ -513,14 +513,14 @@ _LUMA = (
 
 
 @cache
-def _ijg_tables() -> np.ndarray:
+def _make_ijg_tables() -> np.ndarray:
     """The luma tables of qualities 1..100: int (100, 64)."""
     quality = np.arange(1, 101)[:, None]
     scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     return np.clip((np.array(_LUMA.split(), int) * scale + 50) // 100, 1, 255)
 
 
-def _jpeg_quality(image: Any) -> int | None:
+def _estimate_jpeg_quality(image: Any) -> int | None:
     """The IJG quality whose luma table is nearest: least sum of absolute differences.
 
     Exact for files written by libjpeg; for other encoders (Photoshop, cameras) an equivalent.
@@ -528,7 +528,7 @@ def _jpeg_quality(image: Any) -> int | None:
     table = image.quantization.get(image.layer[0][3])  # the table of the first component
     if table is None:
         return None
-    return int(np.abs(_ijg_tables() - np.array(table)).sum(axis=1).argmin()) + 1
+    return int(np.abs(_make_ijg_tables() - np.array(table)).sum(axis=1).argmin()) + 1
 
 
 def _is_lossy(image: Any, kind: str, data: bytes) -> bool:

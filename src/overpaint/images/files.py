@@ -21,7 +21,7 @@ from PIL import Image
 
 from overpaint import atomic
 from overpaint.errors import ImageError, InputError
-from overpaint.images.decoding import Photo, check_num_bytes, decode_image, pixel_limit
+from overpaint.images.decoding import Photo, check_num_bytes, decode_image, find_pixel_limit
 
 if TYPE_CHECKING:
     import torch
@@ -53,17 +53,17 @@ def is_file(source: object) -> TypeGuard[File]:
 def read_image(file: File, *, max_pixels: int | None = None) -> Photo:
     """Read a photo; raises `ImageError` naming the file, the reason and the remedy, and
     `InputError` for what is no `File`."""
-    data, name = file_bytes(file, max_pixels=max_pixels)
+    data, name = read_file_bytes(file, max_pixels=max_pixels)
     photo = decode_image(data, name, max_pixels=max_pixels)
     return photo if isinstance(name, Path) else replace(photo, path=Path())
 
 
-def file_bytes(file: File, *, max_pixels: int | None = None) -> tuple[bytes, str | Path]:
+def read_file_bytes(file: File, *, max_pixels: int | None = None) -> tuple[bytes, str | Path]:
     """All of a file, and what errors call it: its path, or words for bytes. Raises as `read_image`.
 
     max_pixels: no file is read that holds more bytes than so many pixels can need.
     """
-    limit = pixel_limit(max_pixels)
+    limit = find_pixel_limit(max_pixels)
     if isinstance(file, str | os.PathLike):
         return read_bytes(Path(file), limit), Path(file)
     if isinstance(file, bytes | bytearray | memoryview):
@@ -91,7 +91,7 @@ def read_mask(
     grey, _ = read_mask_levels(file, max_pixels=max_pixels)
     if size is not None and grey.shape != tuple(size):
         raise ImageError(
-            f"{_name(file)}: the mask has {grey.shape[1]} x {grey.shape[0]} pixels, its photo "
+            f"{_name_file(file)}: the mask has {grey.shape[1]} x {grey.shape[0]} pixels, its photo "
             f"{size[1]} x {size[0]}; save the mask at the size of the upright photo"
         )
     return (grey >= 128).astype(np.uint8)
@@ -106,15 +106,17 @@ def read_mask_levels(file: File, *, max_pixels: int | None = None) -> tuple[np.n
     photo = read_image(file, max_pixels=max_pixels)
     if photo.alpha is not None:
         raise ImageError(
-            f"{_name(file)}: the mask has transparency, which some programs use for the hole and "
-            "others for the rest; save it without: white what is to be removed, black the rest"
+            f"{_name_file(file)}: the mask has transparency, which some programs use for the hole "
+            "and others for the rest; save it without: white what is to be removed, black the rest"
         )
     if photo.pixels.max() == 1:
-        raise ImageError(f"{_name(file)}: the mask is stored as 0 and 1; store it as 0 and 255")
+        raise ImageError(
+            f"{_name_file(file)}: the mask is stored as 0 and 1; store it as 0 and 255"
+        )
     return np.asarray(Image.fromarray(photo.pixels).convert("L")), photo.sha256
 
 
-def _name(file: File) -> str:
+def _name_file(file: File) -> str:
     return str(file) if isinstance(file, str | os.PathLike) else "the bytes given"
 
 
@@ -162,7 +164,7 @@ def write_bytes(path: str | Path, data: bytes, *, keep: Collection[Path] = ()) -
     when the file cannot be written.
     """
     path = Path(path)
-    if any(_same_file(path, kept) for kept in keep):
+    if any(_is_same_file(path, kept) for kept in keep):
         raise ImageError(f"{path}: this is an input and is never written over; name another file")
     atomic.write(path, data, ImageError)
 
@@ -230,7 +232,7 @@ def _encode(array: np.ndarray, allow_uint16: bool, **how: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def _is_same_file(one: Path, other: Path) -> bool:
     with contextlib.suppress(OSError):
         return one.samefile(other)
     return one.resolve() == Path(other).resolve()

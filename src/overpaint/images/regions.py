@@ -46,10 +46,10 @@ def find_regions(
     mask: bool (h, w). heatmap: float32 (h, w) in [0, 1]. Regions of equal area come from the top
     down, then from the left.
     """
-    row, start, end = _runs(mask)
+    row, start, end = _find_runs(mask)
     if not row.size:
         return (), 0
-    _, label = np.unique(_roots(row, start, end), return_inverse=True)
+    _, label = np.unique(_find_roots(row, start, end), return_inverse=True)
     area = np.bincount(label, weights=end - start).astype(np.int64)
     # The pixels of the mask in reading order are those of the runs, one run after the other.
     offsets = np.cumsum(end - start) - (end - start)
@@ -78,18 +78,18 @@ def find_regions(
 
 def select_seeded(mask: np.ndarray, seeds: np.ndarray, share: float) -> np.ndarray:
     """The regions of `mask` of which more than `share` are `seeds`; all bool (h, w)."""
-    row, start, end = _runs(mask)
+    row, start, end = _find_runs(mask)
     out = np.zeros_like(mask)
     if not row.size:
         return out
-    root, length = _roots(row, start, end), end - start
+    root, length = _find_roots(row, start, end), end - start
     found = np.add.reduceat(seeds[mask], np.cumsum(length) - length, dtype=np.int64)
     kept = np.bincount(root, weights=found) > share * np.bincount(root, weights=length)
     out[mask] = np.repeat(kept[root], length)
     return out
 
 
-def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _find_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, first column and column after the last, of every run in reading order."""
     height, width = mask.shape
     padded = np.zeros((height, width + 2), dtype=np.int8)  # so that no run crosses a row's end
@@ -99,9 +99,9 @@ def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return row, start, change[1::2] - row * (width + 2)
 
 
-def _roots(row: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+def _find_roots(row: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """For each run the index of the first run of its region."""
-    one, other = _touching(row, start, end)
+    one, other = _find_touching(row, start, end)
     parent = np.arange(row.size)
     while one.size:
         one, other = parent[one], parent[other]
@@ -114,7 +114,9 @@ def _roots(row: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     return parent
 
 
-def _touching(row: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _find_touching(
+    row: np.ndarray, start: np.ndarray, end: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of runs in neighbouring rows that share an edge or a corner."""
     stride = int(end.max()) + 3
     # A run of the row above touches when it ends at or after our start, and starts at or before

@@ -25,11 +25,11 @@ from PIL import Image
 from overpaint.errors import ImageError
 from overpaint.images.decoding import (
     Photo,
-    formats_for,
-    pillow_limited_to,
-    pixel_limit,
+    choose_formats,
+    find_pixel_limit,
+    limit_pillow,
     read_orientation,
-    upright,
+    turn_upright,
 )
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR = 258, 262, 284
@@ -90,7 +90,7 @@ class Samples:
         red, green, blue = (self.values[..., i] for i in range(3))
         return not (((red != green) | (red != blue)) & of).any()
 
-    def flattened(self, colour: tuple[int, int, int]) -> "Samples":
+    def flatten(self, colour: tuple[int, int, int]) -> "Samples":
         """Laid on a colour (8 bit RGB), without alpha; the same where there is none.
 
         The stored values are mixed, as browsers do, and not the light that they stand for. Grey
@@ -106,10 +106,10 @@ class Samples:
         values = ((mixed + top // 2) // top).astype(self.values.dtype)
         return replace(self, values=values)
 
-    def without_alpha(self) -> "Samples":
+    def remove_alpha(self) -> "Samples":
         return replace(self, values=np.ascontiguousarray(self.colours))
 
-    def filled(self, fill: np.ndarray, weight: np.ndarray, *, grey: bool) -> "Samples":
+    def fill(self, fill: np.ndarray, weight: np.ndarray, *, grey: bool) -> "Samples":
         """With the colours of a fill, uint8 (h, w, 3) RGB, where its weight (h, w) is above 0.
 
         weight: of the fill, 0..1; the rest is the photo's own. grey: the fill becomes its luma, as
@@ -139,7 +139,7 @@ def from_pixels(pixels: np.ndarray, notes: tuple[str, ...] = ()) -> Samples:
 
 def decode_samples(data: bytes, photo: Photo) -> Samples:
     """The samples of the file that `decode_image` has decoded to `photo`; raises `ImageError`."""
-    with pillow_limited_to(pixel_limit(None)):
+    with limit_pillow(find_pixel_limit(None)):
         try:
             values = _read(data, photo.path)
         except ImageError:
@@ -149,11 +149,11 @@ def decode_samples(data: bytes, photo: Photo) -> Samples:
     if values is None:
         return from_pixels(photo.pixels, photo.notes)
     found = Samples(values, bits=16 if values.dtype == np.uint16 else 8)
-    found = _in_range(found, photo)
-    return replace(found, notes=tuple(n for n in photo.notes if not _kept_here(n, found)))
+    found = _set_bits(found, photo)
+    return replace(found, notes=tuple(n for n in photo.notes if not _is_kept(n, found)))
 
 
-def _in_range(samples: Samples, photo: Photo) -> Samples:
+def _set_bits(samples: Samples, photo: Photo) -> Samples:
     """With the number of bits by which the samples show the photo."""
     hidden = samples.hidden
     for bits in range(16, 7, -1) if samples.bits == 16 else (8,):
@@ -169,7 +169,7 @@ def _in_range(samples: Samples, photo: Photo) -> Samples:
     raise ImageError(f"{photo.path}: its samples cannot be kept as they are stored; {remedy}")
 
 
-def _kept_here(note: str, samples: Samples) -> bool:
+def _is_kept(note: str, samples: Samples) -> bool:
     """Whether a note of the 8 bit reader tells of a loss that the samples do not have."""
     return (
         (note.startswith("alpha ") and samples.alpha is not None)
@@ -180,24 +180,24 @@ def _kept_here(note: str, samples: Samples) -> bool:
 
 def _read(data: bytes, path: Path) -> np.ndarray | None:
     """(h, w, c), upright; None where there is nothing to keep beyond 8 bit RGB."""
-    image = _opened(data, path)
+    image = _open(data, path)
     if image.format == "PNG" and data[24] == 16:
-        values = _png_of_16_bit(data, path)
+        values = _read_16_bit_png(data, path)
     elif image.format == "TIFF" and set(image.tag_v2.get(_BITS_PER_SAMPLE, ())) == {16}:
-        values = _tiff_of_16_bit(data, path)
+        values = _read_16_bit_tiff(data, path)
     else:
-        values = _of_8_bit(image)
+        values = _read_8_bit(image)
     if values is None:
         return None
     image.load()  # a TIFF is turned by that, and then no longer says that it should be
-    return np.ascontiguousarray(upright(values, read_orientation(image)))
+    return np.ascontiguousarray(turn_upright(values, read_orientation(image)))
 
 
-def _opened(data: bytes, path: Path) -> Any:
-    return Image.open(io.BytesIO(data), formats=formats_for(data, path))
+def _open(data: bytes, path: Path) -> Any:
+    return Image.open(io.BytesIO(data), formats=choose_formats(data, path))
 
 
-def _of_8_bit(image: Any) -> np.ndarray | None:
+def _read_8_bit(image: Any) -> np.ndarray | None:
     image.load()
     if image.mode == "1":
         image = image.convert("L")
@@ -207,20 +207,20 @@ def _of_8_bit(image: Any) -> np.ndarray | None:
         image = image.convert("RGBA" if image.mode == "PA" else "RGB")
     if image.mode not in _CHANNELS:
         return None
-    return _channels(np.asarray(image))
+    return _add_channel(np.asarray(image))
 
 
-def _png_of_16_bit(data: bytes, path: Path) -> np.ndarray:
-    kind, image = data[25], _opened(data, path)
+def _read_16_bit_png(data: bytes, path: Path) -> np.ndarray:
+    kind, image = data[25], _open(data, path)
     if kind == _GREY:
-        values = _channels(np.asarray(image).astype(np.uint16))
+        values = _add_channel(np.asarray(image).astype(np.uint16))
     elif kind == _GREY_ALPHA:
         # Four bytes a pixel, as in RGBA of 8 bit; without a mode of its own in Pillow.
         image._mode, image.tile = "RGBA", [tile._replace(args="RGBA") for tile in image.tile]
         octets = np.asarray(image).astype(np.uint16)
         values = octets[..., ::2] << 8 | octets[..., 1::2]
     else:
-        values = _both_bytes(data, path)
+        values = _read_both_bytes(data, path)
     key = image.info.get("transparency")
     if key is None:
         return values
@@ -228,27 +228,27 @@ def _png_of_16_bit(data: bytes, path: Path) -> np.ndarray:
     return np.concatenate([values, alpha[..., None]], axis=2)
 
 
-def _tiff_of_16_bit(data: bytes, path: Path) -> np.ndarray | None:
-    image = _opened(data, path)
+def _read_16_bit_tiff(data: bytes, path: Path) -> np.ndarray | None:
+    image = _open(data, path)
     if image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint16)
-        return _channels(65535 - values if image.tag_v2.get(_PHOTOMETRIC) == 0 else values)
+        return _add_channel(65535 - values if image.tag_v2.get(_PHOTOMETRIC) == 0 else values)
     if image.mode not in ("RGB", "RGBA"):
         return None
     if image.tag_v2.get(_PLANAR) == 2:
         reason = "a TIFF of 16 bit with a plane for each colour, of which 8 bit are read"
         raise ImageError(f"{path}: {reason}; save it interleaved")
-    return _both_bytes(data, path)
+    return _read_both_bytes(data, path)
 
 
-def _both_bytes(data: bytes, path: Path) -> np.ndarray:
+def _read_both_bytes(data: bytes, path: Path) -> np.ndarray:
     """RGB or RGBA of 16 bit, from a file of which Pillow takes the high bytes."""
-    high, low = _opened(data, path), _opened(data, path)
-    low.tile = [tile._replace(args=_low(tile.args, path)) for tile in low.tile]
+    high, low = _open(data, path), _open(data, path)
+    low.tile = [tile._replace(args=_swap_byte_order(tile.args, path)) for tile in low.tile]
     return np.asarray(high).astype(np.uint16) << 8 | np.asarray(low)
 
 
-def _low(args: Any, path: Path) -> Any:
+def _swap_byte_order(args: Any, path: Path) -> Any:
     """A tile's arguments with the name of the other byte order in place of its own."""
     name = args if isinstance(args, str) else args[0]
     if not re.fullmatch(r"RGB[AX]?;16[BLN]", name):
@@ -258,5 +258,5 @@ def _low(args: Any, path: Path) -> Any:
     return other if isinstance(args, str) else (other, *args[1:])
 
 
-def _channels(values: np.ndarray) -> np.ndarray:
+def _add_channel(values: np.ndarray) -> np.ndarray:
     return values[..., None] if values.ndim == 2 else values

@@ -68,16 +68,16 @@ class AOTBlock(nn.Module):
         super().__init__()
         self.transformations = nn.ModuleList(
             nn.Sequential(
-                *_reflected(channels, channels // len(RATES), rate), nn.ReLU(inplace=True)
+                *_make_reflected(channels, channels // len(RATES), rate), nn.ReLU(inplace=True)
             )
             for rate in RATES
         )
-        self.fuse = nn.Sequential(*_reflected(channels, channels))
-        self.gate = nn.Sequential(*_reflected(channels, channels))
+        self.fuse = nn.Sequential(*_make_reflected(channels, channels))
+        self.gate = nn.Sequential(*_make_reflected(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         contexts = torch.cat([transform(x) for transform in self.transformations], dim=1)
-        g = torch.sigmoid(_standardised(self.gate(x)))
+        g = torch.sigmoid(_standardise(self.gate(x)))
         return x * (1 - g) + self.fuse(contexts) * g
 
 
@@ -86,7 +86,7 @@ class UpConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = _plain(nn.Conv2d(in_channels, out_channels, 3, padding=1))
+        self.conv = _initialise(nn.Conv2d(in_channels, out_channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True))
@@ -118,7 +118,7 @@ class AOTGAN(Inpainter):
             nn.Conv2d(2 * c, 4 * c, 4, stride=2, padding=1),
         )
         self.encoder = nn.ModuleList(
-            nn.Sequential(_plain(conv), nn.ReLU(inplace=True)) for conv in convs
+            nn.Sequential(_initialise(conv), nn.ReLU(inplace=True)) for conv in convs
         )
         self.attention = (
             nn.ModuleList(RWSA(conv.out_channels) for conv in convs) if config.rwsa else None
@@ -129,10 +129,10 @@ class AOTGAN(Inpainter):
             nn.ReLU(inplace=True),
             UpConv(2 * c, c),
             nn.ReLU(inplace=True),
-            _plain(nn.Conv2d(c, 3, 3, padding=1)),
+            _initialise(nn.Conv2d(c, 3, 3, padding=1)),
         )
 
-    def stages(self, image: Tensor, mask: Tensor) -> Stages:
+    def run_stages(self, image: Tensor, mask: Tensor) -> Stages:
         """Outputs for training. Sides: multiples of 4, at least 36 pixels.
 
         image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
@@ -147,13 +147,13 @@ class AOTGAN(Inpainter):
         return Stages(fill, compose(image, fill, mask))
 
     def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
-        return self.stages(image, mask).fill
+        return self.run_stages(image, mask).fill
 
 
 class SoftMaskDiscriminator(nn.Module):
     """SM-PatchGAN: how real each pixel of a photo (b, 3, h, w) in [0, 1] is, (b, 1, h, w).
 
-    It learns, with the squared error and no sigmoid, 1 for a real photo and 1 - soft_mask(mask)
+    It learns, with the squared error and no sigmoid, 1 for a real photo and 1 - soften_mask(mask)
     for a composed one. Computed for patches of 70x70 pixels and enlarged bilinearly.
     """
 
@@ -162,9 +162,9 @@ class SoftMaskDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         for i, (c_in, c_out) in enumerate(pairwise((3, width, 2 * width, 4 * width, 8 * width))):
             stride = 2 if i < 3 else 1
-            conv = _plain(nn.Conv2d(c_in, c_out, 4, stride, padding=1, bias=False))
+            conv = _initialise(nn.Conv2d(c_in, c_out, 4, stride, padding=1, bias=False))
             layers += [spectral_norm(conv), nn.LeakyReLU(0.2, inplace=True)]
-        layers.append(_plain(nn.Conv2d(8 * width, 1, 4, padding=1)))
+        layers.append(_initialise(nn.Conv2d(8 * width, 1, 4, padding=1)))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class SoftMaskDiscriminator(nn.Module):
         return F.interpolate(patches, size=size, mode="bilinear", align_corners=True)
 
 
-def soft_mask(mask: Tensor, size: int = 71, sigma: float = 10.0) -> Tensor:
+def soften_mask(mask: Tensor, size: int = 71, sigma: float = 10.0) -> Tensor:
     """The mask (b, 1, h, w) blurred by a Gaussian, in [0, 1]; size and sigma in pixels, at 512.
 
     size: of the window, odd. The result is the discriminator's target.
@@ -186,18 +186,18 @@ def soft_mask(mask: Tensor, size: int = 71, sigma: float = 10.0) -> Tensor:
         return F.conv2d(F.conv2d(x, line.reshape(1, 1, 1, -1)), line.reshape(1, 1, -1, 1))
 
 
-def _standardised(x: Tensor) -> Tensor:
+def _standardise(x: Tensor) -> Tensor:
     """Each channel of each sample: mean -5, standard deviation 10 (unbiased)."""
     std, mean = torch.std_mean(x.float(), dim=(2, 3), keepdim=True)
     return (5 * (2 * (x.float() - mean) / (std + 1e-9) - 1)).to(x.dtype)
 
 
-def _reflected(c_in: int, c_out: int, rate: int = 1) -> list[nn.Module]:
+def _make_reflected(c_in: int, c_out: int, rate: int = 1) -> list[nn.Module]:
     """A 3x3 convolution of dilation `rate` that keeps the size, with reflected borders."""
-    return [nn.ReflectionPad2d(rate), _plain(nn.Conv2d(c_in, c_out, 3, dilation=rate))]
+    return [nn.ReflectionPad2d(rate), _initialise(nn.Conv2d(c_in, c_out, 3, dilation=rate))]
 
 
-def _plain(conv: nn.Conv2d) -> nn.Conv2d:
+def _initialise(conv: nn.Conv2d) -> nn.Conv2d:
     """The convolution with the authors' initial values."""
     nn.init.normal_(conv.weight, std=0.02)
     if conv.bias is not None:

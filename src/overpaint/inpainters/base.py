@@ -82,12 +82,12 @@ class Inpainter(nn.Module, ABC):
         height, width = image.shape[-2:]
         hole = mask.to(image.dtype)
         known = torch.where(mask == 1, 0.0, image)
-        padding = (0, self._missing(width), 0, self._missing(height))
+        padding = (0, self._count_missing(width), 0, self._count_missing(height))
         if any(padding):
             known, hole = (F.pad(x, padding, mode="replicate") for x in (known, hole))
         return compose(image, self._fill(known, hole)[..., :height, :width], mask)
 
-    def _missing(self, side: int) -> int:
+    def _count_missing(self, side: int) -> int:
         return max(self.min_size, side + -side % self.stride) - side
 
     @abstractmethod

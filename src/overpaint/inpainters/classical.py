@@ -73,10 +73,12 @@ class Classical(Inpainter):
     def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
         photos = image.detach().permute(0, 2, 3, 1).cpu().double().numpy()
         holes = (mask[:, 0] == 1).cpu().numpy()
-        fills = [self._painted(photo, hole) for photo, hole in zip(photos, holes, strict=True)]
+        fills = [
+            self._paint_clipped(photo, hole) for photo, hole in zip(photos, holes, strict=True)
+        ]
         return torch.from_numpy(np.stack(fills)).permute(0, 3, 1, 2).to(image)
 
-    def _painted(self, photo: Picture, hole: Hole) -> Picture:
+    def _paint_clipped(self, photo: Picture, hole: Hole) -> Picture:
         if hole.all():
             return np.full_like(photo, MID_GREY)
         if not hole.any():

@@ -39,7 +39,7 @@ from torch.nn import functional as F
 from overpaint.errors import ConfigError
 from overpaint.inpainters.base import Inpainter
 from overpaint.inpainters.classical import import_optional
-from overpaint.inpainters.edgeconnect import canny_edges, to_grey
+from overpaint.inpainters.edgeconnect import find_canny_edges, to_grey
 from overpaint.layers.partial import PartialConv2d
 from overpaint.layers.patchgan import PatchDiscriminator
 from overpaint.registry import Official, inpainters
@@ -262,20 +262,20 @@ class CTSDG(Inpainter):
         self.last = nn.Conv2d(3 * config.width, 3, kernel_size=1)
         self.apply(_initialise)
 
-    def structure(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+    def find_structure(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
         """Edges and grey of a photo (b, 3, h, w), edges of its known region: (b, 2, h, w)."""
         grey = to_grey(wrap_8_bit(image) if self.config.folded else image)
         known = None if mask is None else 1 - mask
-        return torch.cat([canny_edges(grey, SIGMA, known), grey], dim=1)
+        return torch.cat([find_canny_edges(grey, SIGMA, known), grey], dim=1)
 
-    def stages(self, image: Tensor, mask: Tensor, structure: Tensor | None = None) -> Stages:
+    def run_stages(self, image: Tensor, mask: Tensor, structure: Tensor | None = None) -> Stages:
         """Outputs for training. Sides: multiples of 128, at least 256 pixels.
 
         image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
         structure: (b, 2, h, w), where it is known already; its hole is ignored, too.
         """
         valid = 1 - mask
-        structure = self.structure(image, mask) if structure is None else structure
+        structure = self.find_structure(image, mask) if structure is None else structure
         textures = self.texture_encoder((2 * image - 1) * valid, valid)
         structures = self.structure_encoder(structure * valid, valid)
         texture = self.texture_decoder(structures[-1], textures)  # (b, width, h, w)
@@ -286,7 +286,7 @@ class CTSDG(Inpainter):
         return Stages((fill + 1) / 2, (shown + 1) / 2, self.structure_projection(structure))
 
     def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
-        return self.stages(image, mask).fill
+        return self.run_stages(image, mask).fill
 
 
 def wrap_8_bit(image: Tensor) -> Tensor:
@@ -336,7 +336,7 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, mean=1.0, std=0.02)
 
 
-def _rules() -> list[tuple[str, str]]:
+def _list_rules() -> list[tuple[str, str]]:
     rules: list[tuple[str, str]] = []
     for i in range(1, 8):
         for old, new, place in (("ec", "encoder", i - 1), ("dc", "decoder", 7 - i)):
@@ -361,7 +361,7 @@ def _rules() -> list[tuple[str, str]]:
     ]
 
 
-_RULES = [(rf"(?:generator\.)?{pattern}", new) for pattern, new in _rules()]
+_RULES = [(rf"(?:generator\.)?{pattern}", new) for pattern, new in _list_rules()]
 
 
 def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:

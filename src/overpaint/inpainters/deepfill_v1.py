@@ -91,18 +91,18 @@ class ConvELU(nn.Module):
         return self.activation(self.conv(x))
 
 
-def encoder(conv: Conv, widths: Sequence[int]) -> list[nn.Module]:
+def make_encoder(conv: Conv, widths: Sequence[int]) -> list[nn.Module]:
     """conv1 to conv5: (b, widths[0], h, w) -> (b, widths[5], h/4, w/4)."""
     shapes = zip(pairwise(widths), (5, 3, 3, 3, 3), (1, 2, 1, 2, 1), strict=True)
     return [conv(c_in, c_out, size, stride) for (c_in, c_out), size, stride in shapes]
 
 
-def dilated(conv: Conv, channels: int) -> list[nn.Module]:
+def make_dilated(conv: Conv, channels: int) -> list[nn.Module]:
     """conv6 to conv10: a receptive field of 63 positions."""
     return [conv(channels, channels, 3, 1, dilation) for dilation in (1, 2, 4, 8, 16)]
 
 
-def decoder(conv: Conv, in_channels: int, c: int) -> list[nn.Module]:
+def make_decoder(conv: Conv, in_channels: int, c: int) -> list[nn.Module]:
     """conv11 to conv17: (b, in_channels, h/4, w/4) -> (b, 3, h, w)."""
     return [
         conv(in_channels, 4 * c),
@@ -127,11 +127,11 @@ def number_layers(first: int, layers: Iterable[nn.Module]) -> nn.Sequential:
     return row
 
 
-def coarse_network(conv: Conv, in_channels: int, c: int) -> nn.Sequential:
+def make_coarse_network(conv: Conv, in_channels: int, c: int) -> nn.Sequential:
     """The first network: (b, in_channels, h, w) -> (b, 3, h, w), unbounded."""
     widths = [in_channels, c, 2 * c, 2 * c, 4 * c, 4 * c]
     return number_layers(
-        1, [*encoder(conv, widths), *dilated(conv, 4 * c), *decoder(conv, 4 * c, c)]
+        1, [*make_encoder(conv, widths), *make_dilated(conv, 4 * c), *make_decoder(conv, 4 * c, c)]
     )
 
 
@@ -143,13 +143,13 @@ class Refinement(nn.Module):
     ) -> None:
         super().__init__()
         widths = [in_channels, c, c, 2 * c, 2 * c, 4 * c]
-        self.imagine = number_layers(1, [*encoder(conv, widths), *dilated(conv, 4 * c)])
+        self.imagine = number_layers(1, [*make_encoder(conv, widths), *make_dilated(conv, 4 * c)])
         widths = [in_channels, c, c, 2 * c, 4 * c, 4 * c]
         to_match = conv(4 * c, 4 * c, activation=nn.ReLU)
-        self.look = number_layers(1, [*encoder(conv, widths), to_match])
+        self.look = number_layers(1, [*make_encoder(conv, widths), to_match])
         self.attention = attention
         self.copy = number_layers(9, [conv(4 * c, 4 * c), conv(4 * c, 4 * c)])
-        self.merge = number_layers(11, decoder(conv, 8 * c, c))
+        self.merge = number_layers(11, make_decoder(conv, 8 * c, c))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         imagined = self.imagine(x)  # (b, 4c, h/4, w/4)
@@ -175,10 +175,10 @@ class DeepFillV1(Inpainter):
         self.config = config = config or DeepFillV1Config()
         conv = partial(ConvELU, same=config.tensorflow)
         attention = ContextualAttention(aligned=config.tensorflow, norm_offset=config.norm_offset)
-        self.coarse = coarse_network(conv, 5, config.width)
+        self.coarse = make_coarse_network(conv, 5, config.width)
         self.refinement = Refinement(conv, 5, config.width, attention)
 
-    def stages(self, image: Tensor, mask: Tensor) -> Stages:
+    def run_stages(self, image: Tensor, mask: Tensor) -> Stages:
         """Outputs of both networks, for training. Sides: multiples of 8.
 
         image: (b, 3, h, w) in [0, 1]; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
@@ -191,7 +191,7 @@ class DeepFillV1(Inpainter):
         return Stages((coarse + 1) / 2, (fine + 1) / 2)
 
     def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
-        return self.stages(image, mask).output
+        return self.run_stages(image, mask).output
 
 
 class LocalGlobalCritic(nn.Module):
@@ -205,21 +205,21 @@ class LocalGlobalCritic(nn.Module):
         super().__init__()
         if size < 32 or size % 32:
             raise ConfigError(f"deepfill_v1: the critic's size {size} is not a multiple of 32")
-        self.whole = _critic([width, 2 * width, 4 * width, 4 * width], size)
-        self.local = _critic([width, 2 * width, 4 * width, 8 * width], size // 2)
+        self.whole = _make_critic([width, 2 * width, 4 * width, 4 * width], size)
+        self.local = _make_critic([width, 2 * width, 4 * width, 8 * width], size // 2)
 
     def forward(self, image: Tensor, patch: Tensor) -> tuple[Tensor, Tensor]:
         return self.whole(image), self.local(patch)
 
 
-def _critic(widths: Sequence[int], size: int) -> nn.Sequential:
+def _make_critic(widths: Sequence[int], size: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for c_in, c_out in pairwise([3, *widths]):
         layers += [nn.Conv2d(c_in, c_out, 5, stride=2, padding=2), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * (size // 16) ** 2, 1))
 
 
-def layer_rules(coarse: str, imagine: str, look: str, merge: str) -> list[tuple[str, str]]:
+def list_layer_rules(coarse: str, imagine: str, look: str, merge: str) -> list[tuple[str, str]]:
     """Rules for the authors' layer names, given the expressions before the layers' numbers."""
     names = [
         (rf"{coarse}17", "coarse.conv17"),
@@ -234,7 +234,7 @@ def layer_rules(coarse: str, imagine: str, look: str, merge: str) -> list[tuple[
     return [(theirs + tail, rf"{ours}.\g<kind>") for theirs, ours in names]
 
 
-def from_tensorflow(state: Mapping[str, Any]) -> dict[str, Any]:
+def rename_from_tensorflow(state: Mapping[str, Any]) -> dict[str, Any]:
     """Tensors of the authors' own checkpoints, v1 or v2, by layer names alone and for RGB.
 
     `inpaint_net.NAME.kernel` (height, width, in, out) becomes `NAME.conv.weight` (out, in, height,
@@ -260,15 +260,17 @@ def from_tensorflow(state: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-FLAT_RULES = layer_rules("conv", "xconv", "pmconv", "allconv")
-"""For names without any prefix, as in `from_tensorflow` and v2's port."""
+FLAT_RULES = list_layer_rules("conv", "xconv", "pmconv", "allconv")
+"""For names without any prefix, as in `rename_from_tensorflow` and v2's port."""
 
 TRAINING_ONLY = [r"discriminator\..*", r"(?:.*\.)?(?:beta[12]_power|Adam|global_step)(?:_\d+)?"]
 """Tensors of the authors' checkpoints that are no part of the inpainter."""
 
 # The port's trainer, for which the authors' weights were converted, holds the generator as netG.
 _COARSE, _FINE = (rf"(?:netG\.)?{name}_generator\." for name in ("coarse", "fine"))
-_PORT_RULES = layer_rules(_COARSE + "conv", _FINE + "conv", _FINE + "pmconv", _FINE + "allconv")
+_PORT_RULES = list_layer_rules(
+    _COARSE + "conv", _FINE + "conv", _FINE + "pmconv", _FINE + "allconv"
+)
 
 
 def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,7 +279,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     A checkpoint of the authors' TensorFlow code, its names joined by dots, is accepted as well.
     """
     drop = [r"(?:localD|globalD)\..*", *TRAINING_ONLY]
-    return rename_keys(from_tensorflow(state_dict), FLAT_RULES + _PORT_RULES, drop)
+    return rename_keys(rename_from_tensorflow(state_dict), FLAT_RULES + _PORT_RULES, drop)
 
 
 def deepfill_v1(**config: Any) -> DeepFillV1:

@@ -42,8 +42,8 @@ from overpaint.inpainters.deepfill_v1 import (
     TRAINING_ONLY,
     Refinement,
     Stages,
-    coarse_network,
-    from_tensorflow,
+    make_coarse_network,
+    rename_from_tensorflow,
 )
 from overpaint.layers.attention import ContextualAttention
 from overpaint.layers.gated import GatedConv2d
@@ -77,10 +77,10 @@ class DeepFillV2(Inpainter):
         self.config = config = config or DeepFillV2Config()
         conv = partial(GatedConv2d, same=config.tensorflow)
         attention = ContextualAttention(fuse=config.fuse, aligned=config.tensorflow)
-        self.coarse = coarse_network(conv, 5, config.width)
+        self.coarse = make_coarse_network(conv, 5, config.width)
         self.refinement = Refinement(conv, 3, config.width, attention)
 
-    def stages(self, image: Tensor, mask: Tensor) -> Stages:
+    def run_stages(self, image: Tensor, mask: Tensor) -> Stages:
         """Outputs of both networks, for training. Sides: multiples of 8.
 
         image: (b, 3, h, w) in [0, 1]; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
@@ -91,10 +91,10 @@ class DeepFillV2(Inpainter):
         return Stages((coarse + 1) / 2, (fine + 1) / 2)
 
     def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
-        return self.stages(image, mask).output
+        return self.run_stages(image, mask).output
 
 
-def _port_rules() -> list[tuple[str, str]]:
+def _list_port_rules() -> list[tuple[str, str]]:
     """Rules for the port's own names, which number the layers by block."""
     blocks = ("conv1_downsample", "conv2"), ("conv1_upsample.conv", "conv2")
     down, up = (
@@ -118,7 +118,7 @@ def _port_rules() -> list[tuple[str, str]]:
     return rules + [(rf"{a}\.conv_to_rgb\.conv\.(\w+)", rf"{b}.conv17.\1") for a, b in last]
 
 
-_RULES = FLAT_RULES + _port_rules()
+_RULES = FLAT_RULES + _list_port_rules()
 
 
 def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     state = state_dict.get("G", state_dict)
     state = {key.removeprefix("G."): value for key, value in state.items()}
     drop = [r".*contextual_attention\.fuse_weight", r"(?:D|[GD]_optim)\..*", "n_iter"]
-    return rename_keys(from_tensorflow(state), _RULES, [*drop, *TRAINING_ONLY])
+    return rename_keys(rename_from_tensorflow(state), _RULES, [*drop, *TRAINING_ONLY])
 
 
 def deepfill_v2(**config: Any) -> DeepFillV2:

@@ -70,7 +70,7 @@ def to_grey(image: Tensor) -> Tensor:
     return (image * weights).sum(dim=1, keepdim=True)
 
 
-def canny_edges(grey: Tensor, sigma: float, known: Tensor | None = None) -> Tensor:
+def find_canny_edges(grey: Tensor, sigma: float, known: Tensor | None = None) -> Tensor:
     """Canny's edges of grey (b, 1, h, w) in [0, 1]: (b, 1, h, w), 1 on an edge, without gradient.
 
     known: (b, 1, h, w), 1 = known pixel; other pixels, and pixels next to them, have no edge.
@@ -96,9 +96,9 @@ class ResidualBlock(nn.Module):
         second = nn.Conv2d(channels, channels, 3, bias=not normalised)
         self.layers = nn.Sequential(
             nn.ReflectionPad2d(2),
-            *_conv(first, normalised),
+            *_make_conv(first, normalised),
             nn.ReflectionPad2d(1),
-            *_conv(second, normalised)[:-1],
+            *_make_conv(second, normalised)[:-1],
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,19 +123,19 @@ class Generator(nn.Module):
         super().__init__()
         c, n = config.width, normalised
         stages = [
-            [nn.ReflectionPad2d(3), *_conv(nn.Conv2d(in_channels, c, 7), n)],
-            _conv(nn.Conv2d(c, 2 * c, 4, stride=2, padding=1), n),
-            _conv(nn.Conv2d(2 * c, 4 * c, 4, stride=2, padding=1), n),
+            [nn.ReflectionPad2d(3), *_make_conv(nn.Conv2d(in_channels, c, 7), n)],
+            _make_conv(nn.Conv2d(c, 2 * c, 4, stride=2, padding=1), n),
+            _make_conv(nn.Conv2d(2 * c, 4 * c, 4, stride=2, padding=1), n),
         ]
         self.encoder = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
         self.attention = nn.ModuleList(RWSA(i * c) for i in (1, 2, 4)) if rwsa else None
         self.blocks = nn.Sequential(*(ResidualBlock(4 * c, n) for _ in range(config.num_blocks)))
         last = nn.Conv2d(c, out_channels, 7)
         self.decoder = nn.Sequential(
-            *_conv(nn.ConvTranspose2d(4 * c, 2 * c, 4, stride=2, padding=1), n),
-            *_conv(nn.ConvTranspose2d(2 * c, c, 4, stride=2, padding=1), n),
+            *_make_conv(nn.ConvTranspose2d(4 * c, 2 * c, 4, stride=2, padding=1), n),
+            *_make_conv(nn.ConvTranspose2d(2 * c, c, 4, stride=2, padding=1), n),
             nn.ReflectionPad2d(3),
-            _conv(last, False)[0],
+            _make_conv(last, False)[0],
         )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -178,7 +178,9 @@ class EdgeConnect(Inpainter):
 
     def find_edges(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
         """Canny's edges of a photo (b, 3, h, w), or of its known region: (b, 1, h, w)."""
-        return canny_edges(to_grey(image), self.config.sigma, None if mask is None else 1 - mask)
+        return find_canny_edges(
+            to_grey(image), self.config.sigma, None if mask is None else 1 - mask
+        )
 
     def paint(self, image: Tensor, edges: Tensor, mask: Tensor) -> Tensor:
         """Only phase 2: the picture (b, 3, h, w) generated from edges (b, 1, h, w)."""
@@ -188,7 +190,7 @@ class EdgeConnect(Inpainter):
     def draw(
         self, image: Tensor, mask: Tensor, edges: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Only phase 1: `predicted` and `edges` of `Stages`; see `stages`."""
+        """Only phase 1: `predicted` and `edges` of `Stages`; see `run_stages`."""
         grey = to_grey(image)
         edges = self.find_edges(image, mask) if edges is None else edges
         known = edges * (1 - mask)
@@ -196,7 +198,7 @@ class EdgeConnect(Inpainter):
         predicted = torch.sigmoid(self.edge_generator(seen, mask))  # C_pred
         return predicted, compose(known, predicted, mask)  # C_comp
 
-    def stages(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> Stages:
+    def run_stages(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> Stages:
         """Outputs of both phases, for training. Sides: multiples of 4, at least 12 pixels.
 
         image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
@@ -207,10 +209,10 @@ class EdgeConnect(Inpainter):
         return Stages(to_grey(image), predicted, edges, fill, compose(image, fill, mask))
 
     def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
-        return self.stages(image, mask).fill
+        return self.run_stages(image, mask).fill
 
 
-def _conv(conv: nn.Conv2d | nn.ConvTranspose2d, normalised: bool) -> list[nn.Module]:
+def _make_conv(conv: nn.Conv2d | nn.ConvTranspose2d, normalised: bool) -> list[nn.Module]:
     """A convolution (spectrally normalised or not), instance norm and ReLU."""
     nn.init.normal_(conv.weight, std=0.02)
     if conv.bias is not None:
@@ -250,15 +252,15 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     "InpaintingModel_gen": ...}, or the same with nested keys joined by dots.
     """
     return rename_keys(
-        _flat(state_dict), _RULES, drop=[r"(EdgeModel|InpaintingModel)_gen\.iteration"]
+        _flatten(state_dict), _RULES, drop=[r"(EdgeModel|InpaintingModel)_gen\.iteration"]
     )
 
 
-def _flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in state.items():
         inner = isinstance(value, Mapping)
-        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+        flat |= _flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return flat
 
 

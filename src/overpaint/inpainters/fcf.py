@@ -12,8 +12,8 @@ that code and a random latent. From 32 x 32 on, its features are joined with the
 Fourier convolutions.
 
 Photos are in [-1, 1] inside and 0 in the hole. The first input channel is 0.5 - mask, so that the
-hole is -0.5. The output is not bounded: `stages` returns it unchanged, and the fill of a photo in
-eval mode is clamped to [0, 1].
+hole is -0.5. The output is not bounded: `run_stages` returns it unchanged, and the fill of a photo
+in eval mode is clamped to [0, 1].
 
 Randomness. In training, latents, noise, dropout and style mixing use torch's global generator. In
 eval mode they do not: one latent for all photos and one noise map for each layer are drawn once
@@ -57,8 +57,8 @@ from overpaint.layers.modulated import (
     ScaledLinear,
     StyledConv,
     ToRGB,
+    append_minibatch_deviation,
     leaky,
-    minibatch_deviation,
     upsample,
 )
 from overpaint.registry import Official, inpainters
@@ -117,14 +117,16 @@ class FcFConfig:
         """Number of different styles; some layers share one with a `to_rgb`."""
         return 2 * len(self.sides) + 2
 
-    def channels(self, side: int) -> int:
+    def count_channels(self, side: int) -> int:
         """Of feature maps with that side."""
         return min(self.width * self.resolution // side, self.max_width)
 
-    def styled(self, c_in: int, side: int, up: bool = False, clamped: bool = True) -> StyledConv:
+    def make_styled(
+        self, c_in: int, side: int, up: bool = False, clamped: bool = True
+    ) -> StyledConv:
         """The generator's convolution; side: of its output, pixels."""
         noise_side = side if self.noise == "fixed" else None
-        c_out, style_size = self.channels(side), 3 * self.latent_size
+        c_out, style_size = self.count_channels(side), 3 * self.latent_size
         return StyledConv(c_in, c_out, style_size, noise_side, up=up, clamped=clamped)
 
 
@@ -133,7 +135,7 @@ class EncoderBlock(nn.Module):
 
     def __init__(self, config: FcFConfig, side: int) -> None:
         super().__init__()
-        c, c_out = config.channels(side), config.channels(side // 2)
+        c, c_out = config.count_channels(side), config.count_channels(side // 2)
         self.conv = ScaledConv2d(c, c, 3)
         self.down = ScaledConv2d(c, c_out, 3, down=True)
 
@@ -160,7 +162,7 @@ class Encoder(nn.Module):
         x = self.first(x)
         for side, block in self.blocks.items():
             features[int(side)], x = block(x)
-        x = minibatch_deviation(x, 4 if self.training else 1)  # (b, m + 1, 4, 4)
+        x = append_minibatch_deviation(x, 4 if self.training else 1)  # (b, m + 1, 4, 4)
         features[4] = self.last(x)
         seen = F.adaptive_avg_pool2d(features[4], 4).flatten(1)
         return self.dropout(leaky(self.to_code(seen))), features
@@ -171,13 +173,13 @@ class SynthesisBlock(nn.Module):
 
     def __init__(self, config: FcFConfig, side: int) -> None:
         super().__init__()
-        c = config.channels(side)
-        self.up = config.styled(config.channels(side // 2), side, up=True)
+        c = config.count_channels(side)
+        self.up = config.make_styled(config.count_channels(side // 2), side, up=True)
         self.fourier = None
         if side >= FOURIER_FROM:
             parts = split_channels(c, GLOBAL_SHARE)
             self.fourier = FastFourierBlock(parts, normalised=False, quarters=True)
-        self.conv = config.styled(c, side)
+        self.conv = config.make_styled(c, side)
         self.to_rgb = ToRGB(c, 3 * config.latent_size)
 
     def forward(
@@ -185,12 +187,14 @@ class SynthesisBlock(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """x: (b, c_in, h/2, w/2); features: (b, c, h, w); picture: (b, 3, h/2, w/2)."""
         x = self.up(x, styles[0])  # (b, c, h, w)
-        x = x + (features if self.fourier is None else self._textures(x + features, self.fourier))
+        x = x + (
+            features if self.fourier is None else self._add_textures(x + features, self.fourier)
+        )
         x = self.conv(x, styles[1])
         return x, upsample(picture) + self.to_rgb(x, styles[2])
 
     @staticmethod
-    def _textures(x: Tensor, fourier: FastFourierBlock) -> Tensor:
+    def _add_textures(x: Tensor, fourier: FastFourierBlock) -> Tensor:
         """The block, which adds its input, plus twice that input, as in their code."""
         local = fourier.conv1.conv.local_to_local
         assert local is not None
@@ -205,7 +209,7 @@ class Synthesis(nn.Module):
         super().__init__()
         m = config.max_width
         self.start = ScaledLinear(2 * config.latent_size, 16 * m)
-        self.conv = config.styled(m, 4, clamped=False)
+        self.conv = config.make_styled(m, 4, clamped=False)
         self.to_rgb = ToRGB(m, 3 * config.latent_size, clamped=False)
         self.blocks = nn.ModuleDict({str(s): SynthesisBlock(config, s) for s in config.sides})
 
@@ -251,22 +255,22 @@ class FcF(Inpainter):
             if name.endswith("noise_map"):
                 buffer.copy_(torch.randn(buffer.shape, generator=generator, device="cpu"))
 
-    def stages(self, image: Tensor, mask: Tensor) -> Stages:
+    def run_stages(self, image: Tensor, mask: Tensor) -> Stages:
         """Outputs for training. Sides: multiples of resolution / 4, at least the resolution.
 
         image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
         """
         seen = torch.cat([0.5 - mask, (2 * image - 1) * (1 - mask)], dim=1)
         code, features = self.encoder(seen)
-        picture = self.synthesis(code, features, self._styles(len(image)))
+        picture = self.synthesis(code, features, self._draw_styles(len(image)))
         fill = (picture + 1) / 2
         return Stages(fill, compose(image, fill, mask))
 
     def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
-        fill = self.stages(image, mask).fill
+        fill = self.run_stages(image, mask).fill
         return fill if self.training else fill.clamp(0, 1)
 
-    def _styles(self, b: int) -> Tensor:
+    def _draw_styles(self, b: int) -> Tensor:
         """(b, num_styles, latent_size)"""
         if not self.training:
             average = self.mapping.average
@@ -288,7 +292,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, config: FcFConfig, side: int) -> None:
         super().__init__()
-        c, c_out = config.channels(side), config.channels(side // 2)
+        c, c_out = config.count_channels(side), config.count_channels(side // 2)
         self.convs = nn.Sequential(ScaledConv2d(c, c, 3), ScaledConv2d(c, c_out, 3, down=True))
         self.skip = ScaledConv2d(c, c_out, 1, down=True, linear=True)
 
@@ -313,7 +317,7 @@ class Discriminator(nn.Module):
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         x = self.blocks(self.first(torch.cat([0.5 - mask, 2 * image - 1], dim=1)))
-        x = self.last(minibatch_deviation(x))  # (b, m, 4, 4)
+        x = self.last(append_minibatch_deviation(x))  # (b, m, 4, 4)
         x = self.to_features(F.adaptive_avg_pool2d(x, 4).flatten(1))
         return self.to_logit(leaky(x))
 

@@ -57,7 +57,7 @@ class GLCICConfig:
             raise ConfigError("glcic: mean must be three numbers within [0, 1], one per channel")
 
 
-def _block(conv: nn.Conv2d | nn.ConvTranspose2d, activation_first: bool) -> nn.Sequential:
+def _make_block(conv: nn.Conv2d | nn.ConvTranspose2d, activation_first: bool) -> nn.Sequential:
     """Convolution, batch norm and ReLU; the last two in either order, under the same names."""
     norm, relu = ("norm", nn.BatchNorm2d(conv.out_channels)), ("relu", nn.ReLU(inplace=True))
     behind = (relu, norm) if activation_first else (norm, relu)
@@ -71,30 +71,30 @@ class CompletionNetwork(nn.Module):
         super().__init__()
         c = config.width
 
-        def block(c_in: int, c_out: int, k: int = 3, stride: int = 1, d: int = 1) -> nn.Module:
+        def make_block(c_in: int, c_out: int, k: int = 3, stride: int = 1, d: int = 1) -> nn.Module:
             conv = nn.Conv2d(c_in, c_out, k, stride, padding=d * (k // 2), dilation=d)
-            return _block(conv, config.activation_first)
+            return _make_block(conv, config.activation_first)
 
-        def up(c_in: int, c_out: int) -> nn.Module:
+        def make_up(c_in: int, c_out: int) -> nn.Module:
             conv = nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1)
-            return _block(conv, config.activation_first)
+            return _make_block(conv, config.activation_first)
 
         self.down = nn.Sequential(
-            block(4, c, k=5),
-            block(c, 2 * c, stride=2),
-            block(2 * c, 2 * c),
-            block(2 * c, 4 * c, stride=2),
-            block(4 * c, 4 * c),
-            block(4 * c, 4 * c),
+            make_block(4, c, k=5),
+            make_block(c, 2 * c, stride=2),
+            make_block(2 * c, 2 * c),
+            make_block(2 * c, 4 * c, stride=2),
+            make_block(4 * c, 4 * c),
+            make_block(4 * c, 4 * c),
         )
-        self.dilated = nn.Sequential(*(block(4 * c, 4 * c, d=d) for d in DILATIONS))
+        self.dilated = nn.Sequential(*(make_block(4 * c, 4 * c, d=d) for d in DILATIONS))
         self.up = nn.Sequential(
-            block(4 * c, 4 * c),
-            block(4 * c, 4 * c),
-            up(4 * c, 2 * c),
-            block(2 * c, 2 * c),
-            up(2 * c, c),
-            block(c, c // 2),
+            make_block(4 * c, 4 * c),
+            make_block(4 * c, 4 * c),
+            make_up(4 * c, 2 * c),
+            make_block(2 * c, 2 * c),
+            make_up(2 * c, c),
+            make_block(c, c // 2),
         )
         self.last = nn.Conv2d(c // 2, 3, 3, padding=1)
 
@@ -129,7 +129,7 @@ class GLCIC(Inpainter):
         mean = torch.tensor(config.mean).reshape(1, 3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
 
-    def stages(self, image: Tensor, mask: Tensor) -> Stages:
+    def run_stages(self, image: Tensor, mask: Tensor) -> Stages:
         """Outputs for training. Sides: multiples of 4.
 
         image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
@@ -139,7 +139,7 @@ class GLCIC(Inpainter):
         return Stages(fill, compose(image, fill, mask))
 
     def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
-        return self.stages(image, mask).fill
+        return self.run_stages(image, mask).fill
 
 
 class Branch(nn.Module):
@@ -156,7 +156,7 @@ class Branch(nn.Module):
         self.size = size
         widths = [3, *(width * min(2**i, 8) for i in range(num_convs))]
         convs = (nn.Conv2d(a, b, 5, stride=2, padding=2) for a, b in pairwise(widths))
-        self.convs = nn.Sequential(*(_block(conv, activation_first) for conv in convs))
+        self.convs = nn.Sequential(*(_make_block(conv, activation_first) for conv in convs))
         self.to_features = nn.Linear(widths[-1] * left**2, 16 * width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ class Branch(nn.Module):
 class ContextDiscriminator(nn.Module):
     """Both discriminators: a window and the picture around it -> logit (b, 1), positive = real.
 
-    window: (b, 3, local_size, local_size), as `local_window` cuts it out. picture: (b, 3,
+    window: (b, 3, local_size, local_size), as `cut_local_window` cuts it out. picture: (b, 3,
     global_size, global_size). `num_global_convs` is 6 in the paper; otenim's `celeba` has 5.
     """
 
@@ -194,7 +194,7 @@ class ContextDiscriminator(nn.Module):
         return self.to_logit(torch.cat(features, dim=1))
 
 
-def local_window(image: Tensor, mask: Tensor, size: int) -> Tensor:
+def cut_local_window(image: Tensor, mask: Tensor, size: int) -> Tensor:
     """Cut out of each picture the window centred at its hole, moved to lie inside the picture.
 
     image: (b, c, h, w); mask: (b, 1, h, w), 1 = hole (without one: the picture's centre).
@@ -209,13 +209,13 @@ def local_window(image: Tensor, mask: Tensor, size: int) -> Tensor:
     windows = []
     for picture, hole in zip(image, mask[:, 0] == 1, strict=True):
         for dim, side in enumerate(sides, start=1):
-            start = _start(hole.any(dim=2 - dim), side, size)
+            start = _find_start(hole.any(dim=2 - dim), side, size)
             picture = picture.narrow(dim, start, size)
         windows.append(picture)
     return torch.stack(windows)
 
 
-def _start(hit: Tensor, side: int, size: int) -> int:
+def _find_start(hit: Tensor, side: int, size: int) -> int:
     """Start of a window whose middle is that of the positions where `hit` is true, pixels."""
     places = hit.nonzero()
     middle = int(places.min() + places.max() + 1) if len(places) else side  # twice the middle

@@ -82,18 +82,20 @@ class LaMa(Inpainter):
         self.config = config = config or LaMaConfig()
         c, channels = config.width, split_channels(8 * config.width, config.global_ratio)
         self.encoder = nn.Sequential(
-            *_reflected(4, c, kernel_size=7),
-            *_reflected(c, 2 * c, kernel_size=3, stride=2),
-            *_reflected(2 * c, 4 * c, kernel_size=3, stride=2),
+            *_make_reflected(4, c, kernel_size=7),
+            *_make_reflected(c, 2 * c, kernel_size=3, stride=2),
+            *_make_reflected(2 * c, 4 * c, kernel_size=3, stride=2),
         )
         self.split = FastFourierLayer((4 * c, 0), channels, stride=2)
         self.blocks = nn.Sequential(*(FastFourierBlock(channels) for _ in range(config.num_blocks)))
         self.decoder = nn.Sequential(
-            *_enlarged(8 * c, 4 * c), *_enlarged(4 * c, 2 * c), *_enlarged(2 * c, c)
+            *_make_enlarging(8 * c, 4 * c),
+            *_make_enlarging(4 * c, 2 * c),
+            *_make_enlarging(2 * c, c),
         )
         self.last = nn.Conv2d(c, 3, kernel_size=7, padding=3, padding_mode="reflect")
 
-    def stages(self, image: Tensor, mask: Tensor) -> Stages:
+    def run_stages(self, image: Tensor, mask: Tensor) -> Stages:
         """Outputs for training. Sides: multiples of 8, at least 16 pixels.
 
         image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
@@ -106,7 +108,7 @@ class LaMa(Inpainter):
         return Stages(fill, compose(image, fill, mask))
 
     def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
-        return self.stages(image, mask).fill
+        return self.run_stages(image, mask).fill
 
 
 class Discriminator(nn.Module):
@@ -120,9 +122,9 @@ class Discriminator(nn.Module):
         c = width
         self.layers = nn.ModuleList(
             [
-                nn.Sequential(nn.Conv2d(3, c, 4, stride=2, padding=2), _leaky()),
-                *(_judged(i * c, 2 * i * c, stride=2) for i in (1, 2, 4)),
-                _judged(8 * c, 8 * c, stride=1),
+                nn.Sequential(nn.Conv2d(3, c, 4, stride=2, padding=2), _make_leaky()),
+                *(_make_discriminating(i * c, 2 * i * c, stride=2) for i in (1, 2, 4)),
+                _make_discriminating(8 * c, 8 * c, stride=1),
                 nn.Conv2d(8 * c, 1, 4, padding=2),
             ]
         )
@@ -134,23 +136,23 @@ class Discriminator(nn.Module):
         return features[-1], features[1:-1]
 
 
-def _reflected(c_in: int, c_out: int, kernel_size: int, stride: int = 1) -> list[nn.Module]:
+def _make_reflected(c_in: int, c_out: int, kernel_size: int, stride: int = 1) -> list[nn.Module]:
     pad = kernel_size // 2
     conv = nn.Conv2d(c_in, c_out, kernel_size, stride, pad, bias=False, padding_mode="reflect")
     return [conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
 
 
-def _enlarged(c_in: int, c_out: int) -> list[nn.Module]:
+def _make_enlarging(c_in: int, c_out: int) -> list[nn.Module]:
     conv = nn.ConvTranspose2d(c_in, c_out, 3, stride=2, padding=1, output_padding=1)
     return [conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
 
 
-def _judged(c_in: int, c_out: int, stride: int) -> nn.Sequential:
+def _make_discriminating(c_in: int, c_out: int, stride: int) -> nn.Sequential:
     conv = nn.Conv2d(c_in, c_out, 4, stride, padding=2)
-    return nn.Sequential(conv, nn.BatchNorm2d(c_out), _leaky())
+    return nn.Sequential(conv, nn.BatchNorm2d(c_out), _make_leaky())
 
 
-def _leaky() -> nn.LeakyReLU:
+def _make_leaky() -> nn.LeakyReLU:
     return nn.LeakyReLU(0.2, inplace=True)
 
 
@@ -168,7 +170,7 @@ _INNER = [
 _LOCAL = {1: 0, 2: 3, 3: 6}
 
 
-def _numbers(num_blocks: int) -> list[tuple[str, str]]:
+def _list_rules(num_blocks: int) -> list[tuple[str, str]]:
     rules = [(r"4\.((?:conv|norm_\w+)\..*)", r"split.\1")]
     for theirs, ours in _LOCAL.items():
         rules.append((rf"{theirs}\.conv\.local_to_local\.(\w+)", rf"encoder.{ours}.\1"))
@@ -187,7 +189,7 @@ def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """
     state = rename_keys(state_dict.get("state_dict", state_dict), _INNER, drop=_NOT_THE_GENERATORS)
     blocks = {key.split(".")[0] for key in state if re.match(r"\d+\.conv1\.", key)}
-    return rename_keys(state, _numbers(len(blocks)))
+    return rename_keys(state, _list_rules(len(blocks)))
 
 
 def lama(**config: Any) -> LaMa:
@@ -200,13 +202,13 @@ def big_lama(**config: Any) -> LaMa:
     return lama(**{"num_blocks": 18, **config})
 
 
-def _official(*files: str) -> Official:
+def _describe_official(*files: str) -> Official:
     return Official("advimman/lama@786f593", "Apache-2.0 (the repository's)", remap, files=files)
 
 
 for _name, _factory, _summary, _weights in (
-    ("lama", lama, "27.0 M parameters, LaMa-Fourier of the paper", _official("best.ckpt")),
-    ("big-lama", big_lama, "51.0 M parameters", _official("best.ckpt")),
+    ("lama", lama, "27.0 M parameters, LaMa-Fourier of the paper", _describe_official("best.ckpt")),
+    ("big-lama", big_lama, "51.0 M parameters", _describe_official("best.ckpt")),
 ):
     inpainters.register(
         _name,

@@ -10,7 +10,7 @@ Three decoders in sequence generate the picture: recovery, from the encoder's fe
 refinements, each conditioned at every level on the decoder before it (point-wise normalisation).
 
 Inside, photos are normalised by ImageNet's mean and deviation, the mask is 1 where pixels are
-known, in three channels, and holes are 0, the mean colour. `stages` returns unclamped photos.
+known, in three channels, and holes are 0, the mean colour. `run_stages` returns unclamped photos.
 
 Choices of this implementation, and differences from the paper or the authors' code:
 - filters are linear in the mask's features. So the outputs of 17 convolutions with fixed filters
@@ -92,12 +92,12 @@ class MaskAwareConv(nn.Module):
 
     def forward(self, x: Tensor, mask_features: Tensor) -> tuple[Tensor, Tensor]:
         seen = self.see(mask_features)  # (b, m, h/2, w/2)
-        mixed = F.conv2d(x, self._banks(), stride=2, padding=self.sizes[1] // 2)
+        mixed = F.conv2d(x, self._make_banks(), stride=2, padding=self.sizes[1] // 2)
         mixed = mixed.unflatten(1, (-1, self.sizes[3]))  # (b, m + 1, c_out, h/2, w/2)
         out = (mixed[:, :-1] * seen[:, :, None]).sum(dim=1) + mixed[:, -1]
         return out.relu(), seen
 
-    def _banks(self) -> Tensor:
+    def _make_banks(self) -> Tensor:
         """One bank of filters for each mask feature, then the constant one."""
         banks = torch.cat([self.filter_weight.flatten(1), self.filter_bias[:, None]], dim=1)
         return banks.T.unflatten(1, self.sizes).permute(0, 4, 1, 2, 3).flatten(0, 1)
@@ -222,7 +222,7 @@ class MADF(Inpainter):
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1), persistent=False)
 
-    def stages(self, image: Tensor, mask: Tensor) -> list[Tensor]:
+    def run_stages(self, image: Tensor, mask: Tensor) -> list[Tensor]:
         """The output of each decoder, the last one the best: (b, 3, h, w), about in [0, 1].
 
         image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
@@ -238,10 +238,10 @@ class MADF(Inpainter):
         return [picture * self.std + self.mean for picture in pictures]
 
     def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
-        return self.stages(image, mask)[-1].clamp(0, 1)
+        return self.run_stages(image, mask)[-1].clamp(0, 1)
 
 
-def _rules() -> list[tuple[str, str]]:
+def _list_rules() -> list[tuple[str, str]]:
     rules: list[tuple[str, str]] = []
     for i in range(1, 8):
         level, place = i - 1, 7 - i  # the encoder goes down, the decoders come up
@@ -273,7 +273,7 @@ def _rules() -> list[tuple[str, str]]:
 
 
 _PREFIX = r"(?:model\.)?(?:module\.model\.)?"
-_RULES = [(_PREFIX + pattern, new) for pattern, new in _rules()]
+_RULES = [(_PREFIX + pattern, new) for pattern, new in _list_rules()]
 _DROP = [
     _PREFIX + r"enc_conv_\d\.bn\.\w+",  # never applied
     r"(?:model\.)?module\.extractor\..*",  # the VGG of their losses

@@ -90,35 +90,35 @@ class Patches:
         self.side = side
         self.offsets = [row * width + column for row, column in np.ndindex(side, side)]
 
-    def snapped(self, positions: Positions) -> Positions:
+    def snap(self, positions: Positions) -> Positions:
         """The nearest source of each position; positions may lie outside the picture."""
-        rows, columns = self._inside(positions)
+        rows, columns = self._clip(positions)
         return self.nearest[:, rows, columns]
 
-    def matches_around(self, field: Positions, step: Positions) -> Positions:
+    def propose_matches_around(self, field: Positions, step: Positions) -> Positions:
         """The match that each target's neighbour at `step` (2, 1) proposes for it."""
-        rows, columns = self._inside(self.targets + step)
-        return self.snapped(field[:, rows, columns] - step)
+        rows, columns = self._clip(self.targets + step)
+        return self.snap(field[:, rows, columns] - step)
 
-    def _inside(self, positions: Positions) -> Positions:
+    def _clip(self, positions: Positions) -> Positions:
         return np.clip(positions, 0, np.array(self.shape)[:, None] - 1)
 
-    def _pixels(self, positions: Positions) -> Positions:
+    def _index_pixels(self, positions: Positions) -> Positions:
         """Index of the upper left pixels in the flattened picture."""
         return positions[0] * self.hole.shape[1] + positions[1]
 
-    def of_targets(self, field: Positions) -> Positions:
+    def select_targets(self, field: Positions) -> Positions:
         """The targets' part of a field (2, rows, columns): (2, num_targets)."""
         rows, columns = self.targets
         return field[:, rows, columns]
 
-    def components(self, picture: Colours, rng: np.random.Generator) -> Colours:
+    def compute_components(self, picture: Colours, rng: np.random.Generator) -> Colours:
         """Principal components (k, 3, side, side) of the sources' patches, of length 1."""
         known = np.ones(self.shape, bool)
         known[self.targets[0], self.targets[1]] = False
         rows, columns = np.nonzero(known)
         chosen = rng.choice(len(rows), min(NUM_EXAMPLES, len(rows)), replace=False)
-        pixels = self._pixels(np.stack([rows[chosen], columns[chosen]]))
+        pixels = self._index_pixels(np.stack([rows[chosen], columns[chosen]]))
         colours = picture.reshape(-1, 3)
         patches = np.stack([colours.take(pixels + offset, axis=0) for offset in self.offsets], 2)
         flat = patches.reshape(len(pixels), -1).astype(np.float64)  # (n, 3 side side)
@@ -127,13 +127,13 @@ class Patches:
         largest = vectors[:, ::-1][:, :NUM_COMPONENTS].T
         return largest.reshape(-1, 3, self.side, self.side).astype(np.float32)
 
-    def descriptors(self, picture: Colours, components: Colours) -> Colours:
+    def compute_descriptors(self, picture: Colours, components: Colours) -> Colours:
         """Components of all patches (rows * columns, k)."""
         image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
         found = F.conv2d(image, torch.from_numpy(components))[0]
         return found.flatten(1).T.contiguous().numpy()
 
-    def costs(self, descriptors: Colours, matches: Positions) -> Colours:
+    def compute_costs(self, descriptors: Colours, matches: Positions) -> Colours:
         """Squared distance of each target to its match (2, num_targets): (num_targets,)."""
         width = self.hole.shape[1] - self.side + 1  # patches in a row
         here, there = (p[0] * width + p[1] for p in (self.targets, matches))
@@ -148,7 +148,10 @@ class Patches:
         """
         variance = np.percentile(costs, 75) + 1e-6
         weights = self.trust * np.maximum(np.exp(-costs / (2 * variance)), 1e-6)
-        here, there = self._pixels(self.targets), self._pixels(self.of_targets(field))
+        here, there = (
+            self._index_pixels(self.targets),
+            self._index_pixels(self.select_targets(field)),
+        )
         colours = np.ones((picture.size // 3, 4), np.float32)  # the fourth counts the weights
         colours[:, :3] = picture.reshape(-1, 3)
         sums = np.zeros(colours.shape, np.float32)
@@ -163,13 +166,13 @@ def propose_matches(
 ) -> Iterator[Positions]:
     """Candidates (2, num_targets) from `field`, which the caller improves after each of them."""
     for side in SIDES:
-        yield patches.matches_around(field, np.array(side)[:, None])
+        yield patches.propose_matches_around(field, np.array(side)[:, None])
     last = np.array(patches.shape)[:, None] - 1
     radius = max(patches.shape)
     while radius:
-        own = patches.of_targets(field)
+        own = patches.select_targets(field)
         low, high = np.maximum(own - radius, 0), np.minimum(own + radius, last)
-        yield patches.snapped(rng.integers(low, high, endpoint=True))
+        yield patches.snap(rng.integers(low, high, endpoint=True))
         radius //= 2
 
 
@@ -178,9 +181,9 @@ def search(
 ) -> Colours:
     """Improve `field` (2, rows, columns), the matches of all patches; return the targets' costs."""
     rows, columns = patches.targets
-    costs = patches.costs(descriptors, patches.of_targets(field))
+    costs = patches.compute_costs(descriptors, patches.select_targets(field))
     for candidates in propose_matches(patches, field, rng):
-        found = patches.costs(descriptors, candidates)
+        found = patches.compute_costs(descriptors, candidates)
         better = found < costs
         costs[better] = found[better]
         field[:, rows[better], columns[better]] = candidates[:, better]
@@ -207,7 +210,7 @@ def double(values: np.ndarray, height: int, width: int) -> np.ndarray:
 def match_nearest(patches: Patches) -> Positions:
     """Each patch's nearest source as its match."""
     own = np.indices(patches.shape)
-    return patches.snapped(own.reshape(2, -1)).reshape(own.shape)
+    return patches.snap(own.reshape(2, -1)).reshape(own.shape)
 
 
 def refine_field(patches: Patches, coarser: Positions) -> Positions:
@@ -216,7 +219,7 @@ def refine_field(patches: Patches, coarser: Positions) -> Positions:
     last = np.array(coarser.shape[1:])[:, None, None] - 1
     rows, columns = np.minimum(own // 2, last)
     guess = 2 * coarser[:, rows, columns] + own % 2
-    return patches.snapped(guess.reshape(2, -1)).reshape(own.shape)
+    return patches.snap(guess.reshape(2, -1)).reshape(own.shape)
 
 
 def has_sources(hole: Hole, side: int) -> bool:
@@ -241,16 +244,16 @@ def synthesise(photo: Colours, hole: Hole, config: PatchMatchConfig) -> Colours:
         if levels and not has_sources(hole, side):
             continue
         patches = Patches(hole, side)
-        components = patches.components(picture, rng)
+        components = patches.compute_components(picture, rng)
         if field is None:
             field = match_nearest(patches)
         else:
             field = refine_field(patches, field)
-            found = patches.descriptors(picture, components)
-            costs = patches.costs(found, patches.of_targets(field))
+            found = patches.compute_descriptors(picture, components)
+            costs = patches.compute_costs(found, patches.select_targets(field))
             picture = patches.vote(picture, field, costs)
         for _ in range(config.num_rounds + EXTRA_ROUNDS * len(levels)):
-            found = patches.descriptors(picture, components)
+            found = patches.compute_descriptors(picture, components)
             picture = patches.vote(picture, field, search(patches, found, field, rng))
     return picture
 

@@ -114,9 +114,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             nn.ReflectionPad2d(2),
-            *_conv(nn.Conv2d(channels, channels, 3, dilation=2), config),
+            *_make_conv(nn.Conv2d(channels, channels, 3, dilation=2), config),
             nn.ReflectionPad2d(1),
-            *_conv(nn.Conv2d(channels, channels, 3), config, relu=False),
+            *_make_conv(nn.Conv2d(channels, channels, 3), config, relu=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,9 +134,9 @@ class Generator(nn.Module):
         c = config.width
         self.encoder = nn.Sequential(
             nn.ReflectionPad2d(3),
-            *_conv(nn.Conv2d(in_channels, c, 7), config),
-            *_conv(nn.Conv2d(c, 2 * c, 4, stride=2, padding=1), config),
-            *_conv(nn.Conv2d(2 * c, 4 * c, 4, stride=2, padding=1), config),
+            *_make_conv(nn.Conv2d(in_channels, c, 7), config),
+            *_make_conv(nn.Conv2d(c, 2 * c, 4, stride=2, padding=1), config),
+            *_make_conv(nn.Conv2d(2 * c, 4 * c, 4, stride=2, padding=1), config),
         )
         self.blocks = nn.Sequential(
             *(ResidualBlock(4 * c, config) for _ in range(config.num_blocks))
@@ -145,7 +145,7 @@ class Generator(nn.Module):
         attention = (RWSA(n, spectral_norm=bounded) for n in (4 * c, 2 * c, c))
         self.attention = nn.ModuleList(attention) if rwsa else None
         self.upsample = nn.ModuleList(
-            nn.Sequential(*_conv(nn.ConvTranspose2d(n, n // 2, 4, 2, padding=1), config))
+            nn.Sequential(*_make_conv(nn.ConvTranspose2d(n, n // 2, 4, 2, padding=1), config))
             for n in (4 * c, 2 * c)
         )
         self.last = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(c, 3, 7))
@@ -225,13 +225,13 @@ class SafePaint(Inpainter):
         self.extractor = DomainPatternExtractor(config) if config.domain_vector else None  # P
         self.optimisation = Generator(4 + vector_size, config, rwsa=config.rwsa)  # G2
 
-    def stages(self, image: Tensor, mask: Tensor) -> Stages:
+    def run_stages(self, image: Tensor, mask: Tensor) -> Stages:
         """Run both phases, for the training. Sides: multiples of 4, at least 64 pixels.
 
         image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
         """
         smooth = self.config.start == "smooth"
-        seen = smooth_fill(image, mask) if smooth else torch.ones_like(image)
+        seen = fill_smoothly(image, mask) if smooth else torch.ones_like(image)
         seen = compose(image, seen, mask)  # I_in
         coarse = compose(image, self.completion(torch.cat([seen, mask], 1), mask), mask)  # eq. 7
         inputs, vector = [coarse, mask], None
@@ -243,10 +243,10 @@ class SafePaint(Inpainter):
         return Stages(coarse, compose(image, fill, mask), vector)  # eq. 7
 
     def _fill(self, image: Tensor, mask: Tensor) -> Tensor:
-        return self.stages(image, mask).output
+        return self.run_stages(image, mask).output
 
 
-def smooth_fill(image: Tensor, mask: Tensor) -> Tensor:
+def fill_smoothly(image: Tensor, mask: Tensor) -> Tensor:
     """Fill each hole from the finest scale, in powers of two, at which pixels around it are known.
 
     image: (b, 3, h, w), finite; mask: (b, 1, h, w), 1 = hole; a full mask gives 0. Pull-push,
@@ -257,12 +257,12 @@ def smooth_fill(image: Tensor, mask: Tensor) -> Tensor:
     known = 1 - mask
     weight = F.avg_pool2d(known, 2, ceil_mode=True)
     pulled = F.avg_pool2d(image * known, 2, ceil_mode=True) / weight.clamp(min=1e-6)
-    coarse = smooth_fill(pulled, (weight == 0).to(mask.dtype))
+    coarse = fill_smoothly(pulled, (weight == 0).to(mask.dtype))
     pushed = F.interpolate(coarse, image.shape[-2:], mode="bilinear", align_corners=False)
     return compose(image, pushed, mask)
 
 
-def _conv(
+def _make_conv(
     conv: nn.Conv2d | nn.ConvTranspose2d, config: SafePaintConfig, *, relu: bool = True
 ) -> list[nn.Module]:
     """A convolution (spectrally normalised or not), its norm and ReLU."""

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from torch import nn
 
-from overpaint.data.finding import reason_of
+from overpaint.data.finding import find_reason
 from overpaint.detection.result import percent
 from overpaint.errors import ImageError, InputError
-from overpaint.images import File, decode_image, file_bytes, is_file
+from overpaint.images import File, decode_image, is_file, read_file_bytes
 from overpaint.images.from_arrays import Picture, as_photo
 from overpaint.images.regions import find_regions
 from overpaint.images.samples import Samples, decode_samples, from_pixels
@@ -126,7 +126,7 @@ def inpaint(
     colour = flatten and parse_colour(flatten)
     if out is None:
         samples = _read_samples(photo)
-        samples = samples.flattened(colour) if colour else samples
+        samples = samples.flatten(colour) if colour else samples
         checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
         return _run(choose(model, size, checked.share, device), samples, checked)
     if not isinstance(photo, str | Path):
@@ -196,7 +196,7 @@ def inpaint_file(
 def _read_samples(photo: Picture) -> Samples:
     if not is_file(photo):
         return from_pixels(as_photo(photo).pixels)
-    data, name = file_bytes(cast("File", photo))
+    data, name = read_file_bytes(cast("File", photo))
     return decode_samples(data, decode_image(data, name))
 
 
@@ -207,7 +207,7 @@ def _run(choice: Choice, samples: Samples, mask: HoleMask) -> Inpainted:
         raise InputError("outside the hole the photo is transparent, so there is nothing to go by")
     started = time.perf_counter()
     fill, num_windows = runner.run(samples.pixels, hole, hidden)
-    filled = samples.filled(fill, mask.weight, grey=samples.is_grey(seen))
+    filled = samples.fill(fill, mask.weight, grey=samples.is_grey(seen))
     seconds = time.perf_counter() - started
     check_known(filled.values, samples.values, hole)
     return Inpainted(
@@ -234,7 +234,7 @@ def _check_out(out: Path, kept: list[Path], overwrite: bool) -> None:
         has_folder = out.parent.is_dir()
         there = [path for path in (out, *beside) if path.exists()]
     except (OSError, ValueError) as error:  # of a name that is too long, also with ".receipt.json"
-        reason = f"no name for a file and its receipt ({reason_of(error)})"
+        reason = f"no name for a file and its receipt ({find_reason(error)})"
         raise ImageError(f"{out}: {reason}; choose a shorter one") from error
     if not has_folder:
         raise ImageError(f"{out}: its folder does not exist; make it first")

@@ -27,7 +27,7 @@ def choose_radius(shape: tuple[int, ...]) -> int:
     return min(round(max(shape[:2]) / _PER_RADIUS), _MAX_USUAL)
 
 
-def fill_weight(marked: np.ndarray, radius: int) -> np.ndarray:
+def compute_fill_weight(marked: np.ndarray, radius: int) -> np.ndarray:
     """Weight of the fill, float32 (h, w): 1 only fill, 0 only photo, between in the outer ring.
 
     marked: bool (h, w), the pixels under the mask; their weight is 1. radius: pixels, 0..64; pixels
@@ -41,18 +41,18 @@ def fill_weight(marked: np.ndarray, radius: int) -> np.ndarray:
     if not radius or not rows.size:
         return weight
     part = tuple(slice(max(0, s[0] - radius), s[-1] + radius + 1) for s in (rows, columns))
-    distance = _distance(marked[part], radius)
+    distance = _compute_distance(marked[part], radius)
     fade = radius // 2
     ramp = np.clip((radius + 1 - distance) / (fade + 1), 0, 1)
     weight[part] = np.where(distance <= radius, ramp, 0)
     return weight
 
 
-def _distance(marked: np.ndarray, reach: int) -> np.ndarray:
+def _compute_distance(marked: np.ndarray, reach: int) -> np.ndarray:
     """float32 (h, w): distance to the nearest marked pixel; exact up to `reach`, else above it."""
     far = reach + 1
-    down = _steps(marked, far)
-    square = np.minimum(down, _steps(marked[::-1], far)[::-1]) ** 2  # along each column
+    down = _list_steps(marked, far)
+    square = np.minimum(down, _list_steps(marked[::-1], far)[::-1]) ** 2  # along each column
     nearest = square.copy()
     for step in range(1, reach + 1):
         np.minimum(nearest[:, step:], square[:, :-step] + step**2, out=nearest[:, step:])
@@ -60,7 +60,7 @@ def _distance(marked: np.ndarray, reach: int) -> np.ndarray:
     return np.sqrt(nearest, dtype=np.float32)
 
 
-def _steps(marked: np.ndarray, far: int) -> np.ndarray:
+def _list_steps(marked: np.ndarray, far: int) -> np.ndarray:
     """int32 (h, w): rows since the last marked pixel above, at most `far`."""
     row = np.arange(len(marked), dtype=np.int32)[:, None]
     last = np.maximum.accumulate(np.where(marked, row, -far), axis=0)

@@ -41,7 +41,7 @@ from overpaint.errors import ImageError, InputError
 from overpaint.images import File, is_file, read_mask_levels
 from overpaint.images.decoding import from_pillow
 from overpaint.images.regions import select_seeded
-from overpaint.inpainting.edges import choose_radius, fill_weight
+from overpaint.inpainting.edges import choose_radius, compute_fill_weight
 
 THRESHOLD = 128
 MAX_SHARE = 0.9
@@ -153,7 +153,7 @@ def take_mask(
         )
     radius = choose_radius(hole.shape) if dilate is None else dilate
     marked = select_seeded(level >= _NEAR, hole, 0) if radius else hole
-    weight = fill_weight(marked, radius).astype(np.float16)
+    weight = compute_fill_weight(marked, radius).astype(np.float16)
     if weight.all():
         raise error(
             f"{name}: grown by {radius} pixels, the hole leaves nothing of the photo; use "

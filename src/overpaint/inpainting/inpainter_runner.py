@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint import progress
-from overpaint.devices import exact_float32, find_device
+from overpaint.devices import find_device, use_exact_float32
 from overpaint.errors import InputError, OverpaintError, WeightsError
 from overpaint.images import to_pixels, to_tensor
 from overpaint.inpainting.holes import find_windows
@@ -102,7 +102,7 @@ class InpainterRunner:
         """One window at its own size: uint8 (h, w, 3), of which only the hole is used."""
         height, width = hole.shape
         image, mask = shrink(pixels, hole, self.working_size)
-        with torch.inference_mode(), exact_float32():
+        with torch.inference_mode(), use_exact_float32():
             fill = self.module(image.to(self.device), mask.to(self.device))
         if not fill.isfinite().all():
             raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")
@@ -142,14 +142,14 @@ def shrink(pixels: np.ndarray, hole: np.ndarray, longest: int) -> tuple[Tensor, 
     """
     scale = max(hole.shape) / longest
     if scale <= 1:
-        return to_tensor(pixels), _mask_tensor(hole)
+        return to_tensor(pixels), _make_mask_tensor(hole)
     height, width = (max(1, round(side / scale)) for side in hole.shape)
     # Row by row, so that a large window is never converted to float at once.
     rows = [
         slice(i * len(hole) // height, -(-(i + 1) * len(hole) // height)) for i in range(height)
     ]
     image = [F.adaptive_avg_pool2d(to_tensor(pixels[row]), (1, width)) for row in rows]
-    mask = [F.adaptive_max_pool2d(_mask_tensor(hole[row]), (1, width)) for row in rows]
+    mask = [F.adaptive_max_pool2d(_make_mask_tensor(hole[row]), (1, width)) for row in rows]
     return torch.cat(image, dim=2), torch.cat(mask, dim=2)
 
 
@@ -173,6 +173,6 @@ def _has_parameters(module: nn.Module) -> bool:
     return next(module.parameters(), None) is not None
 
 
-def _mask_tensor(hole: np.ndarray) -> Tensor:
+def _make_mask_tensor(hole: np.ndarray) -> Tensor:
     """uint8 (h, w) -> float32 (1, 1, h, w)."""
     return torch.from_numpy(np.ascontiguousarray(hole))[None, None].float()

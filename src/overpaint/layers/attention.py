@@ -52,7 +52,7 @@ class ContextualAttention(nn.Module):
     def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
         size = (x.shape[2], x.shape[3])
         grid = (size[0] // RATE, size[1] // RATE)
-        scores = self._scores(sample_nearest(x, grid, self.aligned))  # (b, l, p)
+        scores = self._compute_scores(sample_nearest(x, grid, self.aligned))  # (b, l, p)
         if self.fuse:
             scores = fuse_neighbours(scores, grid)
         hole = sample_nearest(sample_nearest(mask, size, self.aligned), grid, self.aligned)
@@ -62,7 +62,7 @@ class ContextualAttention(nn.Module):
         pasted = F.unfold(x, **window) @ weights  # (b, 16 c, p)
         return F.fold(pasted, size, **window) / 4  # a pixel is in four patches
 
-    def _scores(self, x: Tensor) -> Tensor:
+    def _compute_scores(self, x: Tensor) -> Tensor:
         patches = F.unfold(x, SIZE, padding=SIZE // 2)  # (b, 9 c, l)
         squares = (patches.square() + self.norm_offset).sum(dim=1, keepdim=True)
         # The floor is under the root, where an all-zero patch would have no finite gradient.
@@ -78,13 +78,13 @@ def fuse_neighbours(scores: Tensor, grid: tuple[int, int]) -> Tensor:
     the start of the next count as neighbours, as in the authors' code.
     """
     shape = scores.shape
-    scores = _diagonal_sums(scores).reshape(-1, *grid, *grid)
+    scores = _sum_diagonals(scores).reshape(-1, *grid, *grid)
     by_columns = scores.permute(0, 2, 1, 4, 3)
-    summed = _diagonal_sums(by_columns.reshape(shape)).reshape(by_columns.shape)
+    summed = _sum_diagonals(by_columns.reshape(shape)).reshape(by_columns.shape)
     return summed.permute(0, 2, 1, 4, 3).reshape(shape)
 
 
-def _diagonal_sums(scores: Tensor) -> Tensor:
+def _sum_diagonals(scores: Tensor) -> Tensor:
     n = scores.shape[-1]
     padded = F.pad(scores, (1, 1, 1, 1))
     return padded[:, :n, :n] + scores + padded[:, 2:, 2:]

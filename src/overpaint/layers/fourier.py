@@ -47,7 +47,7 @@ class FourierUnit(nn.Module):
     def __init__(self, channels: int, normalised: bool = True) -> None:
         super().__init__()
         self.mix = nn.Conv2d(2 * channels, 2 * channels, kernel_size=1, bias=False)
-        self.norm = _norm(2 * channels, normalised)
+        self.norm = _make_norm(2 * channels, normalised)
 
     def forward(self, x: Tensor) -> Tensor:
         exact = torch.promote_types(x.dtype, torch.float32)
@@ -68,7 +68,7 @@ class SpectralTransform(nn.Module):
         half = out_channels // 2
         self.reduce = nn.Sequential(
             nn.Conv2d(in_channels, half, kernel_size=1, bias=False),
-            _norm(half, normalised),
+            _make_norm(half, normalised),
             nn.ReLU(inplace=True),
         )
         self.whole = FourierUnit(half, normalised)
@@ -107,16 +107,16 @@ class FastFourierConv(nn.Module):
         if stride != 1 and in_channels[1] and out_channels[1]:
             raise ValueError("the spectral transform keeps the size: stride 1 with global input")
 
-        def conv(c_in: int, c_out: int) -> nn.Conv2d:
+        def make_conv(c_in: int, c_out: int) -> nn.Conv2d:
             pad = kernel_size // 2
             return nn.Conv2d(
                 c_in, c_out, kernel_size, stride, pad, bias=False, padding_mode="reflect"
             )
 
         (in_local, in_global), (out_local, out_global) = in_channels, out_channels
-        self.local_to_local = conv(in_local, out_local)
-        self.local_to_global = conv(in_local, out_global) if out_global else None
-        self.global_to_local = conv(in_global, out_local) if in_global else None
+        self.local_to_local = make_conv(in_local, out_local)
+        self.local_to_global = make_conv(in_local, out_global) if out_global else None
+        self.global_to_local = make_conv(in_global, out_local) if in_global else None
         self.global_to_global = (
             SpectralTransform(in_global, out_global, normalised, quarters)
             if in_global and out_global
@@ -152,8 +152,8 @@ class FastFourierLayer(nn.Module):
         self.conv = FastFourierConv(
             in_channels, out_channels, kernel_size, stride, normalised, quarters
         )
-        self.norm_local = _norm(out_channels[0], normalised)
-        self.norm_global = _norm(out_channels[1], normalised and out_channels[1] > 0)
+        self.norm_local = _make_norm(out_channels[0], normalised)
+        self.norm_global = _make_norm(out_channels[1], normalised and out_channels[1] > 0)
 
     def forward(self, x: Pair) -> Pair:
         x_local, x_global = self.conv(x)
@@ -185,5 +185,5 @@ def split_channels(channels: int, ratio: float) -> tuple[int, int]:
     return channels - num_global, num_global
 
 
-def _norm(channels: int, normalised: bool) -> nn.Module:
+def _make_norm(channels: int, normalised: bool) -> nn.Module:
     return nn.BatchNorm2d(channels) if normalised else nn.Identity()

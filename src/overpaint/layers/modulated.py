@@ -40,20 +40,20 @@ def smooth(x: Tensor, padding: int, stride: int = 1, gain: float = 1.0) -> Tenso
 
     h' = (h + 2 padding - 4) / stride + 1, w' likewise.
     """
-    return F.conv2d(x, _kernel(x, gain), stride=stride, padding=padding, groups=x.shape[1])
+    return F.conv2d(x, _make_kernel(x, gain), stride=stride, padding=padding, groups=x.shape[1])
 
 
 def upsample(x: Tensor) -> Tensor:
     """(b, c, h, w) -> (b, c, 2h, 2w): zeros between the pixels, then the filter."""
-    return F.conv_transpose2d(x, _kernel(x, 4.0), stride=2, padding=1, groups=x.shape[1])
+    return F.conv_transpose2d(x, _make_kernel(x, 4.0), stride=2, padding=1, groups=x.shape[1])
 
 
-def _kernel(x: Tensor, gain: float) -> Tensor:
+def _make_kernel(x: Tensor, gain: float) -> Tensor:
     line = torch.tensor(TAPS, dtype=x.dtype, device=x.device)
     return (gain * line[:, None] * line).expand(x.shape[1], 1, -1, -1)
 
 
-def minibatch_deviation(x: Tensor, group: int = 4) -> Tensor:
+def append_minibatch_deviation(x: Tensor, group: int = 4) -> Tensor:
     """Append to x (b, c, h, w) one channel: the mean standard deviation over a group of pictures.
 
     group: largest size of a group; a batch that it does not divide has smaller groups. In a group
@@ -176,10 +176,10 @@ class StyledConv(ModulatedConv2d):
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         x = super().forward(x, style)
         if self.noise_strength is not None:
-            x = x + self._noise(x) * self.noise_strength
+            x = x + self._draw_noise(x) * self.noise_strength
         return leaky(x).clamp(-self.limit, self.limit)
 
-    def _noise(self, x: Tensor) -> Tensor:
+    def _draw_noise(self, x: Tensor) -> Tensor:
         """(b or 1, 1, h, w)"""
         if self.training:
             return torch.randn_like(x[:, :1])

@@ -100,10 +100,10 @@ class VGG19(FeatureStack):
     style_layers = ("relu2_2", "relu3_4", "relu4_4", "relu5_2")
 
     def __init__(self, normalise: bool = True) -> None:
-        super().__init__(*_vgg((2, 2, 4, 4, 4)), normalise=normalise)
+        super().__init__(*_make_vgg((2, 2, 4, 4, 4)), normalise=normalise)
 
 
-def _vgg(depths: Sequence[int]) -> tuple[list[nn.Module], dict[int, str]]:
+def _make_vgg(depths: Sequence[int]) -> tuple[list[nn.Module], dict[int, str]]:
     """Layers of a VGG, and the names of its ReLUs; depths: number of convolutions per scale."""
     layers: list[nn.Module] = []
     names: dict[int, str] = {}
@@ -117,7 +117,7 @@ def _vgg(depths: Sequence[int]) -> tuple[list[nn.Module], dict[int, str]]:
     return layers, names
 
 
-def _alexnet() -> tuple[list[nn.Module], dict[int, str]]:
+def _make_alexnet() -> tuple[list[nn.Module], dict[int, str]]:
     layers: list[nn.Module] = [
         *(nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
         *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2)),
@@ -209,7 +209,7 @@ def load_vgg19(path: Path, *, normalise: bool = True, sha256: str = SHA256[VGG19
     """
     state = _read(path, sha256, OFFICIAL + VGG19_FILE)
     backbone = VGG19(normalise)
-    _load(backbone.features, _below(state, "features."), path)
+    _load(backbone.features, _select_below(state, "features."), path)
     return backbone
 
 
@@ -313,7 +313,7 @@ class LPIPS(nn.Module):
     def __init__(self, net: LPIPSNet) -> None:
         super().__init__()
         self.net = net
-        layers, names = _alexnet() if net == "alex" else _vgg((2, 2, 3, 3, 3))
+        layers, names = _make_alexnet() if net == "alex" else _make_vgg((2, 2, 3, 3, 3))
         self.backbone = FeatureStack(layers, names, normalise=False)
         widths = (64, 192, 384, 256, 256) if net == "alex" else (64, 128, 256, 512, 512)
         self.linear = nn.ParameterList(torch.zeros(1, c, 1, 1) for c in widths)
@@ -324,13 +324,13 @@ class LPIPS(nn.Module):
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
         """Distances (b,) of two batches (b, 3, h, w) in [0, 1]."""
-        one, other = (self._directions(x) for x in (image, reference))
+        one, other = (self._find_directions(x) for x in (image, reference))
         pairs = zip(one, other, self.linear, strict=True)
         return torch.stack(
             [((a - b).square() * w).sum(1).mean(dim=(1, 2)) for a, b, w in pairs]
         ).sum(dim=0)
 
-    def _directions(self, image: Tensor) -> list[Tensor]:
+    def _find_directions(self, image: Tensor) -> list[Tensor]:
         """Features of each layer, normalised to length 1 at each position."""
         features = self.backbone((2 * image - 1 - self.shift) / self.scale, self.layers[self.net])
         return [
@@ -353,7 +353,7 @@ def load_lpips(
         return None
     metric = LPIPS(net)
     state = _read(backbone, known[backbone.name], OFFICIAL + backbone.name)
-    _load(metric.backbone.features, _below(state, "features."), backbone)
+    _load(metric.backbone.features, _select_below(state, "features."), backbone)
     weights = _read(linear, known[linear.name], LPIPS_ADDRESS)
     named = {str(i): weights.get(f"lin{i}.model.1.weight") for i in range(5)}
     _load(metric.linear, {k: v for k, v in named.items() if v is not None}, linear)
@@ -390,7 +390,7 @@ def _read(path: Path, sha256: str, address: str) -> dict[str, Any]:
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def _below(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _select_below(state: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 

@@ -53,7 +53,7 @@ class LearnableBlock(nn.Sequential):
     def __init__(self, channels: int, *, spectral_norm: bool = False) -> None:
         layers: list[nn.Module] = []
         for c_in, c_out in ((channels, 2 * channels), (2 * channels, channels)):
-            conv = _bounded(nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), spectral_norm)
+            conv = _normalise(nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), spectral_norm)
             layers += [conv, nn.BatchNorm2d(c_out), nn.ELU(inplace=True)]
         super().__init__(*layers)
 
@@ -71,8 +71,8 @@ class RWSA(nn.Module):
         self.lasting = ChannelAttention(channels, reduction)  # G_f2
         self.adapt = LearnableBlock(channels, spectral_norm=spectral_norm)  # LB
         fuse = nn.Conv2d(2 * channels, channels, kernel_size=1)
-        self.fuse = _bounded(fuse, spectral_norm)  # FFB
-        self.register_buffer("kernel", softening_kernel(), persistent=False)
+        self.fuse = _normalise(fuse, spectral_norm)  # FFB
+        self.register_buffer("kernel", make_softening_kernel(), persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         m = self.soften(mask.float(), (x.shape[2], x.shape[3])).to(x.dtype)
@@ -89,11 +89,11 @@ class RWSA(nn.Module):
             return F.conv2d(padded, self.kernel.to(padded.dtype))
 
 
-def _bounded(conv: nn.Conv2d, spectral_norm: bool) -> nn.Module:
+def _normalise(conv: nn.Conv2d, spectral_norm: bool) -> nn.Module:
     return parametrizations.spectral_norm(conv) if spectral_norm else conv
 
 
-def softening_kernel() -> Tensor:
+def make_softening_kernel() -> Tensor:
     """exp(-(d / (2 sigma))^2), normalised: (1, 1, 5, 5).
 
     As in the authors' code; the Gaussian's usual exponent is -(d / sigma)^2 / 2.

@@ -52,11 +52,11 @@ def sample_nearest(x: Tensor, size: tuple[int, int], aligned: bool = False) -> T
     aligned: from the first pixel to the last, as TensorFlow with `align_corners`; otherwise from
     the first in equal steps, as PyTorch's `nearest`.
     """
-    rows, columns = (_indices(n, m, aligned) for n, m in zip(x.shape[2:], size, strict=True))
+    rows, columns = (_choose_indices(n, m, aligned) for n, m in zip(x.shape[2:], size, strict=True))
     return x[:, :, rows.to(x.device)[:, None], columns.to(x.device)]
 
 
-def _indices(n: int, m: int, aligned: bool) -> Tensor:
+def _choose_indices(n: int, m: int, aligned: bool) -> Tensor:
     """Positions of m samples among n pixels. In integers, so that halves always round up."""
     i = torch.arange(m)
     if not aligned or m == 1:

@@ -14,7 +14,7 @@ from typing import Any
 from overpaint import hashes
 from overpaint.errors import OverpaintError
 from overpaint.images import read_bytes
-from overpaint.images.decoding import pixel_limit
+from overpaint.images.decoding import find_pixel_limit
 from overpaint.provenance.c2pa import MIME, Signer, make_signer, read_manifest
 from overpaint.provenance.containers import has_manifest
 from overpaint.provenance.marking import MANIFESTS, RECEIPT
@@ -47,7 +47,7 @@ def check_file(path: str | Path, anchors: str | None = None) -> Record:
     where the picture has none. Raises `ImageError` when the file cannot be read.
     """
     path = Path(path)
-    return check_bytes(read_bytes(path, pixel_limit(None)), path, anchors, beside=path)
+    return check_bytes(read_bytes(path, find_pixel_limit(None)), path, anchors, beside=path)
 
 
 def check_bytes(
@@ -77,7 +77,7 @@ def check_bytes(
 def is_edited(path: str | Path) -> bool:
     """Whether a picture says that overpaint filled something in; False where it cannot be read."""
     try:
-        _, packet = read_xmp(read_bytes(Path(path), pixel_limit(None)), path)
+        _, packet = read_xmp(read_bytes(Path(path), find_pixel_limit(None)), path)
         return (read_mark(packet).tool or "").startswith("overpaint ")
     except (OverpaintError, ValueError):
         return False

@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image, ImageColor, PngImagePlugin, TiffImagePlugin
 
 from overpaint.errors import ImageError, InputError
-from overpaint.images.decoding import upright
+from overpaint.images.decoding import turn_upright
 from overpaint.images.samples import Samples
 from overpaint.provenance import exif
 from overpaint.provenance.containers import read_png_chunks
@@ -101,10 +101,10 @@ def fit_samples(
         reason = f"{form.name} holds at most {form.longest} pixels a side"
         raise ImageError(f"{out}: {reason}; write .png or .tif")
     if alpha is not None and alpha.min() == samples.opaque and (flatten or not form.deep):
-        samples, alpha = samples.without_alpha(), None
+        samples, alpha = samples.remove_alpha(), None
         notes.append("alpha left out: it is opaque everywhere")
     if alpha is not None and flatten is not None:
-        samples = samples.flattened(parse_colour(flatten))
+        samples = samples.flatten(parse_colour(flatten))
         notes.append(f"transparency laid on {flatten}: alpha is gone")
     elif alpha is not None and not form.alpha:
         raise ImageError(
@@ -138,7 +138,7 @@ def encode(
     if orientation != kept.orientation:
         notes.append("stored upright, as the EXIF orientation could not be kept")
     turn = {6: 8, 8: 6}.get(orientation, orientation)
-    stored = replace(samples, values=np.ascontiguousarray(upright(samples.values, turn)))
+    stored = replace(samples, values=np.ascontiguousarray(turn_upright(samples.values, turn)))
     return _encode_stored(stored, form, kept, packet, notes), notes
 
 

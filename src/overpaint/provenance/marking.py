@@ -27,8 +27,8 @@ import numpy as np
 
 from overpaint import __version__, hashes
 from overpaint.errors import ImageError, InputError, OverpaintError
-from overpaint.images import Photo, decode_image, pixel_limit, read_bytes, write_bytes
-from overpaint.images.decoding import upright
+from overpaint.images import Photo, decode_image, find_pixel_limit, read_bytes, write_bytes
+from overpaint.images.decoding import turn_upright
 from overpaint.images.samples import Samples, decode_samples
 from overpaint.provenance.c2pa import MIME, Signer, sign
 from overpaint.provenance.encoding import Format, encode, find_format
@@ -74,7 +74,7 @@ class Edited:
 
 def read_source(path: str | Path) -> Source:
     """Read a photo once, for its pixels and for its marks. Raises `ImageError`."""
-    return make_source(read_bytes(Path(path), pixel_limit(None)), path)
+    return make_source(read_bytes(Path(path), find_pixel_limit(None)), path)
 
 
 def make_source(data: bytes, name: str | Path) -> Source:
@@ -204,7 +204,7 @@ def _make_packet(
 def _make_cover_measure(hole: np.ndarray, orientation: int) -> Callable[[Rectangle], float]:
     """A function that gives the share of a rectangle that is hole, 0..1: in the upright or the
     stored picture, whichever is larger."""
-    frames = [hole, upright(hole, {6: 8, 8: 6}.get(orientation, orientation))]
+    frames = [hole, turn_upright(hole, {6: 8, 8: 6}.get(orientation, orientation))]
 
     def share(where: Rectangle) -> float:
         shares = []

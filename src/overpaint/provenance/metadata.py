@@ -18,7 +18,12 @@ from typing import Any
 from PIL import Image, JpegImagePlugin
 
 from overpaint.errors import ImageError, OverpaintError
-from overpaint.images.decoding import formats_for, pillow_limited_to, pixel_limit, read_orientation
+from overpaint.images.decoding import (
+    choose_formats,
+    find_pixel_limit,
+    limit_pillow,
+    read_orientation,
+)
 from overpaint.provenance import exif
 from overpaint.provenance.containers import (
     count_trailing_bytes,
@@ -106,8 +111,8 @@ def find_orientation(data: bytes) -> int:
 @contextlib.contextmanager
 def _open(data: bytes, name: str | Path) -> Iterator[Any]:
     """The file as a Pillow image, under the size limit and the lock of `images.decoding`."""
-    formats = formats_for(data, name)
-    with pillow_limited_to(pixel_limit(None)):
+    formats = choose_formats(data, name)
+    with limit_pillow(find_pixel_limit(None)):
         image: Any = Image.open(io.BytesIO(data), formats=formats)
         if image.format == "PNG":
             image.load()  # its texts may come after the pixels

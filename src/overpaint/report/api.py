@@ -23,7 +23,7 @@ from overpaint.detection.fusion import FusedRunner, describe_error
 from overpaint.detection.report import Runner, make_record
 from overpaint.detection.result import FAILURES
 from overpaint.errors import InputError
-from overpaint.images import decode_image, file_bytes, write_bytes
+from overpaint.images import decode_image, read_file_bytes, write_bytes
 from overpaint.images.regions import Region
 from overpaint.report import contents
 from overpaint.report.contents import Box, Examined, Failure, Report
@@ -40,7 +40,7 @@ from overpaint.report.views import (
     make_views,
 )
 from overpaint.report.wording import LIMITS, form_opinion, make_finding
-from overpaint.terminal import printable
+from overpaint.terminal import make_printable
 
 MAX_CROPS = 6
 """Regions that are shown at full resolution; the others are only listed."""
@@ -69,7 +69,7 @@ def make_chapters(
     """Yield a chapter per photo. anchors: certificates in PEM whose C2PA signers are trusted."""
     for number, path in enumerate(paths, start=1):
         try:
-            data, _ = file_bytes(path)
+            data, _ = read_file_bytes(path)
             yield make_chapter(number, data, path, runner, anchors, beside=path)
         except FAILURES as error:
             yield make_failed_chapter(number, path, describe_error(error))
@@ -77,7 +77,7 @@ def make_chapters(
 
 def make_failed_chapter(number: int, path: str | Path, reason: str) -> Chapter:
     """The chapter of a photo that could not be examined."""
-    return Chapter(number, Failure(str(path), printable(reason)), None)
+    return Chapter(number, Failure(str(path), make_printable(reason)), None)
 
 
 def make_chapter(
@@ -95,13 +95,13 @@ def make_chapter(
     beside it; None for a photo that was sent without its folder. Raises one of `FAILURES`.
     """
     photo = decode_image(data, name)
-    with progress.part(0, 0.19):
+    with progress.map_to(0, 0.19):
         found = runner.run(photo)
     said = make_record(found)
     grid = find_jpeg_grid(photo.pixels)
     facts = gather_facts(data, photo, grid[0] if grid else None, anchors, beside=beside)
     views = make_views(photo.pixels, found.heatmap, found.mask, grid)
-    with progress.part(0.24, 1):
+    with progress.map_to(0.24, 1):
         tried = try_changes(photo, found.mask, runner)
     moved = next(t for t in tried if t.change.name == SHIFT)
     finding, parts = make_finding(said), said.get("detectors", ())
@@ -116,7 +116,7 @@ def make_chapter(
         opinion=form_opinion(finding, detectors, tried, largest),
         finding=finding,
         detectors=detectors,
-        failed_detectors={p["model"]: printable(p["error"]) for p in parts if "error" in p},
+        failed_detectors={p["model"]: make_printable(p["error"]) for p in parts if "error" in p},
         regions=regions,
         changes=[t.change for t in tried],
         changes_words=describe_changes(tried, found.mask, found.regions),
@@ -199,7 +199,7 @@ def _list_software() -> dict[str, str]:
     }
 
 
-def json_path(out: Path) -> Path:
+def find_json_path(out: Path) -> Path:
     """Path of the JSON file that belongs to the page `out`."""
     return out.with_suffix(".json")
 
@@ -214,7 +214,7 @@ def check_out(out: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent}; make it first")
     taken = {os.path.realpath(path) for path in inputs}
-    for path in (out, json_path(out)):
+    for path in (out, find_json_path(out)):
         if os.path.realpath(path) in taken:
             raise InputError(f"{path}: this is an input and is never overwritten; name another")
         if not os.path.lexists(path):
@@ -246,8 +246,8 @@ def render_report(
 
 def write_report(report: Report, chapters: Sequence[Chapter], out: Path) -> None:
     """Write the page and its JSON file, after `check_out`. Raises `ImageError` when that fails."""
-    page, text = render_report(report, chapters, json_path(out).name)
-    write_bytes(json_path(out), text)
+    page, text = render_report(report, chapters, find_json_path(out).name)
+    write_bytes(find_json_path(out), text)
     write_bytes(out, page)
 
 
@@ -278,11 +278,11 @@ def make_command(
 
 def _quote(word: str) -> str:
     """Quoted for a shell; characters that are not visible as bytes, in bash's $'' quoting."""
-    if printable(word) == word:
+    if make_printable(word) == word:
         return shlex.quote(word)
     parts = {"'": "\\'", "\\": "\\\\"}
     for char in set(word):
-        if printable(char) != char:
+        if make_printable(char) != char:
             stored = char.encode("utf-8", "surrogateescape")
             parts[char] = "".join(f"\\x{byte:02x}" for byte in stored)
     return f"$'{''.join(parts.get(char, char) for char in word)}'"

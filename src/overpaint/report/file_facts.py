@@ -7,7 +7,7 @@
   a linear fit, as cameras process the two separately. The limit is a rule of thumb: how often
   thumbnails of untouched photos exceed it was not measured.
 - Only JPEG and PNG files are searched for a thumbnail.
-- Texts in a file are untrusted: each is shown as one visible line (`terminal.printable`).
+- Texts in a file are untrusted: each is shown as one visible line (`terminal.make_printable`).
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from PIL import ExifTags, Image
 from overpaint.errors import OverpaintError
 from overpaint.images import Photo, decode_image
 from overpaint.images.decoding import (
-    pillow_limited_to,
-    pixel_limit,
-    upright,
+    find_pixel_limit,
+    limit_pillow,
+    turn_upright,
 )
 from overpaint.provenance import checking
 from overpaint.provenance.containers import (
@@ -36,7 +36,7 @@ from overpaint.provenance.containers import (
 )
 from overpaint.provenance.metadata import find_orientation, read_metadata
 from overpaint.report.contents import ExifField, File, Grid, Jpeg, Marks, Thumbnail
-from overpaint.terminal import printable
+from overpaint.terminal import make_printable
 
 MAX_VALUE = 200
 """Characters of an EXIF field that are kept."""
@@ -92,7 +92,7 @@ def gather_facts(
             width=photo.width,
             height=photo.height,
             lossy=photo.lossy,
-            notes=[printable(note) for note in notes],
+            notes=[make_printable(note) for note in notes],
             jpeg=describe_jpeg(data, photo.jpeg_quality),
             exif=exif,
             thumbnail=thumbnail,
@@ -151,7 +151,7 @@ def _name_segment(marker: int, content: bytes) -> str:
     names = {0xDB: "DQT", 0xC4: "DHT", 0xDD: "DRI", 0xFE: "COM"}
     if 0xE0 <= marker <= 0xEF:
         name = content[:32].split(b"\0")[0].split(b" ")[0][:24].decode("latin-1")
-        return printable(f"APP{marker - 0xE0} {name}".strip())
+        return make_printable(f"APP{marker - 0xE0} {name}".strip())
     if 0xC0 <= marker <= 0xCF and marker not in _NOT_FRAMES:
         return f"SOF{marker - 0xC0}"
     return names.get(marker, f"{marker:02X}")
@@ -161,7 +161,7 @@ def _read_exif(data: bytes, name: Path) -> tuple[list[ExifField], list[str]]:
     """The fields of the main directories, and notes on what was not read or was left out."""
     try:
         block = read_metadata(data, name).exif
-        with pillow_limited_to(pixel_limit(None)):  # which also suppresses Pillow's warnings
+        with limit_pillow(find_pixel_limit(None)):  # which also suppresses Pillow's warnings
             found = [] if block is None else list(_read_fields(block))
     except Exception as error:  # a parser fed hostile bytes raises whatever it likes
         return [], [f"EXIF could not be read ({error})"]
@@ -190,7 +190,7 @@ def _format_value(value: Any) -> str:
         value = text.decode("ascii") if plain else f"{len(value):,} bytes"
     elif isinstance(value, tuple):
         value = ", ".join(str(part) for part in value[:MAX_VALUE])
-    text = printable(_decode_utf8(str(value)).rstrip("\0").strip())
+    text = make_printable(_decode_utf8(str(value)).rstrip("\0").strip())
     if len(text) > MAX_VALUE:
         return f"{text[:MAX_VALUE]}... ({len(text):,} characters)"
     return text
@@ -214,7 +214,7 @@ def _read_thumbnail(
             return None, None, None
         shown = decode_image(found, "the EXIF thumbnail", max_pixels=2**22).pixels
         # A thumbnail is stored in the orientation of the photo.
-        shown = np.ascontiguousarray(upright(shown, find_orientation(data)))
+        shown = np.ascontiguousarray(turn_upright(shown, find_orientation(data)))
     except (OverpaintError, ValueError) as error:
         notes.append(f"the EXIF thumbnail could not be read ({error})")
         return None, None, None
@@ -308,7 +308,9 @@ def _measure_difference(one: np.ndarray, other: np.ndarray) -> float:
 
 def _describe_marks(data: bytes, photo: Photo, anchors: str | None, beside: Path | None) -> Marks:
     found = checking.check_bytes(data, photo.path, anchors, beside=beside)
-    xmp, receipt, c2pa = (printable(words) for words in checking.describe_marks(found).values())
+    xmp, receipt, c2pa = (
+        make_printable(words) for words in checking.describe_marks(found).values()
+    )
     receipt = NO_FOLDER if beside is None else receipt
     state = found["c2pa"]["state"] if found["c2pa"] else None
-    return Marks(xmp, receipt, c2pa, state, [printable(line) for line in found["failed"]])
+    return Marks(xmp, receipt, c2pa, state, [make_printable(line) for line in found["failed"]])

@@ -1,7 +1,7 @@
 """The page of a report: one HTML file without scripts or external resources.
 
-- Every inserted text is escaped and one visible line (`terminal.printable`). A content security
-  policy in the page allows only pictures and styles inside it.
+- Every inserted text is escaped and one visible line (`terminal.make_printable`). A content
+  security policy in the page allows only pictures and styles inside it.
 - Running titles and page numbers are CSS page margin boxes (CSS Paged Media), in browsers that
   support them.
 """
@@ -17,7 +17,7 @@ from overpaint.detection.result import percent, probability
 from overpaint.report import wording
 from overpaint.report.contents import Failure, Report
 from overpaint.report.views import make_data_uri
-from overpaint.terminal import printable
+from overpaint.terminal import make_printable
 
 if TYPE_CHECKING:
     from overpaint.report.api import Chapter
@@ -64,4 +64,4 @@ def _format_value(value: Any) -> Any:
     """What the page shows for a value of the template."""
     if isinstance(value, Markup):
         return value
-    return "not known" if value is None else printable(value)
+    return "not known" if value is None else make_printable(value)

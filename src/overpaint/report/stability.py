@@ -92,7 +92,7 @@ def try_changes(photo: Photo, mask: np.ndarray, runner: Runner) -> list[Trial]:
     """Detect again after each of `CHANGES`. mask: bool (h, w), as found in the photo itself."""
     tried = []
     for number, (name, change) in enumerate(CHANGES.items()):
-        with progress.part(number / len(CHANGES), (number + 1) / len(CHANGES)):
+        with progress.map_to(number / len(CHANGES), (number + 1) / len(CHANGES)):
             tried.append(_try_change(name, change, photo, mask, runner))
     return tried
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from overpaint.images import write_bytes
 from overpaint.scan.reading import connect
-from overpaint.terminal import printable
+from overpaint.terminal import make_printable
 
 STYLE = """
 body{font:15px/1.4 system-ui,sans-serif;margin:1.5rem;color:#111;background:#fff}
@@ -139,7 +139,7 @@ def _find_folder(path: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return escape(printable(text), quote=True)
+    return escape(make_printable(text), quote=True)
 
 
 def _hash(text: str) -> str:

@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
-from overpaint.data.sources import Place, Stamp, find_places, stamp
+from overpaint.data.sources import Place, Stamp, find_places, read_stamp
 from overpaint.scan.engine import Engine
 from overpaint.scan.results import Results
 from overpaint.scan.rows import make_error_row
@@ -161,7 +161,7 @@ def _select_undone(
     """Yield the places that are to be examined; counts the others in `progress`."""
     for place in places:
         # The stamp of an address costs a request, so it is read only where it matters.
-        state = stamp(place) if since is not None or results.num_done else Stamp()
+        state = read_stamp(place) if since is not None or results.num_done else Stamp()
         if since is not None and state.changed is not None and state.changed < since.timestamp():
             progress.old += 1
         elif results.num_done and results.is_done(place, state):

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from overpaint.data.sources import Place, read_place, stamp
+from overpaint.data.sources import Place, read_place, read_stamp
 from overpaint.errors import OverpaintError
 from overpaint.scan.detector import DetectorSettings
 from overpaint.terminal import guard
@@ -42,7 +42,7 @@ def decode_photos(pipe: Connection) -> None:
     _ignore_signals()
     while True:
         place: Place = pipe.recv()
-        state = stamp(place)
+        state = read_stamp(place)
         try:
             data = read_place(place)
             pipe.send((HASHED, state, hashlib.sha256(data).hexdigest()))

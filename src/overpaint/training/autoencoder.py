@@ -74,10 +74,10 @@ class AutoencoderTask:
         chosen = np.linspace(0, len(validation) - 1, number).round().astype(int)
         self.validation = [cut_centre(validation.read(int(i)), run.validation_crop) for i in chosen]
 
-    def dataset(self) -> PhotoCrops:
+    def make_dataset(self) -> PhotoCrops:
         return PhotoCrops(self.photos, self.run.crop, self.run.loop.seed)
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, image = self.run.loss, batch["image"]
         reconstruction = self.modules["model"](image).float()
         distance = losses.euclidean if terms.reconstruction == "l2" else losses.absolute
@@ -99,7 +99,7 @@ class AutoencoderTask:
         ]
         return {"figure": float(np.mean(values)), "psnr": float(np.mean(values))}
 
-    def pictures(self, model: nn.Module) -> dict[str, Tensor]:
+    def draw_pictures(self, model: nn.Module) -> dict[str, Tensor]:
         photo = self.validation[0]
         pair = np.concatenate([photo, reconstruct(model, photo)], axis=1)
         return {"photo and reconstruction": torch.from_numpy(pair / 255).permute(2, 0, 1)}

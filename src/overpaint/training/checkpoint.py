@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from overpaint.atomic import replacing
-from overpaint.data.finding import reason_of
+from overpaint.data.finding import find_reason
 from overpaint.errors import TrainingError
 
 
@@ -27,8 +27,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             torch.save(state, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise TrainingError(
-            f"{path}: cannot be written ({reason_of(error)}); make room, and run the same command "
-            "to resume"
+            f"{path}: cannot be written ({find_reason(error)}); make room, and run the same "
+            "command to resume"
         ) from error
 
 

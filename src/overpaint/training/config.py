@@ -4,7 +4,7 @@
   two are merged as JSON Merge Patch has it (RFC 7396): section into section; null takes a key away;
   every other value, lists too, replaces the one before.
 - Every section is a frozen pydantic model that refuses unknown keys; the error names the nearest
-  known key. `config_hash` goes into every checkpoint, record and results row.
+  known key. `hash_config` goes into every checkpoint, record and results row.
 """
 
 import dataclasses
@@ -90,7 +90,7 @@ def load_config(kind: type[ConfigT], path: Path, overrides: Sequence[str] = ()) 
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error, _sections(kind))}") from error
+        raise ConfigError(f"{path}: {_explain(error, _list_sections(kind))}") from error
 
 
 def read_recipe(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def read_recipe(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any
         reason = f"cannot read the configuration: {error.strerror}"
         raise ConfigError(f"{whence}{path}: {reason}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{whence}{path}: not valid YAML: {_one_line(error)}") from error
+        raise ConfigError(f"{whence}{path}: not valid YAML: {_join_lines(error)}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{whence}{path}: the top level must be a mapping of keys to values")
     if (parent := values.pop("extends", None)) is None:
@@ -124,7 +124,7 @@ def load_section(kind: type[ConfigT], values: Mapping[str, Any], key: str) -> Co
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(f"{key}: {_explain(error, _sections(kind))}") from error
+        raise ConfigError(f"{key}: {_explain(error, _list_sections(kind))}") from error
 
 
 def create_model(registry: Registry[ModelT], name: str, config: Mapping[str, Any]) -> ModelT:
@@ -139,7 +139,7 @@ def create_model(registry: Registry[ModelT], name: str, config: Mapping[str, Any
         default = getattr(entry.factory(), "config", None)
         known = [f.name for f in dataclasses.fields(default)] if default is not None else []
         if known and (unknown := sorted(config.keys() - set(known))):
-            raise ConfigError(_unknown(f"model.{unknown[0]}", {"model": known})) from error
+            raise ConfigError(_describe_unknown(f"model.{unknown[0]}", {"model": known})) from error
         raise ConfigError(f"model: {name} cannot be built from {dict(config)}: {error}") from error
     built_from = getattr(model, "config", None)
     if dataclasses.is_dataclass(built_from) and not isinstance(built_from, type):
@@ -150,9 +150,9 @@ def create_model(registry: Registry[ModelT], name: str, config: Mapping[str, Any
     return model
 
 
-def config_hash(config: BaseModel) -> str:
-    """`origin.config_hash` of a section's values."""
-    return origin.config_hash(config.model_dump(mode="json"))
+def hash_config(config: BaseModel) -> str:
+    """`run_identity.hash_config` of a section's values."""
+    return origin.hash_config(config.model_dump(mode="json"))
 
 
 def merge(values: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,16 +190,16 @@ def _explain(error: ValidationError, sections: Mapping[str, list[str]]) -> str:
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            lines.append(_unknown(key, sections))
+            lines.append(_describe_unknown(key, sections))
             continue
         given = item["input"]
         is_short = item["type"] != "missing" and isinstance(given, str | int | float | None)
-        words = _one_line(item["msg"]) + (f", not {given!r}" if is_short else "")
+        words = _join_lines(item["msg"]) + (f", not {given!r}" if is_short else "")
         lines.append(f"{key}: {words}" if key else words)
     return "; ".join(lines)
 
 
-def _unknown(key: str, sections: Mapping[str, list[str]]) -> str:
+def _describe_unknown(key: str, sections: Mapping[str, list[str]]) -> str:
     """What is known instead of `key`: in its own section first, then anywhere."""
     section, _, name = key.rpartition(".")
     here = sections.get(section, [])
@@ -212,12 +212,12 @@ def _unknown(key: str, sections: Mapping[str, list[str]]) -> str:
     return f"unknown key {key!r}" + (f"; known here: {', '.join(here)}" if here else "")
 
 
-def _sections(kind: type[BaseModel], place: str = "") -> dict[str, list[str]]:
+def _list_sections(kind: type[BaseModel], place: str = "") -> dict[str, list[str]]:
     """Field names of `kind` and of every section inside it, by the section's dotted place."""
     sections = {place: list(kind.model_fields)}
     for name, field in kind.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            sections |= _sections(field.annotation, _join(place, name))
+            sections |= _list_sections(field.annotation, _join(place, name))
     return sections
 
 
@@ -225,5 +225,5 @@ def _join(section: str, name: str) -> str:
     return f"{section}.{name}" if section else name
 
 
-def _one_line(text: object) -> str:
+def _join_lines(text: object) -> str:
     return " ".join(str(text).split())

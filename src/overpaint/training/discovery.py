@@ -17,7 +17,7 @@ from overpaint.errors import ConfigError
 T = TypeVar("T")
 
 
-def task_of(model: nn.Module, base: type[T]) -> type[T]:
+def find_task(model: nn.Module, base: type[T]) -> type[T]:
     """The subclass of `base` that trains `model`, from the package in which `base` stands.
 
     Raises ConfigError for a network whose module has no counterpart there.
@@ -25,9 +25,11 @@ def task_of(model: nn.Module, base: type[T]) -> type[T]:
     package = base.__module__.rpartition(".")[0]
     name = type(model).__module__.rpartition(".")[2]
     if not importlib.util.find_spec(f"{package}.{name}") or not (
-        tasks := _tasks(f"{package}.{name}", base)
+        tasks := _list_tasks(f"{package}.{name}", base)
     ):
-        known = ", ".join(module for module in _modules(package) if _tasks(module, base, package))
+        known = ", ".join(
+            module for module in _list_modules(package) if _list_tasks(module, base, package)
+        )
         raise ConfigError(
             f"{type(model).__name__}: nothing to train, as there is no {package}.{name} with its "
             f"losses; there are losses of {known}"
@@ -35,12 +37,12 @@ def task_of(model: nn.Module, base: type[T]) -> type[T]:
     return tasks[0]
 
 
-def _modules(package: str) -> list[str]:
+def _list_modules(package: str) -> list[str]:
     path = importlib.import_module(package).__path__
     return sorted(module.name for module in pkgutil.iter_modules(path))
 
 
-def _tasks(module: str, base: type[T], package: str = "") -> list[type[T]]:
+def _list_tasks(module: str, base: type[T], package: str = "") -> list[type[T]]:
     """The subclasses of `base` that a module defines; at most one in every module of ours."""
     found = importlib.import_module(f"{package}.{module}" if package else module)
     members = vars(found).values()

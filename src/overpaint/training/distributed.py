@@ -26,7 +26,7 @@ class Processes:
         self.rank = int(os.environ.get("RANK", "0"))
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self.is_main = self.rank == 0
-        self.device = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+        self.device = _choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
 
     def __enter__(self) -> "Processes":
         if self.device.type == "cuda":
@@ -85,7 +85,7 @@ class Processes:
             dist.barrier()
 
 
-def _device(name: str, local_rank: int) -> torch.device:
+def _choose_device(name: str, local_rank: int) -> torch.device:
     try:
         device = find_device(name)
     except InputError as error:

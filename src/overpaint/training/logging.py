@@ -17,7 +17,7 @@ from torch import Tensor
 
 from overpaint import atomic
 from overpaint.errors import TrainingError
-from overpaint.terminal import console, progress, say
+from overpaint.terminal import make_console, make_progress_bar, say
 
 
 class RunLog:
@@ -26,7 +26,7 @@ class RunLog:
     def __init__(self, out: Path, step: int, *, enabled: bool = True) -> None:
         """step: where the run begins or resumes; what was logged after it is taken back."""
         self.out, self.step, self.enabled = out, step, enabled
-        self.console = console(err=True, quiet=not enabled)
+        self.console = make_console(err=True, quiet=not enabled)
         self.writer: Any = None
 
     def __enter__(self) -> "RunLog":
@@ -39,7 +39,7 @@ class RunLog:
                 raise TrainingError(
                     f"{self.out}: cannot be written ({error.strerror}); choose another --out"
                 ) from error
-            self.writer = _tensorboard(self.out, self.step)
+            self.writer = _open_tensorboard(self.out, self.step)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -51,7 +51,7 @@ class RunLog:
     def say(self, text: str) -> None:
         say(text, above=self.console)
 
-    def scalars(self, step: int, values: dict[str, float], *, show: bool = False) -> None:
+    def add_scalars(self, step: int, values: dict[str, float], *, show: bool = False) -> None:
         """One row; a value that is not finite becomes null, as JSON has no NaN."""
         if not self.enabled:
             return
@@ -65,13 +65,13 @@ class RunLog:
         if show:
             self.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
 
-    def pictures(self, step: int, pictures: dict[str, Tensor]) -> None:
+    def add_pictures(self, step: int, pictures: dict[str, Tensor]) -> None:
         if self.writer is not None:
             for name, picture in pictures.items():
                 self.writer.add_image(name, picture.float().cpu().clamp(0, 1), step)
 
     @contextmanager
-    def progress(self, total: int) -> Iterator[Callable[[dict[str, float], int], None]]:
+    def show_progress(self, total: int) -> Iterator[Callable[[dict[str, float], int], None]]:
         """A bar with images/s, time left and losses; yields the function to call after a step."""
         columns = (
             TextColumn("training"),
@@ -82,7 +82,7 @@ class RunLog:
             TextColumn("{task.fields[losses]}"),
         )
         started, seen = time.perf_counter(), 0
-        with progress(*columns, screen=self.console) as bar:
+        with make_progress_bar(*columns, screen=self.console) as bar:
             task = bar.add_task("training", total=total, completed=self.step, rate=0.0, losses="")
 
             def advance(losses: dict[str, float], num_images: int) -> None:
@@ -105,7 +105,7 @@ def _trim(path: Path, step: int) -> None:
         atomic.write(path, "".join(kept).encode(), TrainingError)
 
 
-def _tensorboard(out: Path, step: int) -> Any:
+def _open_tensorboard(out: Path, step: int) -> Any:
     """A TensorBoard writer that hides events after `step`, or None without the `train` extra."""
     try:
         from torch.utils.tensorboard import SummaryWriter

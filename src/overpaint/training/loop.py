@@ -44,11 +44,11 @@ class Task(Protocol):
     loss_terms: Mapping[str, Tensor]
     """The weighted terms of the last step's losses by name, for the log; may be empty."""
 
-    def dataset(self) -> Dataset[Batch]:
+    def make_dataset(self) -> Dataset[Batch]:
         """Samples by running number; any non-negative index is valid."""
         ...
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         """Yield (module name, loss) pairs; each is minimised before the next is asked for."""
         ...
 
@@ -56,7 +56,7 @@ class Task(Protocol):
         """Figures on the validation data; "figure" is the one to maximise."""
         ...
 
-    def pictures(self, model: nn.Module) -> dict[str, Tensor]:
+    def draw_pictures(self, model: nn.Module) -> dict[str, Tensor]:
         """Pictures (3, h, w) in [0, 1] for the log."""
         ...
 
@@ -75,7 +75,7 @@ class RunningNumbers(Sampler[int]):
         return len(self.numbers)
 
 
-def learning_rate(loop: LoopConfig, step: int) -> float:
+def compute_learning_rate(loop: LoopConfig, step: int) -> float:
     """Linear warm-up, then constant or a half cosine down to 1 % of the full rate."""
     optimizer = loop.optimizer
     if step < optimizer.warmup_steps:
@@ -141,7 +141,7 @@ class Run:
         out_of_patience = patience is not None and self.validations_since_best >= patience
         return self.step >= self.loop.steps or out_of_patience
 
-    def state(self, config_hash: str) -> dict[str, Any]:
+    def make_state(self, config_hash: str) -> dict[str, Any]:
         return {
             "config_hash": config_hash,
             "step": self.step,
@@ -166,12 +166,14 @@ class Run:
 
         Raises TrainingError when a loss or a gradient is not finite.
         """
-        rate = learning_rate(self.loop, self.step)
+        rate = compute_learning_rate(self.loop, self.step)
         for name, module in self.modules.items():
             module.train()
             self.optimizers[name].param_groups[0]["lr"] = rate * self.task.rates.get(name, 1.0)
-        torch.manual_seed(_step_seed(self.loop.seed, self.step, processes.rank))
-        losses = self.task.losses({k: self._to_device(v) for k, v in batch.items()}, self.step)
+        torch.manual_seed(_make_step_seed(self.loop.seed, self.step, processes.rank))
+        losses = self.task.compute_losses(
+            {k: self._to_device(v) for k, v in batch.items()}, self.step
+        )
         values: dict[str, float] = {}
         while True:
             with self.autocast():  # for the task's code alone: backward and optimiser run outside
@@ -209,7 +211,7 @@ class Run:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def averaged(self) -> "_Swapped":
+    def use_average(self) -> "_Swapped":
         """Context in which "model" holds the averaged parameters, in eval mode."""
         state = self.average.state if self.loop.ema_decay else None
         return _Swapped(self.modules["model"], state)
@@ -273,7 +275,10 @@ def fit(
         if run.step:
             log.say(f"resuming at step {run.step} of {loop.steps}")
         # Closed here, or a traceback would keep the data processes alive.
-        with log.progress(loop.steps) as progress, closing(_batches(run, processes)) as batches:
+        with (
+            log.show_progress(loop.steps) as progress,
+            closing(_load_batches(run, processes)) as batches,
+        ):
             for batch in batches:
                 started = time.perf_counter()
                 losses = run.train_step(batch, processes)
@@ -281,13 +286,13 @@ def fit(
                 if run.step % loop.log_every == 0 or run.step == loop.steps:
                     seconds = time.perf_counter() - started
                     terms = {f"term/{k}": float(v) for k, v in task.loss_terms.items()}
-                    log.scalars(run.step, {**losses, **terms, "step_seconds": seconds})
+                    log.add_scalars(run.step, {**losses, **terms, "step_seconds": seconds})
                 if processes.is_main and (run.step % loop.validate_every == 0 or run.ended):
                     _validate(run, log, best, config_hash)
                 ended, stopping = processes.any(run.ended), processes.any(stop.requested)
                 if run.step % loop.checkpoint_every == 0 or ended or stopping:
                     if processes.is_main:
-                        save_checkpoint(last, run.state(config_hash))
+                        save_checkpoint(last, run.make_state(config_hash))
                     processes.barrier()
                 if ended:
                     break
@@ -303,16 +308,16 @@ class InterruptedRunError(TrainingError):
     """The run was asked to stop and has saved its state."""
 
 
-def _step_seed(seed: int, step: int, rank: int) -> int:
+def _make_step_seed(seed: int, step: int, rank: int) -> int:
     """Seed of torch's generators (dropout and the like) for one step of one process."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
 
 
-def _batches(run: Run, processes: Processes) -> Generator[Batch, None, None]:
+def _load_batches(run: Run, processes: Processes) -> Generator[Batch, None, None]:
     """The batches of this process from the run's step on."""
     forked = run.loop.workers > 0 and sys.platform == "linux"
     loader = DataLoader(
-        run.task.dataset(),
+        run.task.make_dataset(),
         batch_size=run.loop.batch_size // processes.world_size,
         sampler=RunningNumbers(run.step, run.loop, processes.rank, processes.world_size),
         num_workers=run.loop.workers,
@@ -338,10 +343,10 @@ def _ignore_signals(_: int) -> None:
 
 def _validate(run: Run, log: RunLog, best: Path, config_hash: str) -> None:
     """Validate the average; keep it if it is the best so far, or if the last is to be kept."""
-    with run.averaged() as model:
+    with run.use_average() as model:
         figures = run.task.validate(model)
-        log.scalars(run.step, {f"validation/{k}": v for k, v in figures.items()}, show=True)
-        log.pictures(run.step, run.task.pictures(model))
+        log.add_scalars(run.step, {f"validation/{k}": v for k, v in figures.items()}, show=True)
+        log.add_pictures(run.step, run.task.draw_pictures(model))
         if math.isnan(figures["figure"]):
             raise TrainingError(f"step {run.step}: the validation figure is not a number")
         better = figures["figure"] > run.best

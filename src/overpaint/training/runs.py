@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from overpaint.data.photo_sets import collect_photos
 from overpaint.data.real_fills import describe_fills, list_trained_families
-from overpaint.data.sources import PhotoSource, data_list_hash
+from overpaint.data.sources import PhotoSource, hash_data_list
 from overpaint.data.universal import Pairs
-from overpaint.run_identity import current_commit
-from overpaint.terminal import progress, say
+from overpaint.run_identity import find_commit
+from overpaint.terminal import make_progress_bar, say
 from overpaint.training.autoencoder import ARCHITECTURE, AutoencoderRun, AutoencoderTask
 from overpaint.training.checkpoint import load_checkpoint
-from overpaint.training.config import config_hash
+from overpaint.training.config import hash_config
 from overpaint.training.detection.base import (
     DetectorRun,
     check,
@@ -68,7 +68,7 @@ def train_autoencoder(
     line or member of `photos` that could not be found or searched. -> the record, or None in all
     but the first of several processes.
     """
-    about = _about(run, "autoencoder", ARCHITECTURE, recipe, overrides)
+    about = _describe_run(run, "autoencoder", ARCHITECTURE, recipe, overrides)
     train, validation = _split(photos, exclude, problem)
     with Processes(device) as processes:
         torch.manual_seed(run.loop.seed)
@@ -97,7 +97,7 @@ def train_detector(
     "taef2:" and "objects:"; cache: folder of the reconstructions, None to make them on the fly;
     export_only: train nothing, and write the (averaged) weights of the last checkpoint in `out`.
     """
-    about = _about(run, "detector", run.detector, recipe, overrides)
+    about = _describe_run(run, "detector", run.detector, recipe, overrides)
     torch.manual_seed(run.loop.seed)
     begun = start(run)
     parents = [*([] if begun.record is None else [begun.record]), *begun.parts]
@@ -112,11 +112,11 @@ def train_detector(
         about["data"] += f"; {describe_fills(run.fills, assets)}"
         about["families"] = list_trained_families(run.fills, assets)
     if export_only:
-        state = load_checkpoint(out / "last.pt", config_hash(run))
+        state = load_checkpoint(out / "last.pt", hash_config(run))
         values = state["average"] if run.loop.ema_decay else state["modules"]["model"]
         return _export(run, begun.model, values, state["step"], {}, export, train, about)
     with Processes(device) as processes:
-        pairs = _cached_pairs(run, train, assets, cache, processes)
+        pairs = _cache_pairs(run, train, assets, cache, processes)
         held_out = make_pairs(run, validation, assets)
         both = train, validation
         task = make_detection_task(run, pairs, held_out, assets, exclude, begun.model, both)
@@ -141,7 +141,7 @@ def train_inpainter(
     Arguments and result as for `train_autoencoder`; assets: folder of the files that the recipe
     names.
     """
-    about = _about(run, "inpainter", run.inpainter, recipe, overrides)
+    about = _describe_run(run, "inpainter", run.inpainter, recipe, overrides)
     train, validation = _split(photos, exclude, problem)
     with Processes(device) as processes:
         torch.manual_seed(run.loop.seed)
@@ -172,14 +172,14 @@ def _split(
     return train, collect_photos(photos, part="validation", exclude=exclude)
 
 
-def _cached_pairs(
+def _cache_pairs(
     run: DetectorRun, photos: PhotoSource, assets: Path, cache: Path | None, processes: Processes
 ) -> Pairs:
     """`make_pairs` with a bar; the first of several processes fills the cache for all."""
     if not processes.is_main:
         processes.barrier()
         return make_pairs(run, photos, assets, cache)
-    with progress() as bar:
+    with make_progress_bar() as bar:
         line = bar.add_task("reconstructions", total=None, visible=bool(run.cache.num))
         pairs = make_pairs(
             run,
@@ -192,7 +192,7 @@ def _cached_pairs(
     return pairs
 
 
-def _about(
+def _describe_run(
     run: AnyRun, kind: Kind, architecture: str, recipe: Path, overrides: Sequence[str]
 ) -> dict[str, Any]:
     """What the record says and only the start of a run knows."""
@@ -201,10 +201,10 @@ def _about(
         "kind": kind,
         "architecture": architecture,
         "config": run.model,
-        "commit": current_commit(),
-        "recipe": _recipe_path(recipe),
+        "commit": find_commit(),
+        "recipe": _shorten_recipe_path(recipe),
         "overrides": overrides,
-        "config_hash": config_hash(run),
+        "config_hash": hash_config(run),
         "licence": "Apache-2.0; trained on pictures licensed for research, see the model card",
     }
 
@@ -219,10 +219,10 @@ def _fit_and_export(
     processes: Processes,
 ) -> WeightsRecord | None:
     """Train, and let the first process write the exported state into `folder`."""
-    best = fit(task, run.loop, out, config_hash(run), processes)
+    best = fit(task, run.loop, out, hash_config(run), processes)
     if not processes.is_main:
         return None
-    state = load_checkpoint(best, config_hash(run))
+    state = load_checkpoint(best, hash_config(run))
     module, step, figures = task.modules["model"], state["step"], state["figures"]
     return _export(run, module, state["model"], step, figures, folder, photos, about)
 
@@ -242,12 +242,12 @@ def _export(
     figures = {k: float(v) for k, v in measured.items() if k != "figure"}
     # A record holds numbers; "not a number" would come back as null.
     about["validation"] = {k: round(v, 4) for k, v in figures.items() if math.isfinite(v)}
-    about |= {"step": step, "data_sha256": data_list_hash(photos.names)}
+    about |= {"step": step, "data_sha256": hash_data_list(photos.names)}
     about.setdefault("data", describe(photos))
     return save_weights(folder, module, **about)
 
 
-def _recipe_path(recipe: Path) -> str:
+def _shorten_recipe_path(recipe: Path) -> str:
     """The path as one types it, without the folders of this machine."""
     here, place = Path.cwd(), recipe.absolute()
     return place.relative_to(here).as_posix() if place.is_relative_to(here) else recipe.name

@@ -1,14 +1,14 @@
 """Weights: files with a record to networks, and published checkpoints to such files."""
 
-from overpaint.weights.lineage import Lineage, Parent, lineage_tree
+from overpaint.weights.lineage import Lineage, Parent, render_tree
 from overpaint.weights.store import (
     FOLDER_VARIABLE,
     Kind,
     Published,
     WeightsRecord,
     build,
+    find_imported_folder,
     has_weights,
-    imported_folder,
     is_shipped,
     list_records,
     load_weights,
@@ -24,12 +24,12 @@ __all__ = [
     "Published",
     "WeightsRecord",
     "build",
+    "find_imported_folder",
     "has_weights",
-    "imported_folder",
     "is_shipped",
-    "lineage_tree",
     "list_records",
     "load_weights",
     "read_record",
+    "render_tree",
     "save_weights",
 ]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from overpaint.errors import ConfigError
-from overpaint.run_identity import current_commit
+from overpaint.run_identity import find_commit
 from overpaint.weights import WeightsRecord, build, load_weights, save_weights
 
 
@@ -34,9 +34,12 @@ def average_weights(shares: Mapping[str, float], name: str, folder: str | Path) 
     records, states = zip(*(load_weights(path) for path in shares), strict=True)
     first = records[0]
     for record in records[1:]:
-        if (record.architecture, _settings(record)) != (first.architecture, _settings(first)):
+        if (record.architecture, _list_settings(record)) != (
+            first.architecture,
+            _list_settings(first),
+        ):
             raise ConfigError(f"{record.path} is of another network than {first.path}")
-    state = {key: _mean(key, states, list(shares.values())) for key in states[0]}
+    state = {key: _average(key, states, list(shares.values())) for key in states[0]}
     module = build(first, state)
     photos = {record.data_sha256 for record in records}
     return save_weights(
@@ -46,27 +49,27 @@ def average_weights(shares: Mapping[str, float], name: str, folder: str | Path) 
         kind=first.kind,
         architecture=first.architecture,
         config=first.config,
-        data=_described([record.data for record in records]),
+        data=_describe_data([record.data for record in records]),
         data_sha256=photos.pop() if len(photos) == 1 else None,
         recipe=None,
         parents=list(zip(records, shares.values(), strict=True)),
-        commit=current_commit(),
+        commit=find_commit(),
         licence=first.licence,
         families=tuple(sorted({family for r in records for family in r.families})),
     )
 
 
-def _settings(record: WeightsRecord) -> object:
+def _list_settings(record: WeightsRecord) -> object:
     """The network's settings, with its defaults where it keeps them."""
     return getattr(build(record), "config", record.config)
 
 
-def _described(data: list[str]) -> str:
+def _describe_data(data: list[str]) -> str:
     """What any of the parents was trained on."""
     return " + ".join(dict.fromkeys(data))
 
 
-def _mean(key: str, states: tuple[dict[str, Tensor], ...], shares: list[float]) -> Tensor:
+def _average(key: str, states: tuple[dict[str, Tensor], ...], shares: list[float]) -> Tensor:
     if not states[0][key].is_floating_point():
         return states[0][key]
     values = torch.stack([state[key].double() for state in states])

@@ -66,18 +66,18 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     prefix = strip_part(path)
     if prefix != path or path.with_name(f"{path.name}.index").is_file():
         beside = sorted(p for p in path.parent.glob("*") if strip_part(p) == prefix != p)
-        parts = {part.name: hashes.sha256(_bytes(part)) for part in beside}
-        nested = _tensorflow(prefix)
+        parts = {part.name: hashes.sha256(_read_bytes(part)) for part in beside}
+        nested = _read_tensorflow(prefix)
     else:
-        data = _bytes(path)
-        parts, nested = {path.name: hashes.sha256(data)}, _decoded(path, data)
+        data = _read_bytes(path)
+        parts, nested = {path.name: hashes.sha256(data)}, _decode(path, data)
     try:
         tensors, others = flatten(nested)
     except RecursionError as error:
         raise WeightsError(f"{path}: nested without end; it was forged or is damaged") from error
     if not tensors:
         raise WeightsError(f"{path}: holds no tensor under a name; is it the right file?")
-    return Checkpoint(_only_tensors(nested), parts, _left_out(path, others))
+    return Checkpoint(_keep_tensors(nested), parts, _describe_left_out(path, others))
 
 
 def flatten(nested: Any) -> tuple[dict[str, Tensor], list[str]]:
@@ -87,7 +87,7 @@ def flatten(nested: Any) -> tuple[dict[str, Tensor], list[str]]:
     """
     tensors: dict[str, Tensor] = {}
     others: list[str] = []
-    for name, value in _leaves(nested, ""):
+    for name, value in _list_leaves(nested, ""):
         if not isinstance(value, Tensor):
             others.append(name)
         elif name in tensors:
@@ -98,10 +98,10 @@ def flatten(nested: Any) -> tuple[dict[str, Tensor], list[str]]:
     return tensors, others
 
 
-def _decoded(path: Path, data: bytes) -> Any:
+def _decode(path: Path, data: bytes) -> Any:
     """Nested tensors of one file's bytes."""
     if data.startswith(_HDF5):
-        return _hdf5(path, data)
+        return _read_hdf5(path, data)
     if data[8:9] == b"{":  # after the length of the header
         try:
             return safetensors.torch.load(data)
@@ -110,7 +110,7 @@ def _decoded(path: Path, data: bytes) -> Any:
     if not data.startswith(_ZIP):
         if tarfile.is_tarfile(io.BytesIO(data)):
             raise WeightsError(f"{path}: a tar archive; unpack it and give the checkpoint inside")
-        return _torch(path, data)
+        return _read_torch(path, data)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
@@ -119,14 +119,14 @@ def _decoded(path: Path, data: bytes) -> Any:
     if not any(name.endswith("/data.pkl") for name in names):
         raise WeightsError(f"{path}: a zip archive; unpack it and give the checkpoint inside")
     if not is_torchscript(names):
-        return _torch(path, data)
+        return _read_torch(path, data)
     try:
-        return dict(_leaves(read_torchscript(data), ""))
+        return dict(_list_leaves(read_torchscript(data), ""))
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}; download the file again") from error
 
 
-def _torch(path: Path, data: bytes) -> Any:
+def _read_torch(path: Path, data: bytes) -> Any:
     if torch.__version__ < "2.6":
         # CVE-2025-32434
         raise WeightsError(
@@ -134,7 +134,7 @@ def _torch(path: Path, data: bytes) -> Any:
             "checkpoint; install torch 2.6 or newer"
         )
     try:
-        with torch.serialization.safe_globals(_numbers()):
+        with torch.serialization.safe_globals(_list_number_types()):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if _is_of_a_training(data):
@@ -162,7 +162,7 @@ def _is_of_a_training(data: bytes) -> bool:
     return roots <= {*_OF_TRAININGS, *_OF_TENSORS} and not roots.isdisjoint(_OF_TRAININGS)
 
 
-def _numbers() -> list[Any]:
+def _list_number_types() -> list[Any]:
     """NumPy's numbers for `safe_globals`; `scalar` under its names in NumPy 1 and 2."""
     scalar = np.float64(0).__reduce__()[0]
     names = [f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")]
@@ -170,7 +170,7 @@ def _numbers() -> list[Any]:
     return [*((scalar, name) for name in names), np.dtype, *kinds]
 
 
-def _hdf5(path: Path, data: bytes) -> dict[str, Any]:
+def _read_hdf5(path: Path, data: bytes) -> dict[str, Any]:
     try:
         import h5py
     except ImportError as error:
@@ -183,7 +183,7 @@ def _hdf5(path: Path, data: bytes) -> dict[str, Any]:
             return
         if item.external or item.is_virtual:
             raise WeightsError(f"{path}: refused: {name} would be read from another file")
-        found[name.replace("/", ".")] = _as_tensor(item[()])
+        found[name.replace("/", ".")] = _to_tensor(item[()])
 
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
@@ -193,7 +193,7 @@ def _hdf5(path: Path, data: bytes) -> dict[str, Any]:
     return found
 
 
-def _tensorflow(prefix: Path) -> dict[str, Any]:
+def _read_tensorflow(prefix: Path) -> dict[str, Any]:
     try:
         import tensorflow  # type: ignore[import-not-found]
     except ImportError as error:
@@ -203,38 +203,38 @@ def _tensorflow(prefix: Path) -> dict[str, Any]:
     try:
         reader = tensorflow.train.load_checkpoint(str(prefix))
         names = sorted(reader.get_variable_to_shape_map())
-        return {name.replace("/", "."): _as_tensor(reader.get_tensor(name)) for name in names}
+        return {name.replace("/", "."): _to_tensor(reader.get_tensor(name)) for name in names}
     except Exception as error:  # TensorFlow has its own kinds
         raise WeightsError(f"{prefix}: a damaged TensorFlow checkpoint ({error})") from error
 
 
-def _as_tensor(value: Any) -> Any:
+def _to_tensor(value: Any) -> Any:
     """An array of numbers as a tensor; anything else as it is."""
     array = np.asarray(value)
     return torch.from_numpy(np.array(array)) if array.dtype.kind in "biuf" else value
 
 
-def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def _list_leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     if not isinstance(value, Mapping | list | tuple):
         yield name, value
         return
     items = value.items() if isinstance(value, Mapping) else enumerate(value)
     for key, inner in items:
-        yield from _leaves(inner, f"{name}.{key}" if name else str(key))
+        yield from _list_leaves(inner, f"{name}.{key}" if name else str(key))
 
 
-def _only_tensors(value: Any) -> Any:
+def _keep_tensors(value: Any) -> Any:
     """Nested mappings of tensors alone; None where there is none."""
     if isinstance(value, Tensor):
         return value.detach()
     if not isinstance(value, Mapping | list | tuple):
         return None
     items = value.items() if isinstance(value, Mapping) else enumerate(value)
-    found = ((str(key), _only_tensors(inner)) for key, inner in items)
+    found = ((str(key), _keep_tensors(inner)) for key, inner in items)
     return {key: inner for key, inner in found if inner is not None} or None
 
 
-def _left_out(path: Path, others: list[str]) -> tuple[str, ...]:
+def _describe_left_out(path: Path, others: list[str]) -> tuple[str, ...]:
     if not others:
         return ()
     more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
@@ -246,7 +246,7 @@ def strip_part(path: Path) -> Path:
     return path.with_name(_TENSORFLOW.sub("", path.name) or path.name)
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

@@ -44,11 +44,11 @@ class Lineage(BaseModel):
     overrides: tuple[str, ...] = ()
     """Changes to the recipe, "key.subkey=value" each."""
     config_hash: str | None = None
-    """`training.config.config_hash` of recipe and overrides."""
+    """`training.config.hash_config` of recipe and overrides."""
     step: int | None = None
     """Training steps after which the weights were taken."""
     data_sha256: str | None = None
-    """`data.sources.data_list_hash` of the training photos."""
+    """`data.sources.hash_data_list` of the training photos."""
     commit: str | None = None
     """Commit of this project that made or imported it."""
 
@@ -80,7 +80,7 @@ def merge_ancestors(generations: Iterable[Iterable[Lineage]]) -> tuple[Lineage, 
     return tuple(found.values())
 
 
-def lineage_tree(root: Lineage, ancestors: Iterable[Lineage]) -> Iterator[str]:
+def render_tree(root: Lineage, ancestors: Iterable[Lineage]) -> Iterator[str]:
     """Lines: `root`, its parents below it, theirs below them, each level two spaces further in.
 
     A parent that no ancestor describes is a line with all that is known of its sha256. What stands
@@ -89,7 +89,7 @@ def lineage_tree(root: Lineage, ancestors: Iterable[Lineage]) -> Iterator[str]:
     known = {entry.sha256[:DIGITS]: entry for entry in ancestors}
     shown: set[str] = set()
 
-    def below(entry: Lineage, indent: str) -> Iterator[str]:
+    def render_below(entry: Lineage, indent: str) -> Iterator[str]:
         for parent in entry.parents:
             key = parent.sha256[:DIGITS]
             share = f"{indent}{parent.share:g} of " if parent.share < 1 else f"{indent}from "
@@ -100,7 +100,7 @@ def lineage_tree(root: Lineage, ancestors: Iterable[Lineage]) -> Iterator[str]:
             else:
                 shown.add(key)
                 yield f"{share}{known[key].describe()}"
-                yield from below(known[key], indent + "  ")
+                yield from render_below(known[key], indent + "  ")
 
     yield root.describe()
-    yield from below(root, "  ")
+    yield from render_below(root, "  ")

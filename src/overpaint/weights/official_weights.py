@@ -6,8 +6,8 @@
   Rules that refuse these get the content nested as it was.
 - A file without which the model still works may be left away (`Official.without`); the others are
   then told by their names.
-- Imported weights lie in a folder of the user (`weights.imported_folder`), where their name finds
-  them. They never hide shipped weights, and replace only what was imported before.
+- Imported weights lie in a folder of the user (`weights.find_imported_folder`), where their name
+  finds them. They never hide shipped weights, and replace only what was imported before.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from overpaint import registry
 from overpaint.errors import UnknownNameError, WeightsError
 from overpaint.registry import Entry, Official
-from overpaint.run_identity import current_commit
+from overpaint.run_identity import find_commit
 from overpaint.weights import (
     Kind,
     Published,
     WeightsRecord,
-    imported_folder,
+    find_imported_folder,
     is_shipped,
     read_record,
     save_weights,
@@ -50,23 +50,25 @@ def import_weights(
 
     files: as published, each one once; with several, those that have the published names are told
     by these, otherwise the order counts. folder: where NAME.safetensors and NAME.json go; None
-    takes `weights.imported_folder()`, where the name alone finds them.
+    takes `weights.find_imported_folder()`, where the name alone finds them.
     Raises UnknownNameError, and WeightsError when nothing was published for the model, a file
     cannot be read, the tensors do not fit, or other weights of that name are in the way.
     """
-    kind, entry = _entry(name)
-    official = _official(entry)
+    kind, entry = _find_entry(name)
+    official = _find_official(entry)
     paths = list(dict.fromkeys(strip_part(Path(file)) for file in files))
-    prefixes = _prefixes(paths, official, name)
-    config = {**official.config, **_config_without(official, prefixes)}
-    folder = imported_folder() if folder is None else Path(folder)
+    prefixes = _list_prefixes(paths, official, name)
+    config = {**official.config, **_make_config(official, prefixes)}
+    folder = find_imported_folder() if folder is None else Path(folder)
     _check_free(folder, name, paths)
     read = _read(paths, official)
     try:
-        module = _built(entry, config, official, dict(zip(prefixes, read, strict=True)))
+        module = _build(entry, config, official, dict(zip(prefixes, read, strict=True)))
     except WeightsError as error:
         given = ", ".join(map(str, paths))
-        raise WeightsError(f"{given}: {error}; {name} takes {_wanted(official)}") from error
+        raise WeightsError(
+            f"{given}: {error}; {name} takes {_describe_wanted(official)}"
+        ) from error
     record = save_weights(
         folder,
         module,
@@ -76,7 +78,7 @@ def import_weights(
         config=config,
         data="that of the authors, see their repository",
         recipe=None,
-        commit=current_commit(),
+        commit=find_commit(),
         licence=official.licence,
         dtype=torch.float32,
         published=Published(
@@ -87,7 +89,7 @@ def import_weights(
     return Imported(record, tuple(note for one in read for note in one.notes))
 
 
-def _entry(name: str) -> tuple[Kind, Entry[Any]]:
+def _find_entry(name: str) -> tuple[Kind, Entry[Any]]:
     registries: dict[Kind, registry.Registry[Any]] = {
         "inpainter": registry.inpainters,
         "detector": registry.detectors,
@@ -96,21 +98,21 @@ def _entry(name: str) -> tuple[Kind, Entry[Any]]:
     for kind, models in registries.items():
         if name in models:
             return kind, models.get(name)
-    found = [n for models in registries.values() for n in models.names()]
+    found = [n for models in registries.values() for n in models.list_names()]
     raise UnknownNameError(f"no model is called {name!r}; known: {', '.join(sorted(found))}")
 
 
-def _official(entry: Entry[Any]) -> Official:
+def _find_official(entry: Entry[Any]) -> Official:
     if entry.official is None:
         raise WeightsError(f"{entry.name}: no weights were published for it that could be imported")
     return entry.official
 
 
-def _prefixes(paths: list[Path], official: Official, name: str) -> list[str]:
+def _list_prefixes(paths: list[Path], official: Official, name: str) -> list[str]:
     """What goes before the names of each file's tensors: "" where only one is published, else
     its stem."""
     wanted = list(dict.fromkeys(strip_part(Path(file)).stem for file in official.files))
-    needed = {stem for stem in wanted if stem not in _stems_without(official)}
+    needed = {stem for stem in wanted if stem not in _list_optional_stems(official)}
     stems = [path.stem for path in paths]
     if len({path.name for path in paths}) < len(paths):
         raise WeightsError(f"{name}: two files of one name; is one of them given twice?")
@@ -122,17 +124,21 @@ def _prefixes(paths: list[Path], official: Official, name: str) -> list[str]:
         return stems
     if needed < set(wanted) and needed - set(stems):
         lacking = ", ".join(stem for stem in wanted if stem in needed - set(stems))
-        raise WeightsError(f"{name}: needs {lacking}; it takes {_wanted(official)}")
-    raise WeightsError(f"{name}: {len(paths)} files given, but it takes {_wanted(official)}")
+        raise WeightsError(f"{name}: needs {lacking}; it takes {_describe_wanted(official)}")
+    raise WeightsError(
+        f"{name}: {len(paths)} files given, but it takes {_describe_wanted(official)}"
+    )
 
 
-def _stems_without(official: Official) -> dict[str, Mapping[str, Any]]:
+def _list_optional_stems(official: Official) -> dict[str, Mapping[str, Any]]:
     return {Path(file).stem: config for file, config in official.without.items()}
 
 
-def _config_without(official: Official, prefixes: Sequence[str]) -> dict[str, Any]:
+def _make_config(official: Official, prefixes: Sequence[str]) -> dict[str, Any]:
     """Of the model without the files that were not given."""
-    missing = (config for stem, config in _stems_without(official).items() if stem not in prefixes)
+    missing = (
+        config for stem, config in _list_optional_stems(official).items() if stem not in prefixes
+    )
     return {key: value for config in missing for key, value in config.items()}
 
 
@@ -146,7 +152,7 @@ def _read(paths: Sequence[Path], official: Official) -> list[Checkpoint]:
         raise
 
 
-def _wanted(official: Official) -> str:
+def _describe_wanted(official: Official) -> str:
     files = [
         f"{file} (may be left away)" if file in official.without else file
         for file in official.files
@@ -157,7 +163,7 @@ def _wanted(official: Official) -> str:
 def _check_free(folder: Path, name: str, inputs: list[Path]) -> None:
     """Raise WeightsError when the import would be hidden, or replace what it must not."""
     target = folder / f"{name}.safetensors"
-    if folder == imported_folder() and is_shipped(name):
+    if folder == find_imported_folder() and is_shipped(name):
         raise WeightsError(f"{name}: weights of this name are shipped and win; give --out FOLDER")
     if any(path.exists() and target.exists() and path.samefile(target) for path in inputs):
         raise WeightsError(f"{target}: this is an input and is never written over; give --out")
@@ -165,21 +171,21 @@ def _check_free(folder: Path, name: str, inputs: list[Path]) -> None:
         raise WeightsError(f"{target}: there are other weights of this name; give --out FOLDER")
 
 
-def _built(
+def _build(
     entry: Entry[Any],
     config: Mapping[str, Any],
     official: Official,
     read: Mapping[str, Checkpoint],
 ) -> nn.Module:
-    """The model with the published weights. read: by prefix, see `_prefixes`."""
+    """The model with the published weights. read: by prefix, see `_list_prefixes`."""
     module: nn.Module = entry.factory(**config)
-    state = _renamed(official, read)
+    state = _rename(official, read)
     check_fits(module, state)
     module.load_state_dict(state, strict=True)
     return module
 
 
-def _renamed(official: Official, read: Mapping[str, Checkpoint]) -> dict[str, Tensor]:
+def _rename(official: Official, read: Mapping[str, Checkpoint]) -> dict[str, Tensor]:
     """The model's rules applied to dotted names; where they refuse these, to nested content."""
     content: dict[str, Any] = {prefix: one.content for prefix, one in read.items()}
     content = content.get("", content)

@@ -42,9 +42,9 @@ def rename_keys(
             doubled.append(f"{key} -> {new}")
         out[new] = value
     if unknown:
-        raise WeightsError(f"the checkpoint has unknown keys: {_listed(unknown)}")
+        raise WeightsError(f"the checkpoint has unknown keys: {_list_keys(unknown)}")
     if doubled:
-        raise WeightsError(f"keys of the checkpoint become the same: {_listed(doubled)}")
+        raise WeightsError(f"keys of the checkpoint become the same: {_list_keys(doubled)}")
     return out
 
 
@@ -61,12 +61,12 @@ def check_fits(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         "the network has no": sorted(state.keys() - wanted.keys()),
         "other shapes:": shapes,
     }
-    found = [f"{what} {_listed(keys)}" for what, keys in problems.items() if keys]
+    found = [f"{what} {_list_keys(keys)}" for what, keys in problems.items() if keys]
     if found:
         raise WeightsError(f"the checkpoint does not fit the network: {'; '.join(found)}")
 
 
-def _listed(keys: Iterable[str]) -> str:
+def _list_keys(keys: Iterable[str]) -> str:
     keys = list(keys)
     more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
     return ", ".join(keys[:SHOWN]) + more

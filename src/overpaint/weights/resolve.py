@@ -57,7 +57,7 @@ def find(model: str | Path, kind: Kind, folders: Sequence[str | Path] = ()) -> W
     for folder in map(Path, folders):
         if (folder / f"{name}.safetensors").is_file():
             return read_record(folder / f"{name}.safetensors", kind=kind)
-    raise WeightsError(_remedy(name, kind, folders))
+    raise WeightsError(_describe_remedy(name, kind, folders))
 
 
 def select(models: Iterable[str | Path], folders: Sequence[str | Path] = ()) -> list[WeightsRecord]:
@@ -93,10 +93,10 @@ def list_available(kind: Kind, folders: Sequence[str | Path] = ()) -> list[Weigh
     return [record for record in records if record.kind == kind]
 
 
-def _remedy(name: str, kind: Kind, folders: Sequence[str | Path]) -> str:
+def _describe_remedy(name: str, kind: Kind, folders: Sequence[str | Path]) -> str:
     """What a name without weights is, and what can be used instead."""
     registry, here = REGISTRIES[kind], list_available(kind, folders)
-    use = _instead(kind, here)
+    use = _describe_choices(kind, here)
     if name not in registry:
         return f"{name}: there are no such weights here; {use}"
     own = [record.name for record in here if record.architecture == name]
@@ -109,9 +109,9 @@ def _remedy(name: str, kind: Kind, folders: Sequence[str | Path]) -> str:
     return f"{name} is a network without weights here; {how}, or {use}"
 
 
-def _instead(kind: Kind, here: Sequence[WeightsRecord]) -> str:
+def _describe_choices(kind: Kind, here: Sequence[WeightsRecord]) -> str:
     registry = REGISTRIES[kind]
-    methods = [name for name in registry.names() if not registry.get(name).trainable]
+    methods = [name for name in registry.list_names() if not registry.get(name).trainable]
     choices = [f"weights that are here ({', '.join(r.name for r in here) or 'none yet'})"]
     if methods:
         choices.append(f"a method that needs none ({', '.join(methods)})")

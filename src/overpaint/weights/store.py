@@ -138,7 +138,7 @@ def save_weights(
     folder = Path(folder)
     exact = tuple(f"{part}." for part in getattr(module, "exact_parts", ()))
     state = {
-        key: _stored(key, value, torch.float32 if key.startswith(exact) else dtype)
+        key: _prepare(key, value, torch.float32 if key.startswith(exact) else dtype)
         for key, value in module.state_dict().items()
     }
     content = safetensors.torch.save(state)
@@ -183,11 +183,11 @@ def read_record(name_or_path: str | Path, *, kind: Kind | None = None) -> Weight
 
     Raises WeightsError when there is none, it is malformed, or it is of another kind.
     """
-    path = _record_path(name_or_path)
+    path = _find_record(name_or_path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise WeightsError(_missing(name_or_path, path)) from error
+        raise WeightsError(_describe_missing(name_or_path, path)) from error
     try:
         record = WeightsRecord.model_validate_json(text)
     except ValidationError as error:
@@ -203,8 +203,8 @@ def load_weights(
 ) -> tuple[WeightsRecord, dict[str, Tensor]]:
     """Return the record and the state dict, floating tensors as float32 on the CPU.
 
-    name_or_path: a name in overpaint/pretrained or, where there is none, in `imported_folder()`;
-    or a path to a `.json` or `.safetensors` file.
+    name_or_path: a name in overpaint/pretrained or, where there is none, in
+    `find_imported_folder()`; or a path to a `.json` or `.safetensors` file.
     Raises WeightsError when a file is missing or damaged, or of another kind.
     """
     record = read_record(name_or_path, kind=kind)
@@ -246,7 +246,7 @@ def list_records(
     imported: after the shipped ones, also the imported ones that a name finds.
     """
     folders = [PRETRAINED if folder is None else Path(folder)]
-    folders += [imported_folder()] if imported else []
+    folders += [find_imported_folder()] if imported else []
     found: dict[str, WeightsRecord] = {}
     for place in folders:
         for path in sorted(place.glob("*.safetensors")):
@@ -255,7 +255,7 @@ def list_records(
     return list(found.values())
 
 
-def imported_folder() -> Path:
+def find_imported_folder() -> Path:
     """Where imported weights lie: what OVERPAINT_WEIGHTS names, otherwise in the user's data."""
     if named := os.environ.get(FOLDER_VARIABLE):
         return Path(named)
@@ -265,7 +265,7 @@ def imported_folder() -> Path:
 
 def has_weights(name: str) -> bool:
     """Whether a name stands for shipped or imported weights."""
-    return any((folder / f"{name}.safetensors").is_file() for folder in _folders())
+    return any((folder / f"{name}.safetensors").is_file() for folder in _list_folders())
 
 
 def is_shipped(name: str) -> bool:
@@ -273,7 +273,7 @@ def is_shipped(name: str) -> bool:
     return (PRETRAINED / f"{name}.safetensors").is_file()
 
 
-def _stored(key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+def _prepare(key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     """One tensor as it goes to disk."""
     value = value.detach().cpu().contiguous()
     if not value.is_floating_point():
@@ -290,7 +290,7 @@ def _read_state(record: WeightsRecord) -> dict[str, Tensor]:
     try:
         content = record.path.read_bytes()
     except OSError as error:
-        raise WeightsError(_missing(record.name, record.path)) from error
+        raise WeightsError(_describe_missing(record.name, record.path)) from error
     found = hashes.sha256(content)
     if found != record.sha256:
         raise WeightsError(
@@ -305,24 +305,25 @@ def _read_state(record: WeightsRecord) -> dict[str, Tensor]:
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
-def _record_path(name_or_path: str | Path) -> Path:
+def _find_record(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.suffix in (".json", ".safetensors"):
         return path.with_suffix(".json")
     if path.name != str(name_or_path):
         raise WeightsError(f"{path}: give the path of the .json record or the .safetensors file")
-    found = (folder / f"{path}.json" for folder in _folders())
+    found = (folder / f"{path}.json" for folder in _list_folders())
     return next((record for record in found if record.is_file()), PRETRAINED / f"{path}.json")
 
 
-def _folders() -> tuple[Path, Path]:
+def _list_folders() -> tuple[Path, Path]:
     """Where names are looked up, in this order."""
-    return PRETRAINED, imported_folder()
+    return PRETRAINED, find_imported_folder()
 
 
-def _missing(name_or_path: str | Path, path: Path) -> str:
+def _describe_missing(name_or_path: str | Path, path: Path) -> str:
     shipped, imported = (
-        ", ".join(p.stem for p in sorted(folder.glob("*.safetensors"))) for folder in _folders()
+        ", ".join(p.stem for p in sorted(folder.glob("*.safetensors")))
+        for folder in _list_folders()
     )
     return (
         f"{name_or_path}: cannot read {path}; give the path of a .safetensors file with its "

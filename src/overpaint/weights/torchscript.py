@@ -112,32 +112,32 @@ class _Reader:
             raise WeightsError("the TorchScript archive was written on a big-endian machine")
 
     def read(self) -> Any:
-        return self._value(describe_pickle(self.archive.read(f"{self.root}data.pkl")))
+        return self._read_value(describe_pickle(self.archive.read(f"{self.root}data.pkl")))
 
-    def _value(self, found: Any) -> Any:
+    def _read_value(self, found: Any) -> Any:
         self.num_values += 1
         if self.num_values > _MAX_VALUES:
             raise WeightsError(f"the TorchScript archive holds more than {_MAX_VALUES:,} values")
         match found:
             case _Object():
-                return self._value(found.state)
+                return self._read_value(found.state)
             case _Call(function=_Name(text=name)) if name == _REBUILD:
-                return self._tensor(*found.arguments[:4])
+                return self._read_tensor(*found.arguments[:4])
             case _Call(function=_Name(text=name)) if name in (_TAGGED, _PARAMETER):
-                return self._value(found.arguments[0])
+                return self._read_value(found.arguments[0])
             case dict():
-                return {key: self._value(value) for key, value in found.items()}
+                return {key: self._read_value(value) for key, value in found.items()}
             case list() | tuple():
-                return [self._value(value) for value in found]
+                return [self._read_value(value) for value in found]
         return found
 
-    def _tensor(self, storage: _Storage, offset: int, size: Any, stride: Any) -> Tensor:
-        flat = self._storage(storage)
+    def _read_tensor(self, storage: _Storage, offset: int, size: Any, stride: Any) -> Tensor:
+        flat = self._read_storage(storage)
         if math.prod(size) > flat.numel():  # a copy of it would take more memory than the file
             raise WeightsError(f"a tensor of shape {size} in a storage of {flat.numel()} values")
         return flat.as_strided(size, stride, offset)
 
-    def _storage(self, storage: _Storage) -> Tensor:
+    def _read_storage(self, storage: _Storage) -> Tensor:
         _, kind, key, _, length = storage.key
         dtype = _DTYPES[kind.text]
         path = f"{self.root}data/{key}"
@@ -191,7 +191,7 @@ class _Machine:
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
 
-    def since_mark(self) -> list[Any]:
+    def take_since_mark(self) -> list[Any]:
         start = self.marks.pop()
         taken = self.stack[start:]
         del self.stack[start:]
@@ -207,14 +207,14 @@ class _Machine:
         self.stack.append(self.memo[key])
 
     def tuple_(self, _: Any) -> None:
-        self.stack.append(tuple(self.since_mark()))
+        self.stack.append(tuple(self.take_since_mark()))
 
     def append(self, _: Any) -> None:
         value = self.stack.pop()
         self.stack[-1].append(value)
 
     def appends(self, _: Any) -> None:
-        values = self.since_mark()
+        values = self.take_since_mark()
         self.stack[-1].extend(values)
 
     def set_item(self, _: Any) -> None:
@@ -222,7 +222,7 @@ class _Machine:
         self.stack[-1][key] = value
 
     def set_items(self, _: Any) -> None:
-        values = self.since_mark()
+        values = self.take_since_mark()
         self.stack[-1].update(zip(values[::2], values[1::2], strict=True))
 
     def name(self, text: str) -> None:
@@ -247,7 +247,7 @@ class _Machine:
         self.stack.append(_Storage(self.stack.pop()))
 
 
-def _tuple_of(length: int) -> Callable[[_Machine, Any], None]:
+def _make_tuple_step(length: int) -> Callable[[_Machine, Any], None]:
     def step(machine: _Machine, _: Any) -> None:
         machine.stack[-length:] = [tuple(machine.stack[-length:])]
 
@@ -270,9 +270,9 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "BINGET": _Machine.get,
     "LONG_BINGET": _Machine.get,
     "TUPLE": _Machine.tuple_,
-    "TUPLE1": _tuple_of(1),
-    "TUPLE2": _tuple_of(2),
-    "TUPLE3": _tuple_of(3),
+    "TUPLE1": _make_tuple_step(1),
+    "TUPLE2": _make_tuple_step(2),
+    "TUPLE3": _make_tuple_step(3),
     "APPEND": _Machine.append,
     "APPENDS": _Machine.appends,
     "SETITEM": _Machine.set_item,

@@ -8,7 +8,7 @@ from pathlib import Path
 from overpaint.benchmark.api import ROWS
 from overpaint.benchmark.hardening.plan import Race, plan_race
 from overpaint.benchmark.hardening.recipe import Hardening, load_hardening
-from overpaint.benchmark.hardening.rows import HardeningRow, rows_of_race
+from overpaint.benchmark.hardening.rows import HardeningRow, make_rows_of_race
 from overpaint.benchmark.hardening.tables import PLOT, write_plot, write_tables
 from overpaint.benchmark.plots import require_matplotlib
 from overpaint.benchmark.rows import write_rows
@@ -61,11 +61,11 @@ def harden(
     recipe = load_hardening(Path(path), scale)
     require_matplotlib()  # before anything is measured
     store, folder = Store(Path(cache), resume), Path(out)
-    with store.locked():
+    with store.lock():
         race = plan_race(recipe, Path(path).parent, Path(data), Path(cache))
         how = {"report": report, "on_progress": on_progress}
         errors = run(race.cells, store, jobs=jobs, device=device, **how)  # type: ignore[arg-type]
-        rows = rows_of_race(recipe, race, store, errors)
+        rows = make_rows_of_race(recipe, race, store, errors)
         folder.mkdir(parents=True, exist_ok=True)
         write_rows(folder / ROWS, rows, HardeningRow)
         files = [folder / ROWS, *write_tables(recipe, rows, folder)]
@@ -77,10 +77,12 @@ def harden(
 def copy_weights(race: Race, store: Store, errors: dict[Stage, str], out: Path) -> list[Path]:
     """The weights of every round with their records and thresholds; -> the weights' paths."""
     stages = [m.stage for m in (*race.detectors, *race.adversaries) if m.stage is not None]
-    made = [stage for stage in stages if stage not in errors and store.about(stage) is not None]
+    made = [
+        stage for stage in stages if stage not in errors and store.read_about(stage) is not None
+    ]
     written = []
     for stage in made:
-        for record in list_records(store.folder(stage)):
+        for record in list_records(store.find_folder(stage)):
             out.mkdir(parents=True, exist_ok=True)
             names = [record.file, record.calibration, f"{record.name}.json"]  # the record last
             for name in filter(None, names):
@@ -89,7 +91,7 @@ def copy_weights(race: Race, store: Store, errors: dict[Stage, str], out: Path) 
     return written
 
 
-def outlook(
+def estimate_run(
     path: str | Path,
     data: str | Path,
     *,

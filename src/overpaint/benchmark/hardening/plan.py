@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from overpaint.benchmark.hardening.recipe import PHOTOS, Hardening, find_overlap
 from overpaint.benchmark.hardening.stages import RealPicture, cut
-from overpaint.benchmark.photos import choose, content_hash
-from overpaint.benchmark.plan import GIVEN, Cell, Model, Planner, overrides
+from overpaint.benchmark.photos import choose, hash_contents
+from overpaint.benchmark.plan import GIVEN, Cell, Model, Planner, make_overrides
 from overpaint.benchmark.recipe import ANY, ModelSource
 from overpaint.benchmark.store import Stage
 from overpaint.data.pair_sets import Pair
@@ -77,40 +77,40 @@ class RacePlanner(Planner):
     """Makes the stages of one recipe; see `plan_race`."""
 
     def __init__(self, recipe: Hardening, folder: Path, data: Path, cache: Path) -> None:
-        super().__init__(recipe.table(), folder, data, cache)
+        super().__init__(recipe.make_table_recipe(), folder, data, cache)
         self.race = recipe
         self.adversaries: dict[str, Model] = {}
 
-    def model(
+    def plan_model(
         self, kind: Kind, name: str, photos: str, training: str = "", seed: int | None = None
     ) -> Model:
         known = self.adversaries.get(name) if kind == "inpainter" else None
-        return super().model(kind, name, photos, training, seed) if known is None else known
+        return super().plan_model(kind, name, photos, training, seed) if known is None else known
 
     def plan(self) -> Race:
         """Raises ConfigError where what is held out is in the loop."""
         race = self.race
         self.check_adversary()
         self.check_held_out()
-        detectors = [self.given("detector", race.detector.name, race.detector.weights)]
-        fitted = [self.fitted(detectors[0], 0)]
-        adversary = self.given("inpainter", race.adversary.name, race.adversary.weights)
-        self.adversaries[race.adversary_at(0)] = adversary
+        detectors = [self.plan_start("detector", race.detector.name, race.detector.weights)]
+        fitted = [self.plan_fit(detectors[0], 0)]
+        adversary = self.plan_start("inpainter", race.adversary.name, race.adversary.weights)
+        self.adversaries[race.name_adversary(0)] = adversary
         mined: list[Stage] = []
         for number in range(1, race.rounds + 1):
-            mined.append(self.mined(number, fitted[-1]))
-            detectors.append(self.detector(number, detectors[-1], mined))
-            fitted.append(self.fitted(detectors[-1], number))
-            adversary = self.adversary(number, adversary, detectors[-1])
-            self.adversaries[race.adversary_at(number)] = adversary
-        looks = [*self.looks(fitted), *self.qualities()]
+            mined.append(self.plan_mining(number, fitted[-1]))
+            detectors.append(self.plan_detector_round(number, detectors[-1], mined))
+            fitted.append(self.plan_fit(detectors[-1], number))
+            adversary = self.plan_adversary_round(number, adversary, detectors[-1])
+            self.adversaries[race.name_adversary(number)] = adversary
+        looks = [*self.plan_looks(fitted), *self.plan_qualities()]
         trained = [model.stage for model in detectors[1:] if model.stage is not None]
         return Race(looks, fitted, trained, list(self.adversaries.values()), mined)
 
     def check_adversary(self) -> None:
         """Raises ConfigError where the inpainter cannot be trained against a detector."""
         own = self.race.adversary
-        run = load_config(InpainterRun, self.folder / own.recipe, overrides(own.set))
+        run = load_config(InpainterRun, self.folder / own.recipe, make_overrides(own.set))
         if run.inpainter != SAFEPAINT or not run.loss.get("detector_weight"):
             raise ConfigError(
                 f"adversary: {own.recipe} trains {run.inpainter} with loss.detector_weight "
@@ -124,42 +124,42 @@ class RacePlanner(Planner):
         """Raises ConfigError where loop and held out have weights, a network or a family in common,
         and where the detector was trained on what is held out."""
         race, held_out = self.race, self.race.held_out
-        loop = {name: self._known_as(s) for name, s in race.inpainters.items()}
+        loop = {name: self._list_names(s) for name, s in race.inpainters.items()}
         adversary = ModelSource(weights=race.adversary.weights)
-        loop[race.adversary.name] = self._known_as(adversary)
-        apart = {name: self._known_as(s) for name, s in held_out.inpainters.items()}
-        apart |= {f"the real fills of {family}": {family} for family in self._families()}
-        record = self._record("detector", race.detector.weights)
+        loop[race.adversary.name] = self._list_names(adversary)
+        apart = {name: self._list_names(s) for name, s in held_out.inpainters.items()}
+        apart |= {f"the real fills of {family}": {family} for family in self._list_families()}
+        record = self._find_record("detector", race.detector.weights)
         if record is not None:
             seen = {*record.families, *re.findall(r"[\w.-]+", record.data)}
             loop[f"training data of {record.name}"] = seen
         if problem := find_overlap(loop, apart):
             raise ConfigError(problem)
         own = race.detector
-        run = load_config(DetectorRun, self.folder / own.recipe, overrides(own.set))
+        run = load_config(DetectorRun, self.folder / own.recipe, make_overrides(own.set))
         if run.fills.share and (held_out.fills or held_out.triplets):
             raise ConfigError(
                 f"{race.detector.recipe}: fills.share {run.fills.share:g} trains on real fills and "
                 "validates by the pool that is held out; set it to 0, or hold out no real fills"
             )
 
-    def _known_as(self, source: ModelSource) -> set[str]:
+    def _list_names(self, source: ModelSource) -> set[str]:
         """Names of an inpainter: of its weights and their content, and of its network."""
         if source.method is not None:
             return {source.method}
-        record = self._record("inpainter", str(source.weights))
+        record = self._find_record("inpainter", str(source.weights))
         names = {Path(str(source.weights)).stem}
         if record is None:
             return names
         return names | {record.name, record.sha256, record.architecture}
 
-    def _record(self, kind: Kind, weights: str) -> WeightsRecord | None:
+    def _find_record(self, kind: Kind, weights: str) -> WeightsRecord | None:
         try:
             return self._find(kind, weights)
         except (OverpaintError, OSError):  # reported where it is needed
             return None
 
-    def _families(self) -> set[str]:
+    def _list_families(self) -> set[str]:
         """Of the real fills that are held out."""
         families: set[str] = set()
         if self.race.held_out.fills is not None:
@@ -171,29 +171,29 @@ class RacePlanner(Planner):
 
     # The loop
 
-    def given(self, kind: Kind, name: str, weights: str) -> Model:
+    def plan_start(self, kind: Kind, name: str, weights: str) -> Model:
         """What a race starts from."""
         try:
-            return self._given(kind, ModelSource(weights=weights))
+            return self._find_given(kind, ModelSource(weights=weights))
         except (OverpaintError, OSError) as error:
-            return Model({}, None, self.missing(name, error), "")
+            return Model({}, None, self.make_missing(name, error), "")
 
-    def fitted(self, detector: Model, number: int) -> Model:
+    def plan_fit(self, detector: Model, number: int) -> Model:
         """The detector with its threshold fitted on untouched validation photos."""
         race, name = self.race, self.race.detector.name
         label = f"threshold of {name}, round {number}"
         try:
-            places = self._untouched("validation")
+            places = self._choose_untouched("validation")
             pieces = cut(places, race.untouched, race.size, race.seed)
             settings = {
                 "detector": {k: v for k, v in detector.key.items() if k != "calibration_sha256"},
-                "content": content_hash(places, self._contents),
+                "content": hash_contents(places, self._contents),
                 "num": race.untouched,
                 "size": race.size,
                 "seed": race.seed,
                 "rate": race.false_alarm_rate,
             }
-            stage = self.stage(
+            stage = self.make_stage(
                 "calibrated",
                 label,
                 settings,
@@ -204,21 +204,21 @@ class RacePlanner(Planner):
                 pace=f"calibrated {detector.architecture} {race.size}",
             )
         except (OverpaintError, OSError) as error:
-            stage = self.missing(label, error)
+            stage = self.make_missing(label, error)
         return Model({}, None, stage, detector.architecture)
 
-    def mined(self, number: int, detector: Model) -> Stage:
+    def plan_mining(self, number: int, detector: Model) -> Stage:
         """What the detector of the round before misses of this round's fills."""
         race, mining = self.race, self.race.mining
-        names = [*race.inpainters, race.adversary_at(number - 1)]
+        names = [*race.inpainters, race.name_adversary(number - 1)]
         fills = {}
         for place, name in enumerate(names):  # other photos, pieces and holes for each, every round
             seed = race.seed + SEEDS_OF_A_ROUND * number + place
-            fills[name] = self.fills(name, PHOTOS, mining.num, picture_seed=seed)
+            fills[name] = self.plan_fills(name, PHOTOS, mining.num, picture_seed=seed)
         settings = {"by": mining.by, "share": mining.share, "processing": [], "of": "inpainted"}
         needs = {f"fills {name}": stage for name, stage in fills.items()}
         assert detector.stage is not None
-        return self.stage(
+        return self.make_stage(
             "mined",
             f"what {race.detector.name} misses in round {number}",
             settings,
@@ -228,21 +228,21 @@ class RacePlanner(Planner):
             pace=f"mined {detector.architecture} {race.size}",
         )
 
-    def detector(self, number: int, before: Model, mined: list[Stage]) -> Model:
+    def plan_detector_round(self, number: int, before: Model, mined: list[Stage]) -> Model:
         """The detector, trained further on universal data and all that was mined."""
         own = self.race.detector
         values: dict[str, Any] = {**own.set, "forged.share": own.share}
         values["cache.seed"] = self.race.seed  # one cache for all rounds
         others = {f"fills mined {i}": stage for i, stage in enumerate(mined, 1)}
-        return self._further("detector", own, values, number, before, others)
+        return self._plan_further_training("detector", own, values, number, before, others)
 
-    def adversary(self, number: int, before: Model, detector: Model) -> Model:
+    def plan_adversary_round(self, number: int, before: Model, detector: Model) -> Model:
         """The adversary, trained further against the detector."""
         own = self.race.adversary
         others = {"detector": detector.stage} if detector.stage else {}
-        return self._further("inpainter", own, dict(own.set), number, before, others)
+        return self._plan_further_training("inpainter", own, dict(own.set), number, before, others)
 
-    def _further(
+    def _plan_further_training(
         self,
         kind: Kind,
         own: Any,
@@ -255,46 +255,48 @@ class RacePlanner(Planner):
         recipe = self.folder / own.recipe
         try:
             run_kind = DetectorRun if kind == "detector" else InpainterRun
-            base = load_config(run_kind, recipe, overrides(own.set))
+            base = load_config(run_kind, recipe, make_overrides(own.set))
             values["name"] = f"{base.name}-round-{number}"
             values["loop.seed"] = self.race.seed + number
             if before.stage is None:
                 values["start_from"] = before.place
             else:
                 others = {**others, "start": before.stage}
-            train = self.trained_detector if kind == "detector" else self.trained_inpainter
+            train = (
+                self.plan_detector_training if kind == "detector" else self.plan_inpainter_training
+            )
             return train(label, recipe, values, PHOTOS, others)
         except (OverpaintError, OSError) as error:
-            return Model({}, None, self.missing(label, error), before.architecture)
+            return Model({}, None, self.make_missing(label, error), before.architecture)
 
     # The looks
 
-    def _untouched(self, part: Part) -> list[Place]:
+    def _choose_untouched(self, part: Part) -> list[Place]:
         """All photos of a part: a false-alarm rate needs more than fills do."""
         everything = self.race.photos.model_copy(update={part: None})
         return choose(everything, self.data, part, self.race.seed)
 
-    def looks(self, detectors: list[Model]) -> Iterator[Look]:
+    def plan_looks(self, detectors: list[Model]) -> Iterator[Look]:
         """Every detector at every set of pictures."""
         race = self.race
         groups: dict[str, Group] = dict.fromkeys(race.inpainters, "in the loop")
         groups |= dict.fromkeys(self.adversaries, "adversary")
         groups |= dict.fromkeys(race.held_out.inpainters, "held-out inpainter")
-        sets = list(self._real_sets())
+        sets = list(self._list_real_sets())
         for number, detector in enumerate(detectors):
             for name, group in groups.items():
-                fills = self.fills(name, PHOTOS, None, parts=("test",))
+                fills = self.plan_fills(name, PHOTOS, None, parts=("test",))
                 label = f"{race.detector.name}, round {number}, on {fills.label}"
-                scores = self.scores(detector, fills, AS_IS, label)
-                axes = self._axes(number, name)
-                model = self.model("inpainter", name, PHOTOS)
+                scores = self.plan_scores(detector, fills, AS_IS, label)
+                axes = self._make_axes(number, name)
+                model = self.plan_model("inpainter", name, PHOTOS)
                 models = {"detector": detector.stage, "inpainter": model.stage or model.settings}
                 cell = Cell(axes, scores, None, models, fills.needs["test"])  # type: ignore[arg-type]
                 yield Look(cell, number, name, group)
             for name, pictures, content, kind in sets:
-                yield self._look(number, detector, name, pictures, content, kind)
+                yield self._make_look(number, detector, name, pictures, content, kind)
 
-    def _look(
+    def _make_look(
         self,
         number: int,
         detector: Model,
@@ -309,33 +311,38 @@ class RacePlanner(Planner):
             scores, data = content, ""
         else:
             how = {"settings": {"pairs": content}, "places": {"pairs": pictures}}
-            scores = self.scores(detector, None, AS_IS, label, units=len(pictures), **how)
+            scores = self.plan_scores(detector, None, AS_IS, label, units=len(pictures), **how)
             data = content
-        cell = Cell(self._axes(number, name), scores, None, {"detector": detector.stage}, data)
+        cell = Cell(self._make_axes(number, name), scores, None, {"detector": detector.stage}, data)
         return Look(cell, number, name, group)
 
-    def _real_sets(self) -> Iterator[tuple[str, list[Any], str | Stage, Group]]:
+    def _list_real_sets(self) -> Iterator[tuple[str, list[Any], str | Stage, Group]]:
         """Name, pictures, their hash (or what fails), and group of all sets but fills made here."""
         race = self.race
         try:
-            places = self._untouched("test")
+            places = self._choose_untouched("test")
             pieces = cut(places, race.untouched, race.size, race.seed)
             how = f"{race.untouched} {race.size} {race.seed}"
-            content = f"{content_hash(places, self._contents)} {how}"
+            content = f"{hash_contents(places, self._contents)} {how}"
             yield UNTOUCHED, pieces, content, "untouched"
         except (OverpaintError, OSError) as error:
-            yield UNTOUCHED, [], self.missing(UNTOUCHED, error), "untouched"
+            yield UNTOUCHED, [], self.make_missing(UNTOUCHED, error), "untouched"
         if race.held_out.fills is not None:
             by_family: dict[str, list[Any]] = {}
             for fill in read_fills(self.data / race.held_out.fills, ("dev",)):
                 by_family.setdefault(fill.family, []).append(RealPicture(fill))
             for family, pictures in sorted(by_family.items()):
                 files = [f for p in pictures for f in (p.fill.known, p.fill.fill, p.fill.mask)]
-                yield f"real fills: {family}", pictures, self._content(files), "held-out real fills"
+                yield (
+                    f"real fills: {family}",
+                    pictures,
+                    self._hash_contents(files),
+                    "held-out real fills",
+                )
         if race.held_out.triplets:
-            yield from self._triplets()
+            yield from self._list_triplets()
 
-    def _triplets(self) -> Iterator[tuple[str, list[Any], str | Stage, Group]]:
+    def _list_triplets(self) -> Iterator[tuple[str, list[Any], str | Stage, Group]]:
         """By network, and their untouched originals; those that the threshold is fitted for."""
         groups: dict[str, list[Any]] = {}
         originals: list[Any] = []
@@ -348,23 +355,23 @@ class RacePlanner(Planner):
                 originals.append(Pair(triplet.id, triplet.original))
         for group, pictures in groups.items():
             files = [f for p in pictures for f in (p.image, p.mask)]
-            yield f"triplets: {group}", pictures, self._content(files), "held-out real fills"
+            yield f"triplets: {group}", pictures, self._hash_contents(files), "held-out real fills"
         if originals:
-            content = self._content([p.image for p in originals])
+            content = self._hash_contents([p.image for p in originals])
             yield "originals of the triplets", originals, content, "untouched"
 
-    def _content(self, files: list[Path]) -> str:
+    def _hash_contents(self, files: list[Path]) -> str:
         places = [Place(str(f), "", str(f)) for f in dict.fromkeys(files)]
-        return content_hash(places, self._contents)
+        return hash_contents(places, self._contents)
 
-    def qualities(self) -> Iterator[Look]:
+    def plan_qualities(self) -> Iterator[Look]:
         """The adversary's fills against their photos, after every round."""
         for number, name in enumerate(self.adversaries):
-            fills = self.fills(name, PHOTOS, None, parts=("test",))
-            cell = self._quality(self._axes(None, name), fills, None)
+            fills = self.plan_fills(name, PHOTOS, None, parts=("test",))
+            cell = self._plan_quality(self._make_axes(None, name), fills, None)
             yield Look(cell, number, name, "adversary")
 
-    def _axes(self, number: int | None, generator: str) -> dict[str, str]:
+    def _make_axes(self, number: int | None, generator: str) -> dict[str, str]:
         """number: of the detector's round; None without a detector."""
         race = self.race
         axes = {

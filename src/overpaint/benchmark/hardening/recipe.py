@@ -20,7 +20,7 @@ from overpaint.benchmark.recipe import ModelSource, PhotoSet, Recipe, read_scale
 from overpaint.benchmark.stages import FOUND
 from overpaint.errors import ConfigError
 from overpaint.named_metrics import METRICS
-from overpaint.training.config import Section, config_hash, load_section
+from overpaint.training.config import Section, hash_config, load_section
 
 PHOTOS = "photos"
 """The name of the one photo set."""
@@ -105,23 +105,23 @@ class Hardening(Section):
                 raise ValueError(f"inpainters.{name}: give weights or a method; it is not trained")
         if self.photos.fit != "native":
             raise ValueError("photos.fit: pieces are cut from photos as they are; give native")
-        loop = {n: _names(n, s) for n, s in self.inpainters.items()}
+        loop = {n: _list_names(n, s) for n, s in self.inpainters.items()}
         loop[self.adversary.name] = {self.adversary.name, Path(self.adversary.weights).stem}
-        held_out = {n: _names(n, s) for n, s in self.held_out.inpainters.items()}
+        held_out = {n: _list_names(n, s) for n, s in self.held_out.inpainters.items()}
         if problem := find_overlap(loop, held_out):
             raise ValueError(problem)
         return self
 
     @property
     def hash(self) -> str:
-        """`config_hash` of all of it."""
-        return config_hash(self)
+        """`hash_config` of all of it."""
+        return hash_config(self)
 
-    def adversary_at(self, after: int) -> str:
+    def name_adversary(self, after: int) -> str:
         """The adversary's name after a number of rounds."""
         return f"{self.adversary.name}, round {after}"
 
-    def table(self) -> Recipe:
+    def make_table_recipe(self) -> Recipe:
         """What the planner of tables has to know."""
         return Recipe(
             name=self.name,
@@ -137,7 +137,7 @@ class Hardening(Section):
         )
 
 
-def _names(name: str, source: ModelSource) -> set[str]:
+def _list_names(name: str, source: ModelSource) -> set[str]:
     return {name, Path(source.weights).stem if source.weights else str(source.method)}
 
 
@@ -149,11 +149,11 @@ def find_overlap(
     loop, held_out: all names of each generator (of weights, network, family, their hashes), by the
     name in the recipe. Capitals, dots and dashes make no difference.
     """
-    known = {_plain(n): name for name, names in loop.items() for n in (name, *names)}
+    known = {_normalise(n): name for name, names in loop.items() for n in (name, *names)}
     for name, names in held_out.items():
         for each in (name, *names):
-            if _plain(each) in known:
-                other = known[_plain(each)]
+            if _normalise(each) in known:
+                other = known[_normalise(each)]
                 return (
                     f"held_out: {name} is in the loop, as {other} ({each}); hold out a generator "
                     "that is not in the loop, or take it out of the loop"
@@ -161,7 +161,7 @@ def find_overlap(
     return None
 
 
-def _plain(name: str) -> str:
+def _normalise(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 

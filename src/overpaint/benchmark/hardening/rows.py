@@ -45,27 +45,27 @@ class HardeningRow(BenchmarkRow):
     """yes or no: whether the generator is never in the loop; "" of untouched photos."""
 
 
-def rows_of_race(
+def make_rows_of_race(
     recipe: Hardening, race: Race, store: Store, errors: Mapping[Stage, str]
 ) -> list[HardeningRow]:
     """All rows: of cells, of groups, of gains, and of what was mined."""
-    table, rows = recipe.table(), []
+    table, rows = recipe.make_table_recipe(), []
     measured: dict[tuple[int, str], tuple[Look, Measured, HardeningRow]] = {}
     for look in race.looks:
         found, numbers = measure(table, look.cell, store, errors)
-        placed = [_placed(recipe, look, row) for row in found]
+        placed = [_make_row(recipe, look, row) for row in found]
         rows += [row for row in placed if row.error or row.n]
         if numbers is not None and look.cell.axes["detector"]:
-            base = _placed(recipe, look, numbers.row)
+            base = _make_row(recipe, look, numbers.row)
             measured[look.round, look.generator] = look, numbers, base
-    rows += _means(recipe, measured.values())
-    rows += _gains(recipe, measured)
-    rows += _mined(recipe, race, store, errors)
+    rows += _make_means(recipe, measured.values())
+    rows += _make_gains(recipe, measured)
+    rows += _make_mined_rows(recipe, race, store, errors)
     steps = [""] + [str(stage.units) for stage in race.trained]
     return [replace(r, steps=steps[r.round] if r.side == DETECTOR else r.steps) for r in rows]
 
 
-def _placed(recipe: Hardening, look: Look, row: BenchmarkRow) -> HardeningRow:
+def _make_row(recipe: Hardening, look: Look, row: BenchmarkRow) -> HardeningRow:
     held_out = "" if look.group == "untouched" else "no"
     if look.group.startswith("held-out"):
         held_out = "yes"
@@ -79,9 +79,9 @@ def _placed(recipe: Hardening, look: Look, row: BenchmarkRow) -> HardeningRow:
     )
 
 
-def _members(recipe: Hardening, looks: Iterable[Look], name: str) -> list[str]:
+def _list_members(recipe: Hardening, looks: Iterable[Look], name: str) -> list[str]:
     """The generators of a group, in their order."""
-    start = recipe.adversary_at(0)
+    start = recipe.name_adversary(0)
     return list(
         dict.fromkeys(
             look.generator
@@ -91,7 +91,7 @@ def _members(recipe: Hardening, looks: Iterable[Look], name: str) -> list[str]:
     )
 
 
-def _mean_row(
+def _make_mean_row(
     base: HardeningRow, name: str, metric: str, values: list[list[float]]
 ) -> HardeningRow:
     """Over generators; base: of one of them."""
@@ -104,18 +104,18 @@ def _mean_row(
         group="",
         metric=metric,
         value=mean(mean(numbers) for numbers in values),
-        n=_num(values),
+        n=_count_numbers(values),
         ci_low=low,
         ci_high=high,
         interval=OVER_BOTH,
     )
 
 
-def _num(values: Iterable[Sequence[float]]) -> int:
+def _count_numbers(values: Iterable[Sequence[float]]) -> int:
     return sum(not math.isnan(v) for numbers in values for v in numbers)
 
 
-def _means(
+def _make_means(
     recipe: Hardening, measured: Iterable[tuple[Look, Measured, HardeningRow]]
 ) -> list[HardeningRow]:
     by_round: dict[int, dict[str, tuple[Look, Measured, HardeningRow]]] = {}
@@ -124,17 +124,17 @@ def _means(
     rows = []
     for found in by_round.values():
         for name in GROUPS:
-            members = _members(recipe, (look for look, *_ in found.values()), name)
+            members = _list_members(recipe, (look for look, *_ in found.values()), name)
             if len(members) < 2:
                 continue
             base = found[members[0]][2]
             for metric in OF_DETECTOR:
                 values = [found[m][1].values[metric] for m in members]
-                rows.append(_mean_row(base, name, metric, values))
+                rows.append(_make_mean_row(base, name, metric, values))
     return rows
 
 
-def _gains(
+def _make_gains(
     recipe: Hardening, measured: Mapping[tuple[int, str], tuple[Look, Measured, HardeningRow]]
 ) -> list[HardeningRow]:
     rows = []
@@ -143,37 +143,39 @@ def _gains(
         pairs = {n: (measured[0, n], each) for n, each in later.items() if (0, n) in measured}
         for metric in OF_DETECTOR:
             changes = {
-                name: [b - a for a, b in _paired(first[1], last[1], metric)]
+                name: [b - a for a, b in _pair_numbers(first[1], last[1], metric)]
                 for name, (first, last) in pairs.items()
             }
-            changes = {name: values for name, values in changes.items() if _num([values])}
+            changes = {name: values for name, values in changes.items() if _count_numbers([values])}
             for name, values in changes.items():
                 base = pairs[name][1][2]
                 low, high = bootstrap([values]) if len(values) > 1 else (math.nan, math.nan)
-                row = replace(base, metric=f"{GAIN}{metric}", value=mean(values), n=_num([values]))
+                row = replace(
+                    base, metric=f"{GAIN}{metric}", value=mean(values), n=_count_numbers([values])
+                )
                 over = OVER_PICTURES if len(values) > 1 else ""
                 rows.append(replace(row, ci_low=low, ci_high=high, interval=over))
             for name in GROUPS:
                 looks = (each[0] for each in later.values())
-                members = [m for m in _members(recipe, looks, name) if m in changes]
+                members = [m for m in _list_members(recipe, looks, name) if m in changes]
                 if len(members) > 1:
                     base = pairs[members[0]][1][2]
                     values = [changes[m] for m in members]
-                    rows.append(_mean_row(base, name, f"{GAIN}{metric}", values))
+                    rows.append(_make_mean_row(base, name, f"{GAIN}{metric}", values))
     return rows
 
 
-def _paired(first: Measured, last: Measured, metric: str) -> Iterable[tuple[float, float]]:
+def _pair_numbers(first: Measured, last: Measured, metric: str) -> Iterable[tuple[float, float]]:
     """The numbers of the same pictures, in the same order."""
     return zip(first.values.get(metric, []), last.values.get(metric, []), strict=True)
 
 
-def _mined(
+def _make_mined_rows(
     recipe: Hardening, race: Race, store: Store, errors: Mapping[Stage, str]
 ) -> list[HardeningRow]:
     rows = []
     for number, stage in enumerate(race.mined, 1):
-        about = store.about(stage)
+        about = store.read_about(stage)
         if stage in errors or about is None:
             continue
         for name, (taken, made) in about["info"]["mined"].items():

@@ -20,22 +20,22 @@ from overpaint.benchmark.stages import (
     Folders,
     Looked,
     Work,
+    find_weights,
     look_at,
-    scored,
-    weights_of,
+    make_scored,
 )
 from overpaint.benchmark.store import Stage
 from overpaint.data.forgeries import ForgedRow
 from overpaint.data.real_fills import RealFill
 from overpaint.data.samples import MANIFEST, read_rows
-from overpaint.data.sources import PhotoSource, Place, short_name
+from overpaint.data.sources import PhotoSource, Place, shorten_name
 from overpaint.detection.calibration import LOSSLESS, Calibration, average_logits, q99
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError
 from overpaint.evaluation.fit_calibration import MIN_SIDE, QUALITIES, WINDOW, fit_band
 from overpaint.images import Photo, write_bytes
 from overpaint.images.from_arrays import as_photo
-from overpaint.named_metrics import figures
+from overpaint.named_metrics import compute_figures
 from overpaint.weights import read_record
 
 BLOCK = 8  # pixels; JPEG's blocks
@@ -53,7 +53,7 @@ class Piece:
 
     @property
     def name(self) -> str:
-        return f"{short_name(self.place.name)} {self.index}"
+        return f"{shorten_name(self.place.name)} {self.index}"
 
     def read(self) -> tuple[Photo, np.ndarray]:
         """The piece, and a mask of nothing. Raises ImageError for a photo that is too small."""
@@ -99,7 +99,7 @@ def make_calibrated(stage: Stage, folders: Folders, out: Path, device: str) -> d
 
     As `overpaint calibrate` does it, of lossless pictures alone, and without a score.
     """
-    weights = weights_of(stage, "detector", folders)
+    weights = find_weights(stage, "detector", folders)
     record, runner = read_record(weights, kind="detector"), DetectorRunner(weights, device=device)
     statistics, photos, problems = [], set(), []
     for piece in stage.places["pieces"]:
@@ -151,7 +151,7 @@ def make_mined(stage: Stage, folders: Folders, out: Path, device: str) -> dict[s
         kept += [(generator, folders[role], row) for row in rows if row.part == "validation"]
         looks = look_at(stage, {**folders, "fills": folders[role]}, device, problems)
         found += [
-            (_how_well(looked, by), generator, folders[role], of_training[looked.name])
+            (_compute_rank(looked, by), generator, folders[role], of_training[looked.name])
             for looked in looks
             if looked.name in of_training
         ]
@@ -173,9 +173,9 @@ def make_mined(stage: Stage, folders: Folders, out: Path, device: str) -> dict[s
     return {"num": len(mined), "mined": counts, "problems": problems}
 
 
-def _how_well(looked: Looked, by: str) -> tuple[float, float]:
+def _compute_rank(looked: Looked, by: str) -> tuple[float, float]:
     """What fills are ranked by: the metric, then pixel AUC; undefined counts as missed."""
-    numbers = figures(scored(looked), [by, "auc"])
+    numbers = compute_figures(make_scored(looked), [by, "auc"])
     first, second = (numbers[name] for name in (by, "auc"))
     return tuple(-1.0 if np.isnan(v) else float(v) for v in (first, second))  # type: ignore[return-value]
 
@@ -183,7 +183,7 @@ def _how_well(looked: Looked, by: str) -> tuple[float, float]:
 WORK: dict[str, Work] = {"calibrated": make_calibrated, "mined": make_mined}
 
 HELPERS: dict[str, tuple[Callable[..., Any], ...]] = {
-    "mined": (_how_well, *OF_TABLES["scores"]),
+    "mined": (_compute_rank, *OF_TABLES["scores"]),
 }
 
 MODULES: dict[str, tuple[str, ...]] = {

@@ -18,7 +18,7 @@ from overpaint.benchmark.hardening.rows import (
     HardeningRow,
 )
 from overpaint.benchmark.plots import require_matplotlib
-from overpaint.benchmark.rendering import FAILED, NOTHING, WORDS, Table, markdown_lines
+from overpaint.benchmark.rendering import FAILED, NOTHING, WORDS, Table, render_markdown_lines
 from overpaint.benchmark.stages import FOUND
 from overpaint.images import write_bytes
 
@@ -44,8 +44,10 @@ def tabulate(recipe: Hardening, rows: Sequence[HardeningRow]) -> list[Table]:
     rounds = range(recipe.rounds + 1)
     headings = [f"round {number}" if number else "before" for number in rounds]
 
-    def cell(side: str, generator: str, number: int, metric: str, interval: bool = False) -> str:
-        return _cell(found.get((side, generator, number, metric)), interval)
+    def make_cell(
+        side: str, generator: str, number: int, metric: str, interval: bool = False
+    ) -> str:
+        return _format_cell(found.get((side, generator, number, metric)), interval)
 
     last = recipe.rounds
     tables = [
@@ -53,8 +55,8 @@ def tabulate(recipe: Hardening, rows: Sequence[HardeningRow]) -> list[Table]:
             f"What was gained in {last} rounds, at the same false-alarm rate",
             ["generators", *(f"{SHOWN[m]}, change" for m in SHOWN)],
             [
-                [name, *(cell(DETECTOR, name, last, f"{GAIN}{m}", True) for m in SHOWN)]
-                for name in (*MEANS, *_alone(rows))
+                [name, *(make_cell(DETECTOR, name, last, f"{GAIN}{m}", True) for m in SHOWN)]
+                for name in (*MEANS, *_list_single(rows))
             ],
             1,
             [],
@@ -65,22 +67,29 @@ def tabulate(recipe: Hardening, rows: Sequence[HardeningRow]) -> list[Table]:
             [
                 [
                     name,
-                    str(_num(rows, name)),
-                    *(cell(DETECTOR, name, k, FOUND, True) for k in rounds),
+                    str(_count_pictures(rows, name)),
+                    *(make_cell(DETECTOR, name, k, FOUND, True) for k in rounds),
                 ]
-                for name in _named(rows, "untouched")
+                for name in _list_generators(rows, "untouched")
             ],
             1,
             [],
         ),
     ]
-    names = [*MEANS, *_named(rows, "in the loop"), *_named(rows, "adversary")]
-    names += [*_named(rows, "held-out inpainter"), *_named(rows, "held-out real fills")]
+    names = [*MEANS, *_list_generators(rows, "in the loop"), *_list_generators(rows, "adversary")]
+    names += [
+        *_list_generators(rows, "held-out inpainter"),
+        *_list_generators(rows, "held-out real fills"),
+    ]
     held_out = {r.inpainter for r in rows if r.held_out == "yes"}
     for metric, title in SHOWN.items():
         lines = [
-            [name, "yes" if name in held_out or name in MEANS[1:] else "no", str(_num(rows, name))]
-            + [cell(DETECTOR, name, k, metric, name in MEANS) for k in rounds]
+            [
+                name,
+                "yes" if name in held_out or name in MEANS[1:] else "no",
+                str(_count_pictures(rows, name)),
+            ]
+            + [make_cell(DETECTOR, name, k, metric, name in MEANS) for k in rounds]
             for name in names
         ]
         tables.append(Table(title, ["generator", "held out", "n", *headings], lines, 2, []))
@@ -90,8 +99,8 @@ def tabulate(recipe: Hardening, rows: Sequence[HardeningRow]) -> list[Table]:
             ["", *(f"AUC of the detector, {h}" for h in headings), *(WORDS[m] for m in OF_FILLS)],
             [
                 [h]
-                + [cell(DETECTOR, recipe.adversary_at(k), j, "auc") for j in rounds]
-                + [cell(INPAINTER, recipe.adversary_at(k), k, m) for m in OF_FILLS]
+                + [make_cell(DETECTOR, recipe.name_adversary(k), j, "auc") for j in rounds]
+                + [make_cell(INPAINTER, recipe.name_adversary(k), k, m) for m in OF_FILLS]
                 for k, h in zip(rounds, headings, strict=True)
             ],
             1,
@@ -104,7 +113,7 @@ def tabulate(recipe: Hardening, rows: Sequence[HardeningRow]) -> list[Table]:
             f"Share of the fills that was mined (the lowest {recipe.mining.by})",
             ["inpainter", *headings[1:]],
             [
-                [name, *(cell(DETECTOR, name, k, MINED) for k in rounds[1:])]
+                [name, *(make_cell(DETECTOR, name, k, MINED) for k in rounds[1:])]
                 for name in dict.fromkeys(r.inpainter for r in mined)
             ],
             1,
@@ -114,7 +123,7 @@ def tabulate(recipe: Hardening, rows: Sequence[HardeningRow]) -> list[Table]:
     return tables
 
 
-def _cell(row: HardeningRow | None, interval: bool) -> str:
+def _format_cell(row: HardeningRow | None, interval: bool) -> str:
     if row is None:
         return NOTHING
     if row.error:
@@ -128,21 +137,23 @@ def _cell(row: HardeningRow | None, interval: bool) -> str:
     return text
 
 
-def _named(rows: Iterable[HardeningRow], group: str) -> list[str]:
+def _list_generators(rows: Iterable[HardeningRow], group: str) -> list[str]:
     return list(dict.fromkeys(r.inpainter for r in rows if r.group == group))
 
 
-def _alone(rows: Sequence[HardeningRow]) -> list[str]:
+def _list_single(rows: Sequence[HardeningRow]) -> list[str]:
     """Held-out generators where there is only one of a kind, so that it has no mean."""
-    kinds = (_named(rows, group) for group in ("held-out inpainter", "held-out real fills"))
+    kinds = (
+        _list_generators(rows, group) for group in ("held-out inpainter", "held-out real fills")
+    )
     return [names[0] for names in kinds if len(names) == 1]
 
 
-def _num(rows: Iterable[HardeningRow], name: str) -> int:
+def _count_pictures(rows: Iterable[HardeningRow], name: str) -> int:
     return max((r.n for r in rows if r.inpainter == name and r.metric != MINED), default=0)
 
 
-def markdown(recipe: Hardening, rows: Sequence[HardeningRow]) -> str:
+def render_markdown(recipe: Hardening, rows: Sequence[HardeningRow]) -> str:
     """All tables, and what they rest on."""
     commits = sorted({row.commit for row in rows if row.commit})
     steps = sorted({row.steps for row in rows if row.steps}, key=int)
@@ -159,7 +170,7 @@ def markdown(recipe: Hardening, rows: Sequence[HardeningRow]) -> str:
         facts += ["", *(f"- {line}" for line in recipe.notes)]
     parts = [f"# {recipe.title}", "", *facts, ""]
     for table in tabulate(recipe, rows):
-        parts += [f"## {table.title}", "", *markdown_lines(table), ""]
+        parts += [f"## {table.title}", "", *render_markdown_lines(table), ""]
     if failures := list(dict.fromkeys(row.error for row in rows if row.error)):
         parts += ["## Failed", "", *(f"- {' '.join(error.split())}" for error in failures), ""]
     return "\n".join(parts)
@@ -167,7 +178,7 @@ def markdown(recipe: Hardening, rows: Sequence[HardeningRow]) -> str:
 
 def write_tables(recipe: Hardening, rows: Sequence[HardeningRow], out: Path) -> list[Path]:
     """table.md; -> its path."""
-    write_bytes(out / TABLE, markdown(recipe, rows).encode())
+    write_bytes(out / TABLE, render_markdown(recipe, rows).encode())
     return [out / TABLE]
 
 
@@ -190,7 +201,7 @@ def write_plot(recipe: Hardening, rows: Sequence[HardeningRow], path: Path) -> P
 def _draw_detector(
     axes: Any, recipe: Hardening, rows: Sequence[HardeningRow], found: dict[Any, HardeningRow]
 ) -> None:
-    names = [n for n in (*MEANS, *_alone(rows)) if (DETECTOR, n, 0, "auc") in found]
+    names = [n for n in (*MEANS, *_list_single(rows)) if (DETECTOR, n, 0, "auc") in found]
     for place, name in enumerate(names):
         points = [found.get((DETECTOR, name, k, "auc")) for k in range(recipe.rounds + 1)]
         shown = [p for p in points if p is not None]
@@ -226,7 +237,7 @@ def _draw_moves(axes: Any, recipe: Hardening, found: dict[Any, HardeningRow]) ->
         labels += [f"detector\nround {number}", f"{recipe.adversary.name}\nround {number}"]
     for metric, title in SHOWN.items():
         points = [
-            found.get((DETECTOR, recipe.adversary_at(adversary), detector, metric))
+            found.get((DETECTOR, recipe.name_adversary(adversary), detector, metric))
             for detector, adversary in moves
         ]
         values = [math.nan if p is None else p.value for p in points]
@@ -235,7 +246,7 @@ def _draw_moves(axes: Any, recipe: Hardening, found: dict[Any, HardeningRow]) ->
     axes.set_xticks(range(len(moves)), labels, fontsize="small")
     axes.grid(alpha=0.3)
     quality = [
-        found.get((INPAINTER, recipe.adversary_at(adversary), adversary, "psnr"))
+        found.get((INPAINTER, recipe.name_adversary(adversary), adversary, "psnr"))
         for _, adversary in moves
     ]
     other = axes.twinx()

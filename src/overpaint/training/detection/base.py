@@ -27,7 +27,7 @@ from overpaint.data.universal import (
     Pairs,
     UniversalConfig,
     UniversalDataset,
-    mask_mixture,
+    make_mask_mixture,
 )
 from overpaint.detectors.base import Detector, Findings
 from overpaint.detectors.nixnet_context import Content
@@ -38,7 +38,7 @@ from overpaint.registry import detectors
 from overpaint.training.config import LoopConfig, Section, create_model, load_section
 from overpaint.training.detection.forged import ForgedConfig, ForgedDataset, Mixed
 from overpaint.training.detection.untouched import UntouchedConfig, UntouchedDataset
-from overpaint.training.discovery import task_of
+from overpaint.training.discovery import find_task
 from overpaint.training.loop import Batch
 from overpaint.weights import WeightsRecord, load_weights
 from overpaint.weights.rename_keys import check_fits
@@ -106,8 +106,8 @@ class DetectorRun(Section):
 class DetectorTask(ABC, Generic[ModelT, LossT]):
     """What the loop needs; see `training.loop.Task`.
 
-    A subclass names its network and its section of settings and implements `loss`. Samples of a
-    batch: "image" (b, 3, h, w) in [0, 1] and "mask" (b, 1, h, w), 1 = inpainted.
+    A subclass names its network and its section of settings and implements `compute_loss`. Samples
+    of a batch: "image" (b, 3, h, w) in [0, 1] and "mask" (b, 1, h, w), 1 = inpainted.
 
     model: the network that is trained. exclude: file names of photos whose forgeries are left out.
     photos: of training and validation, for `untouched`. Raises ConfigError for another network than
@@ -143,14 +143,16 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
             wanted = self.architecture.__name__
             raise ConfigError(f"detector {run.detector!r}: this loss trains a {wanted}")
         self.modules: dict[str, nn.Module] = {"model": model}
-        for part in self.frozen():
+        for part in self.list_frozen():
             part.requires_grad_(False)
-        mask_fn = mask_mixture(run.data.masks, assets)
-        seen, unseen = photos or (None, None)
-        self.train = _samples(run, train, mask_fn, "train", run.loop.seed, assets, exclude, seen)
+        mask_fn = make_mask_mixture(run.data.masks, assets)
+        shown, others = photos or (None, None)
+        last, seed = (assets, exclude, shown), run.loop.seed
+        self.train = _make_samples(run, train, mask_fn, "train", seed, *last)
         # The largest seed of 32 bit belongs to validation, so that it never follows a run's own.
         seed = 2**32 - 1
-        held_out = _samples(run, validation, mask_fn, "validation", seed, assets, exclude, unseen)
+        last = (assets, exclude, others)
+        held_out = _make_samples(run, validation, mask_fn, "validation", seed, *last)
         self.validation = [held_out[i] for i in range(run.validation_samples)]
         if not any(sample["mask"].any() for sample in self.validation):
             raise ConfigError(
@@ -163,7 +165,7 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
         """The checked settings of the run's loss; raises ConfigError."""
         return load_section(cls.loss_config, run.loss, "loss")
 
-    def frozen(self) -> list[nn.Module]:
+    def list_frozen(self) -> list[nn.Module]:
         """The parts of the model that are not trained."""
         return []
 
@@ -172,14 +174,14 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
         """The detector that is trained."""
         return self.modules["model"]  # type: ignore[return-value]
 
-    def dataset(self) -> Dataset[dict[str, Tensor]]:
+    def make_dataset(self) -> Dataset[dict[str, Tensor]]:
         return self.train
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
-        yield "model", self.loss(batch["image"], batch["mask"])
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+        yield "model", self.compute_loss(batch["image"], batch["mask"])
 
     @abstractmethod
-    def loss(self, image: Tensor, mask: Tensor) -> Tensor:
+    def compute_loss(self, image: Tensor, mask: Tensor) -> Tensor:
         """The loss of a batch, a float32 scalar."""
 
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -193,7 +195,7 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
         scores: list[tuple[float, bool]] = []
         for sample in self.validation:
             found = self.examine(model, sample["image"])
-            heatmap, mask = _heatmap(found), sample["mask"][0].numpy()
+            heatmap, mask = _to_heatmap(found), sample["mask"][0].numpy()
             if mask.any():
                 inpainted.append(image_scores(heatmap, mask))
             else:
@@ -208,11 +210,11 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
                 figures["score_auc"] = pixel_auc(*map(np.array, zip(*scores, strict=True)))
         return figures
 
-    def pictures(self, model: nn.Module) -> dict[str, Tensor]:
+    def draw_pictures(self, model: nn.Module) -> dict[str, Tensor]:
         """Three validation samples side by side: image, mask, heatmap."""
         rows = []
         for sample in self.validation[:3]:
-            heatmap = torch.from_numpy(_heatmap(self.examine(model, sample["image"])))[None]
+            heatmap = torch.from_numpy(_to_heatmap(self.examine(model, sample["image"])))[None]
             grey = [m.expand(3, -1, -1) for m in (sample["mask"], heatmap)]
             rows.append(torch.cat([sample["image"], *grey], dim=2))
         return {"image, mask and heatmap": torch.cat(rows, dim=1)}
@@ -229,11 +231,11 @@ def is_inpainted(mask: Tensor) -> Tensor:
     return mask.flatten(1).amax(dim=1)
 
 
-def _heatmap(found: Findings) -> np.ndarray:
+def _to_heatmap(found: Findings) -> np.ndarray:
     return torch.sigmoid(found.logits)[0, 0].cpu().numpy()
 
 
-def _samples(
+def _make_samples(
     run: DetectorRun,
     pairs: Pairs,
     mask_fn: MaskFn,
@@ -259,7 +261,10 @@ def _samples(
     if run.untouched.share:
         if photos is None:
             raise ConfigError("untouched: this training is given no photos")
-        untouched = UntouchedDataset(run.data, run.untouched, photos, mask_fn, seed, assets)
+        # The photos that are drawn more often are named among those of the training.
+        often = run.untouched.often if part == "train" else None
+        drawn = run.untouched.model_copy(update={"often": often})
+        untouched = UntouchedDataset(run.data, drawn, photos, mask_fn, seed, assets)
         others.append((untouched, run.untouched.share))
     return Mixed(universal, others, seed) if others else universal
 
@@ -294,7 +299,7 @@ def start(run: DetectorRun) -> Start:
     record, state = load_weights(run.start_from, kind="detector")
     own = model.state_dict()
     parts = model.residual_parts if isinstance(model, Detector) else ()
-    fresh = tuple(part for part in parts if _only_in(f"{part}.", own, state))
+    fresh = tuple(part for part in parts if _is_only_in(f"{part}.", own, state))
     state |= {key: own[key] for key in own if key.startswith(tuple(f"{p}." for p in fresh))}
     check_fits(model, state)
     model.load_state_dict(state)
@@ -319,7 +324,7 @@ def _load_parts(run: DetectorRun, model: nn.Module) -> tuple[WeightsRecord, ...]
     return tuple(records)
 
 
-def _only_in(prefix: str, own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _is_only_in(prefix: str, own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     def holds(state: Mapping[str, Any]) -> bool:
         return any(key.startswith(prefix) for key in state)
 
@@ -341,14 +346,14 @@ def make_detection_task(
     Raises as `start` and `DetectorTask`, and ConfigError for a network without a loss.
     """
     network = start(run).model if model is None else model
-    kind = task_of(network, DetectorTask)  # a subclass, and never the abstract class itself
+    kind = find_task(network, DetectorTask)  # a subclass, and never the abstract class itself
     return kind(run, network, train, validation, assets, exclude, photos)  # type: ignore[abstract]
 
 
 def check(run: DetectorRun, model: nn.Module, assets: Path, exclude: Collection[str] = ()) -> None:
     """Raise what `make_detection_task` would, as far as it can be told without reconstructions."""
-    task_of(model, DetectorTask).load_terms(run)
-    mask_mixture(run.data.masks, assets)
+    find_task(model, DetectorTask).load_terms(run)
+    make_mask_mixture(run.data.masks, assets)
     if run.fills.share:
         describe_fills(run.fills, assets)
     if run.forged.share:
@@ -369,14 +374,14 @@ def make_pairs(
     Raises ConfigError for a cache of crops too small for a sample.
     """
     data, cached = run.data, folder is not None and run.cache.num > 0
-    crop = run.cache.side if cached else data.degrade.margin(data.size)
+    crop = run.cache.side if cached else data.degrade.find_margin(data.size)
     live = LivePairs(photos, load_bank(data.bank, assets), data.bank, data.history, crop)
     if not cached or folder is None:
         return live
-    if crop < data.degrade.margin(data.size):
+    if crop < data.degrade.find_margin(data.size):
         raise ConfigError(
             f"cache.side {crop} is too small: data.size and data.degrade need "
-            f"{data.degrade.margin(data.size)}"
+            f"{data.degrade.find_margin(data.size)}"
         )
     key = {"history": data.history.model_dump(mode="json"), "photos": len(photos)}
     seed = run.loop.seed if run.cache.seed is None else run.cache.seed

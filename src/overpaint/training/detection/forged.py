@@ -51,7 +51,7 @@ class ForgedConfig(Section):
 
 def describe_forgeries(config: ForgedConfig, assets: Path, exclude: Collection[str] = ()) -> str:
     """For a record: "0.5 of the samples from forgeries by aotgan-s, lama-s"."""
-    folders = (_folder(assets, name) for name in _drawn(config))
+    folders = (_find_folder(assets, name) for name in _select_drawn(config))
     rows = (r for f in folders for r in read_forgeries(f, "train", exclude))
     inpainters = ", ".join(sorted({row.inpainter for row in rows}))
     return f"{config.share:g} of the samples from forgeries by {inpainters}"
@@ -73,8 +73,8 @@ class ForgedDataset(Dataset[dict[str, Tensor]]):
         exclude: Collection[str] = (),
     ) -> None:
         self.config, self.seed = config, seed
-        self.weights = _drawn(forged)
-        self.folders = {name: _folder(assets, name) for name in self.weights}
+        self.weights = _select_drawn(forged)
+        self.folders = {name: _find_folder(assets, name) for name in self.weights}
         self.rows = {n: read_forgeries(f, part, exclude) for n, f in self.folders.items()}
 
     def sample(self, index: int) -> Sample:
@@ -86,7 +86,7 @@ class ForgedDataset(Dataset[dict[str, Tensor]]):
         folder = self.folders[name]
         picture = read_image(folder / (row.original if untouched else row.inpainted)).pixels
         mask = read_mask(folder / row.mask, size=(picture.shape[0], picture.shape[1]))
-        piece = crop_at_hole(picture, mask, config.degrade.margin(config.size), rng)
+        piece = crop_at_hole(picture, mask, config.degrade.find_margin(config.size), rng)
         picture, mask = piece[..., :3], piece[..., 3]
         if untouched:
             mask = np.zeros_like(mask)
@@ -130,12 +130,12 @@ def crop_at_hole(
     return random_crop(np.dstack([picture, mask])[rows, columns], size, rng)
 
 
-def _folder(assets: Path, name: str) -> Path:
+def _find_folder(assets: Path, name: str) -> Path:
     """Below the assets if it is there, otherwise as it is named."""
     below = assets / name
     return below if below.is_dir() else Path(name)
 
 
-def _drawn(config: ForgedConfig) -> Mapping[str, float]:
+def _select_drawn(config: ForgedConfig) -> Mapping[str, float]:
     """The folders with a weight."""
     return {name: weight for name, weight in config.folders.items() if weight}

@@ -30,7 +30,7 @@ class IIDNetTask(DetectorTask[IIDNet, IIDNetLoss]):
     architecture = IIDNet
     loss_config = IIDNetLoss
 
-    def loss(self, image: Tensor, mask: Tensor) -> Tensor:
+    def compute_loss(self, image: Tensor, mask: Tensor) -> Tensor:
         logits, terms, alpha = self.model(image), self.terms, self.terms.focal_alpha
         focal = losses.focal_loss(logits, mask, terms.focal_gamma, alpha / (1 - alpha))
         cross_entropy = losses.focal_loss(logits, mask, gamma=0)

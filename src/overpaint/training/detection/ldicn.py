@@ -28,7 +28,7 @@ class LDICNTask(DetectorTask[LDICN, LDICNLoss]):
     architecture = LDICN
     loss_config = LDICNLoss
 
-    def loss(self, image: Tensor, mask: Tensor) -> Tensor:
+    def compute_loss(self, image: Tensor, mask: Tensor) -> Tensor:
         logits, terms = self.model(image), self.terms
         if terms.kind == "balanced_cross_entropy":
             return losses.balanced_cross_entropy(logits, mask)

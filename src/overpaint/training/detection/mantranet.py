@@ -28,5 +28,5 @@ class ManTraNetTask(DetectorTask[ManTraNet, ManTraNetLoss]):
     architecture = ManTraNet
     loss_config = ManTraNetLoss
 
-    def loss(self, image: Tensor, mask: Tensor) -> Tensor:
+    def compute_loss(self, image: Tensor, mask: Tensor) -> Tensor:
         return losses.focal_loss(self.model(image), mask, 0, self.terms.positive_weight)

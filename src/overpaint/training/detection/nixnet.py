@@ -33,10 +33,10 @@ class NIXNetTask(DetectorTask[NIXNet, NIXNetLoss]):
     architecture = NIXNet
     loss_config = NIXNetLoss
 
-    def frozen(self) -> list[nn.Module]:
+    def list_frozen(self) -> list[nn.Module]:
         return [] if self.model.content is None else [self.model.content.features]
 
-    def loss(self, image: Tensor, mask: Tensor) -> Tensor:
+    def compute_loss(self, image: Tensor, mask: Tensor) -> Tensor:
         logits, terms = self.model(image), self.terms
         loss = losses.focal_loss(logits, mask, terms.focal_gamma, terms.positive_weight)
         if terms.iou_weight:

@@ -42,8 +42,8 @@ class PSCCNetTask(DetectorTask[PSCCNet, PSCCNetLoss]):
             raise ConfigError("model.image_head: the loss needs it; set it to true")
         return super().load_terms(run)
 
-    def loss(self, image: Tensor, mask: Tensor) -> Tensor:
-        stages, share = self.model.stages(image), self.terms.inpainted_share
+    def compute_loss(self, image: Tensor, mask: Tensor) -> Tensor:
+        stages, share = self.model.run_stages(image), self.terms.inpainted_share
         weight_of_inpainted = (1 - share) / share
         assert stages.score is not None, "as of `load_terms`"
         loss = self.terms.score_weight * losses.weighted_cross_entropy(

@@ -61,7 +61,7 @@ class TruForTask(DetectorTask[TruFor, TruForLoss]):
     architecture = TruFor
     loss_config = TruForLoss
 
-    def frozen(self) -> list[nn.Module]:
+    def list_frozen(self) -> list[nn.Module]:
         trained = TRAINED[self.terms.phase]
         if self.terms.freeze_noiseprint:
             trained = trained - {"noiseprint"}
@@ -74,17 +74,17 @@ class TruForTask(DetectorTask[TruFor, TruForLoss]):
             raise ConfigError("loss.phase confidence: name the localisation's weights: start_from")
         return terms
 
-    def loss(self, image: Tensor, mask: Tensor) -> Tensor:
-        for part in self.frozen():
+    def compute_loss(self, image: Tensor, mask: Tensor) -> Tensor:
+        for part in self.list_frozen():
             part.eval()
         found, terms = self.model.examine(image), self.terms
         if terms.phase == "confidence":
-            return self.second_phase_loss(found, mask)
+            return self.compute_second_phase_loss(found, mask)
         loss = losses.weighted_cross_entropy(found.logits, mask, terms.positive_weight)
         dice = losses.dice_loss(found.logits, mask)
         return terms.cross_entropy_weight * loss + terms.dice_weight * dice
 
-    def second_phase_loss(self, found: Findings, mask: Tensor) -> Tensor:
+    def compute_second_phase_loss(self, found: Findings, mask: Tensor) -> Tensor:
         """Of the second phase, for findings of pictures with masks (b, 1, h, w)."""
         confidence, score = found.confidence, found.score
         assert confidence is not None
@@ -103,7 +103,7 @@ class TruForTask(DetectorTask[TruFor, TruForLoss]):
         for sample in self.validation:
             found = self.examine(model, sample["image"])
             mask = sample["mask"][None].to(found.logits.device)
-            values.append(float(self.second_phase_loss(found, mask)))
+            values.append(float(self.compute_second_phase_loss(found, mask)))
         loss = float(np.mean(values))
         return {**figures, "figure": -loss, "second_phase_loss": loss}
 
@@ -114,8 +114,8 @@ def confidence_loss(confidence: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
     All (b, 1, h, w). -> scalar: the mean over the pixels outside of the band of no truth, 0 where
     there is none.
     """
-    inpainted = _eroded(mask, ERODED)
-    untouched = _eroded(1 - mask, DILATED)
+    inpainted = _erode(mask, ERODED)
+    untouched = _erode(1 - mask, DILATED)
     probability = torch.sigmoid(logits)
     truth = inpainted * probability + untouched * (1 - probability)
     known = inpainted + untouched
@@ -123,6 +123,6 @@ def confidence_loss(confidence: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
     return error.sum() / known.sum().clamp(min=1)
 
 
-def _eroded(mask: Tensor, window: int) -> Tensor:
+def _erode(mask: Tensor, window: int) -> Tensor:
     """1 where all pixels of the window are 1; beyond the picture's border everything is."""
     return 1 - F.max_pool2d(1 - mask, window, stride=1, padding=window // 2)

@@ -74,7 +74,7 @@ class UntouchedDataset(Dataset[dict[str, Tensor]]):
         """Raises ImageError for a photo that cannot be read."""
         rng, config = np.random.default_rng([self.seed, index, UNTOUCHED]), self.config
         number, side = int(rng.choice(self.shares.size, p=self.shares)), config.size
-        margin = config.degrade.margin(side)
+        margin = config.degrade.find_margin(side)
         photo, history = draw_photo(self.photos, number, config.history, margin, rng)
         own = np.random.default_rng([self.seed, index, NEGATIVE])
         name, photo = config.negatives(photo, self.mask_fn(*photo.shape[:2], rng), own)

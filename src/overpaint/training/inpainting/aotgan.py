@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overpaint.inpainters.aotgan import AOTGAN, SoftMaskDiscriminator, soft_mask
+from overpaint.inpainters.aotgan import AOTGAN, SoftMaskDiscriminator, soften_mask
 from overpaint.layers.perceptual import feature_losses
 from overpaint.training.config import AdversarialLoss
 from overpaint.training.inpainting.base import InpaintingTask, Weight
@@ -38,14 +38,14 @@ class AOTGANTask(InpaintingTask[AOTGAN, AOTGANLoss]):
     architecture = AOTGAN
     loss_config = AOTGANLoss
 
-    def discriminators(self) -> dict[str, nn.Module]:
+    def make_discriminators(self) -> dict[str, nn.Module]:
         if not self.terms.adversarial_weight:
             return {}
         return {"discriminator": SoftMaskDiscriminator(self.terms.discriminator_width)}
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, image, mask = self.terms, batch["image"], batch["mask"]
-        stages = self.model.stages(image, mask)
+        stages = self.model.run_stages(image, mask)
         loss = terms.l1_weight * (stages.fill.float() - image).abs().mean()
         if self.backbone is not None:
             backbone = self.backbone.to(image.device)
@@ -63,5 +63,5 @@ class AOTGANTask(InpaintingTask[AOTGAN, AOTGANLoss]):
             real = discriminator(image).float()
             fake = discriminator(stages.output.detach()).float()
             window = 2 * round(3.5 * terms.softness) + 1
-            wanted = 1 - soft_mask(mask, window, terms.softness)
+            wanted = 1 - soften_mask(mask, window, terms.softness)
             yield "discriminator", F.mse_loss(fake, wanted) + (real - 1).square().mean()

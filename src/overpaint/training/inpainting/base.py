@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from overpaint.data.masks import in_ratio
+from overpaint.data.masks import limit_ratio
 from overpaint.data.sources import PhotoSource
-from overpaint.data.universal import mask_mixture
+from overpaint.data.universal import make_mask_mixture
 from overpaint.errors import ConfigError
 from overpaint.inpainters.base import Inpainter
 from overpaint.layers.perceptual import load_backbone
@@ -28,7 +28,7 @@ from overpaint.training.config import (
     create_model,
     load_section,
 )
-from overpaint.training.discovery import task_of
+from overpaint.training.discovery import find_task
 from overpaint.training.inpainting.data import InpaintingData, PhotosAndHoles
 from overpaint.training.loop import Batch
 from overpaint.weights import WeightsRecord, load_weights
@@ -70,9 +70,9 @@ class InpainterRun(Section):
 class InpaintingTask(ABC, Generic[ModelT, LossT]):
     """What the loop needs; see `training.loop.Task`.
 
-    A subclass names its network and its section of losses, gives the `discriminators` that are
-    trained beside it, and implements `losses`. Samples of a batch: "image" (b, 3, h, w) in [0, 1]
-    and "mask" (b, 1, h, w), 1 = hole.
+    A subclass names its network and its section of losses, makes the discriminators that are
+    trained beside it, and implements `compute_losses`. Samples of a batch: "image" (b, 3, h, w) in
+    [0, 1] and "mask" (b, 1, h, w), 1 = hole.
 
     model: the network that is trained. Raises ConfigError for another network than these losses
     are for, for a wrong key of the losses, and for terms that need a backbone without one;
@@ -105,7 +105,7 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
                 "or name a backbone"
             )
         low, high = run.data.ratio
-        mask_fn = in_ratio(mask_mixture(run.data.masks, assets), low, high, tries=1000)
+        mask_fn = limit_ratio(make_mask_mixture(run.data.masks, assets), low, high, tries=1000)
         if run.data.early_samples % run.loop.batch_size:
             raise ConfigError(
                 f"data.early_samples {run.data.early_samples}: make it a multiple of "
@@ -116,9 +116,9 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
         at_full_size = run.data.model_copy(update={"early_samples": 0})
         held_out = PhotosAndHoles(validation, at_full_size, mask_fn, 2**32 - 1)
         self.validation = [held_out[i] for i in range(run.validation_photos)]
-        self.modules |= self.discriminators()
+        self.modules |= self.make_discriminators()
 
-    def discriminators(self) -> dict[str, nn.Module]:
+    def make_discriminators(self) -> dict[str, nn.Module]:
         """The networks that are trained beside the model, by name."""
         return {}
 
@@ -132,33 +132,33 @@ class InpaintingTask(ABC, Generic[ModelT, LossT]):
         """The inpainter that is trained."""
         return self.modules["model"]  # type: ignore[return-value]
 
-    def dataset(self) -> PhotosAndHoles:
+    def make_dataset(self) -> PhotosAndHoles:
         return self.train
 
     @abstractmethod
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]: ...
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]: ...
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """PSNR of the whole picture at 8 bit."""
         values = [
             psnr(squared_error(to_levels(picture), to_levels(image)))
             for image, picture in (
-                (s["image"][None], self._output(model, s)) for s in self.validation
+                (s["image"][None], self._fill_sample(model, s)) for s in self.validation
             )
         ]
         return {"figure": float(np.mean(values)), "psnr": float(np.mean(values))}
 
-    def pictures(self, model: nn.Module) -> dict[str, Tensor]:
+    def draw_pictures(self, model: nn.Module) -> dict[str, Tensor]:
         """Three validation samples side by side: hole, filled photo, photo."""
         rows = []
         for sample in self.validation[:3]:
             image, mask = sample["image"], sample["mask"]
-            filled = self._output(model, sample)[0].float().cpu()
+            filled = self._fill_sample(model, sample)[0].float().cpu()
             rows.append(torch.cat([torch.where(mask == 1, 1.0, image), filled, image], dim=2))
         return {"hole, filled and photo": torch.cat(rows, dim=1)}
 
     @torch.inference_mode()
-    def _output(self, model: nn.Module, sample: Batch) -> Tensor:
+    def _fill_sample(self, model: nn.Module, sample: Batch) -> Tensor:
         device = next(model.parameters()).device
         return model(*(sample[name][None].to(device) for name in ("image", "mask")))
 
@@ -190,7 +190,7 @@ def make_inpainting_task(
     Raises as `start` and `InpaintingTask`, and ConfigError for a network without losses.
     """
     model = start(run)[0] if model is None else model
-    kind = task_of(model, InpaintingTask)  # a subclass, and never the abstract class itself
+    kind = find_task(model, InpaintingTask)  # a subclass, and never the abstract class itself
     return kind(run, model, photos, validation, assets)  # type: ignore[abstract]
 
 

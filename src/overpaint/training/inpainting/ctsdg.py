@@ -53,7 +53,7 @@ class CTSDGTask(InpaintingTask[CTSDG, CTSDGLoss]):
     loss_config = CTSDGLoss
     rates: Mapping[str, float] = {"discriminator": 0.1}
 
-    def discriminators(self) -> dict[str, nn.Module]:
+    def make_discriminators(self) -> dict[str, nn.Module]:
         size = self.run.data.size
         if size % self.architecture.stride:
             raise ConfigError(
@@ -63,15 +63,15 @@ class CTSDGTask(InpaintingTask[CTSDG, CTSDGLoss]):
             return {}
         return {"discriminator": DualDiscriminator(self.terms.discriminator_width)}
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, model, image, mask = self.terms, self.model, batch["image"], batch["mask"]
         if step >= terms.frozen_from:
             freeze_norms(model)
-        stages = model.stages(image, mask)
-        edges, grey = model.structure(image).chunk(2, dim=1)
-        loss = self._reconstruction(stages, image, mask)
+        stages = model.run_stages(image, mask)
+        edges, grey = model.find_structure(image).chunk(2, dim=1)
+        loss = self._compute_reconstruction_loss(stages, image, mask)
         loss = loss + terms.intermediate_weight * (
-            edge_loss(stages.edge_logits, edges) + distance(stages.texture, image)
+            edge_loss(stages.edge_logits, edges) + compute_distance(stages.texture, image)
         )
         if "discriminator" in self.modules:
             discriminator = self.modules["discriminator"].requires_grad_(False)
@@ -87,10 +87,12 @@ class CTSDGTask(InpaintingTask[CTSDG, CTSDGLoss]):
             loss = loss + edge_loss(real_edges, edges) + edge_loss(fake_edges, edges)
             yield "discriminator", loss
 
-    def _reconstruction(self, stages: Stages, image: Tensor, mask: Tensor) -> Tensor:
+    def _compute_reconstruction_loss(self, stages: Stages, image: Tensor, mask: Tensor) -> Tensor:
         """L1 of hole and known region, perceptual and style loss, weighted."""
         terms, fill = self.terms, stages.fill.float()
-        hole, valid = (distance(fill * region, image * region) for region in (mask, 1 - mask))
+        hole, valid = (
+            compute_distance(fill * region, image * region) for region in (mask, 1 - mask)
+        )
         loss = terms.hole_weight * hole + terms.valid_weight * valid
         if self.backbone is None:
             return loss
@@ -99,7 +101,7 @@ class CTSDGTask(InpaintingTask[CTSDG, CTSDGLoss]):
         return loss + terms.perceptual_weight * perceptual + terms.style_weight * style
 
 
-def distance(picture: Tensor, image: Tensor) -> Tensor:
+def compute_distance(picture: Tensor, image: Tensor) -> Tensor:
     """Mean absolute difference of pictures (b, 3, h, w) in [0, 1], as it is in [-1, 1]."""
     return 2 * (picture.float() - image).abs().mean()
 

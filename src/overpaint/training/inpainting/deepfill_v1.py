@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from overpaint.inpainters.base import compose
 from overpaint.inpainters.deepfill_v1 import DeepFillV1, LocalGlobalCritic
-from overpaint.inpainters.glcic import local_window
+from overpaint.inpainters.glcic import cut_local_window
 from overpaint.training import losses
 from overpaint.training.config import AdversarialLoss
 from overpaint.training.inpainting.base import InpaintingTask, Weight
@@ -50,55 +50,57 @@ class DeepFillV1Task(InpaintingTask[DeepFillV1, DeepFillV1Loss]):
     architecture = DeepFillV1
     loss_config = DeepFillV1Loss
 
-    def discriminators(self) -> dict[str, nn.Module]:
+    def make_discriminators(self) -> dict[str, nn.Module]:
         if not self.terms.adversarial_weight:
             return {}
         width = self.terms.discriminator_width
         return {"critic": LocalGlobalCritic(self.run.data.size, width)}
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, mask = self.terms, batch["mask"]
-        stages = self.model.stages(batch["image"], mask)
+        stages = self.model.run_stages(batch["image"], mask)
         image, coarse, fine = (
             2 * x.float() - 1 for x in (batch["image"], stages.coarse, stages.output)
         )
         completed = compose(image, fine, mask)
-        loss = terms.coarse_weight * self._l1(coarse, image, mask) + self._l1(fine, image, mask)
+        loss = terms.coarse_weight * self._compute_l1(coarse, image, mask) + self._compute_l1(
+            fine, image, mask
+        )
         critic = self.modules.get("critic")
         if isinstance(critic, LocalGlobalCritic) and self.is_adversarial(step):
             critic.requires_grad_(True)
             for _ in range(terms.n_critic):
-                yield "critic", self._critic_loss(critic, image, completed.detach(), mask)
+                yield "critic", self._compute_critic_loss(critic, image, completed.detach(), mask)
             critic.requires_grad_(False)
-            scores = critic(completed, _window(completed, mask))
+            scores = critic(completed, _cut_window(completed, mask))
             fooled = sum(losses.hinge_generator_loss(score.float()) for score in scores)
             loss = loss + terms.adversarial_weight * fooled
         yield "model", loss
 
-    def _l1(self, picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    def _compute_l1(self, picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
         """L1 of one network's picture, in the hole and outside, weighted."""
         error = (picture - image).abs().mean(dim=1, keepdim=True)
-        discounted = error * self.terms.discount ** distance_to_known(mask) * mask
+        discounted = error * self.terms.discount ** compute_distance_to_known(mask) * mask
         known = error * (1 - mask)
         return (
             self.terms.hole_weight * discounted.sum() / mask.sum()
             + self.terms.known_weight * known.sum() / (1 - mask).sum()
         )
 
-    def _critic_loss(
+    def _compute_critic_loss(
         self, critic: LocalGlobalCritic, image: Tensor, completed: Tensor, mask: Tensor
     ) -> Tensor:
         """Both critics' losses, in full precision for the penalty's second derivatives."""
         views = image, completed, mask
-        windows = (_window(x, mask) for x in views)
+        windows = (_cut_window(x, mask) for x in views)
         weight = self.terms.penalty_weight
         with torch.autocast(image.device.type, enabled=False):
             whole = wasserstein_loss(critic.whole, *views, penalty_weight=weight)
             return whole + wasserstein_loss(critic.local, *windows, penalty_weight=weight)
 
 
-def _window(image: Tensor, mask: Tensor) -> Tensor:
-    return local_window(image, mask, image.shape[-1] // 2)
+def _cut_window(image: Tensor, mask: Tensor) -> Tensor:
+    return cut_local_window(image, mask, image.shape[-1] // 2)
 
 
 def wasserstein_loss(
@@ -115,7 +117,7 @@ def wasserstein_loss(
     return critic(fake).mean() - critic(real).mean() + penalty_weight * penalty
 
 
-def distance_to_known(mask: Tensor) -> Tensor:
+def compute_distance_to_known(mask: Tensor) -> Tensor:
     """Chessboard distance of each pixel to the nearest known one; mask and result (b, 1, h, w).
 
     0 where known, 1 at the hole's edge; what lies outside the picture is not known. Without a known

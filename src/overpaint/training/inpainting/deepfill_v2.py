@@ -35,14 +35,14 @@ class DeepFillV2Task(InpaintingTask[DeepFillV2, DeepFillV2Loss]):
     architecture = DeepFillV2
     loss_config = DeepFillV2Loss
 
-    def discriminators(self) -> dict[str, nn.Module]:
+    def make_discriminators(self) -> dict[str, nn.Module]:
         if not self.terms.adversarial_weight:
             return {}
         return {"discriminator": SNPatchDiscriminator(width=self.terms.discriminator_width)}
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, mask = self.terms, batch["mask"]
-        stages = self.model.stages(batch["image"], mask)
+        stages = self.model.run_stages(batch["image"], mask)
         image, coarse, fine = (
             2 * x.float() - 1 for x in (batch["image"], stages.coarse, stages.output)
         )
@@ -51,13 +51,13 @@ class DeepFillV2Task(InpaintingTask[DeepFillV2, DeepFillV2Loss]):
         adversarial = self.is_adversarial(step)
         if adversarial:
             self.modules["discriminator"].requires_grad_(False)
-            fake = self._verdicts(completed, mask)
+            fake = self._judge(completed, mask)
             loss = loss + terms.adversarial_weight * losses.hinge_generator_loss(fake)
         yield "model", loss
         if adversarial:
             self.modules["discriminator"].requires_grad_(True)
-            real, fake = (self._verdicts(x, mask) for x in (image, completed.detach()))
+            real, fake = (self._judge(x, mask) for x in (image, completed.detach()))
             yield "discriminator", losses.hinge_discriminator_loss(real, fake) / 2
 
-    def _verdicts(self, image: Tensor, mask: Tensor) -> Tensor:
+    def _judge(self, image: Tensor, mask: Tensor) -> Tensor:
         return self.modules["discriminator"](torch.cat([image, mask], dim=1)).float()

@@ -53,14 +53,14 @@ class EdgeConnectTask(InpaintingTask[EdgeConnect, EdgeConnectLoss]):
     loss_config = EdgeConnectLoss
     rates: Mapping[str, float] = {"edge_discriminator": 0.1, "discriminator": 0.1}
 
-    def discriminators(self) -> dict[str, nn.Module]:
+    def make_discriminators(self) -> dict[str, nn.Module]:
         width = self.terms.discriminator_width
         return {
             "edge_discriminator": PatchDiscriminator(2, width),  # D1
             "discriminator": PatchDiscriminator(3, width),  # D2
         }
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, model, image, mask = self.terms, self.model, batch["image"], batch["mask"]
         joint = step >= terms.edge_steps + terms.real_edge_steps
         drawn, painted = joint or step < terms.edge_steps, step >= terms.edge_steps
@@ -70,11 +70,11 @@ class EdgeConnectTask(InpaintingTask[EdgeConnect, EdgeConnectLoss]):
             grey, real = to_grey(image), edges
             predicted, edges = model.draw(image, mask)
             pair = [torch.cat([grey, x], dim=1) for x in (real, predicted)]
-            loss = loss + self._edge_loss(*pair)
+            loss = loss + self._compute_edge_loss(*pair)
             contests["edge_discriminator"] = pair[0], pair[1]
         if painted:
             fill = model.paint(image, edges, mask)
-            loss = loss + self._inpainting_loss(fill, image, mask)
+            loss = loss + self._compute_inpainting_loss(fill, image, mask)
             contests["discriminator"] = image, fill
         yield "model", loss
         for name, (real, fake) in contests.items():
@@ -82,7 +82,7 @@ class EdgeConnectTask(InpaintingTask[EdgeConnect, EdgeConnectLoss]):
             verdicts = (discriminator(x).float() for x in (real, fake.detach()))
             yield name, losses.discriminator_loss(*verdicts) / 2
 
-    def _edge_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+    def _compute_edge_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """Adversarial and feature-matching loss, weighted, of grey and edges (b, 2, h, w)."""
         discriminator = self.modules["edge_discriminator"].requires_grad_(False)
         with torch.no_grad():
@@ -94,7 +94,7 @@ class EdgeConnectTask(InpaintingTask[EdgeConnect, EdgeConnectLoss]):
             + self.terms.feature_matching_weight * torch.stack(matching).sum()
         )
 
-    def _inpainting_loss(self, fill: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    def _compute_inpainting_loss(self, fill: Tensor, image: Tensor, mask: Tensor) -> Tensor:
         """L1, perceptual, style and adversarial loss, weighted, of a fill (b, 3, h, w)."""
         terms = self.terms
         loss = terms.l1_weight * (fill.float() - image).abs().mean() / mask.mean()

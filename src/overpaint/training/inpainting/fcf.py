@@ -48,7 +48,7 @@ class FcFTask(InpaintingTask[FcF, FcFLoss]):
     architecture = FcF
     loss_config = FcFLoss
 
-    def discriminators(self) -> dict[str, nn.Module]:
+    def make_discriminators(self) -> dict[str, nn.Module]:
         terms = self.terms
         if not terms.adversarial_weight:
             return {}
@@ -56,9 +56,9 @@ class FcFTask(InpaintingTask[FcF, FcFLoss]):
         config = replace(self.model.config, width=width, max_width=max_width)
         return {"discriminator": Discriminator(config)}
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, image, mask = self.terms, batch["image"], batch["mask"]
-        output = self.model.stages(image, mask).output
+        output = self.model.run_stages(image, mask).output
         loss = terms.l1_weight * 2 * (output - image).abs().mean()  # 2: in [-1, 1]
         if self.backbone is not None:
             perceptual, _ = feature_losses(self.backbone.to(image.device), [output], image)
@@ -74,10 +74,10 @@ class FcFTask(InpaintingTask[FcF, FcFLoss]):
             real, fake = discriminator(image, mask), discriminator(output.detach(), mask)
             loss = losses.discriminator_loss(real.float(), fake.float())
             if step % terms.r1_every == 0:
-                loss = loss + terms.r1_every * terms.r1_weight / 2 * self._r1(image, mask)
+                loss = loss + terms.r1_every * terms.r1_weight / 2 * self._compute_r1(image, mask)
             yield "discriminator", loss
 
-    def _r1(self, image: Tensor, mask: Tensor) -> Tensor:
+    def _compute_r1(self, image: Tensor, mask: Tensor) -> Tensor:
         """The squared gradient at photos in [-1, 1], mean over the batch."""
         with torch.autocast(image.device.type, enabled=False):
             photo = image.detach().requires_grad_()

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from overpaint.inpainters.glcic import GLCIC, ContextDiscriminator, local_window
+from overpaint.inpainters.glcic import GLCIC, ContextDiscriminator, cut_local_window
 from overpaint.training import losses
 from overpaint.training.config import Section
 from overpaint.training.inpainting.base import InpaintingTask, Weight
@@ -47,7 +47,7 @@ class GLCICTask(InpaintingTask[GLCIC, GLCICLoss]):
     architecture = GLCIC
     loss_config = GLCICLoss
 
-    def discriminators(self) -> dict[str, nn.Module]:
+    def make_discriminators(self) -> dict[str, nn.Module]:
         if not self.terms.adversarial_weight:
             return {}
         discriminator = ContextDiscriminator(
@@ -58,27 +58,27 @@ class GLCICTask(InpaintingTask[GLCIC, GLCICLoss]):
         )
         return {"discriminator": discriminator}
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, image, mask = self.terms, batch["image"], batch["mask"]
         adversarial = "discriminator" in self.modules and step >= terms.completion_steps
         painted = not adversarial or step >= terms.completion_steps + terms.discriminator_steps
         with torch.set_grad_enabled(painted):
-            stages = self.model.stages(image, mask)
+            stages = self.model.run_stages(image, mask)
         if adversarial:
             self.modules["discriminator"].requires_grad_(True)
-            real = self._verdict(image, mask.roll(1, dims=0))
-            fake = self._verdict(stages.output.detach(), mask)
+            real = self._judge(image, mask.roll(1, dims=0))
+            fake = self._judge(stages.output.detach(), mask)
             yield "discriminator", losses.discriminator_loss(real, fake) / 2
         if not painted:
             return
         loss = ((stages.fill.float() - image) * mask).square().mean()  # eq. 2
         if adversarial:
             self.modules["discriminator"].requires_grad_(False)
-            fake = self._verdict(stages.output, mask)
+            fake = self._judge(stages.output, mask)
             loss = loss + terms.adversarial_weight * losses.generator_loss(fake)
         yield "model", loss
 
-    def _verdict(self, image: Tensor, mask: Tensor) -> Tensor:
+    def _judge(self, image: Tensor, mask: Tensor) -> Tensor:
         """The discriminator's logits (b, 1) for pictures (b, 3, size, size) and their windows."""
-        window = local_window(image, mask, image.shape[-1] // 2)
+        window = cut_local_window(image, mask, image.shape[-1] // 2)
         return self.modules["discriminator"](window, image).float()

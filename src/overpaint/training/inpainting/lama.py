@@ -46,21 +46,21 @@ class LaMaTask(InpaintingTask[LaMa, LaMaLoss]):
     loss_config = LaMaLoss
     rates: Mapping[str, float] = {"discriminator": 0.1}
 
-    def discriminators(self) -> dict[str, nn.Module]:
+    def make_discriminators(self) -> dict[str, nn.Module]:
         if not self.terms.adversarial_weight:
             return {}
         return {"discriminator": Discriminator(self.terms.discriminator_width)}
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         image, mask = batch["image"], batch["mask"]
-        fill = self.model.stages(image, mask).fill
+        fill = self.model.run_stages(image, mask).fill
         adversarial = self.is_adversarial(step)
-        loss = self._reconstruction(fill, image, mask)
-        yield "model", loss + self._adversarial(fill, image) if adversarial else loss
+        loss = self._compute_reconstruction_loss(fill, image, mask)
+        yield "model", loss + self._compute_adversarial_loss(fill, image) if adversarial else loss
         if adversarial:
-            yield "discriminator", self._discriminator(fill.detach(), image, mask)
+            yield "discriminator", self._compute_discriminator_loss(fill.detach(), image, mask)
 
-    def _reconstruction(self, fill: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    def _compute_reconstruction_loss(self, fill: Tensor, image: Tensor, mask: Tensor) -> Tensor:
         """L1 and perceptual loss, weighted."""
         terms = self.terms
         weight = terms.hole_weight * mask + terms.known_weight * (1 - mask)
@@ -70,7 +70,7 @@ class LaMaTask(InpaintingTask[LaMa, LaMaLoss]):
         perceptual, _ = feature_losses(self.backbone.to(image.device), [fill], image)
         return loss + terms.perceptual_weight * perceptual
 
-    def _adversarial(self, fill: Tensor, image: Tensor) -> Tensor:
+    def _compute_adversarial_loss(self, fill: Tensor, image: Tensor) -> Tensor:
         """The generator's side: all patches want to pass as real, and to have their features."""
         discriminator = self.modules["discriminator"].requires_grad_(False)
         with torch.no_grad():
@@ -79,7 +79,7 @@ class LaMaTask(InpaintingTask[LaMa, LaMaLoss]):
         loss = self.terms.adversarial_weight * losses.generator_loss(fake.float())
         return loss + self.terms.matching_weight * feature_matching(features, wanted)
 
-    def _discriminator(self, fill: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    def _compute_discriminator_loss(self, fill: Tensor, image: Tensor, mask: Tensor) -> Tensor:
         discriminator = self.modules["discriminator"].requires_grad_(True)
         fake, _ = discriminator(fill)
         with torch.autocast(image.device.type, enabled=False):

@@ -40,23 +40,25 @@ class MADFTask(InpaintingTask[MADF, MADFLoss]):
     architecture = MADF
     loss_config = MADFLoss
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         image, mask = batch["image"], batch["mask"]
-        pictures = [picture.float() for picture in self.model.stages(image, mask)]
+        pictures = [picture.float() for picture in self.model.run_stages(image, mask)]
         second, third = (min(i, len(pictures) - 1) for i in (1, 2))
         loss = image.new_zeros(())
         for i, picture in enumerate(pictures):
-            loss = loss + self._l1(picture, image, mask)
+            loss = loss + self._compute_l1(picture, image, mask)
             if i >= second:
-                loss = loss + self._refined(picture, image, mask, whole=i >= third)
+                loss = loss + self._compute_refinement_loss(picture, image, mask, whole=i >= third)
         yield "model", loss
 
-    def _l1(self, picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    def _compute_l1(self, picture: Tensor, image: Tensor, mask: Tensor) -> Tensor:
         """Of hole and known pixels, both divided by the number of all pixels; weighted."""
         weight = self.terms.hole_weight * mask + self.terms.known_weight * (1 - mask)
         return (weight * (picture - image).abs() / self.model.std).mean()
 
-    def _refined(self, picture: Tensor, image: Tensor, mask: Tensor, whole: bool) -> Tensor:
+    def _compute_refinement_loss(
+        self, picture: Tensor, image: Tensor, mask: Tensor, whole: bool
+    ) -> Tensor:
         """Total variation and style, if `whole`, and the perceptual loss; weighted."""
         terms, composed = self.terms, compose(image, picture, mask)
         variation = terms.variation_weight * whole

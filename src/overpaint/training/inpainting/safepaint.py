@@ -96,20 +96,22 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
         if self.terms.second_phase_only:
             self.model.completion.requires_grad_(False)
 
-    def discriminators(self) -> dict[str, nn.Module]:
+    def make_discriminators(self) -> dict[str, nn.Module]:
         if not self.terms.adversarial_weight:
             return {}
         return {"discriminator": PatchDiscriminator(width=self.terms.discriminator_width)}
 
-    def losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+    def compute_losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
         terms, image, mask = self.terms, batch["image"], batch["mask"]
         if terms.second_phase_only:
             self.model.completion.eval()  # so that its norms stand still, too
-        stages = self.model.stages(image, mask)
-        parts = self._reconstruction(stages, image, mask) | self._domain(stages, image, mask)
+        stages = self.model.run_stages(image, mask)
+        parts = self._compute_reconstruction_losses(
+            stages, image, mask
+        ) | self._compute_domain_losses(stages, image, mask)
         if self.detector is not None and terms.detector_weight:
             detector = self.detector.to(image.device)
-            logits = detector(at_8_bit(stages.output.float())).float()
+            logits = detector(round_to_8_bit(stages.output.float())).float()
             parts["detector"] = terms.detector_weight * escape_loss(logits, mask)
         adversarial = self.is_adversarial(step)
         if adversarial:
@@ -128,7 +130,9 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
                 discriminator_loss(real.float(), fake.float(), terms.adversarial),  # eq. 11
             )
 
-    def _reconstruction(self, stages: Stages, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    def _compute_reconstruction_losses(
+        self, stages: Stages, image: Tensor, mask: Tensor
+    ) -> dict[str, Tensor]:
         """L1, perceptual and style loss of both stages (eq. 8 to 10), weighted."""
         terms, both = self.terms, (stages.coarse, stages.output)
         l1 = torch.stack([(picture - image).abs().mean() for picture in both]).sum()  # eq. 8
@@ -145,7 +149,9 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
             "style": terms.style_weight * backbone.style_factor * style,
         }
 
-    def _domain(self, stages: Stages, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    def _compute_domain_losses(
+        self, stages: Stages, image: Tensor, mask: Tensor
+    ) -> dict[str, Tensor]:
         """Domain distance (eq. 12 and 13) and the repelling term, weighted; none without P."""
         terms, extractor = self.terms, self.model.extractor
         if extractor is None or stages.vector is None:
@@ -163,8 +169,8 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
         """PSNR of the whole picture at 8 bit, its distance by the backbone, and the domain vectors.
 
         perceptual, coarse_perceptual: `perceptual_loss` of the backbone's features, unweighted.
-        spread: see `spread`, of the known regions' vectors over the photos; relative_spread is
-        divided by the vectors' length. Near 0: P has collapsed. domain_distance: eq. 13.
+        spread: see `measure_spread`, of the known regions' vectors over the photos; relative_spread
+        is divided by the vectors' length. Near 0: P has collapsed. domain_distance: eq. 13.
         """
         assert isinstance(model, SafePaint)
         figures: dict[str, list[float]] = {"psnr": [], "coarse_psnr": []}
@@ -172,7 +178,7 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
         if self.backbone is not None:
             figures |= {"perceptual": [], "coarse_perceptual": []}
         for sample in self.validation:
-            image, mask, stages = self._stages(model, sample)
+            image, mask, stages = self._run_stages(model, sample)
             for name, picture in (("psnr", stages.output), ("coarse_psnr", stages.coarse)):
                 figures[name].append(psnr(squared_error(to_levels(picture), to_levels(image))))
             if self.backbone is not None:
@@ -190,25 +196,25 @@ class SafePaintTask(InpaintingTask[SafePaint, SafePaintLoss]):
         means = {name: float(np.mean(values)) for name, values in figures.items()}
         if vectors:
             z_b, z_out, z_gt = (torch.cat(z).float() for z in zip(*vectors, strict=True))
-            means |= spread(z_b)
+            means |= measure_spread(z_b)
             means["domain_distance"] = float(domain_distance(z_out, z_b, z_gt))
         return {"figure": means["psnr"], **means}
 
-    def pictures(self, model: nn.Module) -> dict[str, Tensor]:
+    def draw_pictures(self, model: nn.Module) -> dict[str, Tensor]:
         """Three validation samples side by side: hole, first phase, second phase, photo."""
         assert isinstance(model, SafePaint)
         rows = []
         for sample in self.validation[:3]:
-            image, mask, stages = self._stages(model, sample)
+            image, mask, stages = self._run_stages(model, sample)
             row = [torch.where(mask == 1, 1.0, image), stages.coarse, stages.output, image]
             rows.append(torch.cat(row, dim=3)[0])
         return {"hole, both phases and photo": torch.cat(rows, dim=1)}
 
     @torch.inference_mode()
-    def _stages(self, model: SafePaint, sample: Batch) -> tuple[Tensor, Tensor, Stages]:
+    def _run_stages(self, model: SafePaint, sample: Batch) -> tuple[Tensor, Tensor, Stages]:
         device = next(model.parameters()).device
         image, mask = (sample[name][None].to(device) for name in ("image", "mask"))
-        return image, mask, model.stages(image, mask)
+        return image, mask, model.run_stages(image, mask)
 
 
 def generator_loss(fake: Tensor, kind: str) -> Tensor:
@@ -232,7 +238,7 @@ def escape_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return (F.softplus(logits) * mask).sum() / mask.sum().clamp(min=1)
 
 
-def at_8_bit(picture: Tensor) -> Tensor:
+def round_to_8_bit(picture: Tensor) -> Tensor:
     """A picture in [0, 1] rounded to the levels of a file; its gradient is that of no rounding."""
     return picture + ((picture * 255).round() / 255 - picture).detach()
 
@@ -250,7 +256,7 @@ def repulsion(z: Tensor, distance: float) -> Tensor:
     return F.relu(distance - (z[first] - z[second]).norm(dim=1)).mean()
 
 
-def spread(z: Tensor) -> dict[str, float]:
+def measure_spread(z: Tensor) -> dict[str, float]:
     """Root mean square distance of vectors (n, d) from their mean, and that over their length."""
     around = (z - z.mean(dim=0)).square().sum(dim=1).mean().sqrt()
     length = z.square().sum(dim=1).mean().sqrt()
