@@ -1,7 +1,7 @@
 """Progress of work: code reports it to a listener that a caller sets.
 
 - A step calls `tell(0.4)` with the finished share of the step, 0..1. The code around it sets each
-  step's map_to of the whole with `map_to`; parts can be nested. Without a listener nothing happens.
+  step's part of the whole with `map_to`; parts can be nested. Without a listener nothing happens.
 - A listener is valid in the context in which it was set (`contextvars`), so threads are
   independent.
 """

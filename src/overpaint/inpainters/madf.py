@@ -10,7 +10,8 @@ Three decoders in sequence generate the picture: recovery, from the encoder's fe
 refinements, each conditioned at every level on the decoder before it (point-wise normalisation).
 
 Inside, photos are normalised by ImageNet's mean and deviation, the mask is 1 where pixels are
-known, in three channels, and holes are 0, the mean colour. `run_stages` returns unclamped photos.
+known, in three channels, and holes are 0, the mean colour. `run_stages` returns
+unclamped photos.
 
 Choices of this implementation, and differences from the paper or the authors' code:
 - filters are linear in the mask's features. So the outputs of 17 convolutions with fixed filters
