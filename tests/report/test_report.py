@@ -15,7 +15,7 @@ from helpers.bright_detectors import calibration, registered, save, two_tone
 from overpaint.detection.api import make_runner
 from overpaint.images import write_jpeg, write_png
 from overpaint.report import api, contents, measured, wording
-from overpaint.report.contents import Change, Failure, Finding, Parameters
+from overpaint.report.contents import Change, EditTest, Failure, Finding, Parameters
 from overpaint.report.stability import SHIFT, Trial
 
 ROOT = Path(__file__).parents[2]
@@ -217,12 +217,14 @@ def test_the_grades(verdict: str, fraction: float, stays: float | None, grade: s
 
 
 def test_what_takes_weight_from_a_trace_is_said() -> None:
-    trace = a_finding("strong trace", 0.6, edits={"blur": 0.3, "montage": 0.01})
+    trace = a_finding(
+        "strong trace", 0.6, edits={"blur": EditTest(10, 3), "montage": EditTest(100, 1)}
+    )
     made = wording.form_opinion(trace, [], shifted(), 0.1)
     said = " ".join(made.reasons)
     assert "most of the photo" in said
     assert "goes when the photo is shifted" in said
-    assert "30 % of photos with blur" in said
+    assert "3 of 10 photos with blur" in said
     assert "montage" not in said
     untried = wording.form_opinion(trace, [], shifted("too small"), None)
     assert "could not be tried" in " ".join(untried.reasons)

@@ -98,6 +98,17 @@ class Heatmap(BaseModel):
     top: Literal[65535]
 
 
+class EditTest(BaseModel):
+    """How often one kind of ordinary edit gives a strong trace."""
+
+    model_config = _OWN
+
+    photos: int
+    """Number of photos that were edited so, and not inpainted."""
+    strong_trace: int
+    """Number of them with a strong trace."""
+
+
 class FalseAlarmCurve(BaseModel):
     """False alarms at other thresholds: a share `levels[i]` of the untouched photos of this quality
     band have less than 1 % of their area above the threshold whose log odds are `logits[i]`."""
@@ -148,8 +159,8 @@ class DetectResult(BaseModel):
     """Untouched photos behind that rate."""
     false_alarm_note: str | None
     """Why the rate is unknown."""
-    edits: dict[str, Share]
-    """By kind of ordinary edit: share of photos with a strong trace after that edit alone."""
+    edits: dict[str, EditTest]
+    """By kind of ordinary edit: photos with a strong trace after that edit alone."""
     edits_words: str
     """The same in a sentence; empty where there is no trace."""
     false_alarm_curve: FalseAlarmCurve | None
@@ -260,8 +271,8 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "false_alarm_bound": 0.0377,
         "num_photos": 165,
         "false_alarm_note": None,
-        "edits": {"median filter": 0.4},
-        "edits_words": "ordinary edits give a strong trace, too: median filter 40 %",
+        "edits": {"median filter": {"photos": 10, "strong_trace": 4}},
+        "edits_words": "ordinary edits give a strong trace, too: median filter 4 of 10",
         "false_alarm_curve": {"logits": [-4.2, 0.3, 2.73], "levels": [0, 0.5, 0.99]},
         "quality": "jpeg>=90",
         "notes": [],

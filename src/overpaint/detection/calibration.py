@@ -208,6 +208,9 @@ class EditCount(_Frozen):
         """Share in [0, 1] of a "strong trace"."""
         return self.num_reached / self.num
 
+    def __str__(self) -> str:
+        return f"{self.num_reached} of {self.num}"
+
 
 class QualityBand(_Frozen):
     """Thresholds and score for one quality, fitted on validation photos. Thresholds are logits."""
@@ -267,9 +270,9 @@ class QualityBand(_Frozen):
         return values
 
     @property
-    def edit_rates(self) -> dict[str, float]:
-        """Share of photos that reach the threshold, 0..1, by the edit's name in plain words."""
-        return {WORDS.get(kind, kind): count.rate for kind, count in self.edits.items()}
+    def edits_by_words(self) -> dict[str, EditCount]:
+        """The counts by the edit's name in plain words."""
+        return {WORDS.get(kind, kind): count for kind, count in self.edits.items()}
 
     def score(self, statistic: float) -> float:
         """Calibrated score in [0, 1] of a photo's q99, monotone in q99."""

@@ -104,7 +104,10 @@ def _record(found: Detection) -> Record:
         "false_alarm_bound": None if limit.bound is None else round(limit.bound, 6),
         "num_photos": limit.num_photos,
         "false_alarm_note": limit.note,
-        "edits": {kind: round(rate, 4) for kind, rate in found.edits.items()},
+        "edits": {
+            kind: {"photos": count.num, "strong_trace": count.num_reached}
+            for kind, count in found.edits.items()
+        },
         "quality": found.quality,
         "notes": list(found.notes),
         "model": found.model,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from overpaint.detection.calibration import Band
+from overpaint.detection.calibration import Band, EditCount
 from overpaint.errors import OverpaintError
 from overpaint.images.regions import Region
 
@@ -122,9 +122,9 @@ class Detection:
     not counted (`overpaint.detection.transparency`)."""
     notes: tuple[str, ...]
     """Conversions while reading, and limits of the verdict."""
-    edits: Mapping[str, float] = field(default_factory=dict)
-    """By kind of ordinary edit, in words: the share of photos of this quality, edited but not
-    inpainted, with a strong trace at the default threshold, 0..1; empty if it was not measured."""
+    edits: Mapping[str, EditCount] = field(default_factory=dict)
+    """By kind of ordinary edit, in words: how many photos of this quality, edited but not
+    inpainted, have a strong trace at the default threshold; empty if it was not measured."""
     image_score: float | None = None
     """In [0, 1], of a detector with a separate score for the whole photo; not calibrated. For a
     photo in tiles it is the highest score of a tile."""
@@ -250,10 +250,14 @@ class Detection:
                 "other edits (blur, noise reduction, rotation, montage) may leave such a trace "
                 "without any inpainting; how often was not measured for this detector"
             )
-        worst = sorted(self.edits.items(), key=lambda item: (-item[1], item[0]))
-        said = ", ".join(f"{kind} {percent(rate)}" for kind, rate in worst if rate >= NOTABLE)
+        worst = sorted(self.edits.items(), key=lambda item: (-item[1].rate, item[0]))
+        said = ", ".join(f"{kind} {count}" for kind, count in worst if count.rate >= NOTABLE)
         if not said:
-            return f"no ordinary edit gives a strong trace in {percent(NOTABLE)} of photos or more"
+            fewest = min(count.num for count in self.edits.values())
+            return (
+                f"no ordinary edit gives a strong trace in {percent(NOTABLE)} of photos or more "
+                f"({fewest} photos of each kind were tested)"
+            )
         return f"ordinary edits of untouched photos give a strong trace, too: {said}"
 
 

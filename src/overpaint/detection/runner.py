@@ -286,7 +286,7 @@ class DetectorRunner:
             num_regions=num_regions,
             fraction=judged.share(mask),
             notes=(*photo.notes, *caveats),
-            edits=fitted.edit_rates if fitted else {},
+            edits=fitted.edits_by_words if fitted else {},
             image_score=sigmoid(max(seen.scores)) if seen.scores else None,
             confidence=None if seen.confidence is None else _to_heatmap(seen.confidence),
         )

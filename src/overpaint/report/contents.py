@@ -148,6 +148,19 @@ class File(_Fields):
 
 
 @dataclass(frozen=True, slots=True)
+class EditTest(_Fields):
+    """How often one kind of ordinary edit gives a strong trace."""
+
+    photos: int
+    """Number of photos that were edited so, and not inpainted."""
+    strong_trace: int
+    """Number of them with a strong trace."""
+
+    def __str__(self) -> str:
+        return f"{self.strong_trace} of {self.photos}"
+
+
+@dataclass(frozen=True, slots=True)
 class Finding(_Fields):
     """What a detector, or the mean of several, found."""
 
@@ -176,8 +189,8 @@ class Finding(_Fields):
     """Untouched photos behind that rate."""
     false_alarm_note: str | None
     """Why the rate is unknown."""
-    edits: dict[str, float]
-    """By kind of ordinary edit: share of photos with a strong trace after that edit alone."""
+    edits: dict[str, EditTest]
+    """By kind of ordinary edit: photos with a strong trace after that edit alone."""
     notes: list[str]
 
 

@@ -12,8 +12,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from overpaint.detection.result import WHOLE, WHOLE_EDIT, percent, probability
-from overpaint.report.contents import Finding, Opinion
+from overpaint.detection.result import NOTABLE, WHOLE, WHOLE_EDIT, percent, probability
+from overpaint.report.contents import EditTest, Finding, Opinion
 from overpaint.report.stability import SHIFT, STAYS, Trial
 
 PROPOSITION = "A part of this photo was filled in by an inpainting method."
@@ -54,7 +54,7 @@ def make_finding(said: Mapping[str, Any]) -> Finding:
         false_alarm_bound=said["false_alarm_bound"],
         num_photos=said["num_photos"],
         false_alarm_note=said["false_alarm_note"],
-        edits=dict(said["edits"]),
+        edits={kind: EditTest(**count) for kind, count in said["edits"].items()},
         notes=list(said["notes"]),
     )
 
@@ -137,9 +137,10 @@ def _list_reasons(
         found.append("The largest region goes when the photo is shifted by one pixel.")
     if not alone:
         found.append("The detectors do not agree.")
-    for kind, rate in sorted(finding.edits.items(), key=lambda item: (-item[1], item[0])):
-        if rate >= 0.05:
-            found.append(
-                f"{percent(rate)} of photos with {kind} and without inpainting reach the threshold."
-            )
+    rates = {kind: test.strong_trace / test.photos for kind, test in finding.edits.items()}
+    found += [
+        f"{finding.edits[kind]} photos with {kind} and without inpainting reach the threshold."
+        for kind in sorted(rates, key=lambda kind: (-rates[kind], kind))
+        if rates[kind] >= NOTABLE
+    ]
     return found
