@@ -44,7 +44,7 @@ export class Picture {
 }
 
 /** The name of the file in which a job has the photo as a browser can show it. */
-export const photoFile = (job) => Object.keys(job.files).find((name) => name.startsWith("photo."));
+export const findPhotoFile = (job) => Object.keys(job.files).find((name) => name.startsWith("photo."));
 
 /** The worker behind the heatmap, of one photo at a time. */
 export class Maps {
@@ -74,7 +74,7 @@ export class Maps {
   }
 
   /** {regions, count} of the opened photo at a level of evidence. */
-  regions(level) {
+  findRegions(level) {
     return this.#ask("regions", { level }, []);
   }
 

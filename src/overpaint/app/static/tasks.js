@@ -9,15 +9,15 @@ class Queue {
   #waiting = [];
   #running = 0;
 
-  /** Until it is one's turn; `left` has to follow. */
-  turn() {
+  /** Until it is one's turn; `leave` has to follow. */
+  waitForTurn() {
     return new Promise((resolve) => {
       this.#waiting.push(resolve);
       this.#next();
     });
   }
 
-  left() {
+  leave() {
     this.#running--;
     this.#next();
   }
@@ -51,7 +51,7 @@ export class Task extends EventTarget {
     const abort = this.#abort = new AbortController();
     this.progress = { state: "waiting", ahead: 0, share: 0 };
     this.#become("running", null, null);
-    await queues[this.kind].turn();
+    await queues[this.kind].waitForTurn();
     try {
       abort.signal.throwIfAborted();
       const progress = (told) => {
@@ -66,7 +66,7 @@ export class Task extends EventTarget {
     } catch (error) {
       if (this.#abort === abort) this.#become("failed", null, error);
     } finally {
-      queues[this.kind].left();
+      queues[this.kind].leave();
     }
   }
 
@@ -92,7 +92,7 @@ export class Task extends EventTarget {
 }
 
 /** How far a running task is, in words and as a bar. doing: what is said while it runs. */
-export function progressBox(task, doing) {
+export function makeProgressBox(task, doing) {
   const words = h("p"), bar = h("progress", { max: "1" });
   const tell = () => {
     const { state, ahead, share } = task.progress;
