@@ -6,9 +6,13 @@
   Each run is a process of its own that loads the network before the time begins; the runtimes take
   turns, so that other work on the machine meets all of them.
 - "plain" is the same command with torch as one would write it first: eager, NCHW, batch norms and
-  concatenated maps as they stand in the network. Its tiles are the same.
+  concatenated maps as they stand in the network, in tiles of 1,024 pixels that overlap by 128.
+  "plain, our tiles" has the tiles of all others, which are smaller and overlap less. A ratio to the
+  first is what all changes save together, one to the second what the runtime saves.
+- PSCC-Net and ManTra-Net at their published widths (random weights; time does not depend on them),
+  by torch with our tiles, once each.
 - Wall time, processor time of the process, its peak memory, and the largest difference of a logit
-  from that of plain torch. Rows go to results/runtimes.csv.
+  from that of plain torch with our tiles. Rows go to results/runtimes.csv.
 """
 
 import json
@@ -25,26 +29,37 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.errors import OverpaintError
 
 ROOT = Path(__file__).parents[1]
-PLAIN = "plain"
-RUNTIMES = (PLAIN, "torch", "onnx", "openvino")
+PLAIN, PLAIN_OUR_TILES = "plain", "plain, our tiles"
+RUNTIMES = (PLAIN, PLAIN_OUR_TILES, "torch", "onnx", "openvino")
+PEERS = ("psccnet", "mantranet")
+PLAIN_TILE, PLAIN_OVERLAP = 1024, 128
 
 
 def job(model: str, photo: str, runtime: str, threads: int, out: str) -> None:
     """One measured run, in this process: prints JSON, and leaves the logits in `out`."""
     import torch
 
+    from overpaint.detection import tiles
     from overpaint.detection.report import Writer
     from overpaint.detection.runner import DetectorRunner
     from overpaint.evaluation.timed_job import peak_mib
     from overpaint.images import read_image
+    from overpaint.registry import detectors
 
     torch.set_num_threads(threads)
-    runner = DetectorRunner(model, runtime="torch" if runtime == PLAIN else runtime)
-    if runtime == PLAIN:
+    if runtime in PEERS:
+        runner = DetectorRunner(detectors.create(runtime))
+    elif runtime in (PLAIN, PLAIN_OUR_TILES):
+        runner = DetectorRunner(model)
         make_plain(runner.module)
+        if runtime == PLAIN:
+            tiles.place_tiles = place_full_tiles
+    else:
+        runner = DetectorRunner(model, runtime=runtime)
     folder = Path(out)
     wall, processor = time.perf_counter(), time.process_time()
     read = read_image(photo)
@@ -80,13 +95,33 @@ def make_plain(module: "torch.nn.Module") -> None:  # type: ignore[name-defined]
     module._logits = lambda image: logits(image.contiguous())  # type: ignore[assignment]
 
 
+def place_full_tiles(
+    length: int, tile: int, overlap: int, stride: int
+) -> list[tuple[int, np.ndarray]]:
+    """As `tiles.place_tiles`, with tiles of the full size; the last ends where the photo ends."""
+    tile, overlap = PLAIN_TILE, PLAIN_OVERLAP
+    if length <= tile:
+        return [(0, np.ones(length, dtype=np.float32))]
+    starts = [*range(0, length - tile, tile - overlap), -(-(length - tile) // stride) * stride]
+    total, placed = np.zeros(length, dtype=np.float32), []
+    for start in starts:
+        distance = np.arange(min(start + tile, length) - start) + 0.5
+        weights = np.minimum(distance, distance[::-1]).clip(max=overlap).astype(np.float32)
+        total[start : start + weights.size] += weights
+        placed.append((start, weights))
+    return [(start, weights / total[start : start + weights.size]) for start, weights in placed]
+
+
 def main(
     data: Annotated[Path, typer.Option(help="Folder with photos/.")],
     runs: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 3,
     threads: Annotated[int, typer.Option(min=1, help="Of the network.")] = 2,
-    model: Annotated[str, typer.Option(help="Name or weights file, of a NIX-Net.")] = "nixnet-s",
+    model: Annotated[
+        str, typer.Option(help="Name or weights file, of a NIX-Net.")
+    ] = DEFAULT_DETECTOR,
     runtime: Annotated[
-        list[str] | None, typer.Option(help="One of plain, torch, onnx, openvino; repeatable.")
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join((*RUNTIMES, *PEERS))}; repeatable. Default: all."),
     ] = None,
     width: Annotated[int, typer.Option(min=256, help="Of the photo, pixels.")] = 4000,
     height: Annotated[int, typer.Option(min=256, help="Of the photo, pixels.")] = 3000,
@@ -101,7 +136,7 @@ def main(
     from overpaint.run_identity import find_commit, hash_config
     from overpaint.weights.resolve import find
 
-    wanted = tuple(runtime or RUNTIMES)
+    wanted = tuple(runtime or (*RUNTIMES, *PEERS))
     found: dict[str, list[dict[str, float]]] = {one: [] for one in wanted}
     differences: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -109,19 +144,22 @@ def main(
         pixels = find_test_photos(data, 0).read(0)
         large = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
         write_jpeg(photo, np.asarray(large), quality=95)
-        for _ in range(runs):
+        for run in range(runs):
             for one in wanted:
+                if run and one in PEERS:
+                    continue
                 folder = Path(name) / one
                 found[one].append(_run(model, photo, one, threads, folder))
                 typer.echo(f"{one}: {found[one][-1]}")
-        for one in wanted:
-            first, other = (np.load(Path(name) / n / "logits.npy") for n in (wanted[0], one))
+        tiled = [one for one in wanted if one not in (PLAIN, *PEERS)]
+        for one in tiled:
+            first, other = (np.load(Path(name) / n / "logits.npy") for n in (tiled[0], one))
             differences[one] = float(np.abs(first - other).max())
     record, nan = find(model, "detector"), float("nan")
     settings = {"runs": runs, "threads": threads, "size": [width, height]}
     protocol = (
         f"{width} x {height} pixels, {threads} threads on {len(os.sched_getaffinity(0))} "
-        "processors, fp32, own process, in turns; median of the runs"
+        "processors, fp32, own process, in turns; median of the runs, n of them"
     )
     source = Source(
         "runtimes", record.name, find_commit(), hash_config(settings), record.sha256, protocol
@@ -129,18 +167,19 @@ def main(
     rows = []
     for one in wanted:
         values = {key: [run[key] for run in found[one]] for key in found[one][0]}
-        values[f"logit from {wanted[0]}"] = [differences[one]]
+        if one in differences:
+            values[f"logit from {tiled[0]}"] = [differences[one]]
         first = found[wanted[0]]
         for key in ("seconds", "processor seconds"):
             # Of runs that followed each other, as other work on the machine comes and goes.
             values[f"{key}, ratio"] = [
-                mine[key] / theirs[key] for mine, theirs in zip(found[one], first, strict=True)
+                mine[key] / theirs[key] for mine, theirs in zip(found[one], first, strict=False)
             ]
         for key, each in values.items():
             typer.echo(f"{one}: {key:<26} {statistics.median(each):.4g}")
             several = len(each) > 1
             rows.append(
-                Row(method=one, metric=key, value=statistics.median(each), n=runs,
+                Row(method=one, metric=key, value=statistics.median(each), n=len(found[one]),
                     ci_low=min(each) if several else nan, ci_high=max(each) if several else nan,
                     **asdict(source))
             )  # fmt: skip

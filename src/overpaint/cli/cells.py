@@ -1,4 +1,4 @@
-"""What `overpaint benchmark` and `overpaint harden` say of their cells: ahead, under way, at the end."""
+"""Printed lines of `overpaint benchmark` and `overpaint harden`: plan, progress, outcome."""
 
 from __future__ import annotations
 

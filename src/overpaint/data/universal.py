@@ -198,6 +198,16 @@ def draw_weighted(weights: Mapping[str, float], rng: np.random.Generator) -> str
     return names[int(rng.choice(len(names), p=values / values.sum()))]
 
 
+def draw_photo(
+    photos: PhotoSource, index: int, history: History, side: int, rng: np.random.Generator
+) -> tuple[np.ndarray, tuple[Step, ...]]:
+    """A crop uint8 (side, side, 3) of photo `index` after a random history, and its steps."""
+    # A history of the whole of a 12-megapixel photo would be wasted: crop first.
+    pixels = random_crop(photos.read(index), max(history.find_margin(side), side), rng)
+    pixels, steps = history(pixels, rng, side)
+    return pixels, tuple(steps)
+
+
 class LivePairs:
     """Pairs made on the fly: read a photo, give it a history, crop, reconstruct."""
 
@@ -223,12 +233,7 @@ class LivePairs:
         self, index: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, tuple[Step, ...]]:
         """Crop of photo `index` after a random history."""
-        # A history of the whole of a 12-megapixel photo would be wasted: crop first.
-        pixels = self.photos.read(index)
-        margin = self.history.find_margin(self.crop)
-        pixels = random_crop(pixels, max(margin, self.crop), rng)
-        pixels, steps = self.history(pixels, rng, self.crop)
-        return pixels, tuple(steps)
+        return draw_photo(self.photos, index, self.history, self.crop, rng)
 
 
 class UniversalDataset(Dataset[dict[str, Tensor]]):

@@ -46,7 +46,7 @@ def examine_in_tiles(
     image: np.ndarray | torch.Tensor,
     *,
     tile: int = 1024,
-    overlap: int = 128,
+    overlap: int = 64,
     stride: int = 8,
     device: torch.device | str = "cpu",
 ) -> Seen:

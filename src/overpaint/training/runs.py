@@ -118,7 +118,8 @@ def train_detector(
     with Processes(device) as processes:
         pairs = _cache_pairs(run, train, assets, cache, processes)
         held_out = make_pairs(run, validation, assets)
-        task = make_detection_task(run, pairs, held_out, assets, exclude, begun.model)
+        both = train, validation
+        task = make_detection_task(run, pairs, held_out, assets, exclude, begun.model, both)
         return _fit_and_export(run, task, out, export, train, about, processes)
 
 

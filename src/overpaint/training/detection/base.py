@@ -37,6 +37,7 @@ from overpaint.metrics import image_scores, pixel_auc
 from overpaint.registry import detectors
 from overpaint.training.config import LoopConfig, Section, create_model, load_section
 from overpaint.training.detection.forged import ForgedConfig, ForgedDataset, Mixed
+from overpaint.training.detection.untouched import UntouchedConfig, UntouchedDataset
 from overpaint.training.discovery import find_task
 from overpaint.training.loop import Batch
 from overpaint.weights import WeightsRecord, load_weights
@@ -86,6 +87,9 @@ class DetectorRun(Section):
     data: UniversalConfig
     forged: ForgedConfig = ForgedConfig()
     fills: RealFills = RealFills()
+    untouched: UntouchedConfig = Field(
+        default=UntouchedConfig(), exclude_if=lambda value: value == UntouchedConfig()
+    )
     cache: CacheConfig = CacheConfig()
     loss: dict[str, Any] = Field(
         default={}, description="settings of its loss: the `loss_config` of its task"
@@ -94,8 +98,8 @@ class DetectorRun(Section):
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Self:
-        if self.forged.share + self.fills.share > 1:
-            raise ValueError("forged.share + fills.share is above 1; lower one of them")
+        if self.forged.share + self.fills.share + self.untouched.share > 1:
+            raise ValueError("the shares of forged, fills and untouched are above 1; lower one")
         return self
 
 
@@ -106,8 +110,9 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
     of a batch: "image" (b, 3, h, w) in [0, 1] and "mask" (b, 1, h, w), 1 = inpainted.
 
     model: the network that is trained. exclude: file names of photos whose forgeries are left out.
-    Raises ConfigError for another network than this loss is for, for a wrong key of the loss, for
-    folders without forgeries and for validation samples without a hole.
+    photos: of training and validation, for `untouched`. Raises ConfigError for another network than
+    this loss is for, for a wrong key of the loss, for folders without forgeries, for validation
+    samples without a hole, and for `untouched` without photos.
     """
 
     architecture: ClassVar[type[Detector]]
@@ -125,6 +130,7 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
         validation: Pairs,
         assets: Path = Path(),
         exclude: Collection[str] = (),
+        photos: tuple[PhotoSource, PhotoSource] | None = None,
     ) -> None:
         if run.data.size % self.side_multiple:
             raise ConfigError(
@@ -140,10 +146,15 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
         for part in self.list_frozen():
             part.requires_grad_(False)
         mask_fn = make_mask_mixture(run.data.masks, assets)
-        self.train = _make_samples(run, train, mask_fn, "train", run.loop.seed, assets, exclude)
+        seen, unseen = photos or (None, None)
+        self.train = _make_samples(
+            run, train, mask_fn, "train", run.loop.seed, assets, exclude, seen
+        )
         # The largest seed of 32 bit belongs to validation, so that it never follows a run's own.
         seed = 2**32 - 1
-        held_out = _make_samples(run, validation, mask_fn, "validation", seed, assets, exclude)
+        held_out = _make_samples(
+            run, validation, mask_fn, "validation", seed, assets, exclude, unseen
+        )
         self.validation = [held_out[i] for i in range(run.validation_samples)]
         if not any(sample["mask"].any() for sample in self.validation):
             raise ConfigError(
@@ -234,8 +245,9 @@ def _make_samples(
     seed: int,
     assets: Path,
     exclude: Collection[str],
+    photos: PhotoSource | None,
 ) -> Dataset[dict[str, Tensor]]:
-    """Universal samples, and forgeries and real fills where the recipe asks for them.
+    """Universal samples, and forgeries, real fills and untouched photos as the recipe has them.
 
     Real fills of the pool "dev" validate.
     """
@@ -248,6 +260,14 @@ def _make_samples(
         pool = "train" if part == "train" else "dev"
         fills = RealFillDataset(run.data, run.fills, pool, pairs, seed, assets)
         others.append((fills, run.fills.share))
+    if run.untouched.share:
+        if photos is None:
+            raise ConfigError("untouched: this training is given no photos")
+        # The photos that are drawn more often are named among those of the training.
+        often = run.untouched.often if part == "train" else None
+        drawn = run.untouched.model_copy(update={"often": often})
+        untouched = UntouchedDataset(run.data, drawn, photos, mask_fn, seed, assets)
+        others.append((untouched, run.untouched.share))
     return Mixed(universal, others, seed) if others else universal
 
 
@@ -320,14 +340,16 @@ def make_detection_task(
     assets: Path = Path(),
     exclude: Collection[str] = (),
     model: nn.Module | None = None,
+    photos: tuple[PhotoSource, PhotoSource] | None = None,
 ) -> DetectorTask[Any, Any]:
-    """The task of a run; model: its network, None to build it here.
+    """The task of a run; model: its network, None to build it here. photos: of training and
+    validation.
 
     Raises as `start` and `DetectorTask`, and ConfigError for a network without a loss.
     """
     network = start(run).model if model is None else model
     kind = find_task(network, DetectorTask)  # a subclass, and never the abstract class itself
-    return kind(run, network, train, validation, assets, exclude)  # type: ignore[abstract]
+    return kind(run, network, train, validation, assets, exclude, photos)  # type: ignore[abstract]
 
 
 def check(run: DetectorRun, model: nn.Module, assets: Path, exclude: Collection[str] = ()) -> None:
