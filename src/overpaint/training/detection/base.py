@@ -146,15 +146,13 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
         for part in self.list_frozen():
             part.requires_grad_(False)
         mask_fn = make_mask_mixture(run.data.masks, assets)
-        seen, unseen = photos or (None, None)
-        self.train = _make_samples(
-            run, train, mask_fn, "train", run.loop.seed, assets, exclude, seen
-        )
+        shown, others = photos or (None, None)
+        last, seed = (assets, exclude, shown), run.loop.seed
+        self.train = _make_samples(run, train, mask_fn, "train", seed, *last)
         # The largest seed of 32 bit belongs to validation, so that it never follows a run's own.
         seed = 2**32 - 1
-        held_out = _make_samples(
-            run, validation, mask_fn, "validation", seed, assets, exclude, unseen
-        )
+        last = (assets, exclude, others)
+        held_out = _make_samples(run, validation, mask_fn, "validation", seed, *last)
         self.validation = [held_out[i] for i in range(run.validation_samples)]
         if not any(sample["mask"].any() for sample in self.validation):
             raise ConfigError(
