@@ -1,12 +1,12 @@
-"""How long `overpaint app` takes from a photo to its first result, and to a report.
+"""Time of `overpaint app` from a photo to its first result, and to a report.
 
     python benchmarks/app_times.py PHOTO
 
 - The photo is scaled to 2 megapixels (and for the report to 12) and saved as JPEG of quality 92.
-- "First result": the event that holds verdict and heatmap; "done": all views. The first photo loads
-  the model and is not counted; then `--repeat` are.
+- "First result": the event with verdict and heatmap; "done": all views. The first photo loads
+  the model and is not counted; then `--repeat` photos are timed.
 - Processor time is that of the server and its workers, user and system. On a machine with other
-  work it says more than the time that passes, which is printed beside it with the load.
+  work it is more reliable than the wall time, which is printed beside it with the load.
 """
 
 import http.client
@@ -38,7 +38,7 @@ class Server:
         self._port = int(address.rstrip("/").rpartition(":")[2])
 
     def processor_seconds(self) -> float:
-        """Of the server and its workers that still run."""
+        """Processor time of the server and its running workers, seconds."""
         total = 0
         for place in Path("/proc").glob("[0-9]*/stat"):
             try:
@@ -101,7 +101,7 @@ def scaled(path: Path, megapixels: float) -> bytes:
 
 
 def timed(server: Server, path: str, photo: bytes) -> tuple[dict[str, tuple[float, float]], dict]:
-    """Seconds that passed and of the processors, by name of the first event so called; the job."""
+    """(wall time, processor time), seconds, of the first event of each name; the finished job."""
     started, before, found, job = time.perf_counter(), server.processor_seconds(), {}, {}
     for name, told in server.events(server.post(path, photo)):
         passed, used = time.perf_counter() - started, server.processor_seconds() - before
@@ -117,7 +117,7 @@ def main(
     repeat: Annotated[int, typer.Option(help="Photos that are timed.")] = 3,
     report: Annotated[bool, typer.Option(help="Time also a report of 12 megapixels.")] = False,
 ) -> None:
-    """Time the page's way to a result."""
+    """Measure the time to a result, and to a report."""
     small = scaled(photo, 2)
     with serving() as server:
         timed(server, "/api/detect", small)

@@ -1,11 +1,12 @@
-"""Photos in rows, inpainters in columns, in one PNG to look at.
+"""A contact sheet: one PNG with photos in rows and inpainters in columns.
 
     python benchmarks/contact_sheet.py --data DATA --out contact-sheet.png
 
 - Columns: the photo, the photo with its hole, each inpainter's fill, and the detector's heatmap of
   the last inpainter's fill. `--inpainter` (repeatable) names other columns, in their order.
-- Photos, crops and holes are those of the inpainting benchmark. The rows go through its bins.
-- The default weights are left out with a note as long as they do not exist.
+- Photos, crops and holes are those of the inpainting benchmark. Successive rows are of its
+  successive bins.
+- If the default weights do not exist, their column is left out, with a note.
 """
 
 from collections.abc import Iterator, Sequence
@@ -65,7 +66,7 @@ def main(
 def filled_rows(
     cases: Sequence["Case"], methods: Sequence["Method"], runner: "DetectorRunner"
 ) -> Iterator[SheetRow]:
-    """The pictures of each row: photo, hole, fills, and the heat in the last with the true hole."""
+    """The pictures of each row: photo, hole, fills, and the last fill's heatmap with the hole."""
     from overpaint.detection.report import draw_overlay
 
     for case in cases:

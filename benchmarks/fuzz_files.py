@@ -1,19 +1,19 @@
-"""Damaged files through `overpaint detect` and `overpaint inpaint`: is each one accounted for?
+"""Damaged files as input of `overpaint detect` and `overpaint inpaint`: is each one reported?
 
     python benchmarks/fuzz_files.py --seed 0 --num 200 [--data DATA]
 
-- Small pictures (64 to 160 pixels) of every format that is read, made here and, with --data, cut
+- Small pictures (64 to 160 pixels) of every readable format, made here and, with --data, cut
   from photos, are damaged: bits are flipped, the end is cut off, or two of their chunks (JPEG
-  segments, PNG and RIFF chunks, TIFF entries, ISO boxes; stretches of GIF and BMP) change places.
-  Half of the PNG files get checksums that hold, or hardly any would be read on.
+  segments, PNG and RIFF chunks, TIFF entries, ISO boxes; parts of GIF and BMP) are exchanged.
+  Half of the PNG files get valid checksums, because otherwise hardly any would be decoded.
 - Three runs, each in one process: `detect` on the damaged files, `inpaint` on them, and `inpaint`
-  on the sound pictures with the damaged files as masks.
+  on the intact pictures with the damaged files as masks.
 - A fault is: a traceback, a signal, more time than the limit, a file without exactly one record, an
-  error that does not name its file, an exit status other than 1 with errors and 0 without, a line
-  on stderr that is not ours, a changed input, and a filled picture whose size or whose pixels far
-  from the hole are not those of the photo.
-- Files of one seed are the same on every run with the same libraries (encoders differ).
-- Prints a table of what became of the files. The exit status is 1 when there is a fault.
+  error that does not name its file, an exit status other than 1 with errors and 0 without, an
+  unknown line on stderr, a changed input, and a filled picture whose size or whose pixels far
+  from the hole differ from the photo.
+- Files of one seed are the same in every run with the same libraries (encoders differ).
+- Prints the number of files by result. The exit status is 1 if there is a fault.
 """
 
 import io
@@ -42,14 +42,14 @@ Spans = list[tuple[int, int]]
 
 LOW, HIGH = 64, 160  # sides, pixels
 MAX_PIXELS = 4_000_000
-"""A flipped bit in a header can ask for a picture of millions of pixels, which is then examined."""
+"""Limit for decoding: a flipped bit in a header can give a picture of millions of pixels."""
 SECONDS_A_FILE, SECONDS_TO_START = 5, 120
 SHOWN = 40  # faults
-FAR = 24  # pixels from the hole, beyond its growth and the fading
+FAR = 24  # pixels from the hole, beyond its growth
 _OURS = re.compile(r"\d+ of \d+ could not be (examined|filled)")
 
 
-# Sound pictures
+# Intact pictures
 
 
 def scene(rng: np.random.Generator) -> np.ndarray:
@@ -149,7 +149,7 @@ FORMATS: Mapping[str, list[Callable[[np.ndarray], bytes]]] = {
 
 
 def flip_bits(data: bytes, rng: np.random.Generator) -> bytes:
-    """1 to 64 bits, in half of the files only near the start, where the headers are."""
+    """Flip 1 to 64 bits, in half of the files only near the start, where the headers are."""
     out = bytearray(data)
     end = min(len(out), 256) if rng.random() < 0.5 else len(out)
     for _ in range(int(2 ** rng.uniform(0, 6))):
@@ -158,13 +158,13 @@ def flip_bits(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def truncate(data: bytes, rng: np.random.Generator) -> bytes:
-    """The end cut off: any number of bytes; of every fifth file less than 16."""
+    """Cut off the end: any number of bytes; for a fifth of the files less than 16."""
     few = rng.random() < 0.2
     return data[: max(1, len(data) - int(rng.integers(1, 16 if few else len(data))))]
 
 
 def swap_chunks(data: bytes, rng: np.random.Generator) -> bytes:
-    """Two chunks of the file change places."""
+    """Exchange two chunks of the file."""
     spans = chunks(data)
     if len(spans) < 2:
         spans = _stretches(data)
@@ -174,7 +174,7 @@ def swap_chunks(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """A damaged PNG with the checksums of what its chunks hold now, so that it is read on."""
+    """A damaged PNG with the checksums of its damaged chunks, so that it is decoded."""
     out = bytearray(data)
     for start, end in _lengths(data, 8, lambda at: _int(data, at, ">I") + 12):
         if end - start >= 12:
@@ -186,7 +186,7 @@ DAMAGES = {"bits": flip_bits, "cut": truncate, "swap": swap_chunks}
 
 
 def chunks(data: bytes) -> Spans:
-    """Start and end of each chunk of a file, by its format; equal stretches where it has none."""
+    """Start and end of each chunk of a file, by its format; equal parts if it has no chunks."""
     if data.startswith(b"\xff\xd8"):
         return list(_jpeg_segments(data))
     if data.startswith(b"\x89PNG"):
@@ -215,7 +215,7 @@ def _lengths(data: bytes, start: int, length: Callable[[int], int]) -> Iterator[
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Up to the start of scan, and all from there as one."""
+    """The segments up to the start of scan, and the rest as one."""
     at = 2
     while data[at + 1] != 0xDA:
         end = at + 2 + _int(data, at + 2, ">H")
@@ -225,7 +225,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[int, int]]:
-    """The boxes of the file, and those inside `meta`, which say how its parts hang together."""
+    """The boxes of the file, and those inside `meta`, which describe the relation of its parts."""
     for start, end in _lengths(data, 0, lambda at: _int(data, at, ">I")):
         if data[start + 4 : start + 8] == b"meta":
             inside = data[:end]
@@ -241,7 +241,7 @@ def _stretches(data: bytes) -> Spans:
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """What was made below one folder."""
+    """The folders of files that were made."""
 
     damaged: Path
     sound: Path
@@ -250,7 +250,7 @@ class Folders:
 
 
 def make(folder: Path, num: int, seed: int, data: Path | None = None) -> Folders:
-    """Write `num` damaged files, the sound ones that they come from, and a mask for each."""
+    """Write `num` damaged files, the intact files from which they are made, and a mask for each."""
     made = Folders(*(folder / name for name in ("damaged", "sound", "masks")))
     for place in (made.damaged, made.sound, made.masks):
         place.mkdir(parents=True)
@@ -282,7 +282,7 @@ def make(folder: Path, num: int, seed: int, data: Path | None = None) -> Folders
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of one run."""
+    """The result of one run."""
 
     done: Counter[str] = field(default_factory=Counter)
     """Files that were examined or filled, by suffix."""
@@ -301,9 +301,9 @@ def execute(
 
 
 def run(arguments: list[str], photos: Path, of: Path) -> Outcome:
-    """Run `overpaint` over `photos`, and hold what it says against what is there.
+    """Run `overpaint` over `photos`, and compare its records with the files.
 
-    of: the folder of the files that errors may name beside the photos (the masks).
+    of: the folder of the files that errors may name in addition to the photos (the masks).
     """
     files = sorted(photos.iterdir())
     before = {path: path.read_bytes() for path in (*files, *of.iterdir())}
@@ -360,7 +360,7 @@ def _check_records(path: Path, records: list[dict[str, Any]], of: Path, out: Out
 
 
 def _changed(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with a filled picture, by the pixels of the photo and a hole's own place."""
+    """Faults of a filled picture: another size, or changed pixels far from the hole."""
     photo, filled = read_image(path), read_image(record["out"])
     if filled.pixels.shape != photo.pixels.shape:
         yield f"{path}: filled at another size, {filled.pixels.shape}"
@@ -379,7 +379,7 @@ def _changed(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
 def fuzz(
     folder: Path, num: int, seed: int, data: Path | None = None, inpainter: str = "safepaint-s"
 ) -> dict[str, Outcome]:
-    """Make the files in `folder`, and run all three; by the name of the run."""
+    """Make the files in `folder`, and do all three runs; outcomes by the name of the run."""
     made = make(folder, num, seed, data)
     results = {name: str(folder / name) for name in ("found", "filled", "filled by mask")}
     fill = ["inpaint", "--model", inpainter, "--out"]
@@ -393,7 +393,7 @@ def fuzz(
             made.masks,
         ),
         "inpaint, as masks": run(
-            # Pictures are masks full of specks, which grown would leave nothing of the photo.
+            # As masks, pictures have many specks; grown, they would cover the whole photo.
             [
                 *(*fill, results["filled by mask"], "--dilate", "0"),
                 *(str(made.sound), "--masks", str(made.damaged)),
@@ -417,7 +417,7 @@ def main(
         Path | None, typer.Option(help="New folder for the files. Default: a temporary one.")
     ] = None,
 ) -> None:
-    """Damage files and look what becomes of them."""
+    """Damage files, run the commands on them, and print the faults."""
     with tempfile.TemporaryDirectory() as temporary:
         outcomes = fuzz((keep or Path(temporary)).resolve(), num, seed, data, inpainter)
     typer.echo(f"{num} damaged files, seed {seed}: done + refused")

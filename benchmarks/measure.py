@@ -1,13 +1,13 @@
-"""The numbers of the shipped weights in results/*.csv and the published tables, by one command.
+"""Measurement of a shipped detector for results/*.csv and the published tables.
 
     python benchmarks/measure.py --data DATA
 
-- The shipped detector is measured on everything; `--also NAME=FILE` (ablations, other widths)
-  on the triplets only.
-- The inpainters are those of `benchmarks/measure_inpainting.py`; the main detector looks at them.
-- All is measured into a new folder first, and merged into results/*.csv when it is complete. Rows
-  of other weights and sets stay: see the step "measure" of recipes/run.sh.
-- Training and calibration come before: `overpaint train`, `overpaint calibrate`.
+- The detector is measured on all sets; `--also NAME=FILE` (ablations, other widths) only on the
+  triplets.
+- The inpainters are those of `benchmarks/measure_inpainting.py`; the detector scores their fills.
+- Results are first written to a new folder, and merged into results/*.csv when they are complete.
+  Rows of other weights and sets are kept: see the step "measure" of recipes/run.sh.
+- Train and calibrate first: `overpaint train`, `overpaint calibrate`.
 """
 
 import tempfile
@@ -23,10 +23,12 @@ ROOT = Path(__file__).parents[1]
 
 def main(
     data: Annotated[Path, typer.Option("--data", help="Folder with photos, faces, triplets.")],
-    weights: Annotated[str, typer.Option(help="Name or file. Default: the shipped one.")] = "",
+    weights: Annotated[str, typer.Option(help="Name or file. Default: nixnet-real.")] = "",
     also: Annotated[list[str] | None, typer.Option(help="NAME=FILE; repeatable.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the CSV files.")] = ROOT / "results",
-    limit: Annotated[int | None, typer.Option(min=1, help="So many of a kind, to try it.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Pictures of a kind, for a test.")
+    ] = None,
 ) -> None:
     """Measure, write the CSV files, then render the published tables."""
     from overpaint.defaults import DEFAULT_DETECTOR
@@ -47,7 +49,7 @@ def main(
     )
 
     settings = Settings(limit=limit)
-    methods = list_default_methods()  # first, as it tells when a package is missing
+    methods = list_default_methods()  # first, because it raises if a package is missing
     main_weights = {Path(weights or DEFAULT_DETECTOR).stem: weights or DEFAULT_DETECTOR}
     others = dict(_named(text) for text in also or [])
     out.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,8 @@
 
     python benchmarks/measure_fillers.py --data DATA
 
-`--inpainter` (repeatable) names others than the usual ones, weights of your own for instance.
+`--inpainter` (repeatable) measures other inpainters than the default ones, for instance your
+weights.
 """
 
 from pathlib import Path

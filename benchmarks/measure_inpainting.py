@@ -1,12 +1,12 @@
-"""The inpainters' rows of results/*.csv and the published tables, by one command.
+"""Measurement of inpainters for results/*.csv and the published tables.
 
     python benchmarks/measure_inpainting.py --data DATA
 
-- Without `--inpainter`: the untouched photo as a control, every method that needs no weights, the
+- Without `--inpainter`: the untouched photo as a control, every method without weights, the
   shipped weights and the inpainters of benchmarks/weights. Rows of one inpainter are written as
-  soon as it is done, and replace its older ones; those of others are left.
-- The 200 fills of a method take one to four minutes on one core, the patch-based ones about
-  twenty. `--num 3` tries it; give it an `--out` of its own.
+  soon as it is done, and replace its earlier rows; those of others are kept.
+- The 200 fills of a method take one to four minutes on one core. For a test, use `--num 3` and
+  another `--out`.
 """
 
 from pathlib import Path

@@ -3,11 +3,11 @@
     python benchmarks/measure_memory.py --data DATA
 
 - Crops of the test photos, of sizes drawn once with a fixed seed: by default 500 crops of 200 sizes
-  from 200 to 900 pixels. Larger ones are pieces of photos laid side by side.
-- Prints the memory after each twenty photos, and what the last twenty take, against the first. The
-  exit status is 1 when that is more than 1.3 times as much.
-- Smaller sizes (`--low 130 --high 260`) take a tenth of the time, and what is kept for each shape
-  weighs more in them.
+  from 200 to 900 pixels. Crops larger than a photo are joined from several pieces.
+- Prints the memory after each twenty photos, and the ratio of the last twenty to the first. The
+  exit status is 1 if it is more than 1.3.
+- Smaller sizes (`--low 130 --high 260`) take a tenth of the time, and the memory kept for each
+  shape is a larger part of the total.
 """
 
 import time
@@ -33,12 +33,12 @@ def resident_mib() -> float:
 def main(
     data: Annotated[Path, typer.Option(help="Folder with photos/.")],
     model: Annotated[str, typer.Option(help="Shipped name or weights file.")] = "nixnet-s",
-    photos: Annotated[int, typer.Option(min=2 * STEP, help="Crops to look at.")] = 500,
+    photos: Annotated[int, typer.Option(min=2 * STEP, help="Number of crops.")] = 500,
     sizes: Annotated[int, typer.Option(min=1, help="Different sizes.")] = 200,
     low: Annotated[int, typer.Option(min=16, help="Shortest side, pixels.")] = 200,
     high: Annotated[int, typer.Option(min=16, help="Longest side, pixels.")] = 900,
 ) -> None:
-    """Look at crops of many sizes, and print what is resident."""
+    """Detect in crops of many sizes, and print the resident memory."""
     from overpaint.detection.runner import DetectorRunner
     from overpaint.evaluation.measurement import find_test_photos
 

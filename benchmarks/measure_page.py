@@ -1,12 +1,12 @@
-"""How long a frame of the page takes while a slider moves, by one command on a quiet machine.
+"""Time of a frame of the page while a slider moves; run it on an idle machine.
 
     python benchmarks/measure_page.py
 
-- A photo of 2 megapixels (1632 x 1224) that code makes, in a window of 1440 x 900, with the photo
+- A synthetic photo of 2 megapixels (1632 x 1224), in a window of 1440 x 900, with the photo
   and the heatmap side by side, then with all six views.
-- A frame is the script's work for the browser's next frame, by the clock. Beside it stands the
-  processor time of the page's thread for a frame, with what the browser adds to show it; that one
-  holds on a busy machine, too. No request may be made meanwhile.
+- A frame is the wall time of the script for the browser's next frame. Also printed is the processor
+  time of the page's thread for a frame, including the browser's drawing, which is valid on a busy
+  machine, too. No request may be made during the measurement.
 - It needs chromium, playwright, and the extra `web`. Printed and not kept.
 """
 
@@ -94,7 +94,7 @@ def main(width: int = 1632, height: int = 1224) -> None:
 
 
 def processor_time(tools: "CDPSession") -> float:
-    """Of the page's thread so far, seconds."""
+    """Processor time of the page's thread so far, seconds."""
     metrics = tools.send("Performance.getMetrics")["metrics"]
     return next(one["value"] for one in metrics if one["name"] == "TaskDuration")
 

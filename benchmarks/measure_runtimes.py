@@ -1,18 +1,18 @@
-"""A photo of 12 megapixels by every runtime, against plain torch, side by side in one run.
+"""Time of a photo of 12 megapixels with every runtime, compared with plain torch.
 
     python benchmarks/measure_runtimes.py --data DATA
 
 - The whole of `overpaint detect`: reading the JPEG, the detector, and writing pictures and record.
-  Each run is a process of its own that loads the network before the time begins; the runtimes take
-  turns, so that other work on the machine meets all of them.
-- "plain" is the same command with torch as one would write it first: eager, NCHW, batch norms and
-  concatenated maps as they stand in the network, in tiles of 1,024 pixels that overlap by 128.
-  "plain, our tiles" has the tiles of all others, which are smaller and overlap less. A ratio to the
-  first is what all changes save together, one to the second what the runtime saves.
+  Each run is a separate process, which loads the network before the time starts; the runtimes take
+  turns, so that other work on the machine affects all of them.
+- "plain" is the same command with unoptimised torch: eager, NCHW, separate batch norms and
+  concatenated maps, in tiles of 1,024 pixels that overlap by 128. "plain, our tiles" has the tiles
+  of all others, which are smaller and overlap less. The ratio to the first shows the saving of all
+  changes together, the ratio to the second that of the runtime.
 - PSCC-Net and ManTra-Net at their published widths (random weights; time does not depend on them),
-  by torch with our tiles, once each.
+  with torch and our tiles, once each.
 - Wall time, processor time of the process, its peak memory, and the largest difference of a logit
-  from that of plain torch with our tiles. Rows go to results/runtimes.csv.
+  from that of plain torch with our tiles. Rows are written to results/runtimes.csv.
 """
 
 import json
@@ -81,7 +81,7 @@ def job(model: str, photo: str, runtime: str, threads: int, out: str) -> None:
 
 
 def make_plain(module: "torch.nn.Module") -> None:  # type: ignore[name-defined]  # noqa: F821
-    """Take channels last and folded batch norms out of a NIX-Net of this process."""
+    """Undo channels last and folded batch norms of a NIX-Net in this process."""
     import torch
 
     from overpaint.detectors import nixnet
@@ -171,7 +171,7 @@ def main(
             values[f"logit from {tiled[0]}"] = [differences[one]]
         first = found[wanted[0]]
         for key in ("seconds", "processor seconds"):
-            # Of runs that followed each other, as other work on the machine comes and goes.
+            # Ratios of consecutive runs, because other work on the machine changes with time.
             values[f"{key}, ratio"] = [
                 mine[key] / theirs[key] for mine, theirs in zip(found[one], first, strict=False)
             ]

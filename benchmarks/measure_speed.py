@@ -1,13 +1,14 @@
-"""Rows of results/speed.csv for networks and inpainters, by one command on a quiet machine.
+"""Rows of results/speed.csv for networks and inpainters; run it on an idle machine.
 
     python benchmarks/measure_speed.py --data DATA
 
-- Every network of the registry with trainable weights: its parameters, and time and memory of a
-  picture of 256 and of 512 pixels. Speed does not depend on the weights, so random ones do.
-- `overpaint inpaint` of a hole of 300x300 pixels in a photo of 12 megapixels, with the method that
-  needs no weights and the shipped one.
-- Each figure is from a process of its own. The detector's 12 megapixels are in measure.py.
-- Before them, printed and not kept: what a mask of 128x128 pixels of each kind takes.
+- Every network of the registry with trainable weights: its parameters, and time and memory for a
+  picture of 256 and of 512 pixels. Speed does not depend on the weights, so they are random.
+- `overpaint inpaint` of a hole of 300x300 pixels in a photo of 12 megapixels, with a method without
+  weights and with the shipped weights.
+- Each figure is from a separate process. The detector's time for 12 megapixels is measured by
+  measure.py.
+- The time of a mask of 128x128 pixels of each kind is only printed.
 """
 
 import statistics

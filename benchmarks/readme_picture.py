@@ -2,8 +2,8 @@
 
     python benchmarks/readme_picture.py
 
-Written to docs/img/demo.jpg by the shipped detector. Make it again when the weights or the demo
-change.
+It is written to docs/img/demo.jpg, with the default detector. Make it again when the weights or the
+demo change.
 """
 
 import tempfile

@@ -5,8 +5,8 @@
     python benchmarks/restate_calibration.py before.json \\
         src/overpaint/pretrained/nixnet-s.calibration.json
 
-The rows name the calibration by its hash, which also the count of ordinary edits changes. Refused
-where a threshold differs: then the rows have to be measured again.
+The rows name the calibration by its hash, which changes with the counts of ordinary edits, too. If
+a threshold differs, this is refused: then the rows have to be measured again.
 """
 
 from pathlib import Path

@@ -2,11 +2,11 @@
 
     python benchmarks/scan_kill.py
 
-- Photos of noise and shapes, small ones, some of them identical and some damaged.
+- Small photos of noise and shapes, some of them identical and some damaged.
 - `overpaint scan` is killed (SIGKILL) after a random number of new rows and a random time, also
-  while it starts, and given again; at last it is left alone.
+  during its start, and run again; the last run is not killed.
 - After each kill the results have to be readable. At the end each photo must have one row, and each
-  shard must be whole. The exit status is 1 when that is not so.
+  shard must be complete. Otherwise the exit status is 1.
 """
 
 import random
@@ -43,7 +43,7 @@ def make_photos(folder: Path, num: int, seed: int) -> None:
 
 
 def num_rows(out: Path) -> int:
-    """As the results tell; 0 before there are any."""
+    """Number of rows in the results; 0 before there are any."""
     from overpaint.scan.results import open_dataset
 
     return open_dataset(out).count_rows() if (out / "scan.json").exists() else 0

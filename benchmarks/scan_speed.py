@@ -1,17 +1,18 @@
-"""Photos per second of `overpaint scan`, against `overpaint detect` given one photo at a time.
+"""Photos per second of `overpaint scan`, compared with `overpaint detect` on one photo at a time.
 
     python benchmarks/scan_speed.py --photos FOLDER
 
-- The same photos, the same weights, one after the other on one machine: `overpaint detect PHOTO`
-  in a loop (of `--loop` photos, as it is slow), then `overpaint scan`, both with `--runtime`. Times
-  are of whole commands, with the start of Python and the loading of the weights.
-- Wall time, and the time of processors that all processes of a command took, which other work on
-  the machine changes far less.
-- The network's share is the time in the detector of all network processes, against the time of the
-  scan after its processes have started, times their number.
-- The memory slope is a line through what all processes of the scan have resident (each process's
-  own, by Pss where the kernel tells), over the photos done, without the first fifth.
-- Rows go to results/scan.csv. Use photos like yours: the figures are of these.
+- The same photos and weights on one machine, first `overpaint detect PHOTO` in a loop (of `--loop`
+  photos, because it is slow), then `overpaint scan`, both with `--runtime`. Times are of whole
+  commands, including the start of Python and the loading of the weights.
+- Wall time, and processor time of all processes of a command, which other work on the machine
+  changes much less.
+- The network's share is the time of all network processes in the detector, divided by the time of
+  the scan after its processes have started and by their number.
+- The memory slope is that of a line through the resident memory of all processes of the scan (Pss
+  of each process where the kernel has it) over the number of examined photos, without the first
+  fifth.
+- Rows are written to results/scan.csv. Use photos like yours: the figures depend on them.
 """
 
 import json
@@ -41,7 +42,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def seconds(*arguments: object) -> tuple[float, float]:
-    """Wall and processor time of a command; its exit code may say that photos failed."""
+    """Wall and processor time of a command, seconds; photos may fail (exit code 1)."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command(*arguments), capture_output=True, check=False)
     if done.returncode not in (0, 1):
@@ -87,7 +88,7 @@ def _below(pid: int) -> Iterator[int]:
 
 
 def _own(pid: int) -> int:
-    """Bytes of a process, shared pages by its share of them; 0 when it has ended."""
+    """Resident bytes of a process, shared pages divided by their users; 0 if it has ended."""
     with suppress(OSError, ValueError):
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         return next(int(x.split()[1]) for x in text.splitlines() if x.startswith("Pss:")) * 1024
@@ -97,7 +98,7 @@ def _own(pid: int) -> int:
 def slope(found: list[tuple[int, float]]) -> float:
     """MB per 1,000 photos; NaN for fewer than 200."""
     late = [(num, size) for num, size in found if num and num > found[-1][0] / 5]
-    if not late or late[-1][0] < 200:  # processes still grow to what they need
+    if not late or late[-1][0] < 200:  # memory still grows at the start
         return float("nan")
     num, size = np.array(late).T
     return 1000 * float(np.polyfit(num, size, 1)[0])
@@ -109,7 +110,7 @@ def measured(
     """Figures of both ways, and the runtime in words."""
     looped = taken[:: max(1, len(taken) // loop)][:loop]
     given = ["--model", model, "--runtime", runtime]
-    # Exporting and measuring a runtime, once for a machine, is not a part of either.
+    # A runtime is exported and measured once on a machine; that time is not counted.
     seconds("detect", taken[0], "--out", folder / "first", *given)
     spent = [seconds("detect", one, "--out", folder / "loop", *given) for one in looped]
     each = np.array(spent).sum(axis=0) / len(looped)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The experiments of docs/experiments.md, one factor changed at a time, at one budget: from nothing,
-# NIX-Net 16/32/64 on 16,000 crops of 128 pixels (recipes/ablation.yaml). About six minutes of one core
-# each, and two to measure it. Then the stages of the shipped detector, by recipes/run.sh.
+# The experiments of docs/experiments.md, one factor changed at a time, with one budget: NIX-Net 16/32/64
+# from random weights on 16,000 crops of 128 pixels (recipes/ablation.yaml). About six minutes of one core
+# each, and two for the measurement. Then the stages of nixnet-s, by recipes/run.sh.
 #
 #   experiments/experiments.sh DATA [NAME ...]      all, or those named
 #
 # DATA is as for recipes/run.sh. Every step resumes where it was stopped; rows of the same name are
-# measured anew. With RESULTS=FOLDER they go there instead of to results/experiments, so that several
-# may be measured side by side.
+# measured again. With RESULTS=FOLDER they are written there instead of to results/experiments, so that
+# several experiments can be measured at the same time.
 set -euo pipefail
 DATA=${1:?usage: experiments/experiments.sh DATA [NAME ...]}
 shift
@@ -19,7 +19,7 @@ FORGED_TEST=$FORGED/test
 
 wanted() { [ "$WANTED" = "  " ] || [[ "$WANTED" == *" $1 "* ]]; }
 
-recipes/forged.sh "$DATA"  # to measure on
+recipes/forged.sh "$DATA"  # for measurements
 
 # NAME, WEIGHTS, then options: rows. FORGED_TEST: folder of the inpainters to measure on.
 measure() {
@@ -30,7 +30,7 @@ measure() {
     --conditions "as is,JPEG 85" --out "$RESULTS" --weights "$name=$weights" "$@"
 }
 
-# RECIPE, NAME, then what differs from the recipe.
+# RECIPE, NAME, then the differences from the recipe.
 train() {
   local recipe=$1 name=$2
   shift 2
@@ -41,22 +41,22 @@ train() {
 experiment() {
   wanted "$2" || return 0
   train "$@"
-  mkdir -p "$RESULTS/records"  # configuration hash, options, steps, commit: what the weights are
+  mkdir -p "$RESULTS/records"  # of the weights: configuration hash, options, steps, commit
   cp "runs/experiments/$2/$2.json" "$RESULTS/records/"
   measure "$2" "runs/experiments/$2/$2.safetensors"
 }
 
-# NAME, then what differs from the control.
+# NAME, then the differences from the control.
 try() { experiment ablation "$@"; }
 
-# Of inpainters, what they filled in, as an option.
+# The option for fills by the given inpainters.
 folders() {
   local filler list=()
   for filler in "$@"; do list+=("'$FORGED/train/$filler': 1"); done
   (IFS=,; echo "forged.folders={${list[*]}}")
 }
 
-# NAME, then inpainters: what these filled in, in other photos, among the samples.
+# NAME, then inpainters, whose fills of other photos are among the samples.
 try_forged() {
   local name=$1
   shift
@@ -65,8 +65,8 @@ try_forged() {
   try "$name" --set forged.share=0.3 --set "$(folders "$@")"
 }
 
-# NAME, WEIGHTS that were trained with some inpainters, then these: the last stages of the shipped
-# detector with no others, measured on the others.
+# NAME, WEIGHTS, then the inpainters with which the weights were trained: the last stages of nixnet-s with
+# only these inpainters, measured on the others.
 unseen() {
   local name=$1 weights=$2 colour=runs/nixnet-s-2-colour/nixnet-s-2-colour.safetensors
   local out=runs/experiments/$1 set
@@ -87,7 +87,7 @@ unseen() {
 }
 
 try control
-try control-seed-1 --set loop.seed=1 --set cache.seed=0  # how much is chance
+try control-seed-1 --set loop.seed=1 --set cache.seed=0  # variation between seeds
 
 # Breadth of the bank.
 NO_TRACES=(--set data.traces={})
@@ -96,7 +96,7 @@ try two-autoencoders "${NO_TRACES[@]}" --set "data.bank={ae-nearest: 1, ae-trans
 try four-autoencoders "${NO_TRACES[@]}" \
   --set "data.bank={ae-nearest: 1, ae-transposed: 1, ae-shuffle: 1, ae-colour: 1}"
 try no-traces "${NO_TRACES[@]}"
-# The share of the well-trained one.
+# The share of TAEF2, which is well trained.
 try taef2-none --set "data.bank={ae-nearest: 1, ae-transposed: 1, ae-shuffle: 1, ae-colour: 1}"
 try taef2-alone --set "data.bank={'taef2:weights': 1}"
 
@@ -119,7 +119,7 @@ try width-32 --set "model.widths=[32,64,128]"
 try twice-as-long --set loop.steps=2000
 try no-ema --set loop.ema_decay=0
 
-# History and scale, each with reconstructions of its own.
+# History and scale, each with its own reconstructions.
 SHORT=(--set cache.num=800)
 CACHE=cache/of-800 try cache-of-800 "${SHORT[@]}"
 CACHE=cache/no-history try no-history "${SHORT[@]}" --set data.history.probability=0
@@ -127,7 +127,7 @@ CACHE=cache/native-scale try native-scale "${SHORT[@]}" --set data.history.resiz
 CACHE=cache/downsized try downsized "${SHORT[@]}" --set "data.history.scale=[0.25,0.7]" \
   --set data.history.resize=1
 
-# Differences between photo and fill, and the features that show them: each alone, and together.
+# Differences between photo and fill, and features for them: each alone, and together.
 FILE=(--set data.apart.file=0.6)
 COLOURED=(--set data.apart.coloured=0.5)
 APART=("${FILE[@]}" "${COLOURED[@]}")
@@ -142,8 +142,8 @@ try colour-and-apart "${COLOUR[@]}" "${APART[@]}"
 try energies-and-apart "${ENERGIES[@]}" "${APART[@]}"
 try all-together "${COLOUR[@]}" "${ENERGIES[@]}" "${APART[@]}" --set model.context=statistics
 
-# The stages of the shipped detector, by recipes/run.sh; the last ones without half of the zoo,
-# so that each inpainter is measured by a network that has not seen it; and one that is not shipped.
+# The stages of nixnet-s, by recipes/run.sh; the last ones without half of the inpainters, so that each
+# inpainter is measured with a network that was not trained on it; and one stage that is not shipped.
 measure first-stage runs/nixnet-s-1-base/nixnet-s-1-base.safetensors
 measure colour-stage runs/nixnet-s-2-colour/nixnet-s-2-colour.safetensors
 measure mean-of-stages runs/nixnet-s-4-mean/nixnet-s-4-mean.safetensors

@@ -1,10 +1,10 @@
-"""Photos of the training that a detector is nearest to flagging: weights for `untouched.often`.
+"""Training photos with the highest statistic of a detector: weights for `untouched.often`.
 
     python experiments/false_alarms.py WEIGHTS --photos FOLDER --out false-alarms.csv
 
-Each photo of the training part, in one lossless variant as the calibration makes them, is given its
-statistic (what the threshold is compared with). The tenth of them with the highest gets the weight
-10, all others 1: half of the draws are then of that tenth.
+The statistic, which is compared with the threshold, is measured for one lossless variant, as in the
+calibration, of each photo of the training part. The tenth of the photos with the highest values
+gets the weight 10, all others 1: then half of the draws are of that tenth.
 """
 
 import csv
@@ -16,7 +16,7 @@ import typer
 
 SHARE, WEIGHT = 0.1, 10.0
 SIDE = 640
-"""Pixels of each side of a variant that are looked at, to save time."""
+"""Longest side of the part of a variant that is measured, pixels; limited to save time."""
 
 
 def main(

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Leave-one-family-out: four trainings, each without a group of generator families (related ones
-# together), so that every family of real fills is judged by weights that never saw it or its kin.
+# Leave-one-family-out: four trainings, each without one group of related generator families, so that
+# every family of real fills is measured with weights that were trained on no family of its group.
 #
 #   experiments/families.sh DATA NAME [STEPS] [--set ...]      default: 600 steps
 #
-# A short budget tells experiments apart; the final recipe's figure takes its own number of steps.
-# DATA is as for recipes/run.sh, with fills/. First: recipes/esrgan.sh. Rows, of each training and
-# of all together, go to results/experiments/families.csv, records beside them. Every step resumes
-# where it was stopped.
+# A short budget is enough to compare experiments; the figure of a final recipe needs its number of
+# steps. DATA is as for recipes/run.sh, with fills/. Run recipes/esrgan.sh first. Rows, of each training
+# and of all together, are written to results/experiments/families.csv, records beside them. Every step
+# resumes where it was stopped.
 set -euo pipefail
 DATA=${1:?usage: experiments/families.sh DATA NAME [STEPS] [--set ...]}
 NAME=${2:?usage: experiments/families.sh DATA NAME [STEPS] [--set ...]}

@@ -1,12 +1,12 @@
-"""What sets real fills apart: fine detail of luma and colours, in the fill and around it.
+"""Differences between real fills and photos: fine detail of luma and colours, in both.
 
     python experiments/fine_detail.py --data DATA
 
-- Of each group of triplets, on the choice half, on which alone hypotheses are formed: the deviation
+- For each group of triplets, on the choice half, the only one used for hypotheses: the deviation
   in grey levels of bands of detail (differences of Gaussians), median over pictures of a robust
-  estimate, first of the known pixels, then of the fill.
-- And how far one number per pixel ranks them: the ratio of the colours' residual to the luma's in a
-  window, as pixel AUC. Nothing is trained.
+  estimate, first for the known pixels, then for the fill.
+- Also the pixel AUC of a single number: the ratio of the colours' residual to the luma's in a
+  window. Nothing is trained.
 """
 
 from collections import defaultdict
@@ -58,7 +58,7 @@ def planes(pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def band_deviations(pixels: np.ndarray, mask: np.ndarray) -> Iterator[float]:
-    """Known, fill, for each band of luma and of R - G; 1.48 times the median of the size."""
+    """Known, fill, for each band of luma and of R - G; 1.48 times the median absolute value."""
     from scipy.ndimage import gaussian_filter
 
     of = planes(pixels)

@@ -1,12 +1,13 @@
-"""Which features find a fill after a JPEG file? Linear probes, leave a group of families out.
+"""Which features find a fill after JPEG? Linear probes, leaving out groups of families.
 
     python experiments/probe.py DATA FILE_OF_EFFICIENTNET     (recipes/efficientnet.sh fetches it)
 
-Features of squares of 8 pixels, each as its z-score in the photo and that without its sign, are
-weighed by ridge regression on the pool "train" of the real fills: families alike, and in each photo
-inpainted and known squares alike. A family is judged by weights that saw neither it nor its kin
-(the groups of families.sh). A few minutes for what a training takes hours; it says what can be
-seen, and not how well a trained network would see it. Rows go to experiments/probe.csv.
+A ridge regression is fitted on features of squares of 8 pixels, on the pool "train" of the real
+fills. Each feature is its z-score in the photo, and the absolute value of that. Families have equal
+weights, and in each photo inpainted and known squares. A family is measured with a regression
+fitted without it and related families (the groups of families.sh). This takes minutes instead of
+hours of training; it shows which features contain evidence, not how well a trained network would
+use them. Rows are written to experiments/probe.csv.
 """
 
 import csv
@@ -34,8 +35,8 @@ from overpaint.layers.highpass import SRMFilter
 from overpaint.metrics import pixel_auc
 
 CELL = 8  # pixels
-SIDE = 384  # of the window that is looked at
-MOST = 8  # pictures of a family and pool, as many photos as possible
+SIDE = 384  # of the window that is used, pixels
+MOST = 8  # pictures of a family and pool, of as many photos as possible
 RIDGE = 0.01
 GROUPS = (
     ("asymmetric-vqgan", "latent-diffusion", "sd2"),
@@ -67,7 +68,7 @@ def pictures(data: Path) -> Iterator[tuple[str, str, str, np.ndarray, np.ndarray
         (OF_TRIPLETS[t.group], "triplets", find_source(t.id), partial(_read, t.inpainted, t.mask))
         for t in read_triplets(data, HEADLINE)
     ]
-    # Photos of which few were seen first.
+    # First photos with few pictures so far.
     times: Counter[tuple[str, str, str]] = Counter()
     ranked = []
     for family, pool, source, read in found:
@@ -163,7 +164,7 @@ def main(data: Annotated[Path, typer.Argument()], efficientnet: Annotated[Path, 
 
 
 def probe(rows: list, parts: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """By family and photo, the AUC of squares by a regression that saw neither it nor its kin."""
+    """By family and photo, the AUC of squares, fitted without the family and related ones."""
 
     def columns(scored: dict[str, Tensor]) -> Tensor:
         named = [

@@ -1,11 +1,11 @@
-"""Over how large a window should logits be averaged before they are judged?
+"""In how large a window should logits be averaged before the threshold?
 
     python experiments/windows.py DATA runs/forged/train
 
-For each window: the threshold that 1 % of untouched validation variants reach (lossless, as of
-`overpaint calibrate`), and the mean F1 at it, regions marked whole, of the choice half of the
-triplets and of forgeries of validation photos, as they are and after JPEG 95 and 85.
-docs/experiments.md has what it said.
+For each window: the threshold that 1 % of untouched validation variants reach (lossless, as in
+`overpaint calibrate`), and the mean F1 at it, with whole regions marked, for the choice half of the
+triplets and for forgeries of validation photos, unchanged and after JPEG 95 and 85.
+The results are in docs/experiments.md.
 """
 
 from collections import defaultdict
@@ -39,7 +39,7 @@ Shown = tuple[str, str, np.ndarray, np.ndarray]
 
 
 def thresholds(runner: DetectorRunner, data: Path) -> dict[tuple[str, int], float]:
-    """Logits by quality band and window, of the variants that `overpaint calibrate` makes."""
+    """Thresholds, logits, by quality band and window, on the variants of `overpaint calibrate`."""
     photos = PhotoSource.from_paths([data / "photos", data / "faces"], "validation", seed=0)
     untouched: dict[tuple[str, int], list[float]] = defaultdict(list)
     for index in range(len(photos)):
@@ -52,7 +52,7 @@ def thresholds(runner: DetectorRunner, data: Path) -> dict[tuple[str, int], floa
 
 
 def pictures(data: Path, folders: list[Path]) -> Iterator[tuple[str, Shown]]:
-    """(group, picture): groups count alike in a column."""
+    """(group, picture): in a column each group has the same weight."""
     for triplet in read_triplets(data, HEADLINE):
         if triplet.half == "choice":
             pixels = read_image(triplet.inpainted).pixels

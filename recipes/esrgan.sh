@@ -2,9 +2,9 @@
 # The super-resolution GANs that redraw photos for the universal data (overpaint.data.superresolution),
 # from npm: MIT, Copyright 2022 Kevin Scott. Needs npm; 130 MB.
 #
-#   recipes/esrgan.sh [FOLDER]      default: runs/esrgan, where the recipes look for them
+#   recipes/esrgan.sh [FOLDER]      default: runs/esrgan, as in the recipes
 #
-# Nothing of it may be committed. A package of another content than that which was trained with is
+# The files must not be committed. A package whose content differs from the one used in training is
 # refused.
 set -euo pipefail
 FOLDER=${1:-runs/esrgan}

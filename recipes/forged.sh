@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Photos filled in by the inpainters of the zoo, 256 px, for tests and for training.
+# Photos filled in by the small inpainters and the classical methods, 256 px, for tests and training.
 #
-#   recipes/forged.sh DATA                                    20 test photos by each, to measure on
+#   recipes/forged.sh DATA                                    20 test photos by each, for measurements
 #   recipes/forged.sh DATA FOLDER NUM SEED PART NAME ...      others; PART may be all
 #
 # They are written to runs/forged/FOLDER/NAME. DATA is as for recipes/run.sh; the inpainters'

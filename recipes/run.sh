@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# From photos to all shipped and published weights and their numbers.
+# All shipped and published weights and their numbers, from photos.
 #
 #   recipes/run.sh DATA [STEP ...]      all steps in this order, or those named
 #
 #   autoencoders   the bank that makes the universal data
 #   inpainters     safepaint-s (an hour and a half on two cores) and the nine of the benchmark (ten
 #                  minutes each)
-#   forgeries      fills by twelve inpainters, to train on
+#   forgeries      fills by twelve inpainters, for training
 #   stages         nixnet-s: its stages, means and calibration (four hours with the autoencoders)
-#   real           nixnet-real: on from nixnet-s with real fills (fills/, recipes/esrgan.sh), its mean
-#                  with nixnet-s, and calibration (four hours)
-#   detectors      the six of the comparison (8 to 40 minutes each)
+#   real           nixnet-real: training from nixnet-s with real fills (fills/, recipes/esrgan.sh), the
+#                  mean with nixnet-s, and calibration (four hours)
+#   detectors      the six detectors of the comparison (8 to 40 minutes each)
 #   ablations      single mixtures of universal data, and SafePaint without parts, at short budgets
 #   measure        results/*.csv and the tables
 #
-# DATA holds photos/, faces/, masks/, triplets/ and weights/ (TAEF2 and the distilled VGG), see
+# DATA contains photos/, faces/, masks/, triplets/ and weights/ (TAEF2 and the distilled VGG), see
 # docs/data.md. Photo 286092.jpg is left out because its edited copy is one of the test pictures.
-# Every step resumes where it was stopped. Weights of one training: runs/NAME/NAME.safetensors.
+# Every step resumes where it was stopped. Weights of a training: runs/NAME/NAME.safetensors.
 set -euo pipefail
 STEPS=(autoencoders inpainters forgeries stages real detectors ablations measure)
 DATA=${1:?usage: recipes/run.sh DATA [STEP ...], with the steps ${STEPS[*]}}
@@ -88,7 +88,7 @@ detectors() {
   for name in nixnet-s-equal ldicn-s mantranet-s psccnet-s iidnet-s; do
     train detector detectors/$name $name --export $BENCHMARKED
   done
-  # The localisation first, then the confidence in it and the score of the whole photo.
+  # First the localisation, then its confidence and the score of the whole photo.
   train detector detectors/trufor-s trufor-where --set name=trufor-where
   train detector detectors/trufor-s trufor-s --set "start_from=$(weights trufor-where)" \
     --set loss.phase=confidence --set loop.steps=300 --export $BENCHMARKED
@@ -134,7 +134,7 @@ measure() {
       --only universal,triplets,speed,forged --forged runs/forged/table-1 --lossless
   done
   overpaint evaluate --data "$DATA" --only forged --forged runs/forged/table-1  # the shipped one
-  # Every inpainter of the zoo, lossless and after JPEG, WebP and resizing; look at the sheets.
+  # All inpainters, lossless and after JPEG, WebP and resizing; inspect the sheets.
   recipes/forged.sh "$DATA"
   overpaint evaluate --data "$DATA" --only robustness --forged runs/forged/test --limit 20 \
     --sheets runs/sheets

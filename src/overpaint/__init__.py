@@ -1,4 +1,4 @@
-"""overpaint finds what an inpainting network filled in, and fills holes in photos, marked as such.
+"""overpaint finds regions filled in by inpainting networks, and fills holes in photos.
 
     import overpaint
 
@@ -10,7 +10,7 @@
     done.pixels  # uint8 (h, w, 3); the written file is marked as edited
 
 The names below are loaded at first use (PEP 562), so that `import overpaint` does not import torch.
-The import bounds torch's caches, and lets forked children run on one thread (`overpaint.process`).
+The import limits torch's caches, and sets forked children to one thread (`overpaint.process`).
 """
 
 import importlib

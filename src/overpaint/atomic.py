@@ -1,8 +1,8 @@
-"""The one way in which files are written: whole or not at all.
+"""Atomic writing of files.
 
-What is written goes to a temporary name in the same folder and is then moved into its place. An
-older file of that name stays as it was until then, and for good where something fails. The
-temporary name is short, whatever the file's: file systems count 255 bytes of a name.
+Data are written to a temporary file in the same folder, which is then renamed. An older file of
+that name is unchanged until then, and remains if something fails. The temporary name is always
+short, because file systems limit a name to 255 bytes.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ from overpaint.errors import OverpaintError
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a name to write to, which is moved to `path` when the block ends without an error.
+    """Yield a temporary path, which is renamed to `path` when the block ends without an error.
 
-    Otherwise it is cleared away. Raises OSError.
+    Otherwise the temporary file is deleted. Raises OSError.
     """
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(6)}.part")
@@ -30,9 +30,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write(path: str | Path, data: bytes, failure: type[OverpaintError]) -> None:
-    """Write a file so that it appears whole or not at all.
+    """Write a file atomically.
 
-    failure: what is raised, naming the file and the remedy, where it cannot be written.
+    failure: type of the error that is raised, with the file and the remedy, if writing fails.
     """
     try:
         with replacing(path) as temporary, temporary.open("xb") as file:

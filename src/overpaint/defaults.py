@@ -1,4 +1,4 @@
-"""What is taken where a command or function names no detector. It imports nothing."""
+"""The detector of commands and functions that name none. This module imports nothing."""
 
 DEFAULT_DETECTOR = "nixnet-real"
 """A shipped name."""

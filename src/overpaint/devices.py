@@ -1,8 +1,8 @@
-"""Where networks compute: the processor, or a graphics card that is asked for and there.
+"""The device of networks: the processor, or a graphics card that the user names.
 
-A graphics card rounds otherwise than the processor, so its heatmaps and fills differ in the last
-digits. In `use_exact_float32` its convolutions take whole float32 numbers: by default torch lets
-them round to TF32, of 10 bits, which moves logits in the third digit.
+A graphics card rounds differently from the processor, so its heatmaps and fills differ in the last
+digits. In `use_exact_float32` its convolutions use full float32: by default torch lets them round
+to TF32, of 10 bits, which changes logits in the third digit.
 """
 
 from contextlib import AbstractContextManager
@@ -13,16 +13,16 @@ from overpaint.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-DEVICE_HELP = "cpu or cuda: where the network computes."
+DEVICE_HELP = "Device of the network: cpu or cuda."
 RUNTIME_HELP = (
-    "What runs the network: torch, onnx or openvino (extras of these names), or auto, the fastest "
-    "that is installed and says the same as torch on this machine."
+    "Program that runs the network: torch, onnx or openvino (extras of these names), or auto, the "
+    "fastest that is installed and agrees with torch on this machine."
 )
-MEMORY_HELP = "Gigabytes that a process may take: tiles become smaller where they have to."
+MEMORY_HELP = "Memory limit of a process, gigabytes: if needed, tiles are made smaller."
 
 
 def find_device(name: str) -> "torch.device":
-    """The device of a name: cpu, cuda or cuda:1. Raises InputError where there is none such."""
+    """The device of a name: cpu, cuda or cuda:1. Raises InputError if it does not exist."""
     import torch
 
     try:
@@ -42,7 +42,7 @@ def find_device(name: str) -> "torch.device":
 
 
 def use_exact_float32() -> AbstractContextManager[None]:
-    """Context in which cuDNN neither rounds float32 to TF32 nor sums in a changing order."""
+    """Context in which cuDNN neither rounds float32 to TF32 nor changes the order of sums."""
     import torch
 
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)

@@ -1,13 +1,12 @@
-"""Every error that overpaint raises on purpose.
+"""The errors that overpaint raises for wrong input.
 
-A message names the file (or the argument) and the remedy, so that a command line may print it
-as it stands. All derive from `OverpaintError`, which is what a batch catches to go on with the
-next photo.
+A message names the file (or the argument) and the remedy, so that a command can print it unchanged.
+All derive from `OverpaintError`, which a batch catches to continue with the next photo.
 """
 
 
 class OverpaintError(Exception):
-    """Base of all errors that are the input's fault and not a bug."""
+    """Base of all errors caused by the input and not by a bug."""
 
 
 class ImageError(OverpaintError):
@@ -39,7 +38,7 @@ class ScanError(OverpaintError):
 
 
 class UnknownNameError(OverpaintError, KeyError):
-    """A model name that nobody registered; the message suggests the nearest ones."""
+    """A model name that is not registered; the message suggests the nearest names."""
 
     def __str__(self) -> str:  # KeyError would show the message in quotes
         return str(self.args[0])

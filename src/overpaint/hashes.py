@@ -1,4 +1,4 @@
-"""SHA-256, by which photos, masks, weights and results are known."""
+"""SHA-256, which identifies photos, masks, weights and results."""
 
 import hashlib
 from pathlib import Path

@@ -1,12 +1,12 @@
 """The numbers of the benchmark, for one picture and over many.
 
-- Each metric is a pure update (what one picture, tile or batch adds) and a pure compute (the
-  number that follows), so that whole, tiled and distributed sums are the same maths.
+- Each metric is a pure update (the counts of one picture, tile or batch) and a pure compute (the
+  number from the counts), so that whole, tiled and distributed pictures give the same result.
 - Per picture first, then the mean over pictures (mIoU), as in Li et al., IJCAI 2021.
-- A pixel counts as found where its value is at or above the threshold, as everywhere else here.
-- Empty cases. IoU, precision, recall and F1 are 1 when prediction and mask are both empty; where
-  only one of the two is, they are 0. The AUC of a picture with one class only is undefined: NaN.
-- A NaN is "no number": it is left out of a mean, and `n` says how many remain.
+- A pixel counts as found if its value is at or above the threshold, as everywhere else here.
+- Empty cases. IoU, precision, recall and F1 are 1 when prediction and mask are both empty; if only
+  one of the two is, they are 0. The AUC of a picture with one class only is undefined: NaN.
+- A NaN means "no number": it is left out of a mean, and `n` is the number of the others.
 
 Source of SSIM: Wang et al., "Image Quality Assessment: From Error Visibility to Structural
 Similarity", IEEE Transactions on Image Processing 2004.
@@ -22,7 +22,7 @@ from overpaint.ranks import area_under_roc, rank
 
 
 class Counts(NamedTuple):
-    """Pixels by prediction and truth; add two to pool them."""
+    """Numbers of pixels by prediction and truth; the sum of two pools them."""
 
     hits: int = 0
     false_alarms: int = 0
@@ -45,7 +45,7 @@ def count(predicted: np.ndarray, mask: np.ndarray) -> Counts:
 def overlap(counts: Counts) -> dict[str, float]:
     """Compute: "iou", "precision", "recall" and "f1", each in [0, 1]."""
     hits, false_alarms, misses, _ = counts
-    nothing = float(false_alarms + misses == 0)  # 1 where both are empty, 0 where one is
+    nothing = float(false_alarms + misses == 0)  # 1 if both are empty, 0 if only one is
 
     def ratio(part: int, whole: int) -> float:
         return part / whole if whole else nothing
@@ -61,7 +61,7 @@ def overlap(counts: Counts) -> dict[str, float]:
 def pixel_auc(values: np.ndarray, mask: np.ndarray) -> float:
     """Area under the ROC curve of the pixels of one picture; NaN when they are of one class.
 
-    values: any score that rises with suspicion (logits or heatmap). Exact: the share of pairs of
+    values: any score that is higher for inpainted (logits or heatmap). Exact: the share of pairs of
     an inpainted and an untouched pixel in which the inpainted one is higher, ties counting half
     (`ranks.area_under_roc`). Raises InputError for NaN or differing shapes.
     """
@@ -78,7 +78,7 @@ def image_scores(values: np.ndarray, mask: np.ndarray, threshold: float = 0.5) -
 
 
 class SquaredError(NamedTuple):
-    """Sum of squared differences and how many; add two to pool them."""
+    """Sum and number of squared differences; the sum of two pools them."""
 
     total: float = 0.0
     num: int = 0
@@ -88,8 +88,8 @@ class SquaredError(NamedTuple):
 
 
 EQUAL_PSNR = 100.0
-"""dB; stands for an equal picture in a mean, where infinity cannot. The largest finite PSNR of a
-colour picture of 256 x 256, one value off by one level, is 101."""
+"""dB; the value of an equal picture in a mean, which infinity would make infinite. The largest
+finite PSNR of a colour picture of 256 x 256, with one value that differs by one level, is 101."""
 
 
 def squared_error(image: np.ndarray, reference: np.ndarray) -> SquaredError:
@@ -112,10 +112,10 @@ SSIM_SIDE, SSIM_DEVIATION = 11, 1.5  # of the window, pixels; section III.C
 
 
 def ssim(image: np.ndarray, reference: np.ndarray, peak: float = 255.0) -> float:
-    """Structural similarity (eq. 13) of two pictures (h, w, c), mean over places and channels.
+    """Structural similarity (eq. 13) of two pictures (h, w, c), mean over positions and channels.
 
     1 for equal pictures. Gaussian window, K1 = 0.01, K2 = 0.03, variances not corrected for the
-    sample's size; only windows that lie wholly in the picture. Raises InputError for shapes that
+    sample's size; only windows completely inside the picture. Raises InputError for shapes that
     differ or a side below the window's 11 pixels.
     """
     image, reference = _check_same_shape(image, reference)
@@ -148,10 +148,10 @@ def mean(values: Iterable[float]) -> float:
 def bootstrap(
     groups: Sequence[Iterable[float]], *, seed: int = 0, num: int = 2000, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile interval of the mean over groups of their means, by drawing pictures anew.
+    """Percentile interval of the mean over groups of their means, by resampling pictures.
 
     Pictures are drawn with replacement within each group, so a group keeps its weight; a plain
-    mean is the case of one group. (NaN, NaN) when a group holds no number.
+    mean is the case of one group. (NaN, NaN) if a group has no number.
     """
     rng = np.random.default_rng(seed)
     draws = np.zeros(num)
@@ -167,9 +167,9 @@ def bootstrap(
 def bootstrap_levels(
     groups: Sequence[Iterable[float]], *, seed: int = 0, num: int = 2000, level: float = 0.95
 ) -> tuple[float, float]:
-    """As `bootstrap`, but the groups are drawn anew as well, each then by its pictures.
+    """As `bootstrap`, but the groups are resampled as well, then the pictures of each.
 
-    For groups that stand for others of their kind. (NaN, NaN) for fewer than two with a number.
+    For groups that are a sample of more groups. (NaN, NaN) for fewer than two with a number.
     """
     rng = np.random.default_rng(seed)
     found = [numbers for numbers in map(_select_numbers, groups) if numbers.size]

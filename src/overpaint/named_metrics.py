@@ -1,22 +1,22 @@
 """The figures of detection by name: of a picture, pooled over pictures, and of whole photos.
 
-- One definition each, on the counts of `metrics` and the ranks of `ranks`. A name says all: the
-  level (none: one picture, to be averaged over pictures; "pooled:": all pixels of all pictures as
-  one; "image:": one score a photo), the protocol where it is a peer's ("trufor:", "imdl-benco:")
-  and the threshold ("@0.5", "@default" for the calibrated one, "@best" for the one that the truth
-  chooses). Columns of a table are names, so that protocols never share one.
-- Scores are heatmaps, whose half is 0.5, or logits, whose half is 0. Logits keep apart what a
-  heatmap in float32 rounds to 1.
-- A figure that is undefined is NaN, which `metrics.mean` leaves out.
+- One definition each, on the counts of `metrics` and the ranks of `ranks`. A name states the level
+  (none: one picture, to be averaged over pictures; "pooled:": all pixels of all pictures pooled;
+  "image:": one score for each photo), another project's protocol ("trufor:", "imdl-benco:") and the
+  threshold ("@0.5", "@default" for the calibrated one, "@best" for the one with the best figure).
+  Columns of a table are names, so that different protocols have different columns.
+- Scores are heatmaps, whose half is 0.5, or logits, whose half is 0. Logits distinguish values that
+  a heatmap in float32 rounds to 1.
+- An undefined figure is NaN, which `metrics.mean` leaves out.
 
-The peers' protocols, from their public code (facts only):
-- TruFor (grip-unina/TruFor @ae54475): pixels near the border of the truth are ignored, 7 inside
+The other projects' protocols, from their public code (facts only):
+- TruFor (grip-unina/TruFor @ae54475): pixels near the border of the true mask are ignored, 7 inside
   (erosion by 15) and 5 outside (dilation by 11); F1 is the larger one of the map and the inverted
-  map, for each picture; forged pictures only. A picture without a pixel of truth left counts 0 at
-  the best threshold; at 0.5 it is left out where nothing was found in it either.
+  map, for each picture; forged pictures only. If no pixel of the true mask is left, F1 is 0 at the
+  best threshold; at 0.5 the picture is left out if nothing was found in it either.
 - IMDL-BenCo (scu-zjz/IMDLBenCo @3efef9b): found is above 0.5, not at it; F1 and IoU of an empty
-  mask are 0, also where nothing was found. "imdl-benco-double:" takes the larger one of the map
-  and the inverted map. Their AUC leaves the order of ties to a sort; here ties count half.
+  mask are 0, also if nothing was found. "imdl-benco-double:" uses the larger one of the map and the
+  inverted map. In their AUC a sort decides the order of ties; here ties count half.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -48,16 +48,16 @@ FALSE_ALARM_RATE = 0.01
 
 @dataclass(frozen=True)
 class Scored:
-    """One picture that a detector looked at. Raises InputError for differing shapes."""
+    """A detector's scores of one picture. Raises InputError for differing shapes."""
 
     scores: np.ndarray
-    """(h, w), rising with suspicion."""
+    """(h, w), higher for inpainted."""
     mask: np.ndarray
     """(h, w), anything but 0 = inpainted."""
     half: float = 0.5
     """The score that stands for 0.5: 0.5 for heatmaps, 0 for logits."""
     default: np.ndarray | None = None
-    """(h, w), what the detector marks at its calibrated threshold; None without a calibration."""
+    """(h, w), the mask at the calibrated threshold; None without a calibration."""
 
     @cached_property
     def truth(self) -> np.ndarray:
@@ -81,7 +81,7 @@ class Scored:
 
 
 class Pooled:
-    """Pixels of many pictures as one: an accumulator. Add all of one scale of scores."""
+    """Pooled pixels of many pictures. All pictures need the same scale of scores."""
 
     def __init__(self) -> None:
         self.at_half = Counts()
@@ -89,7 +89,7 @@ class Pooled:
         self._pool = Pool()
 
     def add(self, picture: Scored) -> None:
-        """Count one picture; one without `default` leaves all "@default" undefined."""
+        """Count one picture; without its `default`, all "@default" are undefined."""
         self._pool.add(picture.scores, picture.truth)
         self.at_half = self.at_half + picture.at_half
         of_picture = picture.at_default
@@ -134,7 +134,7 @@ class Metric:
 
     name: str
     level: Level
-    """What `compute` takes: a `Scored`, a `Pooled` or a `Photos`."""
+    """The argument of `compute`: a `Scored`, a `Pooled` or a `Photos`."""
     protocol: Protocol
     what: str
     """In words, for a table's notes."""
@@ -156,12 +156,12 @@ def matthews(counts: Counts) -> float:
 
 
 def accuracy(counts: Counts) -> float:
-    """Share that is as the truth says; NaN for nothing."""
+    """Share of correct pixels or photos; NaN for none."""
     return (counts.hits + counts.rejections) / sum(counts) if sum(counts) else NAN
 
 
 def balanced_accuracy(counts: Counts) -> float:
-    """Mean of the shares found of both classes; NaN for one class."""
+    """Mean of the recalls of both classes; NaN for one class."""
     positives, negatives = counts.hits + counts.misses, counts.rejections + counts.false_alarms
     if not positives or not negatives:
         return NAN
@@ -177,7 +177,7 @@ def _iou(counts: Counts) -> float:
 
 
 def _invert(counts: Counts) -> Counts:
-    """Of the prediction's opposite."""
+    """The counts of the inverted prediction."""
     hits, false_alarms, misses, rejections = counts
     return Counts(misses, rejections, hits, false_alarms)
 
@@ -186,14 +186,14 @@ def _invert(counts: Counts) -> Counts:
 
 
 def find_border_band(truth: np.ndarray) -> np.ndarray:
-    """Where TruFor's protocol does not look: near the border of the truth (h, w)."""
+    """Pixels that TruFor's protocol ignores: near the border of the true mask (h, w)."""
     inside = ~_dilate(~truth, ERODED)
     outside = ~_dilate(truth, DILATED)
     return ~(inside | outside)
 
 
 def _dilate(mask: np.ndarray, window: int) -> np.ndarray:
-    """The maximum over a square window; outside of the picture there is nothing."""
+    """The maximum over a square window; outside the picture values are 0."""
     for axis in (0, 1):
         padding = [(0, 0), (0, 0)]
         padding[axis] = (window // 2, window // 2)
@@ -262,7 +262,7 @@ _COUNTED: dict[str, tuple[Callable[[Counts], float], str]] = {
     "iou": (_iou, "intersection over union"),
     "f1": (_f1, "F1"),
     "mcc": (matthews, "Matthews' correlation coefficient"),
-    "accuracy": (accuracy, "share of pixels judged right"),
+    "accuracy": (accuracy, "share of correct pixels"),
 }
 _THRESHOLDS = {
     "@0.5": (_measure_half, "at 0.5"),
@@ -271,7 +271,7 @@ _THRESHOLDS = {
 _RANKED: dict[str, tuple[Callable[[Ranks], float], str]] = {
     "auc": (area_under_roc, "area under the ROC curve, ties counting half"),
     "ap": (average_precision, "average precision"),
-    "f1@best": (best_f1, "F1 at the threshold that the truth chooses"),
+    "f1@best": (best_f1, "F1 at the best threshold for the true mask"),
 }
 
 
@@ -356,7 +356,7 @@ METRICS: Mapping[str, Metric] = {
     for metric in (
         *_list_pixel_metrics("picture", "", "per picture"),
         *_list_peer_metrics(),
-        *_list_pixel_metrics("pooled", "pooled:", "all pixels of all pictures as one"),
+        *_list_pixel_metrics("pooled", "pooled:", "all pixels of all pictures pooled"),
         *_list_photo_metrics(),
     )
 }

@@ -1,14 +1,15 @@
-"""What has to be set for a process that runs networks on photos of many sizes, and forks.
+"""Settings of a process that runs networks on photos of many sizes, and forks.
 
-- oneDNN keeps a compiled convolution for every shape that it has seen, 1024 of them, and so does
-  torch's layer above it: a run over photos of many sizes grew by gigabytes. `CACHED` of each are
-  kept, enough for one size in a network of ours; to compile one takes about a millisecond.
-  Both read their limit at the first convolution, so it is set when `overpaint` is imported, unless
-  the user has set it. Where torch has already run a convolution, it comes too late.
-- What glibc's malloc keeps of freed tensors of many sizes is given back after each photo.
-- A forked child has none of its parent's threads. torch's pool does not know, and the first
-  parallel loop in the child waits for them for ever. So a forked child runs on one thread; to start
-  processes by "spawn" or "forkserver" instead leaves all threads.
+- oneDNN and torch's layer above it each cache up to 1024 compiled convolutions, one for every
+  shape: the memory of a run over photos of many sizes grew by gigabytes. The limit here is `CACHED`
+  of each, enough for one size in a network of this project; compiling one takes about a
+  millisecond. Both read their limit at the first convolution, so it is set when `overpaint` is
+  imported, unless the user has set it. After torch has run a convolution, it has no effect.
+- Memory that glibc's malloc keeps after tensors of many sizes were freed is returned to the system
+  after each photo.
+- A forked child has none of its parent's threads, but torch's pool does not know this, and the
+  first parallel loop in the child waits for them forever. So a forked child runs on one thread;
+  processes started by "spawn" or "forkserver" have all threads.
 
 No code of others was taken.
 """
@@ -20,7 +21,7 @@ CACHED = 256
 
 
 def bound_caches() -> None:
-    """Limit the caches of compiled convolutions, where the environment does not."""
+    """Limit the caches of compiled convolutions, unless the environment does."""
     if "DNNL_PRIMITIVE_CACHE_CAPACITY" not in os.environ:  # the older name of the same limit
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(CACHED))
     os.environ.setdefault("LRU_CACHE_CAPACITY", str(CACHED))
@@ -39,10 +40,10 @@ def _use_one_thread() -> None:
 
 
 def release_memory() -> None:
-    """Give freed memory back to the system, where the C library is glibc."""
+    """Return freed memory to the system, if the C library is glibc."""
     if sys.platform != "linux":
         return
-    import ctypes  # here, as the command line has to start at once
+    import ctypes  # here, so that the command line starts quickly
 
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

@@ -1,9 +1,9 @@
-"""Progress of work, reported by the code that does it to a listener that a caller sets.
+"""Progress of work: code reports it to a listener that a caller sets.
 
-- A step calls `tell(0.4)` with the share of the step that is done, 0..1. The code around it gives
-  each step its part of the whole with `map_to`; parts can be nested. Without a listener nothing
-  happens.
-- A listener belongs to the context that it was set in (`contextvars`), so threads are independent.
+- A step calls `tell(0.4)` with the finished share of the step, 0..1. The code around it sets each
+  step's part of the whole with `map_to`; parts can be nested. Without a listener nothing happens.
+- A listener is valid in the context in which it was set (`contextvars`), so threads are
+  independent.
 """
 
 from collections.abc import Callable, Iterator

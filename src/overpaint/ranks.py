@@ -1,12 +1,12 @@
-"""Figures of a score that need no threshold, or try all: ROC, precision-recall, best F1.
+"""Figures of a score without a threshold, or over all thresholds: ROC, precision-recall, best F1.
 
-- `Ranks` are the counts of both classes at each distinct score; adding two pools them. All figures
-  here follow from them, so that one picture, tiles and a whole set are the same maths, and tied
-  scores are neither ordered by chance nor by their position.
-- Pooling many pictures exactly would keep every pixel's score. `Pool` counts in 2**20 steps of the
-  score instead: scores stay in order, and two that differ by less than 1/2048 of their size may
-  become a tie. The figures of pictures and of photos are exact.
-- NaN is "no number" (`metrics`): a figure of ranking is undefined where there is one class only.
+- `Ranks` are the counts of both classes at each distinct score; the sum of two pools them. All
+  figures here are computed from them, so that one picture, tiles and a whole set use the same code,
+  and tied scores have no order.
+- Exact pooling of many pictures would need every pixel's score. `Pool` counts in 2**20 steps of the
+  score instead: scores stay in order, and two that differ by less than 1/2048 of their value may
+  become a tie. The figures of single pictures and of photos are exact.
+- NaN means "no number" (`metrics`): a figure of ranking is undefined if there is only one class.
 
 Sources: Fawcett, "An introduction to ROC analysis", 2006; average precision as in scikit-learn,
 the sum over thresholds of precision times the recall gained. Written anew from the definitions.
@@ -19,11 +19,11 @@ import numpy as np
 from overpaint.errors import InputError
 
 NAN = float("nan")
-_SHIFT = 12  # bits of a float32's 23 of fraction that `Pool` leaves away
+_SHIFT = 12  # of the 23 fraction bits of a float32, those that `Pool` ignores
 
 
 class Ranks(NamedTuple):
-    """How many positives and negatives have each score; the scores distinct and rising."""
+    """Numbers of positives and negatives at each score; scores are distinct and rising."""
 
     scores: np.ndarray
     positives: np.ndarray
@@ -49,7 +49,7 @@ class Ranks(NamedTuple):
         return not self.num_positives or not self.num_negatives
 
     def reversed(self) -> "Ranks":
-        """Of the scores with their sign changed."""
+        """The ranks of the scores with their sign changed."""
         return Ranks(-self.scores[::-1], self.positives[::-1], self.negatives[::-1])
 
 
@@ -78,15 +78,15 @@ class Pool:
         self._counts = np.zeros((2, 1 << (32 - _SHIFT)), np.int64)
 
     def add(self, scores: np.ndarray, labels: np.ndarray) -> None:
-        """Count one picture, tile or batch; arguments and errors as of `rank`."""
-        largest = np.finfo(np.float32).max  # the step of an infinity would hold NaN as well
+        """Count one picture, tile or batch; arguments and errors as for `rank`."""
+        largest = np.finfo(np.float32).max  # the step of infinity would contain NaN, too
         ranks = rank(np.clip(np.asarray(scores, np.float32), -largest, largest), labels)
         steps = _to_ordered(ranks.scores) >> _SHIFT
         np.add.at(self._counts[0], steps, ranks.positives)
         np.add.at(self._counts[1], steps, ranks.negatives)
 
     def compute_ranks(self) -> Ranks:
-        """Of all that was added; each score is the lower end of its step."""
+        """The ranks of all added scores; each score is the lower end of its step."""
         steps = np.flatnonzero(self._counts.any(axis=0))
         scores = _from_ordered((steps << _SHIFT).astype(np.uint32))
         return Ranks(scores, self._counts[0, steps], self._counts[1, steps])
@@ -126,7 +126,7 @@ def average_precision(ranks: Ranks) -> float:
 
 
 def best_f1(ranks: Ranks) -> float:
-    """Largest F1 of all thresholds: an upper bound, as the truth chooses the threshold."""
+    """Largest F1 over all thresholds: an upper bound, because the labels choose the threshold."""
     if ranks.of_one_class:
         return NAN
     hits, false_alarms = _count_at_or_above(ranks)
@@ -134,14 +134,14 @@ def best_f1(ranks: Ranks) -> float:
 
 
 def recall_at(ranks: Ranks, false_alarm_rate: float) -> float:
-    """Largest share of positives found while at most this share of negatives is.
+    """Largest share of positives found at thresholds that at most this share of negatives reaches.
 
-    Of fewer than 1 / rate negatives none may be found.
+    With fewer than 1 / rate negatives, none may reach it.
     """
     if ranks.of_one_class:
         return NAN
     hits, false_alarms = _count_at_or_above(ranks)
-    # The tiny term keeps 0.29 * 100 = 28.999... from losing a negative that is allowed.
+    # Without the small term, 0.29 * 100 = 28.999... would be rounded down to 28.
     allowed = hits[false_alarms <= false_alarm_rate * ranks.num_negatives + 1e-9]
     return float(allowed.max() / ranks.num_positives) if allowed.size else 0.0
 
@@ -156,7 +156,7 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: i
 
     The mean over photos of the difference, in their bin of [0, 1], between the mean probability
     and the share of positives (Guo et al., "On Calibration of Modern Neural Networks", 2017, for
-    the positive class). Raises InputError outside of [0, 1]; NaN for no photo.
+    the positive class). Raises InputError outside [0, 1]; NaN for no photo.
     """
     p, y = np.asarray(probabilities, np.float64), np.asarray(labels).astype(bool)
     if p.shape != y.shape or p.ndim != 1:

@@ -1,7 +1,7 @@
-"""Names for models: a file registers what it builds, everyone else asks by name.
+"""Models by name: each model file registers its factory.
 
-- A registry is filled by importing its `home` package, which happens at the first question and
-  not before: naming a registry costs no import of torch.
+- A registry is filled by importing its `home` package at the first use, so that importing a
+  registry does not import torch.
 - `home` is a string and imported by name, so this module depends on none of the models.
 - An unknown name raises an error that suggests the nearest known ones.
 """
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Official:
-    """The weights that a paper's authors published, which are theirs and not part of overpaint."""
+    """The weights that a paper's authors published; they are not part of overpaint."""
 
     repository: str
     """owner/name at a commit."""
@@ -33,16 +33,16 @@ class Official:
     config: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the model's configuration with which these weights fit."""
     files: tuple[str, ...] = ()
-    """Names of the published files, in the order in which the import takes them."""
+    """Names of the published files, in the order for the import."""
     without: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Files that may be missing -> fields of the configuration that the model then has."""
     note: str = ""
-    """What one has to know to get these files, where they cannot be taken as published."""
+    """How to get these files, if they cannot be imported as published."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[T]):
-    """One registered model: how to build it, and where it comes from."""
+    """One registered model: its factory and its origin."""
 
     name: str
     factory: Callable[..., T]
@@ -56,7 +56,7 @@ class Entry(Generic[T]):
     official: Official | None = None
     """None where no weights were published."""
     trainable: bool = True
-    """Whether it has weights, without which it is of no use; a classical method has none."""
+    """Whether it needs trained weights; a classical method does not."""
 
 
 class Registry(Generic[T]):
@@ -116,7 +116,7 @@ class Registry(Generic[T]):
 
 
 def import_modules(package: str, path: Iterable[str]) -> None:
-    """Import every module of a package, so that each registers what it holds.
+    """Import every module of a package, so that each registers its models.
 
     package, path: `__name__` and `__path__` of the package.
     """
@@ -125,9 +125,9 @@ def import_modules(package: str, path: Iterable[str]) -> None:
 
 
 def count_parameters(entry: Entry[Any], config: Mapping[str, Any] = MappingProxyType({})) -> int:
-    """The number of parameters of a model; no memory is taken for them.
+    """The number of parameters of a model, without allocating them.
 
-    config: what differs from its usual configuration.
+    config: fields that differ from its default configuration.
 
     Raises OverpaintError when an optional package that it needs is missing.
     """
@@ -137,10 +137,10 @@ def count_parameters(entry: Entry[Any], config: Mapping[str, Any] = MappingProxy
 
 @contextlib.contextmanager
 def build_on_meta() -> Iterator[None]:
-    """Build networks without memory and without values, for the sizes of their parameters.
+    """Build networks on torch's meta device, without memory and values, for parameter sizes.
 
-    Of torch's meta device; random initialisation and spectral norm's first power iterations are
-    left out there, since they take nearly all of the time. No random number is drawn.
+    Random initialisation and spectral norm's first power iterations are skipped, because they take
+    nearly all of the time. No random number is drawn.
     """
     import torch
     from torch.nn import functional
@@ -171,5 +171,5 @@ detectors: Registry[Any] = Registry("detector", home="overpaint.detectors")
 inpainters: Registry[Any] = Registry("inpainter", home="overpaint.inpainters")
 autoencoders: Registry[Any] = Registry("autoencoder", home="overpaint.data.bank")
 parts: Registry[Any] = Registry("part of a detector", home="overpaint.detectors")
-"""Networks that are a part of a detector and were published alone. Each is a module whose children
-have the names that they have in the detector."""
+"""Networks that are a part of a detector and were published separately. Each is a module whose
+children have the same names as in the detector."""

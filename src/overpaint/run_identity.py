@@ -18,7 +18,7 @@ def hash_config(values: Mapping[str, Any]) -> str:
 def find_commit(module: Path = Path(__file__)) -> str:
     """The commit of the code, "-dirty" with uncommitted changes to tracked files.
 
-    "unknown" outside of a checkout of this project, and without git. module: any of its files.
+    "unknown" outside a checkout of this project, and without git. module: any of its files.
     """
 
     def run_git(*arguments: str) -> str:
@@ -26,7 +26,7 @@ def find_commit(module: Path = Path(__file__)) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        # An installed copy may lie in somebody else's checkout.
+        # An installed copy may be inside the checkout of another project.
         run_git("ls-files", "--error-unmatch", module.name)
         return run_git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):

@@ -1,14 +1,14 @@
-"""All that the commands print: the one way out, and the one filter on it.
+"""Output of the commands, with a filter for untrusted text.
 
-- File names and the text inside pictures come from strangers. Escape sequences could rewrite what
-  a terminal shows, a line feed could fake a line, and marks for right-to-left text could reverse
-  an extension. So `make_printable` spells out what is no visible character, also in pipes and logs.
-- `say` prints whole lines; nothing in a line can begin another one.
-- `guard` puts the same filter in front of the streams, for what libraries print: wrong use,
-  warnings, tracebacks. Only `make_console`, whose control sequences are its own, goes around it.
-- What a stream cannot encode is spelled out as well, and never an error.
-- JSON goes out as ASCII, in which every name is whole: a byte of a name that is no UTF-8 is one of
-  \\udc80 to \\udcff, as Python has it (PEP 383).
+- File names and text inside pictures may come from strangers. Escape sequences could change the
+  terminal's screen, a line feed could fake a line, and marks for right-to-left text could reverse
+  a suffix. So `make_printable` replaces invisible characters by escapes, also in pipes and logs.
+- `say` prints whole lines; no character in a line can begin another line.
+- `guard` puts the same filter in front of the streams, for messages of libraries: wrong use,
+  warnings, tracebacks. Only `make_console` bypasses it, because it needs control sequences.
+- Characters that a stream cannot encode are escaped, too, and raise no error.
+- JSON is printed as ASCII, in which every name is complete: a byte of a name that is no UTF-8 is
+  one of \\udc80 to \\udcff, as in Python (PEP 383).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
 _JOINERS = "\u200c\u200d"  # Persian and some emoji are not written without them
-# All but ASCII and Latin-1 letters has to be looked up.
+# Characters other than ASCII and Latin letters, whose category has to be checked.
 _SUSPECT = re.compile(r"[^ -~\u00a1-\u00ac\u00ae-\u024f]")
 
 
 def make_printable(text: object) -> str:
-    """As text in one line, in which all that is not visible is spelled out: "\\x1b", "\\u202e"."""
+    """The text in one line, with invisible characters as escapes: "\\x1b", "\\u202e"."""
     return _SUSPECT.sub(lambda match: _spell(match[0]), str(text))
 
 
@@ -45,9 +45,9 @@ def _spell(char: str) -> str:
 
 
 def say(*lines: object, err: bool = False, above: Console | None = None) -> None:
-    """Print lines to stdout, or to stderr; above: a console whose bar they are to be printed over.
+    """Print lines to stdout, or to stderr; above: a console above whose bar they are printed.
 
-    Raises `BrokenPipeError` when nobody reads any more.
+    Raises `BrokenPipeError` when the reader has closed the pipe.
     """
     if above is not None:
         for line in lines:
@@ -67,12 +67,12 @@ def say_json(record: Mapping[str, Any]) -> None:
 
 
 def show(renderable: RenderableType) -> None:
-    """Print a table of rich to stdout; its cells are to be `make_printable`."""
+    """Print a table of rich to stdout; its cells have to be `make_printable`."""
     make_console().print(renderable)
 
 
 def make_console(*, err: bool = False, quiet: bool = False) -> Console:
-    """A console of rich, for bars and tables. Text that goes to it has to be `make_printable`."""
+    """A console of rich, for bars and tables. Its text has to be `make_printable`."""
     from rich.console import Console
 
     stream = sys.stderr if err else sys.stdout
@@ -82,10 +82,10 @@ def make_console(*, err: bool = False, quiet: bool = False) -> Console:
 
 
 def make_progress_bar(*columns: str | ProgressColumn, screen: Console | None = None) -> Progress:
-    """A bar on stderr where that is a terminal, to be entered with `with`; otherwise nothing.
+    """A progress bar on stderr, for a `with` block; nothing if stderr is no terminal.
 
-    columns: what it shows; without any, the usual ones. screen: its console, for who prints lines
-    above the bar (`say`); None makes one.
+    columns: of the bar; the default ones if none are given. screen: its console, for lines above
+    the bar (`say`); None makes a new one.
     """
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
@@ -100,15 +100,15 @@ def make_progress_bar(*columns: str | ProgressColumn, screen: Console | None = N
         *(columns or usual),
         console=screen,
         transient=True,
-        redirect_stdout=False,  # or records would be sent to stderr
+        redirect_stdout=False,  # otherwise records would be sent to stderr
         redirect_stderr=False,
-        refresh_per_second=2,  # drawing takes a core that the work needs
+        refresh_per_second=2,  # drawing takes processor time from the work
         disable=not screen.is_terminal,
     )
 
 
 def guard() -> None:
-    """Filter all that this process prints from now on."""
+    """Filter everything that this process prints from now on."""
     sys.stdout, sys.stderr = _guard_stream(sys.stdout), _guard_stream(sys.stderr)
 
 
@@ -121,9 +121,9 @@ def _guard_stream(stream: TextIO | None) -> Any:
 
 
 class _Filtered(io.TextIOBase):
-    """A text stream that spells out what is not visible, but for line feeds and tabs.
+    """A text stream that escapes invisible characters except line feeds and tabs.
 
-    It has no `buffer`, through which bytes would pass it by.
+    It has no `buffer`, because bytes written to it would not be filtered.
     """
 
     def __init__(self, unfiltered: TextIO) -> None:

@@ -415,7 +415,7 @@ class TestDetect:
             link.click()
         assert "bridge.png" in opened.value.locator("h1").first.inner_text()
         with page.expect_download() as given:
-            page.get_by_role("link", name="Its JSON").click()
+            page.get_by_role("link", name="Report as JSON").click()
         assert json.loads(given.value.path().read_text())["photos"]
 
 
@@ -485,7 +485,7 @@ class TestRemove:
             page.get_by_role("link", name="receipt").click()
         receipt = json.loads(given.value.path().read_text())
         assert receipt["model"] == "telea"
-        page.get_by_role("button", name="Look at the result").click()
+        page.get_by_role("button", name="Examine the result").click()
         page.locator(".verdict", has_text="bridge.overpaint.png").wait_for(timeout=SLOW)
         assert page.get_by_role("tab", name="Detect").get_attribute("aria-selected") == "true"
         assert page.locator(".strip li").count() == 2

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ from conftest import textured
 from helpers.bright_detectors import calibration, registered, save
 from overpaint.benchmark import pages, plots, work
 from overpaint.benchmark.api import Done, benchmark, estimate_run
-from overpaint.benchmark.rows import ALL, OVER_BOTH, UNSEEN, BenchmarkRow, read_rows
+from overpaint.benchmark.rows import (
+    ALL,
+    OVER_BOTH,
+    UNSEEN,
+    BenchmarkRow,
+    publish_rows,
+    read_rows,
+    write_rows,
+)
 from overpaint.cli import build
 from overpaint.data.sources import split
 from overpaint.errors import ConfigError
@@ -399,14 +408,16 @@ def test_plots_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pages_show_committed_rows(toys: Path, data: Path, tmp_path: Path) -> None:
     measure(toys, data)
     root = tmp_path / "checkout"
-    for folder in ("recipes/tables", "results/tables"):
-        (root / folder).mkdir(parents=True)
+    (root / "recipes/tables").mkdir(parents=True)
     recipe = root / "recipes" / "tables" / "toys.yaml"
     recipe.write_bytes((toys.parent / "recipe.yaml").read_bytes())
-    (root / "results/tables/toys.csv").write_bytes((toys.parent / "out/rows.csv").read_bytes())
+    measured = toys.parent / "out" / "rows.csv"
     page = root / "page.md"
     page.write_text("Before\n<!-- benchmark:toys -->\nold\n<!-- /benchmark -->\nafter\n")
-    assert pages.main([str(page), "--root", str(root), "--check"]) == 1
+    assert pages.main([str(page), "--root", str(root), "--rows", str(measured), "--check"]) == 1
+    committed = root / "results" / "tables" / "toys.csv"
+    assert read_rows(committed) == read_rows(measured)
+    assert committed.stat().st_size < measured.stat().st_size / 2
     assert pages.main([str(page), "--root", str(root)]) == 0
     text = page.read_text()
     assert "\n## Toys\n" in text
@@ -416,6 +427,21 @@ def test_pages_show_committed_rows(toys: Path, data: Path, tmp_path: Path) -> No
     recipe.write_text(recipe.read_text() + "seed: 5\n")
     with pytest.raises(ConfigError, match="of another configuration"):
         pages.render("toys", root)
+
+
+def test_sources_of_other_tables_are_kept(toys: Path, data: Path, tmp_path: Path) -> None:
+    rows = measure(toys, data).rows
+    for table, commit in (("one", "a" * 40), ("two", "b" * 40), ("one", "c" * 40)):
+        of_table = [replace(row, table=table, commit=commit) for row in rows]
+        write_rows(tmp_path / "rows.csv", of_table)
+        publish_rows(tmp_path / "rows.csv", tmp_path / "tables")
+    found = (read_rows(tmp_path / "tables" / f"{name}.csv") for name in ("one", "two"))
+    commits = {row.commit for rows in found for row in rows}
+    assert commits == {"b" * 40, "c" * 40}
+    assert "a" * 40 not in (tmp_path / "tables" / "sources.csv").read_text()
+    write_rows(tmp_path / "rows.csv", [*rows, replace(rows[0], table="three")])
+    with pytest.raises(ConfigError, match=r"rows\.csv: holds the rows of 2 tables"):
+        publish_rows(tmp_path / "rows.csv", tmp_path / "tables")
 
 
 def test_published_pages_are_up_to_date() -> None:

@@ -418,7 +418,7 @@ def test_a_record_that_cannot_be_replaced_is_told(
     assert result.exit_code == 1
     first, second = records(result)
     assert "x.png: not a photo" in first["error"]
-    assert "what an earlier run said stays in r/x.json" in first["error"]
+    assert "an earlier run's record stays in r/x.json" in first["error"]
     assert "cannot be written (Permission denied)" in second["error"]
     assert {p: p.read_bytes() for p in before} == before
 

@@ -144,4 +144,4 @@ def test_a_smaller_tile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = DetectorRunner(Bright())
     monkeypatch.setattr(DetectorRunner, "tile_of", lambda self, height, width: 64)
     found = runner.run(as_photo(two_tone()))
-    assert "looked at in tiles of 64 pixels for want of memory" in found.notes
+    assert "processed in tiles of 64 pixels because of the memory limit" in found.notes

@@ -1,8 +1,8 @@
 """The tables of recipes in Markdown files, rendered from committed rows between markers.
 
 - A table stands between `<!-- benchmark:NAME -->` and `<!-- /benchmark -->`; what stood there is
-  replaced. Its rows are `results/tables/NAME.csv` (a `rows.csv` of `overpaint benchmark`), its
-  recipe `recipes/tables/NAME.yaml`, at the scale of the rows.
+  replaced. Its rows are `results/tables/NAME.csv`, made from a `rows.csv` of `overpaint benchmark`
+  by `--rows rows.csv`, its recipe `recipes/tables/NAME.yaml`, at the scale of the rows.
 - `hardening` in the place of `benchmark` is a `rows.csv` of `overpaint harden`, its recipe
   `recipes/NAME.yaml`.
 - Rows of another configuration than the recipe's are an error: then measure anew.
@@ -21,7 +21,7 @@ from overpaint.benchmark.hardening.rows import HardeningRow
 from overpaint.benchmark.hardening.tables import render_markdown as hardening_markdown
 from overpaint.benchmark.recipe import load_recipe
 from overpaint.benchmark.rendering import render_markdown
-from overpaint.benchmark.rows import BenchmarkRow, read_rows
+from overpaint.benchmark.rows import BenchmarkRow, publish_rows, read_rows
 from overpaint.errors import ConfigError
 from overpaint.evaluation.tables import update_page
 
@@ -70,7 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("files", type=Path, nargs="+", help="Markdown files with markers")
     parser.add_argument("--root", type=Path, default=Path(), help="Checkout. Default: here.")
     parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    parser.add_argument(
+        "--rows", type=Path, action="append", default=[], help="rows.csv to commit; repeatable"
+    )
     options = parser.parse_args(arguments)
+    for rows in options.rows:
+        print(publish_rows(rows, options.root / "results" / "tables"))
     done = [
         update_page(path, lambda text: fill(text, options.root), only_check=options.check)
         for path in options.files

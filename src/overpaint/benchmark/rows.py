@@ -7,10 +7,13 @@
   over those whose fills the detector was not trained on; both have an interval that draws
   inpainters, and of each its pictures, anew.
 - A cell that failed is a row with its error and no value.
+- `publish_rows` makes them small for a commit: what many rows share goes into one `sources.csv`.
 """
 
 import csv
+import hashlib
 import io
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -31,6 +34,20 @@ from overpaint.named_metrics import METRICS, Photos, compute_figures
 ALL, UNSEEN = "all", "unseen"
 RESAMPLES = 1000
 """Of the photos, for figures of whole photos."""
+SOURCES = "sources.csv"
+SHARED = (
+    "table",
+    "scale",
+    "detector_sha256",
+    "calibration_sha256",
+    "inpainter_sha256",
+    "steps",
+    "data_hash",
+    "picture_seed",
+    "config_hash",
+    "commit",
+)
+"""What the rows of one cell share."""
 OVER_PICTURES, OVER_BOTH = "pictures", "generators and pictures"
 
 
@@ -277,17 +294,60 @@ def _format_number(value: Any) -> str:
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
+def publish_rows(path: Path, folder: Path) -> Path:
+    """Write the rows of a `rows.csv` as `folder`/TABLE.csv, and their sources into its sources.csv.
+
+    A source is what many rows share (`SHARED`), named by a hash of it. Sources of the table's rows
+    before are replaced, those of other tables kept. Returns the file of the rows. Raises
+    ConfigError for a file without rows.
+    """
+    lines = _read_lines(path)
+    tables = {line["table"] for line in lines}
+    if len(tables) != 1:
+        raise ConfigError(f"{path}: holds the rows of {len(tables)} tables; give those of one")
+    place, sources = folder / f"{tables.pop()}.csv", {}
+    if (folder / SOURCES).exists():
+        old = {line["source"]: line for line in _read_lines(folder / SOURCES)}
+        sources = {key: line for key, line in old.items() if line["table"] != place.stem}
+    for line in lines:
+        source = {name: line.pop(name, "") for name in SHARED}
+        key = hashlib.sha256(json.dumps(source).encode()).hexdigest()[:12]
+        sources[key] = {"source": key, **source}
+        line["source"] = key
+    filled = [name for name in lines[0] if any(line[name] for line in lines)]
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_lines(folder / SOURCES, ["source", *SHARED], sources.values())
+    _write_lines(place, filled, lines)
+    return place
+
+
 def read_rows(path: Path, kind: type[RowT] = BenchmarkRow) -> list[RowT]:  # type: ignore[assignment]
-    """What `write_rows` wrote; raises ConfigError naming the file."""
+    """What `write_rows` or `publish_rows` wrote; raises ConfigError naming the file."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
-        return [kind(**_parse_line(line)) for line in lines]
+        lines = _read_lines(path)
+        if lines and "source" in lines[0]:
+            sources = {line.pop("source"): line for line in _read_lines(path.with_name(SOURCES))}
+            lines = [sources[line.pop("source")] | line for line in lines]
+        return [kind(**_parse_line(line, kind)) for line in lines]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: no rows of a benchmark ({error}); run it again") from error
 
 
-def _parse_line(line: Mapping[str, str]) -> dict[str, Any]:
-    numbers = {k: float(line[k] or "nan") for k in ("value", "ci_low", "ci_high")}
-    counts = {k: int(line[k]) for k in ("n", "picture_seed", "round") if k in line}
-    return {**line, **numbers, **counts}
+def _parse_line(line: Mapping[str, str], kind: type[BenchmarkRow]) -> dict[str, Any]:
+    named = {f.name: "" for f in fields(kind)} | dict(line)
+    numbers = {k: float(named[k] or "nan") for k in ("value", "ci_low", "ci_high")}
+    counts = {k: int(named[k]) for k in ("n", "picture_seed", "round") if k in named}
+    return {**named, **numbers, **counts}
+
+
+def _read_lines(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _write_lines(path: Path, names: Sequence[str], lines: Iterable[Mapping[str, str]]) -> None:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_bytes(path, buffer.getvalue().encode())

@@ -32,7 +32,7 @@ def calibrate(
             "--window",
             min=1,
             help="Side of the window, pixels, odd, that logits are averaged over; 1 for none. "
-            "Default: that of the shipped detector.",
+            "Default: that of the shipped detectors.",
         ),
     ] = None,
     variants: Annotated[

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def say_outlook(ahead: Outlook) -> None:
-    """Print what is missing, and how long that takes."""
+    """Print the missing cells and the estimated time."""
     for stage in ahead.stages:
         say(f"{stage.kind:<15} {stage.units:>6} {stage.label}")
     say(ahead.words)
@@ -24,7 +24,7 @@ def say_outlook(ahead: Outlook) -> None:
 
 @contextmanager
 def show_progress(title: str) -> Iterator[Callable[[Progress], None]]:
-    """A bar; gives what has to be called with each state."""
+    """A progress bar; yields the function to call with each state."""
     with make_progress_bar() as bar:
         line = bar.add_task(title, total=None)
 
@@ -37,7 +37,7 @@ def show_progress(title: str) -> Iterator[Callable[[Progress], None]]:
 
 
 def say_outcome(files: list[Path], num_failed: int, num_rows: int, rows: Path) -> None:
-    """Print the files; exit with 1 where rows failed, which stand in `rows`."""
+    """Print the files; exit with 1 if rows failed. rows: the file that lists them."""
     for file in files:
         say(file)
     if num_failed:

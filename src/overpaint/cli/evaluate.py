@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.devices import DEVICE_HELP
 from overpaint.terminal import say
 
@@ -18,7 +19,7 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         help="Shipped name, weights file, or NAME=FILE to name it in the tables; repeatable. "
-        "Default: the shipped detector.",
+        f"Default: {DEFAULT_DETECTOR}.",
     ),
 ]
 Only = Annotated[
@@ -108,7 +109,6 @@ def evaluate(
     Families looks at real fills and triplets by the generator that made them, and has to be named,
     too. With several weights, each family is also judged by those that were not trained on it.
     """
-    from overpaint.defaults import DEFAULT_DETECTOR
     from overpaint.evaluation.benchmark import evaluate as measure
     from overpaint.evaluation.measurement import RobustnessSettings, Settings
 

@@ -29,13 +29,13 @@ def detect(
 ) -> Detection:
     """Find inpainted regions in one photo of any size; nothing is scaled.
 
-    image: a photo's file as a path, bytes or a binary stream (best: its JPEG quality is then
-    known), uint8 array (h, w, 3) in RGB, or PIL image. model: shipped or imported name, or path of
-    weights; the last few stay in memory. Several, or "all" that are here, give a `FusedDetection`.
-    threshold: on the heatmap, of several models on the fused one, 0..1; None takes the calibrated
-    one. device: cpu or cuda. runtime: what runs the network; the others than torch are extras, and
-    "auto" takes the fastest that is installed and says the same as torch. memory: bytes that this
-    process may take; tiles are made smaller where they have to be.
+    image: a photo's file as a path, bytes or a binary stream (best, because its JPEG quality is
+    then known), uint8 array (h, w, 3) in RGB, or PIL image. model: shipped or imported name, or
+    path of weights; the last few stay in memory. Several models, or "all" for all installed ones,
+    give a `FusedDetection`. threshold: on the heatmap (of several models: on the fused heatmap),
+    0..1; None for the calibrated threshold. device: cpu or cuda. runtime: the program that runs the
+    network; all but torch are extras. "auto" selects the fastest that is installed and gives
+    torch's results. memory: limit of this process in bytes; if needed, tiles are made smaller.
     Raises `ImageError` (unreadable file), `InputError` (wrong kind, array, mode, threshold, device
     or runtime, too little memory), `WeightsError` and `UnknownNameError`.
     """
@@ -56,9 +56,9 @@ def make_runner(
     runtime: str = "torch",
     memory: float | None = None,
 ) -> DetectorRunner | FusedRunner:
-    """The runner of one model, or of several as a fusion; "all" is always one.
+    """The runner of one model, or a fusion of several; "all" is always a fusion.
 
-    Arguments and errors as of `select` and `DetectorRunner`.
+    Arguments and errors as for `select` and `DetectorRunner`.
     """
     records = select(models, folders)
     paths = [str(record.path) for record in records]
@@ -102,5 +102,5 @@ def _load_runner(
     runtime: str,
     memory: float | None,
 ) -> DetectorRunner | FusedRunner:
-    """weights: paths and hashes, these so that weights that were replaced are loaded anew."""
+    """weights: paths and hashes; by the hash, a replaced file is loaded again."""
     return _make_runner([path for path, _ in weights], fusion, threshold, device, runtime, memory)

@@ -4,17 +4,17 @@
   decision, and single pixels of an untouched photo cannot decide. The heatmap is not averaged.
 - The statistic of a photo (`q99`) is the averaged logit that 1 % of its pixels exceed. It needs no
   choice of threshold.
-- Thresholds and scores are fitted per quality band, as a photo that JPEG has smoothed gives
-  other logits than one that it has not. `evaluation.fit_calibration` fits; this file only reads.
+- Thresholds and scores are fitted per quality band, because JPEG compression changes a photo's
+  logits. `evaluation.fit_calibration` fits them; this file applies them.
 - A false alarm is an untouched photo with `q99 >= threshold`: more than 1 % of it in the mask.
-- The default mask is wider than what lies above the threshold (`judge`).
-- The curve of the untouched photos' q99 is stored, so that the false-alarm rate of a threshold
-  chosen by hand can be stated too.
+- The default mask is larger than the area above the threshold (`judge`).
+- Quantiles of the untouched photos' q99 are stored, so that the false-alarm rate of a threshold
+  chosen by the user can be stated, too.
 - A rate is stated with the bound that the number of photos allows (Clopper and Pearson 1934,
   one-sided, 95 %). The variants of one photo are not independent: n is the number of photos.
-- Ordinary edits (blur, rotation, montage) are no inpainting. The threshold may be raised for
-  them; how many of them reach it is stored by kind.
-- Outside what was tested there is no verdict. No verdict ever says that a photo is authentic.
+- Ordinary edits (blur, rotation, montage) are not inpainting. The threshold may be raised for
+  them; the number of edited photos that reach it is stored by kind.
+- Outside the tested range there is no verdict. No verdict says that a photo is authentic.
 """
 
 import json
@@ -47,7 +47,7 @@ Band = Literal[
 
 AREA = 0.01  # the share of a photo's pixels that lies above q99
 
-# Finer towards 1, where the thresholds that matter lie: 49 even levels and four in the tail.
+# Even levels, and four near 1, where thresholds lie.
 QUANTILE_LEVELS: tuple[float, ...] = (
     *(round(0.02 * i, 2) for i in range(50)),
     0.985,
@@ -71,8 +71,11 @@ def q99(logits: np.ndarray) -> float:
 
 
 def average_logits(logits: np.ndarray, window: int) -> np.ndarray:
-    """Means of float32 logits (h, w) in a square window around each pixel, of what there is of it
-    at the borders. window: its side, pixels, odd; 1 gives the logits themselves."""
+    """Means of float32 logits (h, w) in a square window around each pixel.
+
+    At the borders only the part of the window inside the photo is averaged. window: its side,
+    pixels, odd; 1 returns the logits unchanged.
+    """
     if window == 1:
         return logits
     x, half = torch.from_numpy(logits)[None], window // 2
@@ -81,7 +84,7 @@ def average_logits(logits: np.ndarray, window: int) -> np.ndarray:
 
 
 def _average_counted(logits: np.ndarray, window: int, counted: np.ndarray) -> np.ndarray:
-    """As `average_logits`, of the counted pixels alone; -inf at the others."""
+    """As `average_logits`, over the counted pixels only; -inf at the others."""
     sums = average_logits(np.where(counted, logits, 0).astype(np.float32), window)
     share = average_logits(counted.astype(np.float32), window)
     out = np.full_like(logits, -np.inf)
@@ -91,26 +94,26 @@ def _average_counted(logits: np.ndarray, window: int, counted: np.ndarray) -> np
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judgement:
-    """A photo's logits, and what its default threshold makes of them."""
+    """A photo's logits, and the statistic and the mask at its default threshold."""
 
     logits: np.ndarray = field(repr=False)
     """float32 (h, w); the heatmap is their sigmoid."""
     smoothed: np.ndarray = field(repr=False)
-    """float32 (h, w): averaged, which is what thresholds are set on."""
+    """float32 (h, w): averaged logits, which are compared with thresholds."""
     window: int
-    """Side of the window of these averages, pixels."""
+    """Side of the averaging window, pixels."""
     threshold: float
     """A logit."""
     statistic: float
     """q99 of `smoothed`."""
     mask: np.ndarray = field(repr=False)
-    """bool (h, w): what is marked at the default threshold."""
+    """bool (h, w): the pixels marked at the default threshold."""
     counted: np.ndarray | None = field(default=None, repr=False)
-    """bool (h, w): the pixels that statistic and mask are of; None where they are all. At the
-    others both kinds of logits are -inf."""
+    """bool (h, w): the pixels used for statistic and mask; None for all. At the others both kinds
+    of logits are -inf."""
 
     def share(self, mask: np.ndarray) -> float:
-        """Of the counted pixels, in a mask, bool (h, w): 0..1; 0 where none counts."""
+        """Share of the counted pixels in a mask, bool (h, w): 0..1; 0 if no pixel is counted."""
         num = mask.size if self.counted is None else np.count_nonzero(self.counted)
         return float(np.count_nonzero(mask) / max(num, 1))
 
@@ -121,17 +124,17 @@ def judge(
     window: int = 1,
     counted: np.ndarray | None = None,
 ) -> Judgement:
-    """What a default threshold, a logit, makes of a photo's float32 logits (h, w).
+    """Statistic and mask of a photo's float32 logits (h, w) at a default threshold, a logit.
 
-    counted: bool (h, w), the pixels that belong to the photo; None for all. Without any the
-    statistic is -inf.
+    counted: bool (h, w), the pixels that belong to the photo; None for all. If none is counted,
+    the statistic is -inf.
 
-    Where 99 of 100 untouched photos have to stay below it, a threshold leaves the core alone of a
-    region that it finds. So a photo that reaches it shows whole regions: pixels that are rather
-    inpainted than not (logit 0) and hang together. Each is judged as the photo is, by whether more
-    than 1 % of it reaches the threshold. In any other photo the pixels at or above the threshold
-    are marked alone, 1 % of it at most: which photos have more than 1 % in the mask, and with it
-    the false-alarm rate, is as without.
+    99 of 100 untouched photos have to stay below the threshold, so it is high, and only the core of
+    an inpainted region exceeds it. If a photo reaches the threshold, its mask therefore has whole
+    regions: connected pixels with a logit of 0 or more, of which more than 1 % reach the threshold.
+    In any other photo the mask has only the pixels at or above the threshold, at most 1 % of the
+    photo. The larger regions do not change which photos have more than 1 % of their area in the
+    mask, so the false-alarm rate stays the same.
     """
     if counted is None:
         evidence = average_logits(logits, window)
@@ -171,7 +174,7 @@ def bound_rate(num_reached: int, num: int, confidence: float = 0.95) -> float:
         return 1.0
 
     def probability(share: float) -> float:
-        """That at most `num_reached` of `num` come out, for a share in (0, 1)."""
+        """Of at most `num_reached` successes in `num` trials, for a share in (0, 1)."""
         yes, no = math.log(share), math.log1p(-share)
         return math.fsum(
             math.exp(
@@ -193,12 +196,12 @@ class _Frozen(BaseModel):
 
 
 class EditCount(_Frozen):
-    """How an ordinary edit of untouched photos fares."""
+    """How many photos reach the threshold after one kind of ordinary edit."""
 
     num: int = Field(ge=1)
-    """Photos after that edit."""
+    """Number of edited photos."""
     num_reached: int = Field(ge=0)
-    """Those whose q99 reaches the threshold."""
+    """Number of those whose q99 reaches the threshold."""
 
     @property
     def rate(self) -> float:
@@ -207,19 +210,19 @@ class EditCount(_Frozen):
 
 
 class QualityBand(_Frozen):
-    """What was fitted on validation photos of one quality. Thresholds are logits of q99."""
+    """Thresholds and score for one quality, fitted on validation photos. Thresholds are logits."""
 
     threshold_logit: float
     """At most `false_alarm_rate` of the untouched photos have a q99 at or above it."""
     inconclusive_logit: float
-    """The lower threshold, with ten times the rate that was asked for."""
+    """The lower threshold, with ten times the false-alarm rate that was requested."""
     slope: float = Field(gt=0)
     """Platt scaling: score = sigmoid(slope · q99 + intercept); positive, so monotone."""
     intercept: float
     num_untouched: int = Field(ge=1)
-    """Variants of untouched photos."""
+    """Number of variants of untouched photos."""
     num_photos: int = Field(ge=1)
-    """The photos that these are variants of."""
+    """Number of photos from which these variants were made."""
     num_inpainted: int = Field(ge=0)
     untouched_quantiles: tuple[float, ...]
     """q99 of the untouched photos at `QUANTILE_LEVELS`; make it with `untouched_quantiles()`."""
@@ -227,7 +230,7 @@ class QualityBand(_Frozen):
     false_alarm_bound: float = Field(gt=0, le=1)
     """`bound` of that rate."""
     edits: dict[str, EditCount] = {}
-    """By kind (`data.ordinary_edits`); empty where they were not measured."""
+    """Counts by kind of edit (`data.ordinary_edits`); empty where they were not measured."""
 
     @model_validator(mode="after")
     def _bounded(self) -> "QualityBand":
@@ -242,12 +245,12 @@ class QualityBand(_Frozen):
         return self
 
     def bound(self, rate: float) -> float:
-        """What a false-alarm rate in [0, 1], measured on these photos, may be at most, with 95 %
-        confidence.
+        """Upper 95 % confidence bound of a false-alarm rate in [0, 1] measured on these photos.
 
-        Variants of one photo are taken as one trial, as they are alike, and parts of a photo as a
-        whole one. Of the default threshold, the rank convention says how many variants reach it
-        (`evaluation.fit_calibration`); of others the share is interpolated, and rounded up.
+        The variants of one photo are similar, so they count as one trial; a fraction of a photo is
+        rounded up to one. For the default threshold, the rank convention gives the number of
+        variants that reach it (`evaluation.fit_calibration`); for other thresholds the number is
+        interpolated and rounded up.
         """
         exact = rate * self.num_untouched
         reached = math.floor(exact + 1e-9) if rate == self.false_alarm_rate else math.ceil(exact)
@@ -265,24 +268,24 @@ class QualityBand(_Frozen):
 
     @property
     def edit_rates(self) -> dict[str, float]:
-        """Share of each kind of ordinary edit that reaches the threshold, 0..1, by its words."""
+        """Share of photos that reach the threshold, 0..1, by the edit's name in plain words."""
         return {WORDS.get(kind, kind): count.rate for kind, count in self.edits.items()}
 
     def score(self, statistic: float) -> float:
-        """Calibrated score in [0, 1] of a photo's q99; never falls when q99 rises."""
+        """Calibrated score in [0, 1] of a photo's q99, monotone in q99."""
         return sigmoid(self.slope * statistic + self.intercept)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Logits of pixels, float32, to a scale that all detectors share: [0, 1], a half at the
-        default threshold, and as steep in log odds as the fitted score."""
+        """Pixel logits, float32, on a scale common to all detectors: [0, 1], 0.5 at the default
+        threshold; in log odds the slope is that of the fitted score."""
         scaled = (logits - np.float32(self.threshold_logit)) * np.float32(0.5 * self.slope)
         return 0.5 + 0.5 * np.tanh(scaled)
 
     def false_alarms(self, logit: float) -> tuple[float | None, str | None]:
         """(rate in [0, 1], None) for a threshold given as a logit, or (None, why it is unknown).
 
-        Interpolated from the stored curve. Above the highest untouched photo only a bound is
-        known, so no number is given.
+        Interpolated from the stored quantiles. Above the highest of them only a bound is known, so
+        no rate is given.
         """
         if logit == self.threshold_logit:
             return self.false_alarm_rate, None
@@ -303,14 +306,15 @@ class Calibration(_Frozen):
 
     bands: dict[str, QualityBand]
     window: int = Field(ge=1)
-    """Side of the window that logits are averaged over (`average_logits`), pixels, odd; 1 leaves
-    them unchanged."""
+    """Side of the window for averaging logits (`average_logits`), pixels, odd; 1 for none."""
     min_side: int = Field(default=128, ge=1)
-    """Shorter side in pixels, below which nothing was tested."""
+    """Smallest tested length of a photo's shorter side, pixels."""
     min_jpeg_quality: int = Field(default=50, ge=1, le=100)
+    """Lowest tested JPEG quality."""
     max_pixels_tested: int = Field(ge=1)
+    """Number of pixels of the largest tested photo."""
     data: str
-    """The photos and masks it was fitted on, in words."""
+    """Description of the photos and masks used for the fit."""
 
     @field_validator("window")
     @classmethod
@@ -342,15 +346,15 @@ class Calibration(_Frozen):
         return tuple(reasons)
 
     def caveats(self, height: int, width: int) -> tuple[str, ...]:
-        """What a reader of a verdict has to know. A large photo keeps its verdict: it is looked at
-        pixel by pixel like a small one, but its camera's own noise is less smoothed."""
+        """Notes on limits of a verdict. A photo larger than the tested ones has a verdict, but its
+        camera noise is less smoothed than in the photos of the calibration."""
         if height * width <= self.max_pixels_tested:
             return ()
         size, tested = height * width / 1e6, self.max_pixels_tested / 1e6
         return (f"{size:.1f} megapixels, calibrated on photos of up to {tested:.1f}",)
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all; raises `WeightsError` where that cannot be done."""
+        """Write as JSON, atomically; raises `WeightsError` where the file cannot be written."""
         text = json.dumps(self.model_dump(), indent=1) + "\n"
         atomic.write(path, text.encode(), WeightsError)
 

@@ -1,17 +1,17 @@
 """Several detectors on one photo: the verdict of each, their mean, and where they disagree.
 
-- The logits of detectors have no scale in common. Each one's become probabilities by its own
-  calibration for the photo's quality, p = sigmoid(slope * (logit - threshold)): a half at the
-  threshold with its stated false-alarm rate, and as steep as its fitted score (Platt scaling). A
-  detector that could not tell in calibration has a slope of nearly 0 and stays at a half.
+- The logits of different detectors have no common scale. Each detector's calibration for the
+  photo's quality converts its logits to probabilities, p = sigmoid(slope * (logit - threshold)):
+  0.5 at its default threshold, with the slope of its fitted score (Platt scaling). A detector whose
+  calibration found no separation has a slope of nearly 0, so its probabilities are about 0.5.
 - The fused heatmap is the mean of these probabilities at each pixel, and the fused score the mean
   of the scores. The disagreement is the standard deviation of the same probabilities (divided by
   their number): 0 where all agree, 0.5 at most.
-- Only calibrated detectors count. Where none is, the mean is that of the plain heatmaps, and said
-  to be uncalibrated.
-- The mean was calibrated on nothing, so it has no verdict and no false-alarm rate of its own. It
-  says what the detectors' verdicts are.
-- A detector that fails leaves the others alone.
+- Only calibrated detectors are fused. Where none is calibrated, the mean is that of the plain
+  heatmaps, and the result states that it is uncalibrated.
+- The mean itself is not calibrated, so it has no verdict and no false-alarm rate. The result lists
+  the detectors' verdicts.
+- If a detector fails, the others are still used.
 """
 
 import time
@@ -56,16 +56,16 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FusedDetection(Detection):
-    """What several detectors found, as their mean; see the module's header.
+    """The mean of several detectors; see the module's header.
 
-    Heatmap, mask, regions and score are those of the mean; `calibrated` says whether the fused
-    detectors are. It keeps every detector's heatmap and mask, 5 bytes a pixel each.
+    Heatmap, mask, regions and score are those of the mean; `calibrated`: whether the fused
+    detectors are calibrated. Every detector's heatmap and mask are kept, 5 bytes a pixel each.
     """
 
     detectors: tuple[Detection | Failure, ...]
-    """What each of them found, in the order of the call."""
+    """Each detector's result, in the order of the call."""
     fused: tuple[str, ...]
-    """Names of those that the mean is of."""
+    """Names of the detectors in the mean."""
     disagreement: np.ndarray = field(repr=False)
     """float32 (h, w) in [0, 0.5]: standard deviation of the fused detectors' probabilities."""
 
@@ -90,7 +90,7 @@ class FusedDetection(Detection):
 
     @property
     def fusion_words(self) -> str:
-        """What the mean is of, in one line."""
+        """The detectors in the mean, in one line."""
         out = f"fused: mean of {', '.join(self.fused)}, "
         if not self.calibrated:
             return f"{out}each as it is, as none is calibrated"
@@ -106,7 +106,7 @@ class FusedDetection(Detection):
 
 
 class FusedRunner:
-    """Several detectors that are ready to look at photos."""
+    """Several loaded detectors, whose results are fused."""
 
     name = FUSED
     weights_sha256 = None
@@ -114,8 +114,8 @@ class FusedRunner:
     def __init__(
         self, runners: Sequence["DetectorRunner"], *, threshold: float | None = None
     ) -> None:
-        """runners: at least one; those of one name get the first 8 digits of their weights' SHA-256
-        behind it. threshold: on the fused heatmap, 0..1; None takes 0.5.
+        """runners: at least one; if several have the same name, the first 8 digits of their
+        weights' SHA-256 are added to it. threshold: on the fused heatmap, 0..1; None for 0.5.
 
         Raises `InputError`.
         """
@@ -204,7 +204,7 @@ class FusedRunner:
 
 
 class Moments:
-    """Mean and standard deviation of maps that come one after the other (Welford 1962)."""
+    """Running mean and standard deviation of maps (Welford 1962)."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -212,17 +212,17 @@ class Moments:
         self._squares: np.ndarray = np.zeros((), np.float32)
 
     def add(self, values: np.ndarray) -> None:
-        """values: float32 (h, w), of one shape at every call."""
+        """values: float32 (h, w), of the same shape at every call."""
         self.count += 1
         step = values - self.mean
         self.mean = self.mean + step / np.float32(self.count)
         self._squares = self._squares + step * (values - self.mean)
 
     def compute_deviation(self) -> np.ndarray:
-        """float32 (h, w): of the values themselves, so divided by their number."""
+        """float32 (h, w): the population standard deviation (divided by the number of maps)."""
         return np.sqrt(self._squares / np.float32(self.count))
 
 
 def describe_error(error: BaseException) -> str:
-    """What an error says, or its kind when it says nothing."""
+    """The error's message, or its type's name if the message is empty."""
     return str(error) or type(error).__name__

@@ -1,11 +1,12 @@
-"""The largest tile that a limit of memory allows, from what the network was measured to take.
+"""The largest tile that a memory limit allows, from the network's measured memory.
 
-- Measured at the start on a small tile: the rise of the process's peak, for each pixel. Maps grow
-  with the pixels, so a tile of any size takes as much for each.
-- Only a limit that the user gives makes tiles smaller than the detector's own. What a network
-  compares over a whole tile depends on its size, and the same command has to say the same on every
-  machine.
-- The peak is Linux's own figure, which a process may reset (`clear_refs`, proc(5)).
+- The rise of the process's peak memory is measured at the start on a small tile and divided by its
+  number of pixels. Feature maps grow in proportion to the pixels, so the quotient holds for a tile
+  of any size.
+- Tiles are smaller than the detector's default only if the user gives a limit. Some layers depend
+  on the whole tile, so another size gives other results, and without a limit the same command has
+  to give the same result on every machine.
+- The peak is VmHWM of Linux, which a process may reset (`clear_refs`, proc(5)).
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from overpaint.errors import InputError
 from overpaint.process import release_memory
 
 LEAST = 256
-"""Side of the smallest tile, pixels: over less, statistics say little."""
+"""Side of the smallest tile, pixels: smaller tiles are too small for statistics over a tile."""
 
 PHOTO_BYTES = 32
-"""For each pixel of the photo, beside the network: its pixels, its maps and masks at full size."""
+"""For each pixel of the photo, in addition to the network: pixels, maps and masks at full size."""
 
 SLACK = 1.15
-"""On what was measured, as malloc's pieces differ."""
+"""Factor on the measured memory, because allocations differ from run to run."""
 
 _SIDE = 512
 
@@ -36,15 +37,16 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A limit, and what a network takes."""
+    """A memory limit, and the memory that a network needs."""
 
     limit: float
-    """Bytes that the process may take."""
+    """Of the process, bytes."""
     base: int
-    """Bytes that it takes with the network loaded and no photo."""
+    """Memory of the process with the network loaded and no photo, bytes."""
     bytes_per_pixel: float
-    """Of a tile, in the network."""
+    """Memory of the network for each pixel of a tile."""
     stride: int
+    """A tile's side is a multiple of it, pixels."""
 
     @classmethod
     def measured(
@@ -54,7 +56,7 @@ class Budget:
         stride: int,
         device: torch.device,
     ) -> Budget:
-        """With a run of the network; raises `InputError` where memory cannot be measured."""
+        """Measured by running the network; raises `InputError` where memory cannot be measured."""
         if device.type != "cpu":
             raise InputError(f"--memory is for the processor's memory, not for --device {device}")
         image = torch.full((1, 3, _SIDE, _SIDE), 0.5, device=device)
@@ -66,15 +68,15 @@ class Budget:
         except OSError as error:
             raise _make_error() from error
         with torch.inference_mode():
-            for _ in range(2):  # some runtimes keep their maps, which is then a part of the rise
+            for _ in range(2):  # some runtimes keep their maps after a run; these count, too
                 examine(image)
         rise = _read_status("VmHWM") - base
         release_memory()
         return cls(limit, base, SLACK * max(rise, 0) / _SIDE**2, stride)
 
     def tile(self, height: int, width: int, largest: int) -> int:
-        """Side of the tiles of a photo, at most `largest`; `InputError` where none is small
-        enough."""
+        """Side of the tiles of a photo, at most `largest`, pixels; `InputError` where even the
+        smallest tile needs too much memory."""
         left = self.limit - self.base - PHOTO_BYTES * height * width
         side = int((max(left, 0) / max(self.bytes_per_pixel, 1e-9)) ** 0.5)
         if side >= min(largest, max(height, width)):

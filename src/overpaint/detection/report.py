@@ -1,23 +1,24 @@
-"""From a `Detection` to what a person keeps: pictures and a JSON record.
+"""Files for a `Detection`: pictures and a JSON record.
 
 - Per photo: NAME.heatmap.png (16 bit, 65535 = 1), NAME.mask.png (white = inpainted),
   NAME.overlay.png and NAME.json. NAME is the photo's name without its suffix.
-- NAME.confidence.png (16 bit, 65535 = full trust) of a detector that says how far to trust each
-  pixel, and NAME.disagreement.png (16 bit, 65535 = 1, of at most 0.5) of several detectors. The
-  record of several is that of their mean, with one record per detector in `detectors`.
+- NAME.confidence.png (16 bit, 65535 = 1) if the detector gives a confidence for each pixel, and
+  NAME.disagreement.png (16 bit, 65535 = 1; values are at most 0.5) of several detectors. The record
+  of several detectors is that of their mean, with one record per detector in `detectors`.
 - Photos of one run whose names would collide each get the first 8 hexadecimal digits of the SHA-256
-  of their real path behind the name: the same on every run, whatever the order. So does a photo
-  whose name is taken by what an earlier run wrote of another photo, or by a file that is not ours,
-  and a name that would be too long: file systems count 255 bytes, not characters.
-- Whose a file is, stands in it: the record names its photo by path and hash, and every picture has
-  a PNG text chunk (`overpaint.data.finding.MARK`) with both. Only results of the same photo are
-  replaced, and then all of them: none of another model or of last week stays beside the new ones.
-- The record is taken away first and written last, so that it is never beside pictures of another
-  run. A photo that fails gets a record of the error in the place of an earlier one.
-- An input of the run is never written over, whatever name leads to it.
-- The overlay's ramp runs from dark blue to light yellow through grey: its lightness rises steadily,
-  and blue against yellow is told apart by nearly all colour-blind people. The photo below it is
-  grey, so that its colours are not taken for heat; the mask's outline is white on black.
+  of their real path after the name: the same on every run, in any order. The same is done if the
+  name is taken by an earlier run's result for another photo or by a file of another program, and if
+  the name is too long: file systems allow 255 bytes, not characters.
+- Each file states its photo: the record by path and hash, every picture by a PNG text chunk
+  (`overpaint.data.finding.MARK`) with both. Only results of the same photo are replaced, and then
+  all of them, so that no result of another model or of an earlier run stays beside the new ones.
+- The record is deleted first and written last, so that it is never beside pictures of another run.
+  If a photo fails, a record of the error replaces the earlier record.
+- An input of the run is never overwritten, not even by a link to it.
+- The overlay's colour map runs from dark blue through grey to light yellow: its lightness rises
+  steadily, and nearly all colour-blind people can distinguish blue from yellow. The photo below it
+  is grey, so that its colours cannot be confused with the colour map. The mask's outline is white
+  on black.
 """
 
 import contextlib
@@ -47,7 +48,7 @@ CAVEAT = (
 )
 
 TOOL = "overpaint detect"
-"""What `tool` is in every record that a `Writer` writes."""
+"""The value of `tool` in every record that a `Writer` writes."""
 
 PICTURES = ("heatmap", "mask", "overlay", "confidence", "disagreement")
 
@@ -131,7 +132,7 @@ def draw_overlay(pixels: np.ndarray, heatmap: np.ndarray, mask: np.ndarray) -> n
 
 
 def _dilate(mask: np.ndarray, steps: int) -> np.ndarray:
-    """Dilation by so many steps to the four neighbours."""
+    """Dilation by `steps` pixels with the four neighbours."""
     out = mask.copy()
     for _ in range(steps):
         last, out = out, out.copy()
@@ -169,7 +170,7 @@ def _hash_path(path: str | Path) -> str:
 
 
 def _resolve(path: str | Path) -> str:
-    """What a photo is known by: its path without links, on this machine."""
+    """A photo's absolute path without links, which identifies it on this machine."""
     try:
         return os.path.realpath(path)
     except ValueError:  # a NUL, in a line of a list: there is no such file
@@ -177,9 +178,9 @@ def _resolve(path: str | Path) -> str:
 
 
 class Writer:
-    """Writes results into one folder; never over an input, another photo's result, or other files.
+    """Writes results into one folder; overwrites no input, other photo's result, or other file.
 
-    One photo's earlier results are replaced, under whatever name it had them.
+    Earlier results of the same photo are replaced, also those under another name.
     """
 
     def __init__(self, out: Path, inputs: Sequence[Path]) -> None:
@@ -203,21 +204,21 @@ class Writer:
         return full
 
     def write_failure(self, path: Path, failed: Record) -> Record:
-        """Put the record of a failure in the place of what an earlier run said of the photo.
+        """Replace the photo's earlier results by the record of a failure.
 
-        Returns the record, which says so where that cannot be done.
+        Returns the record; if the earlier results cannot be replaced, it says so.
         """
         try:
             write_bytes(self.out / f"{self._clear(path)}.json", _encode_json(failed))
         except ImageError as error:
             stale = [name for name in self._list_names(path) if self._is_of(path, f"{name}.json")]
-            left = [f"what an earlier run said stays in {self.out / name}.json" for name in stale]
+            left = [f"an earlier run's record stays in {self.out / name}.json" for name in stale]
             return failed | {"error": "; ".join([failed["error"], str(error), *left])}
         return failed
 
     def replace_earlier(self, path: Path, failed: Record) -> Record:
-        """As `write_failure`, but only where there is a record of this path from an earlier run: it
-        may never have been a photo (a folder, a glob)."""
+        """As `write_failure`, but only if an earlier run wrote a record of this path, which may be
+        no photo (a folder, a glob)."""
         known = any(self._is_of(path, f"{name}.json") for name in self._list_names(path))
         return self.write_failure(path, failed) if known else failed
 
@@ -227,11 +228,11 @@ class Writer:
         return list(dict.fromkeys((usual, make_unique_name(path))))
 
     def _list_names(self, path: Path) -> list[str]:
-        """The names that any run may have given it."""
+        """The names that an earlier run may have given to a photo."""
         return list(dict.fromkeys((*self._list_choices(path), path.stem)))
 
     def _clear(self, path: Path) -> str:
-        """Take away what there is of a photo, and return the name for what comes now."""
+        """Delete the earlier results of a photo, and return the name for the new ones."""
         choices = self._list_choices(path)
         free = next((name for name in choices if self._is_free(path, name)), None)
         if free is None:
@@ -260,7 +261,7 @@ class Writer:
         return _identify(self.out / file) in self._inputs
 
     def _is_of(self, path: Path, file: str) -> bool:
-        """Whether a file is a result of this photo: by what stands in it, not by its name."""
+        """Whether a file is a result of this photo, by its content and not by its name."""
         place = self.out / file
         with contextlib.suppress(OSError, ValueError, RecursionError):
             if not place.is_file() or place.stat().st_size > _MAX_OWN:
@@ -275,7 +276,7 @@ class Writer:
 
 
 def _list_files(name: str) -> list[str]:
-    """All that there may be of a photo, the record first."""
+    """The names of all files that a photo's results may have, the record first."""
     return [f"{name}.json", *(f"{name}.{kind}.png" for kind in PICTURES)]
 
 
@@ -295,17 +296,17 @@ def _make_path_mark(path: Path) -> str:
 
 
 def _encode_png(array: np.ndarray, mark: str) -> bytes:
-    """uint8 (h, w) or (h, w, 3), or uint16 (h, w), as PNG that says what it is."""
+    """uint8 (h, w) or (h, w, 3), or uint16 (h, w), as PNG with the text chunk `mark`."""
     text = PngImagePlugin.PngInfo()
     text.add_text(MARK, mark)
     buffer = io.BytesIO()
-    # More takes several times as long and saves 3 % of a heatmap, whose low bits are noise.
+    # A higher level takes several times as long and saves only 3 % of a heatmap's bytes.
     Image.fromarray(array).save(buffer, "PNG", pnginfo=text, compress_level=1)
     return buffer.getvalue()
 
 
 def _list_kinds(found: Detection) -> list[str]:
-    """Which of `PICTURES` there are."""
+    """Those of `PICTURES` that a detection has."""
     return [k for k in PICTURES if k == "overlay" or getattr(found, k, None) is not None]
 
 
@@ -327,7 +328,7 @@ def _identify(path: Path) -> tuple[int, int] | None:
 
 
 def detect_files(paths: Sequence[Path], runner: Runner, writer: Writer) -> Iterator[Record]:
-    """Detect in one photo after the other and write what was found; yields the records.
+    """Detect in one photo after the other and write the results; yields the records.
 
     A photo that fails gives a record with `error`, and the run goes on.
     """

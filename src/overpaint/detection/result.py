@@ -1,7 +1,4 @@
-"""What was found in one photo, and how it is said.
-
-A verdict says what was found. None says that a photo is authentic.
-"""
+"""The result of detection for one photo, and its wording. No verdict says that it is authentic."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +11,7 @@ from overpaint.errors import OverpaintError
 from overpaint.images.regions import Region
 
 WHOLE = 0.5
-"""Share of a photo above which a trace is rather that of an edit of the whole photo."""
+"""Share of a photo in the mask above which an edit of the whole photo is more likely."""
 WHOLE_EDIT = (
     "most of the photo, so it may be an edit of the whole photo, such as a median filter, noise "
     "reduction or a rotation: that is an edit and not inpainting"
@@ -33,11 +30,11 @@ MEANINGS: Mapping[Band, str] = {
         "That does not show that the photo is authentic."
     ),
 }
-"""What a verdict says, for a person; of the others, `Verdict.reason` says why there is none."""
+"""Explanation of each verdict. For the other bands `Verdict.reason` is the explanation."""
 
 # RuntimeError: what torch raises when memory runs out.
 FAILURES = (OverpaintError, OSError, MemoryError, RuntimeError)
-"""What may happen to a photo in a detector, and does not stop the other photos and detectors."""
+"""Errors of one photo in one detector, after which the other photos and detectors go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,44 +51,44 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is said of the photo, whatever threshold the caller chose."""
+    """Verdict and score of a photo; they do not depend on the caller's threshold."""
 
     band: Band
     reason: str | None
     """Why there is no verdict (band "outside the tested range", "uncalibrated", "no verdict of
     its own"), otherwise None."""
     score: float
-    """In [0, 1]; where `calibrated`, half where inpainted and untouched are equally likely, if they
-    come equally often. Otherwise the probability of q99."""
+    """In [0, 1]. If `calibrated`, the probability that the photo is inpainted, where half of the
+    photos are. Otherwise the sigmoid of q99."""
     statistic: float
     """q99: the logit, averaged over the threshold's window, that 1 % of the pixels exceed."""
     calibrated: bool
-    """Whether score and default threshold were fitted for photos of this quality; otherwise that
+    """Whether score and default threshold were fitted for photos of this quality; if not, the
     threshold is 0.5."""
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """The threshold of the mask, and what is known of its false alarms."""
+    """The threshold of the mask, and its false-alarm rate."""
 
     value: float
     """On the heatmap, 0..1."""
     window: int = 1
-    """Side of the window, pixels, that the heatmap's log odds are averaged over before they are
-    compared with the threshold (`calibration.average_logits`); 1 where none is."""
+    """Side of the window, pixels, in which log odds of the heatmap are averaged before the
+    comparison with the threshold (`calibration.average_logits`); 1 for no averaging."""
     false_alarm_rate: float | None = None
     """Share of untouched photos of this quality with more than 1 % of their area in the mask."""
     bound: float | None = None
-    """What that rate may be at most, with 95 % confidence (`calibration.QualityBand.bound`)."""
+    """Upper 95 % confidence bound of that rate (`calibration.QualityBand.bound`)."""
     num_photos: int | None = None
-    """Untouched photos of this quality that the rate was measured on."""
+    """Number of untouched photos of this quality on which the rate was measured."""
     note: str | None = None
     """Why the rate is unknown, otherwise None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examiner:
-    """What examined the photo."""
+    """The detector, version and runtime that examined the photo."""
 
     model: str
     weights_sha256: str | None
@@ -100,39 +97,39 @@ class Examiner:
     seconds: float
     """Time in the detector, without reading and writing files."""
     runtime: str
-    """What ran the network: name and version, precision, device."""
+    """The program that ran the network: name and version, precision, device."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detection:
-    """What was found in one photo, and on what grounds."""
+    """The result of detection for one photo."""
 
     source: Source
     verdict: Verdict
     mask_threshold: Threshold
     examiner: Examiner
     heatmap: np.ndarray = field(repr=False)
-    """float32 (h, w) in [0, 1]: 1 = inpainted; 0 where the photo is transparent, and near there."""
+    """float32 (h, w) in [0, 1]: 1 = inpainted; 0 in and near transparent parts of the photo."""
     mask: np.ndarray = field(repr=False)
-    """bool (h, w): where the heatmap, averaged over the threshold's window, is at or above it; at
-    the default one, in a photo that reaches it, whole regions (`calibration.judge`)."""
+    """bool (h, w): pixels where the averaged heatmap reaches the threshold. If the photo reaches
+    the default threshold, whole regions (`calibration.judge`)."""
     regions: tuple[Region, ...]
     """Connected regions of the mask, largest first; at most `regions.MAX_REGIONS`."""
     num_regions: int
-    """All regions of at least `regions.MIN_AREA` pixels."""
+    """Number of all regions of at least `regions.MIN_AREA` pixels."""
     fraction: float
-    """Share of the photo's pixels in the mask, 0..1; transparent ones and their neighbours do not
-    count (`overpaint.detection.transparency`)."""
+    """Share of the photo's pixels in the mask, 0..1; transparent pixels and their neighbours are
+    not counted (`overpaint.detection.transparency`)."""
     notes: tuple[str, ...]
-    """What was converted while reading, and what limits the verdict."""
+    """Conversions while reading, and limits of the verdict."""
     edits: Mapping[str, float] = field(default_factory=dict)
-    """By kind of ordinary edit, in words: the share of edited and not inpainted photos of this
-    quality, 0..1, with a strong trace at the default threshold; empty where nobody measured it."""
+    """By kind of ordinary edit, in words: the share of photos of this quality, edited but not
+    inpainted, with a strong trace at the default threshold, 0..1; empty if it was not measured."""
     image_score: float | None = None
-    """In [0, 1], of a detector that judges the whole photo apart from its pixels; uncalibrated, and
-    of a photo in tiles the highest of theirs."""
+    """In [0, 1], of a detector with a separate score for the whole photo; not calibrated. For a
+    photo in tiles it is the highest score of a tile."""
     confidence: np.ndarray | None = field(default=None, repr=False)
-    """float32 (h, w) in [0, 1]: how far to trust each pixel, of a detector that says so."""
+    """float32 (h, w) in [0, 1]: reliability of each pixel, of a detector with such an output."""
 
     @property
     def path(self) -> Path | None:
@@ -161,7 +158,7 @@ class Detection:
 
     @property
     def score(self) -> float:
-        """In [0, 1]; what it means, depends on `calibrated` (`Verdict.score`)."""
+        """In [0, 1]; its meaning depends on `calibrated` (`Verdict.score`)."""
         return self.verdict.score
 
     @property
@@ -187,7 +184,7 @@ class Detection:
 
     @property
     def weights_sha256(self) -> str | None:
-        """Of the detector's weights; None for a module of the caller's own."""
+        """Of the detector's weights; None for a module given by the caller."""
         return self.examiner.weights_sha256
 
     @property
@@ -245,7 +242,7 @@ class Detection:
 
     @property
     def edits_words(self) -> str:
-        """What ordinary edits do to this detector, in one line; "" where there is no trace."""
+        """How often ordinary edits give a strong trace, in one line; "" where there is no trace."""
         if self.band not in ("strong trace", "inconclusive"):
             return ""
         if not self.edits:
@@ -261,14 +258,14 @@ class Detection:
 
 
 def percent(share: float) -> str:
-    """0.031 -> "3.1 %"; what is not nothing is never shown as 0 %."""
+    """0.031 -> "3.1 %"; only 0 is shown as 0 %."""
     if 0 < share < 0.001:
         return "under 0.1 %"
     return f"{100 * share:.1f} %".replace(".0 %", " %")
 
 
 def probability(value: float) -> str:
-    """With as many digits as tell it from 0 and 1, and at least two: 0.50, 0.93, 0.99987."""
+    """With at least two digits, and enough that it differs from 0 and 1: 0.50, 0.93, 0.99987."""
     gap = min(value, 1 - value)
     digits = 2 if gap <= 0 else min(12, 1 - int(np.floor(np.log10(gap))))
     whole, _, rest = f"{value:.{digits}f}".partition(".")

@@ -3,15 +3,15 @@
 - fp32, channels last, inference mode, in torch or another runtime (`overpaint.detection.runtimes`).
   In torch a network folds its batch norms itself where that saves a map (`layers.folding`); in an
   exported graph all are folded.
-- The verdict rests on the calibrated thresholds alone. A threshold given by the caller changes
+- The verdict depends on the calibrated thresholds only. A threshold given by the caller changes
   the mask, the fraction and the regions, and is stated with its own false-alarm rate.
-- A large photo is looked at in tiles (`overpaint.detection.tiles`) of the detector's own size, so
+- A large photo is processed in tiles (`overpaint.detection.tiles`) of the detector's own size, so
   that 12 megapixels take less than 3 GB. A detector's score of the whole photo is then the highest
-  of its tiles.
+  score of a tile.
 - Several detectors, or "all", are fused (`overpaint.detection.fusion`).
-- Transparent parts of a photo are filled before the detector looks, and belong neither to the
-  statistic nor to the mask (`overpaint.detection.transparency`); shares are of what is left. A
-  photo that is mostly transparent has no verdict.
+- Transparent parts of a photo are filled before detection, and are left out of the statistic and
+  the mask (`overpaint.detection.transparency`); shares are of the other pixels. A photo that is
+  mostly transparent has no verdict.
 """
 
 import time
@@ -61,41 +61,42 @@ from overpaint.images.regions import find_regions
 from overpaint.weights.resolve import load
 
 TILE = 1024
-"""Pixels, of a module that does not say its own."""
+"""Side of a tile, pixels, for a module without the attribute `tile`."""
 OVERLAP = 64
-"""Pixels; at most a quarter of a tile. With 64, logits near seams differ from those of a pass of
-the whole photo no more than elsewhere; with 32 they do."""
+"""Overlap of tiles, pixels; at most a quarter of a tile. With 64, logits near seams differ from
+those of a pass over the whole photo no more than elsewhere; with 32 they do."""
 
 MANY_TILES = 4
-"""For which a graph is compiled: half a second, and a tenth or more of the time of each tile."""
+"""Number of tiles from which a graph is compiled for their size. Compiling takes half a second and
+saves a tenth or more of the time of each tile."""
 
 MIN_REGION = 32 * 32
-"""Pixels above the calibrated threshold in one piece that make a photo inconclusive."""
+"""Area of a region, pixels above the calibrated threshold, that makes a photo inconclusive."""
 
 MAX_HIDDEN = 0.5
-"""Share of a photo that may be transparent where there is to be a verdict."""
+"""Largest transparent share of a photo that still has a verdict."""
 
 NO_CALIBRATION = "these weights have no calibration; `overpaint calibrate` makes one"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assessed:
-    """What a detector and its calibration make of a photo, before it is put into words."""
+    """A detector's output for a photo and its comparison with the calibration."""
 
     seen: Seen
     judged: Judgement
     quality: str
     """The photo's quality band."""
     hidden: np.ndarray | None = field(repr=False)
-    """bool (h, w): what is transparent; None where nothing is."""
+    """bool (h, w): the transparent pixels; None for none."""
     counted: np.ndarray | None = field(repr=False)
-    """bool (h, w): the pixels that belong to the photo; None where all do."""
+    """bool (h, w): the pixels that belong to the photo; None for all."""
     started: float
     """Seconds, by `time.perf_counter`."""
 
 
 class DetectorRunner:
-    """A detector that is ready to look at photos."""
+    """A loaded detector with its calibration and runtime."""
 
     def __init__(
         self,
@@ -109,12 +110,11 @@ class DetectorRunner:
         memory: float | None = None,
     ) -> None:
         """model: shipped or imported name, path of weights, or a detector module (which is
-        uncalibrated, and put into eval mode). threshold: on the heatmap, 0..1; None takes the
-        calibrated one, with a false-alarm rate of 1 %, or 0.5 without calibration. tile, overlap:
-        see `tiles.examine_in_tiles`; None takes the detector's. device: cpu or cuda. runtime:
-        torch, onnx, openvino or auto (`overpaint.detection.runtimes`). memory: bytes that this
-        process may take, for which tiles are made smaller where they have to be
-        (`overpaint.detection.memory`).
+        uncalibrated, and put into eval mode). threshold: on the heatmap, 0..1; None for the
+        calibrated threshold, or 0.5 without calibration. tile, overlap: pixels, see
+        `tiles.examine_in_tiles`; None for the detector's. device: cpu or cuda. runtime: torch,
+        onnx, openvino or auto (`overpaint.detection.runtimes`). memory: limit of this process in
+        bytes; if needed, tiles are made smaller (`overpaint.detection.memory`).
 
         Raises `WeightsError`, `UnknownNameError`, `InputError`.
         """
@@ -147,20 +147,20 @@ class DetectorRunner:
 
     @property
     def _examine(self) -> Callable[[Tensor], Findings]:
-        """Of the module as it is now: a test may have put another in its place."""
+        """Of the current module, because tests replace it."""
         return self.module.examine if isinstance(self.module, Detector) else self._plain
 
     def _plain(self, image: Tensor) -> Findings:
-        """What a module says that is no `Detector`: logits alone."""
+        """The findings of a module that is no `Detector`: logits only."""
         return Findings(self.module(image))
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (h, w, 3) to float32 (h, w); `WeightsError` when the network gives no numbers."""
+        """uint8 (h, w, 3) to float32 (h, w); `WeightsError` when a logit is NaN or infinite."""
         return self.look(pixels).logits
 
     def look(self, pixels: np.ndarray) -> Seen:
-        """All that the detector says of uint8 (h, w, 3); errors as of `logits`, and `InputError`
-        where the memory allowed is not enough."""
+        """All outputs of the detector for uint8 (h, w, 3); errors as for `logits`, and `InputError`
+        where the memory limit is too low."""
         tile = self.tile_of(*pixels.shape[:2])
         overlap = min(self.overlap, tile // 4 // self.stride * self.stride)
         if isinstance(self.module, GraphDetector):
@@ -174,7 +174,7 @@ class DetectorRunner:
             device=self.device,
         )
         if isinstance(self.module, GraphDetector):
-            self.module.release()  # what comes now needs room for maps of the whole photo
+            self.module.release()  # the next steps need memory for maps of the whole photo
         maps = [x for x in (seen.logits, seen.confidence) if x is not None]
         ends = [end for x in maps for end in (x.min(), x.max())]
         if not np.isfinite([*ends, *seen.scores]).all():
@@ -184,23 +184,23 @@ class DetectorRunner:
     def _prepare(
         self, graph: GraphDetector, size: tuple[int, ...], tile: int, overlap: int
     ) -> None:
-        """Compile for the size of a photo's tiles where it has many."""
+        """Compile the graph for the tiles' size if the photo has many tiles."""
         rows, columns = (place_tiles(n, tile, overlap, self.stride) for n in size)
         if len(rows) * len(columns) >= MANY_TILES:
             graph.prepare(rows[0][1].size, columns[0][1].size)
 
     def tile_of(self, height: int, width: int) -> int:
-        """Largest side of the tiles of a photo, pixels; `InputError` where memory is not enough."""
+        """Largest side of a photo's tiles, pixels; `InputError` if the memory limit is too low."""
         return self.tile if self.budget is None else self.budget.tile(height, width, self.tile)
 
     def fitted(self, quality: str) -> QualityBand | None:
-        """The calibration for photos of a quality band; None without."""
+        """The calibration for photos of a quality band; None where there is none."""
         return self.calibration.bands.get(quality) if self.calibration else None
 
     def judge(
         self, logits: np.ndarray, quality: str, counted: np.ndarray | None = None
     ) -> Judgement:
-        """What the calibration makes of a photo's logits (h, w); without one, a threshold of 0.
+        """A photo's logits (h, w), compared with the default threshold; without calibration 0.
 
         counted: bool (h, w), the pixels that belong to the photo; None for all.
         """
@@ -210,7 +210,7 @@ class DetectorRunner:
         return judge(logits, fitted.threshold_logit, self.calibration.window, counted)
 
     def verdict(self, judged: Judgement, quality: str) -> Band:
-        """The verdict on a photo of a quality band, whatever threshold the caller chose."""
+        """The verdict on a photo of a quality band, independent of the caller's threshold."""
         fitted = self.fitted(quality)
         if fitted is None:
             return "uncalibrated"
@@ -222,7 +222,7 @@ class DetectorRunner:
         return self.conclude(photo, self.assess(photo))
 
     def assess(self, photo: Photo) -> Assessed:
-        """Look at a photo, without its transparent parts, and judge what was seen."""
+        """Run the detector on a photo, without its transparent parts, and apply the calibration."""
         started = time.perf_counter()
         hidden = find_hidden(photo.alpha)
         counted = None if hidden is None else find_counted(hidden)
@@ -232,7 +232,7 @@ class DetectorRunner:
         return Assessed(seen, judged, quality, hidden, counted, started)
 
     def conclude(self, photo: Photo, assessed: Assessed) -> Detection:
-        """The detection that follows from what `assess` made of the photo."""
+        """The detection that follows from the result of `assess`."""
         seen, judged, quality = assessed.seen, assessed.judged, assessed.quality
         hidden, counted, fitted = assessed.hidden, assessed.counted, self.fitted(quality)
         chosen = judged.threshold if self.threshold is None else logit_of(self.threshold)
@@ -253,7 +253,7 @@ class DetectorRunner:
         if hidden is not None:
             caveats = (describe_left_out(hidden), *caveats)
         if (tile := self.tile_of(*photo.pixels.shape[:2])) < self.tile:
-            caveats = (f"looked at in tiles of {tile} pixels for want of memory", *caveats)
+            caveats = (f"processed in tiles of {tile} pixels because of the memory limit", *caveats)
         if len(seen.scores) > 1:
             caveats = (*caveats, f"the image score is the highest of {len(seen.scores)} tiles")
         found = Detection(
@@ -297,7 +297,7 @@ class DetectorRunner:
     def _no_verdict(
         self, photo: Photo, hidden: np.ndarray | None, counted: np.ndarray | None
     ) -> tuple[Band | None, str | None]:
-        """(band, reason) where nothing can be said, otherwise (None, None)."""
+        """(band, reason) where there is no verdict, otherwise (None, None)."""
         if self.calibration is None:
             return "uncalibrated", NO_CALIBRATION
         reasons = self.calibration.outside(

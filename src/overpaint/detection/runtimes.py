@@ -1,11 +1,12 @@
-"""What runs a detector's network: torch, onnxruntime or OpenVINO, by one switch.
+"""The runtime of a detector's network: torch, onnxruntime or OpenVINO.
 
 - torch by default: it needs no other package, and its figures are those of the benchmarks.
-- An exported network is compared with torch on this processor before it is used (`PARITY`), and
-  refused where a logit differs. "auto" takes the fastest of those that are installed and passed.
-- Both are measured once, and kept in the user's cache for these weights, versions, threads and kind
-  of processor.
-- On a graphics card torch alone is used.
+- An exported network is compared with torch on this processor before it is used, and refused where
+  a logit differs by more than `PARITY`. "auto" selects the fastest of the installed runtimes that
+  pass.
+- Difference and time are measured once, and stored in the user's cache for these weights, versions,
+  number of threads and kind of processor.
+- On a graphics card only torch is used.
 """
 
 import contextlib
@@ -36,22 +37,22 @@ _TIMES = 5
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A runtime on this machine."""
+    """Measurement of a runtime on this machine."""
 
     difference: float
-    """Largest of a logit from torch's."""
+    """Largest absolute difference of a logit from torch's."""
     seconds: float
-    """Of one photo of 512 x 512 pixels."""
+    """Time for one photo of 512 x 512 pixels."""
 
 
 def load_runtime(
     module: nn.Module, record: WeightsRecord | None, runtime: str, device: torch.device
 ) -> nn.Module:
-    """The module as it is, or a `GraphDetector` in its place.
+    """The module unchanged for torch, otherwise a `GraphDetector`.
 
-    record: of the module's weights, in a folder; None for a module without, which torch alone runs.
-    Raises `InputError` for a runtime that there is not or that cannot be had here, and
-    `WeightsError` for a missing package or a network that differs from torch's.
+    record: of the module's weights file; None for a module without one, which only torch can run.
+    Raises `InputError` for an unknown runtime or one that cannot be used with this module or
+    device, and `WeightsError` for a missing package or a network whose logits differ from torch's.
     """
     if runtime not in RUNTIMES:
         raise InputError(f"--runtime {runtime}: there is none such; give {', '.join(RUNTIMES)}")
@@ -83,7 +84,7 @@ def check_installed(runtime: str) -> None:
 
 
 def name_of(module: nn.Module) -> str:
-    """What `--runtime` calls the one that a module is run by."""
+    """The name for `--runtime` of the runtime of a module."""
     return module.runtime if isinstance(module, GraphDetector) else "torch"
 
 
@@ -112,7 +113,7 @@ def _fastest(module: Detector, record: WeightsRecord | None) -> nn.Module:
 def _measured(
     module: Detector, choices: Sequence[Detector], record: WeightsRecord
 ) -> list[Measured]:
-    """From the user's cache, or measured together and kept there."""
+    """The measurements in the user's cache; missing ones are made and stored."""
     keys = [_key(choice, record) for choice in choices]
     path = cache_folder() / f"runtimes-{_processor()}.json"
     kept = _kept(path)
@@ -121,14 +122,14 @@ def _measured(
         for key, *found in zip(keys, differences, _seconds(choices), strict=True):
             kept[key] = Measured(*found)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Another process may have kept others meanwhile.
+        # Another process may have stored other measurements since.
         merged = {name: asdict(one) for name, one in {**_kept(path), **kept}.items()}
         atomic.write(path, (json.dumps(merged, indent=1) + "\n").encode(), WeightsError)
     return [kept[key] for key in keys]
 
 
 def _key(choice: Detector, record: WeightsRecord) -> str:
-    """Of what a measurement depends on."""
+    """Cache key: everything that a measurement depends on."""
     file = choice.path if isinstance(choice, GraphDetector) else record.path
     parts = hashes.file_sha256(file), __version__, torch.__version__
     said = describe_runtime(choice, torch.device("cpu"))
@@ -143,9 +144,9 @@ def _kept(path: Path) -> dict[str, Measured]:
 
 
 def _seconds(choices: Sequence[Detector]) -> list[float]:
-    """The least of several runs of each, after one that is not counted.
+    """The shortest time of several runs of each, after one run that is not counted.
 
-    They run in turns, so that other work on the machine slows all alike.
+    The choices run in turns, so that other work on the machine slows all of them equally.
     """
     image = make_photo(_TIMED, torch.Generator().manual_seed(0))
     image = image.contiguous(memory_format=torch.channels_last)

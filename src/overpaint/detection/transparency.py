@@ -1,20 +1,20 @@
-"""Photos with transparent parts: the pixels that a detector gets, and those that count.
+"""Photos with transparent parts: the pixels that a detector gets, and those that are counted.
 
-- A pixel that is less than half opaque is hidden. What is stored beneath is mostly black or white,
-  not photographed, and not displayed.
+- A pixel that is less than half opaque is hidden. Its stored colour is mostly black or white, was
+  not photographed, and is not displayed.
 - A network compares a pixel with its surroundings, and photos have no such edges to black or white.
-  So a hidden pixel gets the colour of the nearest visible one before detection.
-- Neither hidden pixels count, nor visible ones within `MARGIN` of them, as their surroundings were
-  filled in here.
-- Fill and margin were chosen on subjects cut out of untouched photos, black beneath (14 of BSDS500,
-  by human segmentations, `nixnet-s`): with the black left in and everything counted 2 have a strong
-  trace, with the cut-out alone counted 5, and with mirrored surroundings 1 at any margin from 16 to
-  32. With the nearest pixel it is 1 at 16, and none at 24 and 32.
-- What that costs, on 10 fills of six networks of others (4 strong traces and 6 inconclusive, as
-  lossless files): with a tenth of the picture hidden far from the fill no verdict is milder, one is
-  stricter. With half a ring of 16 pixels hidden around the fill (2 to 7 % of the picture; its edge
-  then lies in the margin) the strong traces stay, and 2 of the 6 inconclusive become "no trace
-  found", with the note on what was left out. An alpha of 128 or more changes nothing.
+  So a hidden pixel gets the colour of the nearest visible pixel before detection.
+- Hidden pixels are not counted, and neither are visible pixels within `MARGIN` of them, because
+  their surroundings were filled in here.
+- Fill and margin were chosen on 14 subjects cut out of untouched photos, on hidden black (BSDS500,
+  by human segmentations, `nixnet-s`). Strong traces, which are false alarms: 2 with the black kept
+  and everything counted, 5 with the black kept and only the subject counted, 1 with mirrored
+  surroundings at any margin from 16 to 32. With the nearest pixel: 1 at 16, none at 24 and 32.
+- Cost, on 10 fills by six networks of other authors (as lossless files 4 strong traces and 6
+  inconclusive): with a tenth of the picture hidden far from the fill no verdict is milder, one is
+  stricter. With half a ring of 16 pixels hidden around the fill (2 to 7 % of the picture, so that
+  the fill's edge lies in the margin) the strong traces stay, and 2 of the 6 inconclusive become "no
+  trace found", with a note on the pixels left out. An alpha of 128 or more changes nothing.
 """
 
 from itertools import product
@@ -24,14 +24,14 @@ import numpy as np
 from overpaint.detection.result import percent
 
 HALF = 128
-"""Alpha, below which a pixel is hidden."""
+"""Alpha, 0..255, below which a pixel is hidden."""
 
 MARGIN = 24
-"""Pixels around what is hidden that do not count."""
+"""Distance from hidden pixels, in pixels, up to which visible ones are not counted."""
 
 
 def describe_left_out(hidden: np.ndarray) -> str:
-    """A note on what does not count."""
+    """A note on the pixels that are not counted."""
     share = percent(float(hidden.mean()))
     return f"transparent: {share}, left out with {MARGIN} pixels around; shares are of the rest"
 
@@ -44,10 +44,10 @@ def find_hidden(alpha: np.ndarray | None) -> np.ndarray | None:
 
 
 def fill_hidden(pixels: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """uint8 (h, w, 3) with what is hidden, bool (h, w), taken from the nearest visible pixel.
+    """uint8 (h, w, 3), with hidden pixels, bool (h, w), replaced by the nearest visible ones.
 
-    The photo itself where nothing is visible. The nearest is found by jump flooding (Rong and Tan,
-    2006), which may be off by a pixel or so.
+    The photo is unchanged where nothing is visible. The nearest pixel is found by jump flooding
+    (Rong and Tan, 2006), whose distances may be wrong by about a pixel.
     """
     if hidden.all():
         return pixels.copy()
@@ -64,7 +64,10 @@ def fill_hidden(pixels: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 def _take_nearer(nearest: np.ndarray, here: np.ndarray, down: int, right: int) -> None:
-    """Let each pixel take over what a neighbour knows, where that is nearer. int32 (2, h, w)."""
+    """Replace each pixel's nearest position by its neighbour's where that is nearer.
+
+    nearest: int32 (2, h, w). The neighbour is (down, right) pixels away.
+    """
     to_rows, from_rows = _pair_neighbours(here.shape[1], down)
     to_columns, from_columns = _pair_neighbours(here.shape[2], right)
     mine, place = nearest[:, to_rows, to_columns], here[:, to_rows, to_columns]
@@ -74,7 +77,7 @@ def _take_nearer(nearest: np.ndarray, here: np.ndarray, down: int, right: int) -
 
 
 def _pair_neighbours(length: int, shift: int) -> tuple[slice, slice]:
-    """The places of an axis that have a neighbour so far on, and those neighbours."""
+    """The positions on an axis that have a neighbour at distance `shift`, and the neighbours."""
     shift = max(-length, min(shift, length))
     return (
         slice(max(0, -shift), length - max(0, shift)),
@@ -83,7 +86,7 @@ def _pair_neighbours(length: int, shift: int) -> tuple[slice, slice]:
 
 
 def find_counted(hidden: np.ndarray, margin: int = MARGIN) -> np.ndarray:
-    """bool (h, w): what is more than `margin` pixels, along row and column, from what is hidden."""
+    """bool (h, w): pixels more than `margin` rows or columns from every hidden pixel."""
     near = hidden
     for axis in (0, 1):
         near = _spread(near, margin, axis)

@@ -1,12 +1,12 @@
-"""What every detector shares: the input contract, padding to the stride, and the crop.
+"""Base class of all detectors: the input contract, padding to the stride, and the crop.
 
 - A detector maps a photo to logits. No sigmoid, threshold or loss inside.
-- Any size is taken: the photo is padded at the right and at the bottom by reflection to a multiple
-  of `stride`, and the logits are cropped back. Padding only there keeps the pixel grid of the photo
-  and that of a tile at the same place. Repeated rows would be a strip without noise, like a fill:
-  they were most of the false alarms on photos of other sizes.
-- The shape is checked in every call; the values only in eval mode, because the pass over all
-  pixels would be paid in every training step and the training data is made by our own code.
+- Any size is accepted: the photo is padded at the right and at the bottom by reflection to a
+  multiple of `stride`, and the logits are cropped back. Padding only there keeps the photo's pixel
+  grid aligned with that of a tile. Repeated rows would be a strip without noise, like a fill: they
+  caused most of the false alarms on photos of other sizes.
+- The shape is checked in every call. The values are checked only in eval mode, because the check
+  would slow down every training step, and the training data is made by our own code.
 """
 
 from abc import ABC, abstractmethod
@@ -33,9 +33,9 @@ class Findings:
 
 
 def pad_to(image: Tensor, stride: int) -> Tensor:
-    """(b, c, h, w) with as many reflected rows and columns as make both sides multiples of stride.
+    """(b, c, h, w), padded by reflection at the bottom and right to multiples of stride.
 
-    A side that is too short to be reflected so far is repeated.
+    If a side is too short for the reflection, its last row or column is repeated.
     """
     height, width = image.shape[-2:]
     right, bottom = -width % stride, -height % stride
@@ -51,15 +51,15 @@ def pad_to(image: Tensor, stride: int) -> Tensor:
 class Detector(nn.Module, ABC):
     """Base of all detectors: a photo (b, 3, h, w) in [0, 1] to logits (b, 1, h, w).
 
-    A subclass sets `stride` and implements `_logits`, which sees sizes that are multiples of it.
+    A subclass sets `stride` and implements `_logits`, whose input sides are multiples of it.
     """
 
     stride: ClassVar[int] = 1
     tile: int = 1024
-    """Largest side, in pixels, of the tiles of a large photo; a multiple of `stride`. Smaller where
-    a photo of 12 megapixels would take more than 3 GB."""
+    """Largest side of the tiles of a large photo, pixels; a multiple of `stride`. Below 1024 where
+    a photo of 12 megapixels would otherwise take more than 3 GB."""
     exact_parts: ClassVar[tuple[str, ...]] = ()
-    """Children whose weights are stored in float32, as float16 changes what they give."""
+    """Children whose weights are stored in float32, because float16 changes their output."""
     residual_parts: ClassVar[tuple[str, ...]] = ()
     """Parts, each chosen by the configuration's field of its name, that start as the identity:
     weights of a network without them can be trained further with them."""
@@ -74,7 +74,7 @@ class Detector(nn.Module, ABC):
         return self.examine(image).logits
 
     def examine(self, image: Tensor) -> Findings:
-        """All outputs of the detector; arguments and errors as of `forward`."""
+        """All outputs of the detector; arguments and errors as for `forward`."""
         if self.training:
             check_shape(image)
         else:

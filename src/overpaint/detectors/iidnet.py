@@ -5,31 +5,30 @@ Wu and Zhou, IEEE TCSVT 2022 (arXiv 2101.07419, there "GIID-Net"). Original code
 HighwayWu/InpaintingForensics @144d26c, which states no licence for either. Written from the paper
 and a fact sheet of that code; no code taken. Licence of this file: Apache-2.0, as the project.
 
-Three convolutions bring out the traces of inpainting (enhancement), ten cells found by a search
-over architectures collect features at an eighth of the photo's size (extraction), and attention
-over similar and over nearby features precedes the decoder (decision).
+Three convolutions amplify the traces of inpainting (enhancement), ten cells found by an
+architecture search extract features at 1/8 of the photo's size (extraction), and attention over
+similar and over nearby features precedes the decoder (decision).
 
-Inside, photos are in [-1, 1]. Where the authors' code is followed only by `faithful`, which their
-weights need:
-- it sees BGR; the default sees RGB;
-- its Bayar constraint holds for the first of three output channels alone; the taps of the other
-  two are multiplied by 10,000 with a centre of zero. By default all nine slices are constrained;
-- the number of similar places that are averaged follows from a mean over the batch, so that a
-  photo's result depends on its neighbours; the default decides for each photo alone;
-- the 3x3 median of the logits has no padding, and its smaller map is stretched by the nearest
-  pixel; the default repeats the border.
+Inside, photos are in [-1, 1]. The authors' weights need `faithful`. Only with it, as in their code:
+- the input is BGR; by default it is RGB;
+- the Bayar constraint applies only to the first of three output channels; the taps of the other
+  two are multiplied by 10,000, with a centre of zero. By default all nine slices are constrained;
+- the number of similar positions that are averaged depends on a mean over the batch, so that a
+  photo's result depends on the other photos. By default it depends on the photo only;
+- the 3x3 median of the logits has no padding, and its smaller map is resized by nearest neighbour.
+  By default the border is repeated.
 
-What is always done in another way:
+Differences from their code in both cases:
 - their forward pass writes the constrained taps into the weights, which on one device multiplies
-  them by 10,000 each time, and which is why their README asks for two or more. Here the constraint
-  is a function of weights that stay as they are, and gradients pass through it;
+  them by 10,000 in every call; for this reason their README requires two or more devices. Here the
+  constraint is a function of unchanged weights, and gradients pass through it;
 - taps of the Bayar filters start positive, so that the division by their sum is safe;
 - the logits are returned without their sigmoid; their loss applied a second one;
-- sides that are no multiples of 8 are padded and the logits cropped (theirs are stretched);
-- the enhancement and the search for similar places are float32 also under autocast.
+- sides that are no multiples of 8 are padded and the logits cropped (theirs are resized);
+- the enhancement and the search for similar positions are float32 also under autocast.
 
-Size: 5.78 M parameters at the published width of 32, 0.39 M at 8. A larger photo than one tile of
-1024 pixels is looked at in tiles, and similar places are those of the same tile.
+Size: 5.78 M parameters at the published width of 32, 0.39 M at 8. A photo larger than one tile of
+1024 pixels is processed in tiles, and similar positions are searched within each tile.
 """
 
 from collections import OrderedDict
@@ -48,7 +47,7 @@ from overpaint.registry import Official, detectors
 from overpaint.weights.rename_keys import rename_keys
 
 # Operations of a cell, in the authors' numbers: 0 separable with a norm in between, 1 and 2
-# separable 3x3 and 5x5, 3 none. The last one has the cell's stride.
+# separable 3x3 and 5x5, 3 none. The last operation has the cell's stride.
 GENOTYPES = (
     (1, 3, 0),
     (2, 0, 0),
@@ -72,9 +71,9 @@ NEAR_KERNEL = (  # of the local attention, fixed by the authors
     (0.03679, 0.03936, 0.04443, 0.03950, 0.03679),
     (0.03590, 0.03720, 0.04003, 0.03738, 0.03601),
 )
-MAX_ALIKE = 15  # places that the global attention compares, itself included
-MIN_COSINE = 0.5  # of places that count as alike
-ROWS = 1024  # of the matrix of similarities that are held at a time
+MAX_ALIKE = 15  # most similar positions in the global attention, including the position itself
+MIN_COSINE = 0.5  # mean cosine of similar positions
+ROWS = 1024  # rows of the similarity matrix in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class IIDNetConfig:
     width: int = 32
     """Channels of the first map; all later ones are 2, 4 and 8 times as wide."""
     faithful: bool = False
-    """Keep what the authors' weights rely on; see the module's header."""
+    """Follow the authors' code where their weights need it; see the module's header."""
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -134,7 +133,7 @@ def constrain_kernels(weight: Tensor, faithful: bool = False) -> Tensor:
 
 
 class Cell(nn.Module):
-    """A searched residual cell: three separable convolutions or nothing, after a first one."""
+    """A residual cell of the search: a first convolution, then up to three separable ones."""
 
     def __init__(
         self,
@@ -214,7 +213,7 @@ class GlobalLocalAttention(nn.Module):
         return torch.cat([x, self._average_similar(x), near], dim=1)
 
     def _average_similar(self, x: Tensor) -> Tensor:
-        """The mean of each place and of those most similar to it: (b, c, h, w), as x."""
+        """The mean of each position and those most similar to it: (b, c, h, w), as x."""
         places = x.flatten(2).mT  # (b, h*w, c)
         cosine, index = find_most_similar(places, MAX_ALIKE)
         num = self._count_similar(cosine)
@@ -225,10 +224,10 @@ class GlobalLocalAttention(nn.Module):
         return (total / num).mT.reshape(x.shape)
 
     def _count_similar(self, cosine: Tensor) -> Tensor:
-        """T, how many are averaged, from the best cosines (b, n, k): (b or 1, 1, 1).
+        """T, the number of averaged positions, from the best cosines (b, n, k): (b or 1, 1, 1).
 
-        The last rank whose mean cosine counts as alike, where the place itself has rank 0; no
-        fewer than 2 where there are as many.
+        The last rank whose mean cosine is at least `MIN_COSINE`, where the position itself has
+        rank 0; at least 2, if there are as many.
         """
         mean = cosine.mean(dim=(0, 1) if self.faithful else 1)  # (k) or (b, k)
         last = (mean >= MIN_COSINE).sum(dim=-1) - 1
@@ -239,7 +238,7 @@ class GlobalLocalAttention(nn.Module):
 def find_most_similar(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Cosine and index, (b, n, k) each, of the k rows of x (b, n, c) most similar to each row.
 
-    Best first; fewer than k where there are not so many rows.
+    Best first; fewer than k if x has fewer rows.
     """
     with torch.autocast(x.device.type, enabled=False):
         unit = F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=2)

@@ -2,28 +2,28 @@
 
 Li and Huang, ICCV 2019. Original code: lihaod/Deep_inpainting_localization @d33468d (TensorFlow 1,
 MIT). Written from the paper and a fact sheet of that code; no code taken. Licence of this file:
-Apache-2.0, as the project. The paper of NIX-Net calls this detector LDICN, and so do we.
+Apache-2.0, as the project. The name LDICN is that in the paper of NIX-Net.
 
-Three learnable difference filters on each colour, a small ResNet-v2 on what they leave, and two
+Three learnable difference filters on each colour, a small ResNet-v2 on their output, and two
 learnable enlargements by 4; no skip connections. The filters start as differences of neighbours.
 
 Peculiarities of the published code:
-- every pair of channels of the two enlargements starts with the same bilinear kernel. The hidden
-  channels between them then get equal gradients and stay equal in training: 64
-  channels do the work of one. Here each pair's kernel starts with a random factor;
-  `faithful=True` starts as published. Loaded weights and the network itself are not touched by it;
+- every pair of channels of the two enlargements starts with the same bilinear kernel. The 64 hidden
+  channels between them then get equal gradients and stay equal in training, so that they are no
+  better than one. Here each pair's kernel starts with a random factor; `faithful=True` starts as
+  published. This changes neither loaded weights nor the architecture;
 - the stride is on the last unit of each block, and the decoder reads the last sum, not the norm
-  behind it (`postnorm`), whose unused values are left out at the import;
-- the two biases of each sum are kept although most of them are cancelled by the norms behind;
-- batch norm moves its statistics by 0.003 a step, so it wants thousands of steps.
+  after it (`postnorm`), whose unused values are left out at the import;
+- the two biases of each sum are kept although the norms after them cancel most of them;
+- batch norm changes its running statistics by 0.003 a step, so it needs thousands of steps.
 
-What this implementation does another way: two logits become one, their difference, which has the
-same sigmoid as their softmax; photos are padded to multiples of 16 (the original is off at other
-sizes); the filters compute in float32 also under autocast, as differences of near numbers need it.
+Differences from the authors' code: two logits become one, their difference, whose sigmoid is equal
+to their softmax; photos are padded to multiples of 16 (the original is inaccurate at other
+sizes); the filters are float32 also under autocast, because they subtract nearly equal numbers.
 
 Size: 7.70 M parameters (the published code counts 2,048 more, of the unused norm), more than half
 of them in the first enlargement; 1.09 M at width 12. One photo of 256x256 costs 17.4 GFLOP, and
-2.6.
+2.6 at width 12.
 """
 
 import math
@@ -54,7 +54,7 @@ class LDICNConfig:
     order: int = 1
     """Of the differences with which the filters start: 1 (published) to 4."""
     faithful: bool = False
-    """Start the decoder as published, with all channels alike; see the module's header."""
+    """Start the decoder as published, with equal channels; see the module's header."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or not 1 <= self.order <= 4:
@@ -66,7 +66,7 @@ def make_difference_kernels(order: int) -> Tensor:
     centre = 1 if order <= 2 else 2
     kernels = torch.zeros(3, 2 * centre + 1, 2 * centre + 1)
     for kernel, (down, right) in zip(kernels, DIRECTIONS, strict=True):
-        for j in range(order + 1):  # binomial coefficients, the signs in turn
+        for j in range(order + 1):  # binomial coefficients with alternating signs
             step = j - order // 2
             value = (-1) ** (order - j) * math.comb(order, j)
             kernel[centre + step * down, centre + step * right] = value
@@ -76,7 +76,7 @@ def make_difference_kernels(order: int) -> Tensor:
 class HighPass(nn.Module):
     """Three filters on each colour: (b, 3, h, w) -> (b, 9, h, w), filter by filter.
 
-    Each colour has a copy of its own, so that the three can be learned apart.
+    Each colour has its own copy, so that they are trained separately.
     """
 
     def __init__(self, order: int) -> None:

@@ -6,39 +6,41 @@ Wu, AbdAlmageed and Natarajan, CVPR 2019. Original code and weights: ISICV/ManTr
 @1af95cd (no licence file). Written from the paper and a fact sheet of both: facts only, no code
 taken. Licence of this file: Apache-2.0, as the project.
 
-A network without pooling describes each pixel by what was done to it; a second one asks how far
-this description is from the mean of windows of three sizes and of the whole photo, in standard
-deviations, and reads the four answers one after the other. Inside, photos are in [-1, 1].
+A network without pooling computes features of each pixel's processing. A second one computes their
+distance, in standard deviations, from the mean of windows of three sizes and of the whole photo,
+and a recurrent network reads the four distances in turn. Inside, photos are in [-1, 1].
 
-The network is that of the released weights, of which the authors say that it differs from the
-paper: the first block has 16 filters (4 plain, 9 of SRM, 3 of Bayar), not 32.
+The network is that of the released weights. The authors state that it differs from the paper: the
+first block has 16 filters (4 plain, 9 of SRM, 3 of Bayar), not 32.
 
 Peculiarities of the published codes, of which `faithful=True` keeps the first two:
-- the norm before the windows takes the statistics of the whole batch at every call, so that each
-  photo depends on its neighbours (the port). Here it takes those of each photo, which for a single
-  photo is the same. Keras has moving ones, which have no place here and are left out: the distances
-  are ratios, in which a norm only moves the smallest deviation that counts. Only nearly flat photos
-  get other logits by that;
-- the smallest standard deviation that counts is learned, and starts near 0, where hardly any photo
-  gives it a gradient (released: 0 to 0.012). Here it starts at 1, the largest one behind the norm;
-- Bayar's constraint overwrites the weights (the port: at each call). Here it is a function of
-  them, which gives the same kernels, and gradients through it;
-- the reduction's columns have length 1 in the Keras training; the norm behind makes it needless.
+- the norm before the windows uses the statistics of the whole batch in every call, so that a
+  photo's result depends on the other photos (the port). Here it uses those of each photo, which for
+  a single photo is the same. The running statistics of Keras are left out: the distances are
+  ratios, in which the norm only changes the relative size of the smallest standard deviation. Only
+  nearly flat photos get other logits by that;
+- the smallest standard deviation in the division is learned, and starts near 0, where hardly any
+  photo gives it a gradient (released: 0 to 0.012). Here it starts at 1, the largest deviation after
+  the norm;
+- Bayar's constraint overwrites the weights (the port: in every call). Here it is a function of
+  them, which gives the same kernels, and gradients pass through it;
+- the reduction's columns have length 1 in the Keras training; the norm after it makes this
+  unnecessary.
 
-Two starting values are ours, as features and windows are trained together and not one by one. Both
-were seen to be needed: without them no gradient was left within a thousand steps.
-- The reduction's weights are of size 1. Features of length 1 over all channels differ so little
-  between places that smaller ones vanish in the epsilon of the norm.
-- The last bias is the log-odds of one inpainted pixel in six (Lin et al. 2017, focal loss, section
-  3.3). From 0, the first steps drive the gates of the recurrent network to where they are flat.
+Two initial values are ours, because features and windows are trained together here and not one
+after the other. Training needs both: without them the gradient vanished within a thousand steps.
+- The reduction's weights are of size 1. Features have length 1 over all channels, so they differ
+  little between positions, and smaller values vanish in the epsilon of the norm.
+- The last bias is the log odds of one inpainted pixel in six (Lin et al. 2017, focal loss, section
+  3.3). From 0, the first steps saturate the gates of the recurrent network.
 
-Padding repeats the edge pixel, too ("symmetric"). The SRM kernels are constants and not saved; a
-published file must hold the same ones. All of the first block, and what follows the features, is
-float32 also under autocast: noise and its deviations are differences of near numbers.
+Padding is "symmetric": it repeats the edge pixel, too. The SRM kernels are constants and not saved;
+a published file must hold the same kernels. The first block, and all layers after the features, are
+float32 also under autocast, because they subtract nearly equal numbers.
 
-Size: 3.80 M parameters as published; 0.25 M at width 8. All maps have the photo's size: one
-photo of 256x256 costs 543 GFLOP, and 39. Train on small crops. A larger photo than one tile of 768
-pixels is looked at in tiles, and "the whole photo" is then the tile.
+Size: 3.80 M parameters as published; 0.25 M at width 8. All maps have the photo's size: one photo
+of 256x256 costs 543 GFLOP, and 39 at width 8. Train on small crops. A photo larger than one tile of
+768 pixels is processed in tiles; "the whole photo" is then the tile.
 """
 
 import math
@@ -66,7 +68,7 @@ class ManTraNetConfig:
     """Configuration of ManTraNet."""
 
     width: int = 32
-    """Channels behind the first block; all others are multiples of it."""
+    """Channels after the first block; all others are multiples of it."""
     num_hidden: int = 8
     """Channels of the recurrent network."""
     windows: tuple[int, ...] = (7, 15, 31)
@@ -83,7 +85,7 @@ class ManTraNetConfig:
 
 
 def pad_symmetric(x: Tensor, n: int) -> Tensor:
-    """n pixels more at each side of x (b, c, h, w), mirrored together with the edge pixel."""
+    """x (b, c, h, w) with n more pixels on each side, mirrored including the edge pixel."""
     for axis in (2, 3):
         side = x.shape[axis]
         i = torch.arange(-n, side + n, device=x.device) % (2 * side)  # forwards, then backwards
@@ -92,7 +94,7 @@ def pad_symmetric(x: Tensor, n: int) -> Tensor:
 
 
 def make_srm_kernels() -> Tensor:
-    """(9, 3, 5, 5): number 3 * kernel + colour sees this colour only."""
+    """(9, 3, 5, 5): filter 3 * kernel + colour is nonzero for this colour only."""
     kernels = torch.tensor(SRM_KERNELS) / torch.tensor(SRM_DIVISORS).reshape(3, 1, 1)
     weight = torch.zeros(3, 3, 3, 5, 5)  # kernel, colour of the filter, colour of the photo
     for colour in range(3):
@@ -101,10 +103,10 @@ def make_srm_kernels() -> Tensor:
 
 
 class BayarConv2d(nn.Conv2d):
-    """Convolution with 5x5 kernels that predict the centre from what is around it, less the centre.
+    """Convolution with 5x5 kernels: the centre's prediction from its neighbours, minus the centre.
 
-    Bayar and Stamm 2016: in each kernel the centre is -1 and the others sum to 1. The weights may
-    be anything; the constraint is applied to a copy.
+    Bayar and Stamm 2016: in each kernel the centre is -1 and the other taps sum to 1. The weights
+    are free; the constraint is applied to a copy.
     """
 
     def __init__(self, c_in: int, c_out: int) -> None:
@@ -123,7 +125,7 @@ class BayarConv2d(nn.Conv2d):
 
 
 class TraceFeatures(nn.Module):
-    """What was done to each pixel: (b, 3, h, w) in [-1, 1] -> (b, 8 * width, h, w) of length 1."""
+    """Processing traces of each pixel: (b, 3, h, w) in [-1, 1] -> unit (b, 8 * width, h, w)."""
 
     srm: Tensor
 
@@ -150,9 +152,9 @@ class TraceFeatures(nn.Module):
 
 
 def window_mean(x: Tensor, side: int) -> Tensor:
-    """Mean of the pixels of x (b, c, h, w) in a window around each, fewer at the borders.
+    """Mean of x (b, c, h, w) in a window around each pixel, cut off at the borders.
 
-    First along the columns, then the rows: the same for 2 * side operations, not side squared.
+    Separable, first along the columns, then the rows: 2 * side operations, not side squared.
     """
     half = side // 2
     x = F.avg_pool2d(x, (side, 1), 1, (half, 0), count_include_pad=False)
@@ -183,12 +185,12 @@ class ConvLSTM(nn.Module):
 
 
 def hard_sigmoid(x: Tensor) -> Tensor:
-    """That of Keras, whose slope is 1/5; PyTorch's has 1/6."""
+    """The hard sigmoid of Keras, with slope 1/5; PyTorch's has 1/6."""
     return (0.2 * x + 0.5).clamp(0, 1)
 
 
 class AnomalyDetector(nn.Module):
-    """Where features differ from those around: (b, 8 * width, h, w) -> logits (b, 1, h, w)."""
+    """Difference of features from their surroundings: (b, 8 * width, h, w) -> (b, 1, h, w)."""
 
     def __init__(self, config: ManTraNetConfig) -> None:
         super().__init__()

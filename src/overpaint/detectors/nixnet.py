@@ -8,20 +8,20 @@ Where the paper is silent, these readings are ours and not in the paper:
 - the noise residual of eq. 3 is the response of the three SRM kernels (layers/highpass.py), as
   in Zhou et al. 2018, in float32 also under autocast. There, as in the common port of those
   kernels, a residual is summed over the colours; `residual="colours"` keeps x - d(x) of each
-  colour, which is eq. 3 to the letter, as nine planes;
+  colour, exactly as in eq. 3, as nine planes;
 - the image enters its stream as (x - 0.5) / 0.25;
 - the residual blocks are the pre-activated two-convolution blocks of He et al. 2016b. The first
-  block has no pre-activation: a ReLU on the input would throw away half of the residual;
+  block has no pre-activation: a ReLU on the input would set half of the residual to 0;
 - the shortcut is a 2x2 average and a 1x1 convolution. A strided 1x1 convolution would skip three
   pixels of four, and its backward with 3 input channels crashes torch 2.13 on the CPU;
 - a chain of two stride-2 convolutions in a fusion module goes 128 -> 256 -> 512, with batch norm
   and ReLU between the two as in HRNet, which the paper cites. The sums have no activation;
 - the head's conv block is as wide as the finest map, and a 1x1 convolution makes the logits;
-- no convolution has a bias that a batch norm behind it would cancel; only the last one has one.
+- no convolution has a bias that a batch norm after it would cancel; only the last one has a bias.
 
-Order of work: "upsample, then 1x1 convolution" is computed as "1x1 convolution, then upsample".
-Both are linear, one over channels and the other over places, and the interpolation weights sum
-to 1, so the result is the same for 4 or 16 times fewer operations.
+Order of operations: "upsample, then 1x1 convolution" is computed as "1x1 convolution, then
+upsample". Both are linear, one over channels and the other over positions, and the interpolation
+weights sum to 1, so the result is the same with 4 or 16 times fewer operations.
 
 Beyond the paper, and off by default: `context` compares a region with the rest of its photo
 (`nixnet_context`); `colour` adds the noise of the colour differences to the noise stream, which in
@@ -30,8 +30,8 @@ adds there how strong both are in windows (why: experiments/fine_detail.py); `co
 stream to the coarsest joint map.
 
 Size: 29.5 M parameters at the paper's widths, 1.85 M at 32/64/128, 0.46 M at 16/32/64. One photo
-of 256x256 costs 182.8 GFLOP, 11.6 and 3.0; with the upsampling first and the SRM kernels run on
-each colour apart it would be 193.7, 12.3 and 3.2.
+of 256x256 costs 182.8 GFLOP, 11.6 and 3.0; with the upsampling first and the SRM kernels applied to
+each colour separately it would be 193.7, 12.3 and 3.2.
 """
 
 from collections.abc import Sequence
@@ -122,7 +122,7 @@ class ConvBlock(nn.Sequential):
         super().__init__(*layers)
 
     def forward(self, *maps: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Maps (b, c_i, h, w) with in_channels between them, taken side by side."""
+        """Concatenated maps (b, c_i, h, w), whose channels sum to in_channels."""
         conv_1, norm_1, relu, conv_2, norm_2, _ = self
         return relu(conv_norm(conv_2, norm_2, relu(conv_norm(conv_1, norm_1, *maps))))
 
@@ -148,7 +148,7 @@ class ResidualBlock(nn.Module):
 class Stream(nn.Module):
     """Three residual blocks; returns the maps at 1/2, 1/4 and 1/8.
 
-    `beside` is added to what the first block finds.
+    `beside` is added to the first block's output.
     """
 
     def __init__(self, widths: Sequence[int], in_channels: int = 3) -> None:
@@ -234,7 +234,7 @@ class NIXNet(Detector):
         if widths[0] > 64:  # 1024 pixels would take 3 GB
             self.tile = 768
         by_colour = config.residual == "colours"
-        # A third of the sum's unit, as a colour alone has a third of its response.
+        # A third of the sum's unit, because one colour has a third of the sum's response.
         self.residual = SRMFilter(unit=16 / 3) if by_colour else SRMFilter()
         self.image_stream = Stream(widths) if config.image_stream else None
         planes = 9 if by_colour else 3
@@ -250,7 +250,7 @@ class NIXNet(Detector):
         self.fusion_3 = fusion(config.fusion_3)
         self.head = Head(widths)
         self._initialise()
-        # Last, as they have another initialisation, and the others keep theirs.
+        # Last, because `_initialise` must not change their initial values.
         self.colour_residual = SRMFilter(unit=2)  # colours have less noise than the luma
         self.colour = ColourNoise(widths[0]) if config.colour else None
         self.energies = Energies(9, widths[0]) if config.energies else None
@@ -282,7 +282,7 @@ class NIXNet(Detector):
         return self.residual(image)
 
     def _beside(self, image: Tensor, noise: Tensor) -> Tensor | float:
-        """What the options add to the noise stream's first map."""
+        """The sum of the options' maps, which is added to the noise stream's first map."""
         beside: Tensor | float = 0.0
         if self.colour is None and self.energies is None:
             return beside

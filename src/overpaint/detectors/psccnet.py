@@ -5,29 +5,30 @@ Liu, Liu, Chen and Liu, IEEE TCSVT 2022 (arXiv 2103.10596). Original code and we
 proteus1991/PSCC-Net @53e5ff7, both MIT. Written from the paper and a fact sheet of that code; no
 code taken. Licence of this file: Apache-2.0, as the project.
 
-A light HRNet (W18 small v2, with a stem that keeps the photo's size) gives maps at 1, 1/2, 1/4
-and 1/8. From the coarsest on, a map is correlated with itself over places and over channels and
-becomes a mask, which weighs the next finer map. Another head scores the whole photo.
+A small HRNet (W18 small v2, with a stem that keeps the photo's size) gives maps at 1, 1/2, 1/4
+and 1/8. From the coarsest map to the finest, each map is correlated with itself over positions and
+over channels and gives a mask, which weights the next finer map. Another head scores the whole
+photo.
 
-Where the authors' code is followed only by `faithful`, which their weights need:
-- it stretches the maps to those of a photo of 256x256 before both heads, whatever the photo's
-  size, and stretches the mask's probabilities back. By default the heads see the maps as they are;
-- it makes a map smaller by r for the correlation with a plain reshape, which turns r*r horizontal
-  bands into channels; the default gathers the r*r pixels of a square (pixel unshuffle). It also
-  reads the result of the channel correlation, (places, channels), as if it were (channels,
-  places); the default transposes it.
+The authors' weights need `faithful`. Only with it, as in their code:
+- the maps are resized to those of a photo of 256x256 before both heads, for photos of any size, and
+  the mask's probabilities are resized back. By default the heads get the maps at their own size;
+- a map is reduced by r for the correlation with a plain reshape, which turns r*r horizontal bands
+  into channels. By default the r*r pixels of a square become channels (pixel unshuffle);
+- the result of the channel correlation, (positions, channels), is read as if it were (channels,
+  positions). By default it is transposed.
 
-What is always done in another way:
+Differences from their code in both cases:
 - sides that are no multiples of 8 are padded and the logits cropped;
 - the masks are logits, and the two classes of the whole photo become one logit;
 - the backbone starts from random values of He et al. 2015 (theirs: of ImageNet);
-- the correlation over places is computed without keeping the matrix of n x n in memory; that over
-  channels is float32 also under autocast, as its sums run over all places.
+- the correlation over positions is computed without keeping the matrix of n x n in memory; that
+  over channels is float32 also under autocast, because its sums run over all positions.
 
 As in the paper, no correlation is divided by the number of its terms: use photos, or tiles, of
 about the size that the network was trained with. The cost of the correlations grows with the
-square of the photo's area. A larger photo than one tile of 512 pixels is looked at in tiles, each
-correlated with itself alone; the score is then the highest of theirs.
+square of the photo's area. A photo larger than one tile of 512 pixels is processed in tiles, which
+are not correlated with each other; the photo's score is the highest of a tile.
 
 Size: 3.67 M parameters as published, 0.71 M with a stem of 16 and widths 8/16/32/64.
 """
@@ -55,7 +56,7 @@ from overpaint.errors import ConfigError
 from overpaint.registry import Official, detectors, parts
 from overpaint.weights.rename_keys import rename_keys
 
-HEAD_SIZE = 256  # of the photo whose maps the authors' heads see, pixels
+HEAD_SIZE = 256  # side of the photo to whose maps the authors' code resizes, pixels
 REDUCTIONS = (4, 2, 2, 1)  # of the maps, finest first, before they are correlated
 
 
@@ -68,9 +69,9 @@ class PSCCNetConfig:
     widths: tuple[int, int, int, int] = (18, 36, 72, 144)
     """Channels of the maps at 1, 1/2, 1/4 and 1/8 of the photo's size."""
     faithful: bool = False
-    """Keep what the authors' weights rely on; see the module's header."""
+    """Follow the authors' code where their weights need it; see the module's header."""
     image_head: bool = True
-    """Judge the whole photo apart from the pixels; without it, there is no such score."""
+    """Whether there is a head that scores the whole photo."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))  # JSON and YAML give lists
@@ -82,7 +83,7 @@ class PSCCNetConfig:
 
 
 class SpatioChannelCorrelation(nn.Module):
-    """Attention over places and over channels, and a mask (section III-B): logits (b, 1, h, w)."""
+    """Attention over positions and channels, and a mask (section III-B): logits (b, 1, h, w)."""
 
     def __init__(self, channels: int, reduction: int, faithful: bool) -> None:
         super().__init__()
@@ -124,14 +125,14 @@ class SpatioChannelCorrelation(nn.Module):
 
 
 def _attend_places(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Each place the mean of all, weighed by similarity; all (b, c, n)."""
-    # (b, 1, n, c), rows in one piece: else the matrix of n x n would be kept in memory
+    """For each position the mean of all, weighted by similarity; all (b, c, n)."""
+    # (b, 1, n, c), contiguous rows: otherwise the matrix of n x n would be kept in memory
     q, k, v = (x.mT.unsqueeze(1).contiguous() for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1).mT
 
 
 def _attend_channels(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Channels gathered by the softmax of their products; all (b, c, n)."""
+    """For each channel the sum of all, weighted by the softmax of their products; all (b, c, n)."""
     with torch.autocast(query.device.type, enabled=False):
         dtype = torch.promote_types(query.dtype, torch.float32)
         weights = torch.softmax(query.to(dtype) @ key.to(dtype).mT, dim=-1)  # (b, c, c)
@@ -162,12 +163,12 @@ class ImageHead(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What the training needs; the logits of all heads."""
+    """The logits of all heads, for training."""
 
     masks: tuple[Tensor, Tensor, Tensor, Tensor]
     """(b, 1, ., .) at 1, 1/2, 1/4 and 1/8 of the heads' size, which is the photo's or 256."""
     score: Tensor | None
-    """(b,), of the whole photo; None without the head for it."""
+    """(b,), of the whole photo; None without its head."""
 
 
 class PSCCNet(Detector):

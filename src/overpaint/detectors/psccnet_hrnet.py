@@ -6,7 +6,7 @@ has no strides, so that the finest map has the photo's size. Original code:
 proteus1991/PSCC-Net @53e5ff7 and HRNet/HRNet-Semantic-Segmentation, both MIT. Written from the
 papers and a fact sheet; no code taken. Licence of this file: Apache-2.0, as the project.
 
-It starts from random values of He et al. 2015 (PSCC-Net's from those of ImageNet).
+Its initial values are random, after He et al. 2015 (PSCC-Net starts from ImageNet weights).
 """
 
 from collections.abc import Iterator, Sequence
@@ -68,7 +68,7 @@ class Bottleneck(nn.Module):
 
 
 class Exchange(nn.Module):
-    """Parallel branches; then each map becomes the sum of all, brought to its size (HRNet)."""
+    """Parallel branches; then each map becomes the sum of all, resized to its size (HRNet)."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Exchange(nn.Module):
 
 
 def _make_fusion(widths: Sequence[int], source: int, target: int) -> nn.Module:
-    """Channels, and downwards also the size, of one map to those of another."""
+    """Convert the channels of one map, and to a coarser one also its size, to those of another."""
     if source == target:
         return nn.Identity()
     c_in, c_out = widths[source], widths[target]
@@ -124,7 +124,7 @@ class Backbone(nn.Module):
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear, with the corners kept in place."""
+    """Bilinear resizing with aligned corners."""
     if list(x.shape[-2:]) == list(size):
         return x
     return F.interpolate(x, list(size), mode="bilinear", align_corners=True)
@@ -141,7 +141,7 @@ BLOCK = (
 
 
 def list_backbone_rules() -> Iterator[tuple[str, str]]:
-    """The published keys of the backbone, and ours, for `overpaint.weights.rename_keys.renamed`."""
+    """(published key, our key) patterns of the backbone, for `weights.rename_keys.rename_keys`."""
     for i in (1, 2):
         yield rf"conv{i}\.weight", f"stem.{i - 1}.0.weight"
         yield rf"bn{i}\.{NORM}", rf"stem.{i - 1}.1.\g<value>"

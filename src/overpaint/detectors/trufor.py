@@ -5,38 +5,38 @@ weights: grip-unina/TruFor @ae54475, licence of GRIP-UNINA, non-profit and infor
 Written from the paper and a fact sheet of that code; no code taken. Licence of this file:
 Apache-2.0, as the project; that of the published weights stays theirs.
 
-A learned camera fingerprint, Noiseprint++, and the photo go through one dual encoder
-(trufor_backbone.py). One head gives the forged pixels, one the confidence in them, and the score of
-the photo comes from statistics of both maps.
+The inputs of one dual encoder (trufor_backbone.py) are a learned camera fingerprint, Noiseprint++,
+and the photo. One head gives the forged pixels, another their confidence, and the photo's score is
+computed from statistics of both maps.
 
 With `faithful`, as published:
 - 8-bit values are divided by 256, not by 255;
-- sides that are no multiples of 32 are not padded: coarse maps are stretched unevenly, and
-  attention does not see the last rows and columns that fill no whole key. Photos with a side below
-  29 pixels are padded all the same (the original fails). Without `faithful`, the base class pads,
-  and the score counts the at most 31 repeated rows and columns.
+- sides that are no multiples of 32 are not padded: coarse maps are resized by fractional factors,
+  and attention ignores the last rows and columns that fill no whole key. Photos with a side below
+  29 pixels are padded nevertheless (the original fails). Without `faithful`, the base class pads,
+  and the score includes the padding of at most 31 rows and columns.
 
-What is done another way than in the authors' code, with the same result:
+Differences from the authors' code without influence on the result:
 - the two classes become one logit, their difference;
 - the heads multiply their two linear layers and apply them before the upsampling, so that no map
-  of 2048 channels is made. Upsampling weights sum to 1, so the order is free;
-- Noiseprint++ is float32 also under autocast. With bfloat16, what the published one gives for a
-  photo correlates by 0.66 to 0.82 with what it should be (five crops of four photos). Its weights
-  are stored in float32 for the same reason: rounded to float16, 0.93 and 0.94 (two crops).
+  of 2048 channels is made. Upsampling weights sum to 1, so the order does not matter;
+- Noiseprint++ is float32 also under autocast. With bfloat16 the output of the published one has a
+  correlation of only 0.66 to 0.82 with that in float32 (five crops of four photos). Its weights are
+  stored in float32 for the same reason: with weights in float16 it is 0.93 and 0.94 (two crops).
 
 The training of the authors has three phases: Noiseprint++ (contrastive, on untouched photos), then
 the encoder and the head with Noiseprint++ frozen, then the confidence and the score with all else
-frozen. The network here freezes nothing, and Noiseprint++ starts with plain batch norms, unless
-a recipe takes the published one, which can be imported alone (`noiseprint` in `registry.parts`).
+frozen. The network here freezes nothing, and Noiseprint++ starts with plain batch norms, unless a
+recipe uses the published one, which can be imported alone (`noiseprint` in `registry.parts`).
 
 Size in parameters: 68.7 M as published, of which 0.56 M are Noiseprint++'s.
 
-Memory, measured: 790 bytes a pixel beside the 0.3 GB of the weights, nearly all for the maps of
-Noiseprint++ at full resolution. A 12-megapixel photo at once needs 9.5 GB, a tile of 1024 pixels
-0.8 GB, one of 2048 pixels 3.3 GB. (With tables of attention scores, as published, stage 1 alone
-would hold 750,000 by 11,700 of them at 12 megapixels: 35 GB.) A larger photo than one tile of 1024
-pixels is looked at in tiles, and the score is then the highest of theirs; the authors show whole
-photos, so take larger tiles where the memory is there.
+Memory, measured: 790 bytes a pixel in addition to the 0.3 GB of the weights, nearly all for the
+maps of Noiseprint++ at full resolution. A whole 12-megapixel photo needs 9.5 GB, a tile of 1024
+pixels 0.8 GB, of 2048 pixels 3.3 GB. (With attention matrices, as published, that of stage 1 would
+have 750,000 by 11,700 values at 12 megapixels: 35 GB.) A photo larger than one tile of 1024 pixels
+is processed in tiles, and its score is the highest of a tile. The authors process whole photos, so
+use larger tiles if there is enough memory.
 """
 
 from collections.abc import Mapping
@@ -77,7 +77,7 @@ class TruForConfig:
     drop_path: float = 0.1
     """Stochastic depth in the last block, in training."""
     faithful: bool = False
-    """Prepare the photo as the authors do; see the module's header."""
+    """Prepare the photo as in the authors' code; see the module's header."""
 
     def __post_init__(self) -> None:
         for name in ("widths", "heads", "depths"):  # JSON and YAML give lists
@@ -130,14 +130,14 @@ class Head(nn.Module):
 
 
 def enlarge(x: Tensor, size: torch.Size) -> Tensor:
-    """x (b, c, h, w), bilinearly at another size."""
+    """x (b, c, h, w), resized bilinearly."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 def compute_statistics(x: Tensor, log_weights: Tensor) -> Tensor:
     """Soft minimum, soft maximum, mean and mean square of x (b, 1, h, w), each weighted: (b, 4).
 
-    log_weights: as x, of any scale; their exponentials are made to sum to 1 over each picture.
+    log_weights: (b, 1, h, w); their exponentials are normalised to a sum of 1 over each picture.
     """
     x = x.flatten(1)
     log_w = log_weights.flatten(1).log_softmax(dim=1)
@@ -169,7 +169,7 @@ class TruFor(Detector):
         self.register_buffer("std", torch.tensor(STD).reshape(3, 1, 1), persistent=False)
 
     def examine(self, image: Tensor) -> Findings:
-        """As of the base class; with `faithful` the photo is not padded."""
+        """As in the base class; with `faithful` the photo is not padded."""
         if self.config.faithful and image.ndim == 4 and min(image.shape[-2:]) >= SMALLEST:
             (check_shape if self.training else check_image)(image)
             return self._logits(image)
@@ -270,7 +270,7 @@ def remap_noiseprint(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def noiseprint_part(**config: Any) -> nn.ModuleDict:
-    """Noiseprint++ as it stands in a TruFor; arguments of `noiseprint`."""
+    """Noiseprint++ under its names in TruFor; arguments as for `noiseprint`."""
     return nn.ModuleDict({"noiseprint": noiseprint(**config)})
 
 

@@ -1,4 +1,4 @@
-"""The encoder of TruFor: CMX, two SegFormer encoders that correct and join each other.
+"""The encoder of TruFor: CMX, two SegFormer encoders that exchange and fuse their features.
 
 - CMX: Zhang, Liu, Yang, Hu, Liu and Stiefelhagen, "CMX: Cross-Modal Fusion for RGB-X Semantic
   Segmentation with Transformers", IEEE T-ITS 2023, arXiv:2203.04838. Original code:
@@ -9,10 +9,10 @@
 Written from a fact sheet of the copy of CMX in grip-unina/TruFor @ae54475; no code taken. Licence
 of this file: Apache-2.0, as the project.
 
-What is done another way than there:
-- attention is torch's fused one, which holds no table of all pairs, and the sums over all places in
-  the cross attention are float32 also under autocast: they grow with the photo;
-- stochastic depth rises from block to block; theirs stays the same within the second stage.
+Differences from that copy:
+- attention is torch's fused one, which stores no matrix of all pairs; the sums over all positions
+  in the cross attention are float32 also under autocast, because they grow with the photo;
+- the rate of stochastic depth rises from block to block; theirs is constant in the second stage.
 """
 
 import math
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-REDUCTIONS = (8, 4, 2, 1)  # side of the cells that are one key, by stage
+REDUCTIONS = (8, 4, 2, 1)  # side of the cell of positions that gives one key, by stage
 MLP_RATIO = 4
 NORM_EPS = 1e-6  # of the blocks and stages; all other layer norms have torch's 1e-5
 SHARE = 0.5  # lambda_C and lambda_S of CMX
@@ -46,7 +46,7 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of (b, h, w, c) whose keys are cells of reduction x reduction places."""
+    """Self-attention of (b, h, w, c), with one key per cell of reduction x reduction positions."""
 
     def __init__(self, channels: int, heads: int, reduction: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Attention(nn.Module):
 
 
 class MixFFN(nn.Module):
-    """Two linear layers with a depthwise convolution between them, which tells the place."""
+    """Two linear layers; the depthwise convolution between them gives positional information."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class MixFFN(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, a branch is left out for a whole sample at a time."""
+    """Stochastic depth: in training, a branch is left out for randomly chosen samples."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -126,9 +126,9 @@ class Stage(nn.Module):
 
 
 class Rectify(nn.Module):
-    """CMX's feature rectification: each stream takes from the other what it lacks.
+    """CMX's feature rectification: to each stream, weighted features of the other are added.
 
-    Two maps (b, c, h, w) to two; the weights are one for each channel plus one for each place.
+    Two maps (b, c, h, w) to two; a weight is the sum of one per channel and one per position.
     """
 
     def __init__(self, c: int) -> None:
@@ -163,12 +163,12 @@ class CrossPath(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def divide(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the stream keeps to itself, and what it shares."""
+        """The features that the stream keeps, and those for the other stream."""
         kept, shared = F.relu(self.split(x)).chunk(2, dim=-1)
         return kept, shared
 
     def compute_context(self, shared: Tensor) -> Tensor:
-        """The stream's summary of all places, (b, heads, c / heads, c / heads)."""
+        """The stream's context over all positions, (b, heads, c / heads, c / heads)."""
         key, value = split_heads(self.key_value(shared), 2 * self.heads).chunk(2, dim=1)
         dtype = torch.promote_types(key.dtype, torch.float32)
         with torch.autocast(key.device.type, enabled=False):
@@ -176,7 +176,7 @@ class CrossPath(nn.Module):
             return table.softmax(dim=-2)
 
     def forward(self, x: Tensor, kept: Tensor, shared: Tensor, context: Tensor) -> Tensor:
-        """x with what its places find in the other stream's context."""
+        """x plus the result of its attention to the other stream's context."""
         query = split_heads(shared, self.heads)
         found = (query @ context.to(query.dtype)).transpose(1, 2).reshape(x.shape)
         return self.norm(x + self.merge(torch.cat([kept, found], dim=-1)))

@@ -166,7 +166,7 @@ def _make_untouched_rows(
 
 
 def measure_autoencoders(job: Measurement) -> Result:
-    """PSNR of every autoencoder on photos that none of them saw."""
+    """PSNR of every autoencoder on photos that none of them was trained on."""
     size, photos = job.settings.size, job.find_photos()
     rows, pictures = [], []
     protocol = f"test split, {size} px centre crops of photos that are at least as large"
@@ -242,9 +242,9 @@ def evaluate(
     """Measure weights (name in the tables -> name or path) and merge the rows into `out`.
 
     data: folder with photos/, faces/ and triplets/. only: names in `PARTS`; when empty all but
-    those `NAMED`, and if forged folders are given "robustness", which takes long. bank:
-    folder of the autoencoders, None for those that ship. device: cpu or cuda, of the detectors; the
-    part speed is always of the processor. Each part is written once it is done.
+    those `NAMED`, and "robustness", which takes long, if forged folders are given. bank: folder of
+    the autoencoders, None for the shipped ones. device: cpu or cuda, for the detectors; the part
+    speed always uses the processor. Each part is written once it is done.
     Raises ConfigError for an unknown part and for settings of a part that is not measured,
     WeightsError, ImageError, and ConfigError where pyarrow is missing.
     """

@@ -1,11 +1,11 @@
-"""The part "edits": verdicts on photos that were edited by other means than inpainting.
+"""The part "edits": verdicts on photos that were edited, but not inpainted.
 
-- Photos of the test split, evenly spaced over it, cut to at most `SIDE` pixels, after each kind of
-  `data.ordinary_edits`; montages and collages take from the next photo. "unedited" are the same
+- Photos of the test split, evenly spaced over it, cropped to at most `SIDE` pixels, after each kind
+  of `data.ordinary_edits`. Montages and collages also use the next photo. "unedited" are the same
   crops without an edit.
-- Each is stored without loss and as a JPEG file, and judged by the threshold of that quality.
+- Each is stored without loss and as a JPEG file; each gets the threshold of its quality band.
 - `strong@...` and `inconclusive@...` are the shares of these verdicts. For an inpainting detector
-  every "strong trace" among them is a false alarm.
+  every "strong trace" here is a false alarm.
 """
 
 from collections import defaultdict
@@ -22,15 +22,20 @@ from overpaint.evaluation.measurement import Measurement, Result, score_judged
 from overpaint.evaluation.rows import Picture, make_row
 
 NUM = 40
-"""Photos, where the settings give no limit."""
+"""Number of photos where the settings give no limit."""
 SIDE = 640
+"""Longest side of the crops, pixels."""
 JPEG = 90
+"""Quality, 1 to 100."""
 UNEDITED = "unedited"
 BANDS = {"strong": "strong trace", "inconclusive": "inconclusive"}
 
 
 def measure_edits(job: Measurement) -> Result:
-    """Shares of "strong trace" and "inconclusive" for each kind of edit."""
+    """Shares of "strong trace" and "inconclusive" for each kind of edit.
+
+    Raises ConfigError for a detector without a calibration.
+    """
     runner, photos = job.make_runner(), job.find_photos()
     if runner.calibration is None:
         raise ConfigError(f"{runner.name}: no calibration, so no verdicts; fit one first")
@@ -78,6 +83,6 @@ def _store(pixels: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
 
 
 def _crop(pixels: np.ndarray) -> np.ndarray:
-    """The middle, at most `SIDE` pixels square."""
+    """The middle of a photo (h, w, 3), each side at most `SIDE` pixels."""
     top, left = (max(0, (n - SIDE) // 2) for n in pixels.shape[:2])
     return np.ascontiguousarray(pixels[top : top + SIDE, left : left + SIDE])

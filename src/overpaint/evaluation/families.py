@@ -66,14 +66,14 @@ ORIGINALS = "originals of "
 
 
 def list_fills(fills: Iterable[RealFill]) -> Iterator[tuple[Exhibit, str]]:
-    """Each picture with its family for a set, and its source."""
+    """(picture, source) of each fill; the picture's set is its family."""
     for fill in fills:
         pixels, mask = fill.read()
         yield Exhibit(fill.family, fill.id, pixels, mask, LOSSLESS), fill.source
 
 
 def list_triplets(triplets: Iterable[Triplet]) -> Iterator[tuple[Exhibit, str]]:
-    """As `list_fills`, of the triplets; after each its original, if it is of the same size."""
+    """As `list_fills`, for the triplets; an original of the same size follows its triplet."""
     for triplet in triplets:
         photo = read_image(triplet.inpainted)
         mask = read_mask(triplet.mask, size=(photo.height, photo.width))
@@ -127,7 +127,7 @@ def measure_families(job: Measurement) -> Result:
 
 
 def choose_conditions(names: Sequence[str]) -> dict[str, Condition]:
-    """Those named, or all; raises ConfigError for an unknown one."""
+    """The named conditions, or all; raises ConfigError for an unknown name."""
     for name in names:
         if name not in FAMILY_CONDITIONS:
             known = ", ".join(map(repr, FAMILY_CONDITIONS))
@@ -145,7 +145,7 @@ def compute_headlines(
 ) -> list[Row]:
     """Means over families of means over photos, and the worst family, for each condition.
 
-    sources: of the pictures, by their ids. No family gives no row.
+    sources: the pictures' sources by the pictures' ids. Without families there are no rows.
     """
     rows = []
     for condition in conditions:
@@ -163,7 +163,7 @@ def compute_headlines(
 def average_by_source(
     pictures: Iterable[Picture], sources: Mapping[str, str], method: str, metric: str
 ) -> list[float]:
-    """Mean over the pictures of each photo."""
+    """One mean for each photo: that over its pictures."""
     values: dict[str, list[float]] = defaultdict(list)
     for picture in pictures:
         if picture.method == method and metric in picture.numbers:
@@ -220,7 +220,8 @@ def compute_left_out(
 ) -> list[Row]:
     """Headlines of several weights together: each family by those that were not trained on it.
 
-    rows, pictures: of the part, of all of `weights`, whose names are joined with "+" in the result.
+    rows, pictures: of the part "families", for all `weights`. The result's rows have the names of
+    all weights, joined with "+".
     """
     trained = {
         name: set(read_record(path, kind="detector").families) for name, path in weights.items()

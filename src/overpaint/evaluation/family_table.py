@@ -1,9 +1,9 @@
-"""What is published of a detector by generator family, for tables and reports.
+"""A detector's published figures by generator family, for tables and reports.
 
-- independent.csv: a set that was compiled and measured apart from the development, where it was
-  measured for these weights. Its methods are "FAMILY, CONDITION".
-- families.csv: the real fills and triplets of the part "families" (`evaluation.families`). Families
-  that the weights were trained on are told from the others by the record of the weights.
+- independent.csv: a set that was compiled and measured separately from the development, for some
+  weights only. Its methods are "FAMILY, CONDITION".
+- families.csv: the real fills and triplets of the part "families" (`evaluation.families`). The
+  record of the weights names the families that they were trained on.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ NOT_TRAINED_ON, TRAINED_ON = "own pictures, not trained on: ", "own pictures, tr
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What is published of one family, or of the mean of several."""
+    """The published figures of one family, or of the mean of several."""
 
     title: str
     num_pictures: int
@@ -53,9 +53,10 @@ class Line:
 
 
 def list_families(results: Path, wanted: Callable[[Row], bool]) -> list[Line]:
-    """The independent set, then the families not trained on and those trained on; each part
-    begins with its mean. wanted: tells the rows of the weights that are asked for. Empty where
-    there are none.
+    """The lines of the independent set, of the families not trained on, and of the others.
+
+    Each of the three groups begins with its mean. wanted: whether a row is of the weights to list.
+    Empty where no row is.
 
     Raises ConfigError for files that cannot be read.
     """

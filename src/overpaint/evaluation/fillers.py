@@ -1,9 +1,9 @@
-"""Which inpainter fills holes of which size best: photos, object-shaped and brushed holes.
+"""Which inpainter is best for which size of hole, on holes shaped as objects and brush strokes.
 
-What `overpaint inpaint --model auto` goes by (`overpaint.inpainting.choice`). Photos of the
-validation part, so that the test part stays unseen by the choice; each is filled as a user's would
-be, by `InpainterRunner`. Half of the photos have holes in the shape of objects, half of brush
-strokes; all inpainters fill the same ones. 512 px is the larger side, or its middle part.
+`overpaint inpaint --model auto` chooses by these measurements (`overpaint.inpainting.choice`). The
+photos are of the validation part, so that the choice does not use the test part. Each is filled as
+a user's photo is, by `InpainterRunner`. Half of the photos have holes in the shape of objects, half
+of brush strokes; all inpainters fill the same holes. Photos are cropped to their middle 512 px.
 """
 
 import time
@@ -25,8 +25,9 @@ from overpaint.run_identity import find_commit, hash_config
 
 SET = "fillers"
 BINS = {"1": (0.007, 0.014), "5": (0.04, 0.06), "15": (0.13, 0.17), "30": (0.27, 0.33)}
-"""Shares of the photo by their names in percent."""
+"""Lowest and highest share of the photo in the hole, by the bin's name in percent."""
 SIDE = 512
+"""Longest side of a photo, pixels."""
 SHAPES = {"objects:masks/bsds_segments": 1.0, "objects:masks/person": 1.0}
 BACKBONE = "distilled:weights/vgg19_distilled_16x.pth"
 
@@ -42,8 +43,8 @@ def measure_fillers(
 ) -> list[Row]:
     """Distance by the distilled VGG, PSNR and seconds for each inpainter and bin of hole sizes.
 
-    The rows go to `out`/fillers.csv. data: a folder with photos/, masks/ and weights/. Raises
-    OverpaintError.
+    The rows are written to `out`/fillers.csv. data: a folder with photos/, masks/ and weights/.
+    num: number of photos. Raises OverpaintError.
     """
     data = Path(data)
     backbone = load_backbone(BACKBONE, data)
@@ -96,7 +97,7 @@ def draw_cases(
 
 
 def cut_middle(pixels: np.ndarray, side: int) -> np.ndarray:
-    """The middle of a photo (h, w, 3), of at most `side` pixels each way."""
+    """The middle of a photo (h, w, 3), each side at most `side` pixels."""
     top, left = (max(0, (n - side) // 2) for n in pixels.shape[:2])
     return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 

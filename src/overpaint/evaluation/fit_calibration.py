@@ -1,21 +1,22 @@
 """Fit a detector's calibration: thresholds with a stated false-alarm rate, and a score.
 
-- From validation photos only. Untouched photos set the thresholds; universal samples of the same
-  photos (a photo, redrawn in part by an autoencoder) give the positive class of the score.
-- Each photo is used several times per quality band: cropped or downsized to 256 to 1024 px, then
-  stored as that band says. A photo is also used once whole and as it is, in its own band.
-- A lossless variant of a lossy photo is always downsized, or it would not be without JPEG traces.
-  Nothing is enlarged: enlarged photos are outside of what is tested.
-- A false-alarm rate needs at least 1 / rate photos: of fewer, none may reach the threshold, and
-  only an upper bound of the rate is known. Variants of one photo do not make more photos.
-- Then ordinary edits (`data.ordinary_edits`) of the same photos are measured, each photo after
-  each kind in one of the bands in turn. Where more of a kind than `EDIT_RATE` would reach the
-  threshold, it is raised; the false-alarm rate of untouched photos is then below the rate asked
-  for, and stated so. How many reach it is stored by kind, and every report says it.
-- Rank convention: of n untouched variants, floor(rate * n) may reach the threshold, which is the
-  smallest float32 above the next one.
-- Score: Platt scaling with his smoothed targets, fitted by Newton's method. Both classes weigh the
-  same, so a score of 0.5 is a probability of one half where half of the photos are inpainted.
+- From validation photos only. Untouched photos set the thresholds. Universal samples of the same
+  photos (partly replaced by an autoencoder's reconstruction) are the positive class of the score.
+- Each photo is used several times in each quality band: cropped or downsized to 256 to 1024 px,
+  then stored at a quality of that band. A photo is also used once unchanged, in its own band.
+- A lossless variant of a lossy photo is always downsized, to remove its JPEG traces. Nothing is
+  enlarged: enlarged photos are not tested.
+- A false-alarm rate needs at least 1 / rate photos. With fewer, none may reach the threshold, and
+  only an upper bound of the rate is known. Variants of one photo do not count as more photos.
+- Then ordinary edits (`data.ordinary_edits`) of the same photos are measured: each photo after each
+  kind of edit, in one band, which changes from photo to photo. If a larger share than `EDIT_RATE`
+  of one kind reaches the threshold, the threshold is raised. The false-alarm rate of untouched
+  photos is then lower than requested, and the lower rate is stored. The number of edited photos
+  that reach the threshold is stored by kind and shown in every report.
+- Rank convention: of n untouched variants, floor(rate * n) may reach the threshold. The threshold
+  is the smallest float32 above the value of the next variant.
+- Score: Platt scaling with smoothed targets, fitted by Newton's method. Both classes have the same
+  weight, so a score of 0.5 is a probability of one half where half of the photos are inpainted.
 
 Sources: Platt, "Probabilistic outputs for support vector machines", 1999; Lin, Lin and Weng, "A
 note on Platt's probabilistic outputs", Machine Learning 68, 2007. Written anew from the formulas.
@@ -59,43 +60,45 @@ from overpaint.weights import WeightsRecord, build, load_weights
 QUALITIES = {HIGH: (90, 98), MEDIUM: (75, 89), LOW: (50, 74)}
 """Lowest and highest JPEG quality of a band's variants."""
 SIDES = (256, 1024)
-"""Longer side of a variant, pixels; at least three quarters of the side where a photo is small."""
+"""Range of a variant's longer side, pixels; of a small photo at least three quarters remain."""
 MIN_SIDE = 128
+"""Shortest side of a photo that is used, pixels."""
 LOSSY_SCALE = 0.9
 """Largest scale at which a photo with JPEG traces counts as lossless."""
 FALSE_ALARMS = 0.01
 TIMES_INCONCLUSIVE = 10
-"""Rate of the lower threshold, in false-alarm rates; at most a half."""
+"""Rate of the lower threshold as a multiple of the false-alarm rate; the product is at most 0.5."""
 EDIT_RATE = 0.05
 """Share of photos after one kind of ordinary edit that may reach the threshold."""
 EDITED_SIDE = 512
-"""Longest side of what is edited, pixels."""
+"""Longest side of the photos that are edited, pixels."""
 SAMPLE_SIDE = 320
+"""Side of the universal samples, pixels."""
 WINDOW = 13
-"""Side of the window that logits are averaged over, pixels; chosen in docs/experiments.md."""
+"""Side of the window for averaging logits, pixels; chosen in docs/experiments.md."""
 KERNELS: tuple[Kernel, ...] = ("bilinear", "bicubic", "lanczos")
 
 Statistic = Callable[[np.ndarray], float]
 
 
 def fit_threshold(untouched: np.ndarray, rate: float) -> float:
-    """The smallest float32 logit that at most `rate` of the values reach (see above).
+    """The smallest float32 logit that at most the share `rate` of the values reaches (see above).
 
-    Raises InputError when there is no value or one is not finite.
+    Raises InputError when there is no value or a value is not finite.
     """
     values = np.sort(np.asarray(untouched, dtype=np.float32))[::-1]
     if not values.size or not np.isfinite(values).all():
         raise InputError("a threshold needs at least one photo, and finite logits for each")
-    # The tiny term keeps 0.29 * 100 = 28.999... from losing a photo that is allowed.
+    # Without the small term, 0.29 * 100 = 28.999... would be rounded down to 28.
     allowed = min(int(rate * values.size + 1e-9), values.size - 1)
     return float(np.nextafter(values[allowed], np.float32(np.inf)))
 
 
 def fit_platt(untouched: np.ndarray, inpainted: np.ndarray) -> tuple[float, float]:
-    """(slope, intercept) of score = sigmoid(slope * q99 + intercept), both classes weighing alike.
+    """(slope, intercept) of score = sigmoid(slope * q99 + intercept), with equal class weights.
 
-    A slope that is not positive means that the detector does not separate the two; then the slope
-    is a millionth and the score stays at a half.
+    If the fitted slope is not positive, the detector does not separate the classes; the result is
+    then (1e-6, 0), which gives a score of about 0.5 for every photo.
     """
     x = np.concatenate([untouched, inpainted]).astype(float)
     n_0, n_1 = len(untouched), len(inpainted)
@@ -108,7 +111,10 @@ def fit_platt(untouched: np.ndarray, inpainted: np.ndarray) -> tuple[float, floa
 
 
 def _newton(x: np.ndarray, target: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """Weighted logistic regression; smoothed targets keep the optimum finite."""
+    """Weighted logistic regression; the targets lie inside (0, 1), so that the optimum is finite.
+
+    (slope, intercept) for x, target, weight (n,).
+    """
 
     def loss(beta: np.ndarray) -> float:
         z = design @ beta
@@ -130,7 +136,7 @@ def _newton(x: np.ndarray, target: np.ndarray, weight: np.ndarray) -> tuple[floa
 
 
 def check_num_photos(num: int, rate: float) -> None:
-    """Raises InputError when a false-alarm rate in (0, 1) cannot be set on so many photos."""
+    """Raises InputError when `num` photos are too few for a false-alarm rate in (0, 1)."""
     needed = math.ceil(1 / rate - 1e-9)
     if num < needed:
         raise InputError(
@@ -148,9 +154,10 @@ def fit_band(
 ) -> QualityBand:
     """One band's thresholds and score from the q99 of untouched and inpainted photos.
 
-    inpainted: None where no score is wanted; it is then the sigmoid of the distance to the
-    threshold. num_photos: those that the untouched ones are variants of; None where each is a photo
-    of its own. rate: of false alarms. Raises InputError when they are too few for it.
+    untouched, inpainted: (n,) logits. inpainted: None for a score that is not fitted, the sigmoid
+    of the distance to the threshold. num_photos: number of photos that the untouched variants were
+    made from; None where each is a separate photo. rate: false-alarm rate, in (0, 1). Raises
+    InputError when the photos are too few for the rate.
     """
     num_photos = len(untouched) if num_photos is None else num_photos
     allowed = math.floor(rate * len(untouched) + 1e-9)
@@ -177,7 +184,7 @@ def vary(
 ) -> np.ndarray:
     """A random variant of a photo uint8 (h, w, 3) in a quality band.
 
-    lossy: the photo has JPEG traces. may_crop: otherwise it stays whole, at its size or smaller.
+    lossy: whether the photo has JPEG traces. may_crop: if False, the photo is only resized.
     """
     height, width = pixels.shape[:2]
     longer, shorter = max(height, width), min(height, width)
@@ -204,7 +211,7 @@ def vary(
 def make_untouched_variants(
     photo: Photo, num: int, seed: int, index: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """(band, pixels) of one photo: `num` in each band, one of them the photo as it is."""
+    """(band, pixels) of one photo: `num` in each band; in its own band one is the photo itself."""
     own = quality_band(photo.jpeg_quality, photo.lossy)
     if min(photo.pixels.shape[:2]) < MIN_SIDE:
         return
@@ -228,8 +235,9 @@ def measure_edits(
 ) -> dict[str, dict[str, list[float]]]:
     """Statistics of photos after ordinary edits, by band and kind.
 
-    num: photos, evenly spaced; None for all. Each is seen after each kind, in one band in turn;
-    the next photo is the other one of montages and collages.
+    statistic: uint8 (h, w, 3) -> q99. num: number of photos, evenly spaced; None for all. Each is
+    measured after each kind of edit, in one of the bands. Montages and collages also use the next
+    photo.
     """
     num, names = len(photos) if num is None else min(num, len(photos)), tuple(bands)
     found: dict[str, dict[str, list[float]]] = {b: defaultdict(list) for b in names}
@@ -253,11 +261,11 @@ def measure_edits(
 def raise_for_edits(
     band: QualityBand, edits: Mapping[str, Sequence[float]], rate: float
 ) -> QualityBand:
-    """The band with the lowest threshold, not below its own, that at most `rate` of the photos
-    after each kind of edit reach (rank convention as above), and with their counts.
+    """The band with its threshold raised as far as needed, and with counts by kind of edit.
 
-    edits: statistics by kind; rate: in [0, 1], 1 leaves the threshold as it is. The lower
-    threshold stays.
+    Of the photos after each kind of edit, at most the share `rate` reaches the raised threshold
+    (rank convention as above). The lower threshold is not changed. edits: statistics by kind.
+    rate: in [0, 1]; 1 keeps the threshold.
     """
     needed = [fit_threshold(np.array(values), rate) for values in edits.values()]
     threshold = max([band.threshold_logit, *needed]) if rate < 1 else band.threshold_logit
@@ -279,7 +287,7 @@ def raise_for_edits(
 
 
 def _crop_middle(pixels: np.ndarray) -> np.ndarray:
-    """At most `EDITED_SIDE` pixels square."""
+    """The middle of a photo (h, w, 3), each side at most `EDITED_SIDE` pixels."""
     top, left = (max(0, (n - EDITED_SIDE) // 2) for n in pixels.shape[:2])
     return np.ascontiguousarray(pixels[top : top + EDITED_SIDE, left : left + EDITED_SIDE])
 
@@ -301,13 +309,13 @@ def calibrate(
     """Fit all bands.
 
     statistic: uint8 (h, w, 3) -> q99 of the detector's logits, averaged over `window`. photos: the
-    validation split. data: in words, what it is fitted on. variants: of each photo in each band.
-    rate: of false alarms. edits: photos that ordinary edits are measured on, None for all;
-    edit_rate: the share of them, of each kind, that may reach the threshold, 1 for any. report:
-    called with a line of progress now and then. Raises InputError when the photos are too few for
-    the rate.
+    validation split. data: description of the photos in words. variants: number for each photo and
+    band. rate: false-alarm rate, in (0, 1). edits: number of photos for measuring ordinary edits,
+    None for all. edit_rate: largest share of the photos after one kind of edit that may reach the
+    threshold, 1 for no limit. report: called with a line of progress from time to time. Raises
+    InputError when the photos are too few for the rate.
     """
-    check_num_photos(len(photos), rate)  # before anything is looked at
+    check_num_photos(len(photos), rate)  # before the first photo is measured
     untouched, inpainted = defaultdict(list), defaultdict(list)
     max_pixels = num_photos = 0
     for index in range(len(photos)):
@@ -361,17 +369,18 @@ def calibrate_weights(
 ) -> tuple[WeightsRecord, Calibration]:
     """Calibrate a detector's weights and write NAME.calibration.json beside them.
 
-    paths: folders of photos, of which the validation split is used. bank: the autoencoders that
-    redraw, as `load_bank` names them. The record is rewritten to name the calibration; both are
-    returned. rate: of false alarms, in (0, 1). edits, edit_rate: as of `calibrate`. problem:
-    called with each path, line or member that could not be searched; `report` where None. Raises
-    InputError for a window without a middle and for too few photos, WeightsError, ImageError.
+    paths: folders of photos, of which the validation split is used. bank: the autoencoders of the
+    universal samples, as for `load_bank`. window: side in pixels, odd. The record is rewritten with
+    the name of the calibration; both are returned. rate: false-alarm rate, in (0, 1). edits,
+    edit_rate: as for `calibrate`. problem: called with each path, line or archive member that could
+    not be searched; `report` where None. Raises InputError for an even window and for too few
+    photos, WeightsError, ImageError.
     """
     if window < 1 or window % 2 == 0:
         raise InputError(f"window {window}: give an odd number of pixels, so that it has a middle")
     record, state = load_weights(weights, kind="detector")
     runner = DetectorRunner(build(record, state), device=device)
-    # Short names, because the record travels and the folders of this machine do not.
+    # Short names, because the record is copied to other machines, where these folders are missing.
     modules = {_shorten(name): module for name, module in load_bank(bank).items()}
     photos = collect_photos(paths, "validation", seed=0)
     _tell_of(photos, report, problem)
@@ -413,10 +422,10 @@ def add_edits(
     report: Callable[[str], None] = lambda _: None,
     problem: Callable[[str], None] | None = None,
 ) -> tuple[WeightsRecord, Calibration]:
-    """Measure ordinary edits with the calibration that the weights have, raise its thresholds
-    where more than `rate` of a kind reach them, and write it.
+    """Measure ordinary edits with the weights' calibration, raise its thresholds, and write it.
 
-    Arguments and errors as of `calibrate_weights`; WeightsError where there is no calibration.
+    A threshold is raised where a larger share than `rate` of one kind of edit reaches it. Arguments
+    and errors as for `calibrate_weights`; WeightsError where there is no calibration.
     """
     record, state = load_weights(weights, kind="detector")
     if record.calibration is None:

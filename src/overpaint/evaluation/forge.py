@@ -3,15 +3,15 @@
     originals/000123.png   the photo, or a piece of it at its own resolution
     masks/000123.png       255 = filled in, 0 = untouched
     inpainted/000123.png   the original with its hole filled in, marked as edited
-    manifest.jsonl         one `Forgery` a line: how each was made; it is the pictures' receipt
-    about.json             what every sample depends on: inpainter, weights, masks, photos, seed
+    manifest.jsonl         one `Forgery` a line: how each sample was made, the pictures' receipt
+    about.json             inputs of all samples: inpainter, weights, masks, photos, seed
 
-- Nothing is scaled: a piece is cut out, on the grid of JPEG's blocks, and outside of the mask the
-  inpainted picture equals the original bit for bit.
-- Sample i is a function of the seed and i. It takes photo i of a shuffled order, which begins again
-  when all were taken; place, kind of mask and mask come from a generator seeded by both.
-- The rules of `overpaint.data.samples` hold. The mark states no time, so that the bytes can be made
-  again.
+- Nothing is scaled: a piece is cut out along JPEG's block grid. Outside the mask the inpainted
+  picture equals the original bit for bit.
+- Sample i is a function of the seed and i. It uses photo i of a shuffled order, which is repeated
+  when all photos are used. Position, kind of mask and mask come from a generator seeded by both.
+- The rules of `overpaint.data.samples` hold. The mark states no time, so that a second run writes
+  the same bytes.
 - A photo that cannot be read, or that is smaller than the piece, is left out and reported.
 """
 
@@ -58,9 +58,10 @@ class Forgery(ForgedRow):
     inpainted_sha256: str
     photo_sha256: str
     top: int
-    """Of the piece in the upright photo, pixels, as are the next three."""
+    """Position of the piece in the upright photo, pixels."""
     left: int
     width: int
+    """Size of the piece, pixels."""
     height: int
     mask_kind: str
     mask_ratio: float
@@ -74,11 +75,11 @@ class Forgery(ForgedRow):
 
 @dataclass(frozen=True, slots=True)
 class Forged:
-    """What a folder holds, and what could not be made."""
+    """The samples in a folder, and the errors."""
 
     rows: list[Forgery]
     problems: list[str]
-    """One for each photo, which the message names."""
+    """One message for each photo that was left out; it names the photo."""
 
 
 def forge(
@@ -96,18 +97,17 @@ def forge(
     part_of: Callable[[str], Part | None] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Forged:
-    """Fill `folder` with the samples 0 to num - 1, or go on filling it.
+    """Write the samples 0 to num - 1 to `folder`; samples that it already holds are kept.
 
-    inpainter: see `InpainterRunner`. masks: kinds as for `universal.make_mask_mixture`, whose
-    folders lie below `assets`, or generators by the names that the manifest gives them; drawn
-    alike. num: None makes one of each photo. size: side of the square pieces in pixels, or
-    `NATIVE`. workers: processes beside this one; with cuda none, as processes
-    cannot share a graphics card's memory. device: cpu or cuda. part_of: of a photo's name, where
-    photos were not divided by their names. progress: called with the number
-    of samples tried and `num`.
+    inpainter: see `InpainterRunner`. masks: kinds as for `universal.make_mask_mixture`, with their
+    folders below `assets`, or generators by their names in the manifest; each kind has the same
+    probability. num: None makes one sample of each photo. size: side of the square pieces in
+    pixels, or `NATIVE`. workers: additional processes; 0 with cuda, where processes cannot share
+    the memory. device: cpu or cuda. part_of: gives a photo's part by its name, where photos were
+    not divided by their names. progress: called with the number of samples tried and `num`.
 
-    Raises ConfigError when the folder holds anything else, WeightsError, UnknownNameError and
-    InputError for what is asked for and is not there.
+    Raises ConfigError when the folder holds anything else, WeightsError and UnknownNameError for
+    an inpainter that cannot be used, and InputError for other arguments that cannot be used.
     """
     if not masks or size < 0 or (num is not None and num < 1):
         given = f"masks {list(masks)}, size {size}, num {num}"
@@ -131,7 +131,7 @@ def forge(
 
 @dataclass(frozen=True, slots=True)
 class _Forger:
-    """Makes sample `index`, writes its files, returns its row."""
+    """Makes sample `index`, writes its files and returns its line of the manifest."""
 
     folder: Path
     photos: PhotoSource
@@ -193,7 +193,7 @@ class _Forger:
     def _cut_piece(
         self, pixels: np.ndarray, name: str, rng: np.random.Generator
     ) -> tuple[np.ndarray, int, int]:
-        """The piece, uint8 (h, w, 3), and its place: top, left."""
+        """The piece, uint8 (h, w, 3), and its position: top, left."""
         if self.size == NATIVE:
             return pixels, 0, 0
         height, width = pixels.shape[:2]
@@ -209,7 +209,7 @@ class _Forger:
 
 
 def _mask_fn(kind: str, assets: Path) -> MaskFn:
-    """Masks with a hole that can be filled: not empty, and not nearly everything."""
+    """Masks that are not empty and whose hole is not too large to fill (`MAX_SHARE`)."""
     return limit_ratio(make_mask_mixture({kind: 1.0}, assets), _MIN_SHARE, MAX_SHARE)
 
 
@@ -241,6 +241,6 @@ def _describe(
             "names_sha256": hashes.sha256(json.dumps(names).encode()),
         },
         "seed": seed,
-        # A graphics card rounds otherwise, so one set is made on one kind of device.
+        # A graphics card rounds differently, so a folder may not mix kinds of device.
         **({} if runner.device.type == "cpu" else {"device": runner.device.type}),
     }

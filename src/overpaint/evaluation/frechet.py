@@ -1,13 +1,12 @@
 """Frechet distance between two sets of pictures, by the features of a fixed network.
 
-- The papers' FID takes the features of an Inception network whose weights are not free to go
-  along. Here they are those of the distilled VGG-19 (or of a VGG-19 that the user has), and the
-  figure says so in its name: `fid-vgg-distilled`. It is on another scale, and no paper's FID may
-  stand in its column.
-- The features are the channels' means over the places of one layer: 128 numbers of the distilled
-  VGG at relu5_1. Fewer pictures than that leave the covariance singular, which is biased upwards,
-  as any FID is for few pictures; so a figure is given with the number of its pictures.
-- Sums are accumulated picture by picture in float64, so that adding is pooling.
+- The papers' FID uses the features of an Inception network whose weights may not be redistributed.
+  Here the features are those of the distilled VGG-19 (or of a VGG-19 that the user has), hence the
+  name `fid-vgg-distilled`. Its scale differs, so it cannot be compared with a paper's FID.
+- The features are spatial means of the channels of one layer: 128 numbers for the distilled VGG at
+  relu5_1. With fewer pictures than features the covariance is singular. Any FID of few pictures is
+  biased upwards, so a figure is given with its number of pictures.
+- Sums are accumulated picture by picture in float64, so that adding `Moments` pools the sets.
 
 Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash
 Equilibrium", NeurIPS 2017, eq. 6 (after Dowson and Landau, 1982). Written from the formula.
@@ -28,7 +27,7 @@ NAME = "fid-vgg-distilled"
 
 @dataclass(frozen=True)
 class Moments:
-    """Of features (n, d); add two to pool them."""
+    """First and second moments of features (n, d); the sum of two is that of both sets pooled."""
 
     num: int
     total: np.ndarray
@@ -54,7 +53,7 @@ class Moments:
 
 
 def compute_moments(features: np.ndarray) -> Moments:
-    """Update: features (n, d). Raises InputError for another shape, or values not finite."""
+    """The moments of features (n, d). Raises InputError for another shape or infinite values."""
     features = np.asarray(features, np.float64)
     if features.ndim != 2 or not np.isfinite(features).all():
         raise InputError(f"features {features.shape}: give finite ones of (n, d)")
@@ -62,7 +61,7 @@ def compute_moments(features: np.ndarray) -> Moments:
 
 
 def extract_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
-    """(1, d): the channels' means of the last perceptual layer, for uint8 (h, w, 3)."""
+    """(1, d): the spatial means of the last perceptual layer, for uint8 (h, w, 3)."""
     layer = backbone.perceptual_layers[-1]
     with torch.inference_mode():
         found = backbone(to_tensor(pixels), (layer,))[layer]
@@ -70,7 +69,7 @@ def extract_features(backbone: Backbone, pixels: np.ndarray) -> np.ndarray:
 
 
 def measure_moments(backbone: Backbone, pictures: Iterable[np.ndarray]) -> Moments:
-    """Of pictures uint8 (h, w, 3), each at its own size. Raises InputError for none."""
+    """The moments of pictures uint8 (h, w, 3), each at its own size. Raises InputError for none."""
     total: Moments | None = None
     for pixels in pictures:
         found = compute_moments(extract_features(backbone, pixels))
@@ -81,10 +80,10 @@ def measure_moments(backbone: Backbone, pictures: Iterable[np.ndarray]) -> Momen
 
 
 def compute_frechet_distance(first: Moments, second: Moments) -> float:
-    """Compute: squared distance of the means, plus tr(A + B - 2 (A B)^1/2); 0 for equal sets.
+    """Squared distance of the means, plus tr(A + B - 2 (A B)^1/2); 0 for equal sets.
 
-    The root's trace is that of (A^1/2 B A^1/2)^1/2, which is symmetric, so that no complex part
-    arises. Raises InputError for fewer than two pictures in a set.
+    The trace of (A B)^1/2 equals that of (A^1/2 B A^1/2)^1/2, a symmetric matrix, so that all
+    numbers are real. Raises InputError for fewer than two pictures in a set.
     """
     a, b = first.covariance, second.covariance
     root = _compute_root(a)
@@ -95,6 +94,6 @@ def compute_frechet_distance(first: Moments, second: Moments) -> float:
 
 
 def _compute_root(matrix: np.ndarray) -> np.ndarray:
-    """Of a symmetric matrix without negative eigenvalues, but for rounding."""
+    """Square root of a symmetric matrix; negative eigenvalues, from rounding, count as 0."""
     numbers, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(np.clip(numbers, 0, None))) @ vectors.T

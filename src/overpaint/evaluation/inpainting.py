@@ -5,7 +5,7 @@
   holes.
 - Holes are free-form brush strokes. One brush seldom covers more than a third of a picture, so the
   union of several is taken until the bin is reached; a mask that exceeds the bin is drawn again.
-- An inpainter sees the whole crop at once, as in the papers. The windows into which `overpaint
+- An inpainter gets the whole crop at once, as in the papers. The windows into which `overpaint
   inpaint` divides a large photo are not part of the comparison.
 - All numbers are of the composed picture at 8 bit, known pixels included, as in SafePaint. A
   picture that equals its photo has no finite PSNR; it counts as `EQUAL_PSNR`.
@@ -74,7 +74,7 @@ Fill = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class InpaintingSettings:
-    """What is measured; its hash stands in every row."""
+    """Settings of the measurement; every row has their hash."""
 
     size: int = 256
     """Side of the crops, pixels; photos with a smaller side are passed over."""
@@ -121,10 +121,10 @@ class Method:
 
 
 def load_method(name: str, what: str | Path | None = None) -> Method:
-    """An inpainter by what it is: shipped name, weights file, or a registered one without weights.
+    """An inpainter: shipped weights, a weights file, or a registered method without weights.
 
-    what: `name` when None; `UNTOUCHED` is the photo itself. Raises WeightsError for a network
-    without weights, and for weights that cannot be read.
+    what: its name or path, None for `name`; `UNTOUCHED` is the photo itself. Raises WeightsError
+    for a network without weights, and for weights that cannot be read.
     """
     if (what or name) == UNTOUCHED:
         return Method(name, lambda image, mask: image)
@@ -157,7 +157,7 @@ def draw_free_form(size: int, label: str, rng: np.random.Generator) -> Mask:
 
 
 def draw_cases(photos: PhotoSource, settings: InpaintingSettings) -> list[Case]:
-    """The pictures to fill in, photo by photo; fewer than asked for where photos are too small.
+    """The pictures to fill in, photo by photo; fewer than `num` where photos are too small.
 
     Raises ImageError when no photo is large enough.
     """

@@ -1,8 +1,8 @@
 """A check that `overpaint inpaint` changes no known pixel of a photo.
 
-- Photos of the test split at their own size and format, holes of the free-form brush.
-- Each goes through `inpaint` to a PNG file, as a user's photo does, and that file is read again.
-  What is counted are the pixels of the file, outside the hole, that differ from the photo's.
+- Photos of the test split at their own size and format, with free-form holes.
+- Each is filled by `inpaint`, as a user's photo is, and written as a PNG file, which is read again.
+  The pixels outside the hole that differ from the photo's are counted.
 """
 
 import tempfile
@@ -25,7 +25,7 @@ SET = "known_pixels"
 
 
 def list_default_models() -> list[str]:
-    """What is checked by default: the shipped inpainters, otherwise the quickest method."""
+    """The models checked by default: the shipped inpainters, or the fastest method if none."""
     shipped = [r.name for r in list_records() if r.kind == "inpainter"]
     return shipped or ["telea"]
 
@@ -33,8 +33,8 @@ def list_default_models() -> list[str]:
 def count_changed(photo: Path, mask: np.ndarray, model: str | Path, out: Path) -> tuple[int, int]:
     """(number of known pixels that differ, number of known pixels) after filling to `out`, a PNG.
 
-    mask: uint8 (h, w), 1 = hole; known is what lies outside it once it was grown. Raises what
-    `inpaint` raises.
+    mask: uint8 (h, w), 1 = hole. Known pixels lie outside the mask after it was grown. Errors as
+    for `inpaint`.
     """
     known = inpaint(photo, mask, model=model, out=out).mask == 0
     differs = (read_image(out).pixels != read_image(photo).pixels).any(axis=2)
@@ -52,7 +52,8 @@ def measure_known_pixels(
 ) -> list[Row]:
     """For each inpainter the known pixels "changed" and "compared" over `num` test photos.
 
-    The rows go to `out`/known_pixels.csv; n is the number of photos. Raises OverpaintError.
+    The rows are written to `out`/known_pixels.csv; n is the number of photos. Raises
+    OverpaintError.
     """
     photos, rows = find_test_photos(Path(data)), []
     runners = {model: make_runner(model) for model in models}  # before the first photo is filled

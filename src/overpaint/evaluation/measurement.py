@@ -85,7 +85,7 @@ class Measurement:
         return DetectorRunner(self.weights, device=self.device)
 
     def make_source(self, part: str, protocol: str, runner: DetectorRunner | None = None) -> Source:
-        """Provenance of the rows of one part; runner: what was measured, where that is one."""
+        """Provenance of the rows of one part; runner: the detector measured, None without one."""
         return Source(
             set=part,
             weights=self.name,
@@ -168,7 +168,7 @@ def list_autoencoders(folder: Path | None = None) -> list[WeightsRecord]:
 
 
 def load_banks(folder: Path | None) -> dict[str, dict[str, nn.Module]]:
-    """The autoencoders: "bank" those that detectors train on, "held-out" the one they do not."""
+    """The autoencoders: "bank" for training detectors, "held-out" for tests only."""
     found: dict[str, dict[str, nn.Module]] = {"bank": {}, "held-out": {}}
     for record in list_autoencoders(folder):
         (module,) = load_bank([str(record.path)]).values()
@@ -177,7 +177,7 @@ def load_banks(folder: Path | None) -> dict[str, dict[str, nn.Module]]:
 
 
 def draw_universal_samples(job: Measurement) -> Iterator[tuple[str, str, Sample]]:
-    """("bank" or "held-out", name, sample): one sample of each photo, so independent ones."""
+    """("bank" or "held-out", name, sample): one of each photo, so that they are independent."""
     photos = job.find_photos()
     num = min(len(photos), job.settings.limit or len(photos))
     how = {"size": job.settings.size, "num": num, "seed": job.settings.seed}

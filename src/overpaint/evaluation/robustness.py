@@ -1,8 +1,8 @@
 """The part "robustness": a detector on pictures of many inpainters, after JPEG, WebP and resizing.
 
 - Inpainted pictures: universal test data, forgeries of test photos by each inpainter, and the
-  triplets; the triplets whose known pixels were changed as well once more "composited", with the
-  original's pixels outside of the mask. Untouched ones: test photos by quality, and originals.
+  triplets. If a triplet's known pixels were changed, it is also measured "composited": with the
+  original's pixels outside the mask. Untouched pictures: test photos by quality, and originals.
 - Each picture is decoded once and measured under every condition (`CONDITIONS`).
 - The threshold is that of the quality band of the resulting file. Resized pictures and composites
   count as lossless.
@@ -84,7 +84,7 @@ class Exhibit:
     pixels: np.ndarray = field(repr=False)
     """uint8 (h, w, 3)."""
     mask: np.ndarray | None = field(repr=False)
-    """uint8 (h, w), 1 = inpainted; None of an untouched picture."""
+    """uint8 (h, w), 1 = inpainted; None for an untouched picture."""
     quality: str
     """One of `QUALITY_BANDS`."""
 
@@ -107,7 +107,7 @@ def find_quality(photo: Photo) -> str:
 
 
 def draw_universal(job: Measurement) -> Iterator[Exhibit]:
-    """As in the part "universal", without loss."""
+    """The lossless samples of the part "universal"."""
     for kind, name, sample in draw_universal_samples(job):
         yield Exhibit(f"universal:{kind}", name, sample.pixels, sample.mask, LOSSLESS)
 
@@ -141,9 +141,9 @@ def read_forged_exhibits(rows: Iterable[tuple[Path, ForgedRow]]) -> Iterator[Exh
 def make_composite(
     inpainted: np.ndarray, original: np.ndarray, mask: np.ndarray
 ) -> np.ndarray | None:
-    """The inpainted picture with the original's pixels outside of the mask, all uint8 (h, w, 3).
+    """The inpainted picture with the original's pixels outside the mask, all uint8 (h, w, 3).
 
-    None where the sizes differ, and where the known pixels are intact already.
+    None where the sizes differ, and where the known pixels are unchanged.
     """
     if original.shape != inpainted.shape:
         return None
@@ -152,7 +152,7 @@ def make_composite(
 
 
 def read_triplet_exhibits(triplets: Iterable[Triplet]) -> Iterator[Exhibit]:
-    """Each as published, then composited, then its original, where there is one."""
+    """Each triplet as published, then composited, then its original, where these exist."""
     for triplet in triplets:
         photo = read_image(triplet.inpainted)
         mask = read_mask(triplet.mask, size=(photo.height, photo.width))
@@ -181,7 +181,7 @@ def read_untouched(job: Measurement) -> Iterator[Exhibit]:
 
 
 def limit_exhibits(exhibits: Iterable[Exhibit], limit: int | None) -> Iterator[Exhibit]:
-    """At most so many of each set."""
+    """At most `limit` pictures of each set; None for all."""
     seen: Counter[str] = Counter()
     for exhibit in exhibits:
         seen[exhibit.set] += 1
@@ -258,7 +258,7 @@ def score_exhibit(
     weights: str,
     album: Album | None = None,
 ) -> list[Picture]:
-    """The numbers of one picture under each condition; as it is, it goes into the album."""
+    """The numbers of one picture under each condition; the unchanged picture enters the album."""
     pictures = []
     for name, condition in conditions.items():
         shown = apply_condition(exhibit, condition)
@@ -314,9 +314,8 @@ def compute_headlines(
 ) -> list[Row]:
     """Means over the inpainters, and over the four groups of triplets, for each condition.
 
-    Of the untouched photos, all together, the share that is flagged.
-
-    halves: of the triplets, by their ids.
+    Also the share of all untouched photos that is flagged. halves: the triplets' halves by their
+    ids.
     """
     by_method: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:

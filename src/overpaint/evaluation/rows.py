@@ -2,9 +2,9 @@
 
 - `results/SET.csv`: one line for each detector or inpainter, method and number of pictures; the
   columns are metrics, each with the ends of its interval ("auc", "auc low", "auc high").
-- `results/sources.csv`: what it takes to trace a line (commit, configuration, weights, calibration,
-  protocol), joined by its column `source`, a hash of all of it. A line without its source is an
-  error, so no number can have the provenance of another.
+- `results/sources.csv`: the provenance of a line (commit, configuration, weights, calibration,
+  protocol), joined by its column `source`, a hash of the whole provenance. A line without its
+  source is an error, so no number can have the provenance of another.
 - `results/pictures/SET.parquet`: the numbers of each picture, from which every mean can be computed
   again, as 32-bit floats. Only writing and reading these needs pyarrow (the extra `results`).
 - Measuring some weights again replaces their rows of those sets and keeps all others.
@@ -245,16 +245,16 @@ def _write_sources(path: Path, sources: Sequence[Source]) -> None:
 
 
 def restate_calibration(folder: Path, before: Path, after: Path) -> list[Path]:
-    """Let rows that were measured by one calibration file name another of the same thresholds.
+    """Replace a calibration's hash in all rows by that of a file with the same thresholds.
 
-    A calibration that had ordinary edits counted (`overpaint calibrate --only-edits`), or was
-    reworded, is another file and gives the same verdicts, so the numbers hold. Of every
-    `sources.csv` in `folder` or below, the hash is replaced in `calibration_sha256` and `seen_by`,
-    and the keys that follow from it in the files beside it. Doing it again finishes what was
-    interrupted. -> the files that were changed.
+    If only its counts of ordinary edits (`overpaint calibrate --only-edits`) or its words changed,
+    a calibration gives the same verdicts, so the measured numbers stay valid. In every
+    `sources.csv` in `folder` or below, the hash is replaced in `calibration_sha256` and `seen_by`;
+    in the files beside it, the keys that depend on it. A second call completes an interrupted one.
+    -> the files that were changed.
 
-    Raises ConfigError where anything but edits and words differs: then measure anew. Also
-    WeightsError for unreadable calibrations.
+    Raises ConfigError where anything but edits and words differs; the rows must then be measured
+    again. Raises WeightsError for calibrations that cannot be read.
     """
     old, new = (_remove_edits(Calibration.load(path)) for path in (before, after))
     if old != new:

@@ -1,6 +1,6 @@
-"""Contact sheets: pictures in rows, one view of them a column, in one PNG to look at.
+"""Contact sheets: one PNG with a row for each picture and a column for each view of it.
 
-`Album` keeps the best and the worst pictures of each set while a part of the benchmark goes through
+`Album` keeps the best and the worst pictures of each set while a part of the benchmark measures
 them, so that each is measured once and few are in memory.
 """
 
@@ -28,8 +28,8 @@ def draw_sheet(
 ) -> np.ndarray:
     """The pictures, all uint8 (h, w, 3), with titles above and a label over each row.
 
-    uint8 (rows * (h + LABEL + GAP) + LABEL, columns * (w + GAP) - GAP, 3), with h and w of the
-    highest and of the widest; smaller ones stand in the upper left corner of their place.
+    Returns uint8 (rows * (h + LABEL + GAP) + LABEL, columns * (w + GAP) - GAP, 3), where h and w
+    are the largest height and width. Smaller pictures are at the upper left of their cells.
     """
     height, width = (max(p.shape[axis] for row in rows for p in row) for axis in (0, 1))
     columns, step = len(titles), height + LABEL + GAP
@@ -51,10 +51,10 @@ def draw_heat(logits: np.ndarray) -> np.ndarray:
 
 
 def draw_row(pixels: np.ndarray, mask: np.ndarray | None, judged: Judgement) -> SheetRow:
-    """The views of `TITLES`, no side above `SIDE`.
+    """The views of `TITLES`, each side at most `SIDE` pixels.
 
     pixels: uint8 (h, w, 3). mask: (h, w), 1 = inpainted; None for an untouched picture. judged:
-    what the detector made of it.
+    the detector's result for the picture.
     """
     picture, heatmap = _shrink(pixels), _shrink(draw_heat(judged.logits).astype(np.float32))
     true = np.zeros(judged.mask.shape, np.uint8) if mask is None else mask
@@ -83,12 +83,12 @@ class Album:
     """The rows with the highest and the lowest value of each set."""
 
     num: int = 10
-    """So many of either kind."""
+    """Number of rows kept of the highest values, and of the lowest."""
     kept: dict[str, list[tuple[float, str, SheetRow]]] = field(default_factory=dict)
     """(value, label, row) by set, the highest value first."""
 
     def add(self, name: str, value: float, label: str, row: SheetRow) -> None:
-        """Look at one more picture of the set `name`; one without a value (NaN) is passed over."""
+        """Keep a picture of the set `name` if its value is high or low enough; NaN never is."""
         if math.isnan(value):
             return
         rows = self.kept.setdefault(name, [])

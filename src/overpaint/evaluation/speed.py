@@ -38,7 +38,7 @@ def measure_speed(
 ) -> list[Row]:
     """Rows for a photo of 12 megapixels (`pixels` enlarged), the import, and `--help`.
 
-    Raises OverpaintError with what a process said when it failed.
+    Raises OverpaintError with the last line of a failed process's standard error.
     """
     report(f"speed: {runs} runs with {WIDTH} x {HEIGHT} pixels")
     found = [detect_once(weights, pixels) for _ in range(runs)]
@@ -128,7 +128,7 @@ def _run(arguments: Sequence[str]) -> tuple[float, str]:
 
 
 def _make_median_row(source: Source, method: str, metric: str, values: Sequence[float]) -> Row:
-    """The interval of a handful of runs is from the lowest to the highest."""
+    """The median; runs are few, so the interval is from the lowest to the highest value."""
     return Row(
         method=method,
         metric=metric,

@@ -423,7 +423,7 @@ def _update(path: Path, results: Path | None, only_check: bool) -> bool:
 def update_page(path: Path, render: Callable[[str], str], *, only_check: bool) -> bool:
     """Write a page with its tables as `render` makes them; -> whether it is up to date now.
 
-    only_check: write nothing. What is wrong is said on standard error.
+    only_check: write nothing. Errors are printed on standard error.
     """
     try:
         old = path.read_text(encoding="utf-8")

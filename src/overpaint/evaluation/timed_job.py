@@ -4,8 +4,8 @@
     python -m overpaint.evaluation.timed_job inpaint MODEL PHOTO MASK
     python -m overpaint.evaluation.timed_job network detector|inpainter NETWORK SIDE RUNS
 
-The last one runs a network, with random weights, on noise of SIDE x SIDE pixels; a first run is
-not counted. NETWORK: see `find_network`. Prints JSON: {"seconds": [...], "peak_mib": ...}.
+"network" runs a network, with random weights, on noise of SIDE x SIDE pixels; its first run is not
+counted. NETWORK: see `find_network`. Prints JSON: {"seconds": [...], "peak_mib": ...}.
 """
 
 import json
@@ -23,8 +23,8 @@ from overpaint.terminal import say_json
 def peak_mib() -> float:
     """Largest resident memory of this process so far.
 
-    On Linux, getrusage's peak holds that of the process which started this one, too, so the
-    kernel's own figure is read; elsewhere ru_maxrss does (macOS counts in bytes).
+    On Linux, getrusage's peak includes that of the parent process, so VmHWM is read instead.
+    Elsewhere ru_maxrss is used (macOS counts it in bytes).
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -85,7 +85,7 @@ def _seconds(job: Callable[[], object]) -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the job that is named first, and print what it took."""
+    """Run the job that the first argument names, and print its time and peak memory."""
     jobs = {"detect": detect, "inpaint": inpaint, "network": network}
     seconds = jobs[arguments[0]](*arguments[1:])
     say_json({"seconds": seconds, "peak_mib": peak_mib()})

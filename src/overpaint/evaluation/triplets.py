@@ -4,8 +4,8 @@
 - A development test set: nothing is trained on it.
 - The headline is the mean of four groups' mean pixel AUC, so that each group has the same weight
   whatever its number of pictures.
-- Two halves, by source picture, so that no photo is in both: one may be looked at to choose between
-  networks ("choice"), the other is kept for what is reported ("report"). See `assign_halves`.
+- Two halves, divided by source picture, so that no photo is in both: one to choose between networks
+  ("choice"), the other for the figures that are reported ("report"). See `assign_halves`.
 """
 
 import csv
@@ -24,12 +24,12 @@ GROUPS = (*HEADLINE, "crfill_jpeg", "sd2_replace", "patchmatch_misc")
 Half = Literal["choice", "report"]
 HALVES: tuple[Half, ...] = ("choice", "report")
 SOURCES = {"IA_replace_bus": "IA_fill_sample4", "IA_replace_dog": "IA_fill_sample1"}
-"""Source picture of the triplets that share one, by their ids; otherwise the id stands for it."""
+"""By a triplet's id its source picture, where several triplets share it; otherwise it is the id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Triplet:
-    """One picture. Mask: white = inpainted. There is not always an original."""
+    """One picture. Mask: white = inpainted. original: None where there is none."""
 
     group: str
     id: str
@@ -63,8 +63,9 @@ def read_triplets(data_dir: str | Path, groups: Collection[str] = GROUPS) -> lis
 def assign_halves(pictures: Iterable[tuple[str, str]]) -> dict[str, Half]:
     """The half of each source, from (group, source) of every triplet.
 
-    Each group is divided evenly, an odd one with one more for the report. The order of the
-    sources' SHA-256 decides; small groups come first, as a source of two groups is decided once.
+    Each group is divided evenly; of an odd number the report half gets one more. The order of the
+    sources' SHA-256 decides. Small groups come first, because a source of two groups is assigned
+    only once.
     """
     groups: dict[str, set[str]] = defaultdict(set)
     for group, source in pictures:

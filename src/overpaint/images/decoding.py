@@ -461,7 +461,7 @@ def _to_levels(samples: np.ndarray, file: _File, image: Any, notes: list[str]) -
 
 
 def _find_white(colours: np.ndarray, file: _File, image: Any) -> tuple[int, str]:
-    """The sample value that stands for white, and on what grounds."""
+    """The sample value of white, and how it was found."""
     most, stated, bits = int(colours.max()), _read_white(image), file.read_significant_bits()
     if most <= stated < 65535:
         return stated, "as MaxSampleValue says"

@@ -10,11 +10,12 @@ decoder. The discriminator does not score the whole picture: it outputs a blurre
 Inside, photos are in [-1, 1] and the hole is white (+1); the mask, 1 in the hole, is the fourth
 channel. Both networks convert from and to [0, 1] themselves.
 
-What this implementation settles, or does another way than the paper or the authors' code:
+Choices of this implementation, and differences from the paper or the authors' code:
 - `rwsa` puts SafePaint's attention into the encoder (table 6 of SafePaint, ACM MM 2024: "the
-  downsampling layer"), behind each of its three convolutions: the mirror image of where SafePaint
-  itself has it;
-- biases of the gates' convolutions are kept, as published, although the norm behind cancels them;
+  downsampling layer"), after each of its three convolutions, which mirrors its position in
+  SafePaint itself;
+- biases of the gates' convolutions are kept, as published, although the norm after them cancels
+  them;
 - sides that are no multiples of 4 are padded (the original refuses them);
 - the labels of the discriminator are the paper's: 1 for real pixels, 1 - soft mask for the
   composed picture. The authors' code swaps them for the discriminator, not for the
@@ -132,9 +133,9 @@ class AOTGAN(Inpainter):
         )
 
     def run_stages(self, image: Tensor, mask: Tensor) -> Stages:
-        """What the training needs. Sides: multiples of 4, at least 36 pixels.
+        """Outputs for training. Sides: multiples of 4, at least 36 pixels.
 
-        image: (b, 3, h, w), finite; its hole is not seen. mask: float (b, 1, h, w), 1 = hole.
+        image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
         """
         seen = compose(2 * image - 1, torch.ones_like(image), mask)
         x = torch.cat([seen, mask], dim=1)  # (b, 4, h, w)
@@ -175,7 +176,7 @@ class SoftMaskDiscriminator(nn.Module):
 def soften_mask(mask: Tensor, size: int = 71, sigma: float = 10.0) -> Tensor:
     """The mask (b, 1, h, w) blurred by a Gaussian, in [0, 1]; size and sigma in pixels, at 512.
 
-    size: of the window, odd. What the discriminator learns to see.
+    size: of the window, odd. The result is the discriminator's target.
     """
     d = torch.arange(size, device=mask.device) - size // 2
     line = torch.exp(-(d**2) / (2 * sigma**2))

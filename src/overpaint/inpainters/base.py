@@ -1,14 +1,14 @@
-"""What every inpainter shares: the input contract, padding to the stride, and the composition.
+"""Base class of all inpainters: input contract, padding to the stride, composition.
 
-- An inpainter maps a photo and a mask (1 = hole) to a photo. `compose` is the only place where
-  known pixels come back: by selection, not by arithmetic, so that they stay equal bit for bit.
-- What the photo shows inside the hole is blanked before the network sees it. It has no influence
-  on the result, even where it is NaN, and no gradient reaches it.
-- The loss of a known pixel has no gradient to the network: that passes through the hole alone.
-- Any size is taken: photo and mask are padded at the right and at the bottom by replication to a
+- An inpainter maps a photo and a mask (1 = hole) to a photo. Only `compose` restores the known
+  pixels: by selection, not by arithmetic, so that they stay equal bit for bit.
+- The photo's pixels in the hole are set to 0 before the network gets the photo. They have no
+  influence on the result, even if they are NaN, and get no gradient.
+- Known pixels of the output give the network no gradient; only the hole does.
+- Any size is accepted: photo and mask are padded at the right and at the bottom by replication to a
   multiple of `stride` and to at least `min_size`, and the fill is cropped back.
-- Shapes are checked in every call; values only in eval mode, because the pass over all pixels
-  would be paid in every training step and the training data is made by our own code.
+- Shapes are checked in every call. Values are checked only in eval mode, because the check would
+  slow down every training step, and the training data is made by our own code.
 """
 
 from abc import ABC, abstractmethod
@@ -60,7 +60,7 @@ def compose(image: Tensor, fill: Tensor, mask: Tensor) -> Tensor:
 class Inpainter(nn.Module, ABC):
     """Base of all inpainters: photo (b, 3, h, w) and mask (b, 1, h, w) to photo (b, 3, h, w).
 
-    A subclass sets `stride` (and `min_size`) and implements `_fill`, which sees sides that are
+    A subclass sets `stride` (and `min_size`) and implements `_fill`, whose input sides are
     multiples of `stride` and at least `min_size`.
     """
 

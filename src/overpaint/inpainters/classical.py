@@ -1,16 +1,16 @@
 """Inpainters without a network: mean, Telea, Navier-Stokes and biharmonic.
 
-- They are the methods from before networks, and the baseline that a network has to exceed. The
-  fifth of them, which copies patches, is in `patchmatch`.
-- `Classical` turns the tensors of the contract into one photo and hole after the other. Without any
-  known pixel the fill is mid-grey. No gradient passes.
+- These methods are older than networks, and the baseline that a network has to exceed. The fifth
+  of them, which copies patches, is in `patchmatch`.
+- `Classical` converts a batch of tensors to single photos and holes. Without any known pixel the
+  fill is mid-grey. No gradient passes.
 - cv2, skimage and scipy come with the extra `classical`. They are imported when a method that
-  needs them is built, so that listing the methods costs nothing.
+  needs them is built, so that listing the methods needs no import.
 - The two methods of OpenCV run on single-precision channels from 0 to 255. On 8-bit photos its
-  Telea (seen in 5.0.0) rounds upwards at every pixel, and a large flat hole ends up to 15 grey
-  levels too bright.
-- At the edges of the picture both also read pixels of the hole that are not filled yet. They
-  see the mean colour there and not black.
+  Telea (measured with 5.0.0) rounds upwards at every pixel, and a large flat hole becomes up to 15
+  grey levels too bright.
+- At the edges of the picture both also read pixels of the hole that are not filled yet. These are
+  set to the mean colour, because black would darken the fill.
 
 Sources. Telea: "An Image Inpainting Technique Based on the Fast Marching Method", Journal of
 Graphics Tools 9(1), 2004. Navier-Stokes: Bertalmio, Bertozzi and Sapiro, "Navier-Stokes, Fluid
@@ -55,7 +55,7 @@ class Classical(Inpainter):
     """An inpainter without parameters that works on numpy arrays, one photo at a time."""
 
     requires: ClassVar[tuple[str, ...]] = ()
-    """What it needs of the extra `classical`."""
+    """Modules of the extra `classical` that it needs."""
 
     def __init__(self) -> None:
         """Raises OverpaintError when a module is missing."""
@@ -98,7 +98,7 @@ class RadiusConfig:
     """Configuration of Telea and NavierStokes."""
 
     radius: int = 3
-    """How far from a pixel its fill is taken, pixels; 1 to 100."""
+    """Radius of the neighbourhood for a pixel's fill, pixels; 1 to 100."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.radius <= 100:
@@ -106,7 +106,7 @@ class RadiusConfig:
 
 
 class OpenCVFill(Classical):
-    """Fast marching from the edge of the hole; `flag` names OpenCV's constant."""
+    """Fast marching from the edge of the hole; flag: name of OpenCV's constant."""
 
     requires = ("cv2",)
     flag: ClassVar[str]
@@ -125,17 +125,17 @@ class OpenCVFill(Classical):
 
 
 class Telea(OpenCVFill):
-    """Each pixel is a mean of known ones, weighted by direction, distance and isophote.
+    """Each pixel is a mean of known pixels, weighted by direction, distance and isophote.
 
-    OpenCV turns the paper's gradient term into a step of at most 1.42 grey levels. Where the photo
-    is flat, that step is noise.
+    OpenCV limits the paper's gradient term to a step of 1.42 grey levels. In flat parts of the
+    photo that step is noise.
     """
 
     flag = "INPAINT_TELEA"
 
 
 class NavierStokes(OpenCVFill):
-    """Each pixel is a mean of known ones, weighted by how well isophotes continue into it."""
+    """Each pixel is a mean of known pixels, weighted by how well isophotes continue into it."""
 
     flag = "INPAINT_NS"
 

@@ -1,27 +1,28 @@
 """CTSDG: "Image Inpainting via Conditional Texture and Structure Dual Generation", ICCV 2021.
 
 Guo, Yang and Huang, arXiv:2108.09760. Original code and weights: Xiefan-Guo/CTSDG @def0274, MIT.
-Written from the paper, a fact sheet and a reading of that code, in other words than its own, and
-compared with its outputs. Licence of this file: Apache-2.0, as the project.
+Written from the paper, a fact sheet and a reading of that code; no code copied; compared with its
+outputs. Licence of this file: Apache-2.0, as the project.
 
-Two U-Nets of partial convolutions draw at once: one the texture, from the code of the structure,
-one the structure (edges and grey), from the code of the texture. Bi-directional gated feature
-fusion joins them, contextual feature aggregation copies from afar.
+Two U-Nets of partial convolutions work in parallel: one generates the texture from the code of the
+structure, the other the structure (edges and grey) from the code of the texture. Bi-directional
+gated feature fusion joins them; contextual feature aggregation copies from distant patches.
 
 Inside, photos are in [-1, 1], the mask is 1 where pixels are known, and holes are 0, mid-grey.
 Edges are 0 or 1, grey is in [0, 1]. The output is a tanh.
 
-What this implementation settles, or does another way than the paper or the authors' code:
+Choices of this implementation, and differences from the paper or the authors' code:
 - edges (Canny's, scikit-image, extra `classical`; sigma 2) are those of the known region. The
-  authors find them in the whole photo and blank the hole afterwards, so edges at its rim know what
-  it showed;
-- the authors' loader turns photos in [-1, 1] into 8 bits before it finds grey and edges, where
-  dark halves overflow: `folded=True`, which their weights need. Without it, photos are in [0, 1];
-- validity is one channel for each of two joined feature maps, spread out only where they join;
-- a weight of the softmax over patches is not raised to 1e-8 where it is less: all of them together
-  are then 4e-5 at 256 x 256, and attention needs no table of all scores;
-- edges come as logits from generator and discriminator, and so do the patches' scores: the sigmoid
-  belongs to the loss.
+  authors find them in the whole photo and mask the hole afterwards, so that edges at its border
+  contain information about its content;
+- the authors' loader converts photos in [-1, 1] to 8 bits before it computes grey and edges, where
+  negative values overflow: `folded=True`, which their weights need. Without it, photos are in
+  [0, 1];
+- validity is one channel for each of two joined feature maps, expanded only where they join;
+- a weight of the softmax over patches below 1e-8 is not raised to it: these weights sum to at most
+  4e-5 at 256 x 256, and attention then needs no matrix of all scores;
+- generator and discriminator return edges and patch scores as logits: the sigmoid belongs to the
+  loss.
 
 Size at the published width, in parameters: 52.15 M; discriminator 5.53 M. At width 10: 1.28 M.
 """
@@ -168,10 +169,10 @@ class GatedFusion(nn.Module):
 
 
 def learn_region_affinity(x: Tensor) -> Tensor:
-    """RAL: every place of the features (b, c, h, w) put together from the patches all over it.
+    """RAL: each position of the features (b, c, h, w) as a weighted sum of patches of the map.
 
-    Patches are compared at half the size, 3x3, and pasted at the full one, 4x4. No parameters;
-    h and w even. In float32 under autocast, since the scores stand in an exponent.
+    Patches are compared at half the size, 3x3, and pasted at full size, 4x4. No parameters; h and w
+    even. In float32 under autocast, because the scores are exponents.
     """
     with torch.autocast(x.device.type, enabled=False):
         wide = x.float()
@@ -180,7 +181,7 @@ def learn_region_affinity(x: Tensor) -> Tensor:
         queries = F.unfold(small, 3, padding=1).mT.contiguous()  # (b, l, 9 c)
         # The floor is under the root, where an all-zero patch would have no finite gradient.
         norm = queries.square().sum(dim=2, keepdim=True).clamp(min=SMALLEST_NORM**2).sqrt()
-        # Of equal length, they are attended to without a table of all scores.
+        # Keys have equal length, so fused attention, without a matrix of all scores, is possible.
         padding = (0, values.shape[2] - queries.shape[2])
         queries, keys = F.pad(queries, padding), F.pad(queries / norm, padding)
         attended = F.scaled_dot_product_attention(
@@ -191,7 +192,7 @@ def learn_region_affinity(x: Tensor) -> Tensor:
 
 
 class MultiScaleAggregation(nn.Module):
-    """MSFA: convolutions of four dilations, weighted place by place."""
+    """MSFA: convolutions of four dilations, weighted at each position."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -212,7 +213,7 @@ class MultiScaleAggregation(nn.Module):
 
 
 class Aggregation(nn.Module):
-    """CFA and what surrounds it: fused features (b, 2c, h, w) -> (b, c, h, w)."""
+    """CFA and the layers around it: fused features (b, 2c, h, w) -> (b, c, h, w)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -232,17 +233,17 @@ class Stages:
     """Intermediate and final outputs for a batch."""
 
     fill: Tensor
-    """(b, 3, h, w) in [0, 1]: what was painted, known pixels too."""
+    """(b, 3, h, w) in [0, 1]: the generated picture, including known pixels."""
     texture: Tensor
-    """(b, 3, h, w) in [0, 1]: the picture that the texture's features show."""
+    """(b, 3, h, w) in [0, 1]: the picture projected from the texture's features."""
     edge_logits: Tensor
-    """(b, 1, h, w): the edges that the structure's features show."""
+    """(b, 1, h, w): the edges projected from the structure's features."""
 
 
 class CTSDG(Inpainter):
     """Inpainter of texture and structure; see the module's header.
 
-    Sides are at least 256 pixels: at 128 the batch norms at the bottom would see one place.
+    Sides are at least 256 pixels: at 128 the deepest batch norms would get a single position.
     """
 
     stride: ClassVar[int] = 128
@@ -268,10 +269,10 @@ class CTSDG(Inpainter):
         return torch.cat([find_canny_edges(grey, SIGMA, known), grey], dim=1)
 
     def run_stages(self, image: Tensor, mask: Tensor, structure: Tensor | None = None) -> Stages:
-        """All that the training needs. Sides: multiples of 128, at least 256 pixels.
+        """Outputs for training. Sides: multiples of 128, at least 256 pixels.
 
-        image: (b, 3, h, w), finite; its hole is not seen. mask: float (b, 1, h, w), 1 = hole.
-        structure: (b, 2, h, w), where it is known already; its hole is not seen either.
+        image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
+        structure: (b, 2, h, w), where it is known already; its hole is ignored, too.
         """
         valid = 1 - mask
         structure = self.find_structure(image, mask) if structure is None else structure
@@ -289,7 +290,7 @@ class CTSDG(Inpainter):
 
 
 def wrap_8_bit(image: Tensor) -> Tensor:
-    """A photo in [0, 1] as the authors' 8 bits of 2 x - 1 hold it, overflow and all: in [0, 1]."""
+    """A photo in [0, 1] after the authors' conversion of 2 x - 1 to 8 bits, with its overflow."""
     return (255 * (2 * image - 1)).trunc().remainder(256) / 255
 
 
@@ -303,7 +304,7 @@ class EdgeDetector(nn.Sequential):
 
 
 class DualDiscriminator(nn.Module):
-    """Judges the texture of a picture, and its structure: grey with real or detected edges."""
+    """Scores a picture's texture, and its structure: grey with real or detected edges."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()

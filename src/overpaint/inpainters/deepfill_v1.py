@@ -6,22 +6,24 @@ paper and from a fact sheet of both: facts only, no code taken. Licence of this 
 
 A coarse network fills the hole roughly. A refinement network encodes that picture in two branches,
 one of dilated convolutions and one of contextual attention, which copies from the known region, and
-draws it again.
+generates it again.
 
-Inside, pictures are in [-1, 1], the hole is 0 and the mask 1 there; a channel of ones shows where
-zero padding begins. Both networks clamp to [-1, 1], which ends in no gradient beyond.
+Inside, pictures are in [-1, 1]; in the hole the picture is 0 and the mask 1. A channel of ones
+shows where zero padding begins. Both networks clamp to [-1, 1], outside of which there is no
+gradient.
 
-What this implementation settles, or does another way:
+Choices of this implementation, and differences from the paper or the authors' code:
 - strided convolutions and the attention's sampling are symmetric as in the port. The authors' own
   weights need TensorFlow's conventions: `tensorflow=True` (`overpaint.layers.tensorflow`);
 - the port adds 1e-4 to every square in the attention's norm; its own weights need
   `norm_offset=1e-4`, the authors' and the paper none;
-- the authors' networks see BGR, which OpenCV reads. Their checkpoint is turned to RGB when it is
-  remapped; a converted one is taken as its port takes it, which feeds RGB;
+- the input of the authors' networks is BGR, as OpenCV reads it. Their checkpoint is converted to
+  RGB when it is remapped; one converted by the port is used unchanged, because the port's input is
+  RGB;
 - each picture of a batch has its own mask (the authors' attention uses the first one's for all);
 - the critic's local branch ends at 8 times the width, as in the authors' code (4 in the port);
-- convolutions start as in the authors' code (Glorot and Bengio 2010), not as in the port: a start
-  after He et al. 2015 drives the pictures into the clamp.
+- convolutions are initialised as in the authors' code (Glorot and Bengio 2010), not as in the port:
+  with the initialisation of He et al. 2015, values leave [-1, 1].
 
 Size at the published width: 3.6 M parameters; at width 20: 1.4 M.
 """
@@ -96,7 +98,7 @@ def make_encoder(conv: Conv, widths: Sequence[int]) -> list[nn.Module]:
 
 
 def make_dilated(conv: Conv, channels: int) -> list[nn.Module]:
-    """conv6 to conv10: a receptive field of 63 places."""
+    """conv6 to conv10: a receptive field of 63 positions."""
     return [conv(channels, channels, 3, 1, dilation) for dilation in (1, 2, 4, 8, 16)]
 
 
@@ -177,9 +179,9 @@ class DeepFillV1(Inpainter):
         self.refinement = Refinement(conv, 5, config.width, attention)
 
     def run_stages(self, image: Tensor, mask: Tensor) -> Stages:
-        """Both networks; what the training needs. Sides: multiples of 8.
+        """Outputs of both networks, for training. Sides: multiples of 8.
 
-        image: (b, 3, h, w) in [0, 1]; its hole is not seen. mask: float (b, 1, h, w), 1 = hole.
+        image: (b, 3, h, w) in [0, 1]; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
         """
         seen = compose(2 * image - 1, torch.zeros_like(image), mask)
         where = torch.cat([torch.ones_like(mask), mask], dim=1)
@@ -236,8 +238,8 @@ def rename_from_tensorflow(state: Mapping[str, Any]) -> dict[str, Any]:
     """Tensors of the authors' own checkpoints, v1 or v2, by layer names alone and for RGB.
 
     `inpaint_net.NAME.kernel` (height, width, in, out) becomes `NAME.conv.weight` (out, in, height,
-    width). The authors feed what OpenCV reads, BGR: the first layers' kernels and the last ones'
-    are turned round. Other tensors are left as they are.
+    width). The authors' input is BGR, as OpenCV reads it, so the channels of the first and of the
+    last layers' kernels are reversed. Other tensors are not changed.
     """
     name = r"inpaint_net\.(\w*?conv(\d+)\w*)(?:\.\w+_conv)?\.(kernel|bias)"
     out: dict[str, Any] = {}
@@ -259,7 +261,7 @@ def rename_from_tensorflow(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 FLAT_RULES = list_layer_rules("conv", "xconv", "pmconv", "allconv")
-"""For names without any prefix, as `rename_from_tensorflow` and v2's port have them."""
+"""For names without any prefix, as in `rename_from_tensorflow` and v2's port."""
 
 TRAINING_ONLY = [r"discriminator\..*", r"(?:.*\.)?(?:beta[12]_power|Adam|global_step)(?:_\d+)?"]
 """Tensors of the authors' checkpoints that are no part of the inpainter."""
@@ -274,7 +276,7 @@ _PORT_RULES = list_layer_rules(
 def remap(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of the port's generator, or of its whole trainer, to ours; strict. Critics are left out.
 
-    A checkpoint of the authors' TensorFlow code, its names joined by dots, is taken as well.
+    A checkpoint of the authors' TensorFlow code, its names joined by dots, is accepted as well.
     """
     drop = [r"(?:localD|globalD)\..*", *TRAINING_ONLY]
     return rename_keys(rename_from_tensorflow(state_dict), FLAT_RULES + _PORT_RULES, drop)

@@ -4,24 +4,24 @@ Origin: JiahuiYu/generative_inpainting, branch master @3a53243 (TensorFlow; code
 BY-NC 4.0), and its port nipponjo/deepfillv2-pytorch @4899fd3 (no licence file). Written from the
 paper and from a fact sheet of both: facts only, no code taken. Licence of this file: Apache-2.0.
 
-The two networks of DeepFill v1 (`overpaint.inpainters.deepfill_v1`), thinner, with four changes:
-all convolutions but the last are gated; the pictures end in tanh, not in a clamp; the refinement
-sees the filled picture alone, without the mask; one SN-PatchGAN scores holes of any shape
-(`overpaint.layers.sn_patchgan`), not two critics.
+The two networks of DeepFill v1 (`overpaint.inpainters.deepfill_v1`), with fewer channels and four
+changes: all convolutions but the last are gated; the last activation is tanh, not a clamp; the
+refinement's input is the filled picture without the mask; one SN-PatchGAN scores holes of any shape
+(`overpaint.layers.sn_patchgan`) instead of two critics.
 
-Inside, pictures are in [-1, 1], the hole is 0 and the mask 1 there; a channel of ones shows where
-zero padding begins (it was made for the user's sketch).
+Inside, pictures are in [-1, 1]; in the hole the picture is 0 and the mask 1. A channel of ones
+shows where zero padding begins (the authors use it for the user's sketch).
 
-What this implementation settles, or does another way:
-- `width` counts channels behind the gates. The authors' cnum, 48, counts features and gates;
+Choices of this implementation, and differences from the paper or the authors' code:
+- `width` counts channels after the gates. The authors' cnum, 48, counts features and gates;
 - strided convolutions and the attention's sampling are symmetric as in `networks.py` of the port.
   The authors' own weights need TensorFlow's conventions: `tensorflow=True`;
-- their own checkpoint is turned from BGR to RGB, as in v1; a converted one is taken as it is;
+- their own checkpoint is converted from BGR to RGB, as in v1; a converted one is used unchanged;
 - with these weights the port (`networks_tf.py`) samples the mask once, the authors and this file
   twice, which differs by a pixel; and it does not fuse the attention's scores (`fuse=False`),
   which the authors do;
 - each picture of a batch has its own mask (the authors' attention uses the first one's for all);
-- how gated convolutions start: `overpaint.layers.gated`.
+- initialisation of gated convolutions: see `overpaint.layers.gated`.
 
 Size at the published width: 4.05 M parameters, as in the fact sheet; at width 14: 1.4 M.
 """
@@ -56,11 +56,11 @@ class DeepFillV2Config:
     """Configuration of DeepFillV2."""
 
     width: int = 24
-    """Channels at full resolution, behind the gates; all others are multiples of it. Even."""
+    """Channels at full resolution, after the gates; all others are multiples of it. Even."""
     tensorflow: bool = False
     """Padding and sampling of TensorFlow, with which the authors' weights were trained."""
     fuse: bool = True
-    """Whether neighbours support each other's matches in the attention."""
+    """Whether the attention adds the scores of neighbouring matches."""
 
     def __post_init__(self) -> None:
         if self.width < 2 or self.width % 2:
@@ -81,9 +81,9 @@ class DeepFillV2(Inpainter):
         self.refinement = Refinement(conv, 3, config.width, attention)
 
     def run_stages(self, image: Tensor, mask: Tensor) -> Stages:
-        """Both networks; what the training needs. Sides: multiples of 8.
+        """Outputs of both networks, for training. Sides: multiples of 8.
 
-        image: (b, 3, h, w) in [0, 1]; its hole is not seen. mask: float (b, 1, h, w), 1 = hole.
+        image: (b, 3, h, w) in [0, 1]; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
         """
         seen = compose(2 * image - 1, torch.zeros_like(image), mask)
         coarse = torch.tanh(self.coarse(torch.cat([seen, torch.ones_like(mask), mask], dim=1)))
@@ -95,7 +95,7 @@ class DeepFillV2(Inpainter):
 
 
 def _list_port_rules() -> list[tuple[str, str]]:
-    """Rules for the port's own names, which count by blocks."""
+    """Rules for the port's own names, which number the layers by block."""
     blocks = ("conv1_downsample", "conv2"), ("conv1_upsample.conv", "conv2")
     down, up = (
         [f"{way}_block{i}.{conv}" for i in (1, 2) for conv in convs]

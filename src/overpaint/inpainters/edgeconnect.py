@@ -5,20 +5,20 @@ knazeri/edge-connect @3142579, both CC BY-NC 4.0 (not for commercial use). Writt
 and a fact sheet of that code; no code taken. Licence of this file: Apache-2.0, as the project.
 
 Phase 1: the edge generator continues the edges of the known region into the hole. Phase 2: the
-inpainting generator paints the hole along these edges.
+inpainting generator fills the hole, conditioned on these edges.
 
-Inside, as outside, photos are in [0, 1] and the mask is 1 in the hole, which is white in what both
-generators see. Edges are 1 on black. Grey is 0.2125 R + 0.7154 G + 0.0721 B. Known edges are
-Canny's (scikit-image, in the extra `classical`): sigma 2 and its default thresholds 0.1 and 0.2,
-with the hole masked out, so that neither its content nor its outline makes an edge.
+Inside, as outside, photos are in [0, 1] and the mask is 1 in the hole, which is white in the input
+of both generators. Edges are 1, other pixels 0. Grey is 0.2125 R + 0.7154 G + 0.0721 B. Known edges
+are Canny's (scikit-image, in the extra `classical`): sigma 2 and its default thresholds 0.1 and
+0.2, with the hole masked out, so that neither its content nor its outline gives an edge.
 
-What this implementation settles, or does another way than the paper or the authors' code:
-- known edges are put back before phase 2, as in the paper and the authors' training. Their test
-  script leaves it out and hands on the edge generator's output as it stands;
+Choices of this implementation, and differences from the paper or the authors' code:
+- known edges replace generated ones before phase 2, as in the paper and the authors' training.
+  Their test script does not do this;
 - biases before an instance norm are kept, as published, although that norm cancels them;
 - `rwsa` puts SafePaint's attention into the inpainting generator's downsampling path (table 6 of
-  SafePaint, ACM MM 2024), here behind each of its three convolutions: the mirror image of where
-  SafePaint itself has it;
+  SafePaint, ACM MM 2024), here after each of its three convolutions, which mirrors its position in
+  SafePaint itself;
 - both discriminators are `layers.patchgan.PatchDiscriminator`, of 2 channels (grey, edges) and 3.
 
 Size at the paper's width, in parameters: edges 10.76 M, inpainting 10.77 M (with RWSA 14.10 M). At
@@ -73,7 +73,7 @@ def to_grey(image: Tensor) -> Tensor:
 def find_canny_edges(grey: Tensor, sigma: float, known: Tensor | None = None) -> Tensor:
     """Canny's edges of grey (b, 1, h, w) in [0, 1]: (b, 1, h, w), 1 on an edge, without gradient.
 
-    known: (b, 1, h, w), 1 = pixel to be seen; others, and those beside them, have no edge.
+    known: (b, 1, h, w), 1 = known pixel; other pixels, and pixels next to them, have no edge.
     Raises OverpaintError naming the extra when scikit-image is missing.
     """
     canny = import_optional("skimage.feature").canny
@@ -151,13 +151,14 @@ class Stages:
     """Outputs of both phases for a batch; every field (b, 1, h, w) but the last two."""
 
     grey: Tensor
-    """Of the photo as it was given, its hole too; with edges the edge discriminator's input."""
+    """Grey of the input photo, including its hole; together with edges, input of the edge
+    discriminator."""
     predicted: Tensor
-    """C_pred in [0, 1]: the edge generator's output, known region too."""
+    """C_pred in [0, 1]: the edge generator's output, including the known region."""
     edges: Tensor
-    """C_comp: known edges, and predicted ones in the hole."""
+    """C_comp: known edges outside the hole, predicted edges inside."""
     fill: Tensor
-    """(b, 3, h, w): what the inpainting generator painted, known pixels too."""
+    """(b, 3, h, w): the inpainting generator's output, including known pixels."""
     output: Tensor
     """(b, 3, h, w): the fill in the hole and the photo elsewhere."""
 
@@ -182,14 +183,14 @@ class EdgeConnect(Inpainter):
         )
 
     def paint(self, image: Tensor, edges: Tensor, mask: Tensor) -> Tensor:
-        """Phase 2 alone: what is painted (b, 3, h, w) along edges (b, 1, h, w)."""
+        """Only phase 2: the picture (b, 3, h, w) generated from edges (b, 1, h, w)."""
         seen = compose(image, torch.ones_like(image), mask)
         return (torch.tanh(self.inpaint_generator(torch.cat([seen, edges], 1), mask)) + 1) / 2
 
     def draw(
         self, image: Tensor, mask: Tensor, edges: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Phase 1 alone: `predicted` and `edges` of `Stages`; see `run_stages`."""
+        """Only phase 1: `predicted` and `edges` of `Stages`; see `run_stages`."""
         grey = to_grey(image)
         edges = self.find_edges(image, mask) if edges is None else edges
         known = edges * (1 - mask)
@@ -198,10 +199,10 @@ class EdgeConnect(Inpainter):
         return predicted, compose(known, predicted, mask)  # C_comp
 
     def run_stages(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> Stages:
-        """Both phases; what the training needs. Sides: multiples of 4, at least 12 pixels.
+        """Outputs of both phases, for training. Sides: multiples of 4, at least 12 pixels.
 
-        image: (b, 3, h, w), finite; its hole is not seen. mask: float (b, 1, h, w), 1 = hole.
-        edges: (b, 1, h, w), where known already; only those of the known region are used.
+        image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
+        edges: (b, 1, h, w), if already computed; only those of the known region are used.
         """
         predicted, edges = self.draw(image, mask, edges)
         fill = self.paint(image, edges, mask)

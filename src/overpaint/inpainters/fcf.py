@@ -3,31 +3,33 @@
 
 Written from the paper and from a fact sheet of the authors' code, SHI-Labs/FcF-Inpainting @55ac6a0
 (Apache-2.0, but its StyleGAN2 parts are under NVIDIA's source code licence: research and evaluation
-only); no code taken. The weights come without a licence of their own; take them for non-commercial
-as well. Licence of this file: Apache-2.0, as the project.
+only); no code taken. The weights have no separate licence; consider them non-commercial as well.
+Licence of this file: Apache-2.0, as the project.
 
-An encoder turns the photo into a code and features. A co-modulated StyleGAN2 generator (Zhao et al.
-2021, arXiv:2103.10428) paints from coarse to fine, its styles made of that code and of a random
-latent. From 32 x 32 on, its features are joined with the encoder's in fast Fourier convolutions.
+An encoder computes a code and features of the photo. A co-modulated StyleGAN2 generator (Zhao et
+al. 2021, arXiv:2103.10428) generates the picture from coarse to fine; its styles are computed from
+that code and a random latent. From 32 x 32 on, its features are joined with the encoder's in fast
+Fourier convolutions.
 
-Photos are in [-1, 1] inside, 0 in the hole, and the mask goes in front of them as 0.5 - mask: the
-hole is -0.5. The output is not bounded: `run_stages` gives it as it is, and the fill of a photo in
-eval mode is clamped to [0, 1].
+Photos are in [-1, 1] inside and 0 in the hole. The first input channel is 0.5 - mask, so that the
+hole is -0.5. The output is not bounded: `run_stages` returns it unchanged, and the fill of a photo
+in eval mode is clamped to [0, 1].
 
-Randomness. In training, latents, noise, dropout and style mixing come from torch's global
-generator. In eval nothing does: one latent, for every photo, and one noise map for each layer are
-drawn once from `seed`. The maps are part of the weights; the latent is not.
+Randomness. In training, latents, noise, dropout and style mixing use torch's global generator. In
+eval mode they do not: one latent for all photos and one noise map for each layer are drawn once
+from `seed`. The maps are part of the weights; the latent is not.
 
-What this implementation settles, or does another way than the authors' code:
-- any size from `resolution` up: beyond the one square that their network takes, the map that the
-  fully connected layer sees is averaged to 4 x 4, its answer stretched, and noise maps repeated. At
-  that square the three do nothing;
-- their generator's convolutions hold a bias that is never added: left out here;
-- their first noise (4 x 4) is a fresh one in each call, in eval too; here it is as all others;
-- their eval draws one latent a photo from a generator seeded once, so that a fill depends on those
-  before it; at a truncation of 0.1 the effect is small;
-- the deviation over a batch is taken in training only. In eval it is that of a single photo, a
-  constant, as in their evaluation, so that a fill does not depend on the photos beside it;
+Choices of this implementation, and differences from the authors' code:
+- any size from `resolution` up: their network accepts a single square size. At larger sizes, the
+  input of the fully connected layer is averaged to 4 x 4, its output is resized, and noise maps are
+  repeated. At that square size these three have no effect;
+- their generator's convolutions have a bias that is never added: left out here;
+- their first noise (4 x 4) is drawn in each call, also in eval mode; here it is as in all other
+  layers;
+- their evaluation draws one latent for each photo from a generator seeded once, so that a fill
+  depends on the photos before it; at a truncation of 0.1 the effect is small;
+- the deviation over a batch is computed in training only. In eval mode it is that of a single
+  photo, a constant, as in their evaluation, so that a fill does not depend on the batch;
 - everything is float32 (theirs: float16 in the four finest resolutions).
 
 The published .pkl files hold pickled code. Export `G_ema.state_dict()` with their code installed;
@@ -73,19 +75,19 @@ class FcFConfig:
     """Configuration of FcF."""
 
     resolution: int = 512
-    """Side of the photos that it is trained on, pixels; a power of two from 32 on."""
+    """Side of the training photos, pixels; a power of two from 32 on."""
     width: int = 64
     """Channels at full resolution, doubled where the sides are halved; a multiple of 32."""
     max_width: int = 512
-    """Where the doubling ends; a multiple of 32."""
+    """Largest number of channels; a multiple of 32."""
     latent_size: int = 512
     """Length of a latent; the code is twice as long, and a layer's style all three together."""
     noise: Noise = "fixed"
     """Noise in the generator's layers: fresh in training, from maps in eval; or none at all."""
     truncation: float = 0.1
-    """How far the latent may move the style away from the average one, in eval; 0 to 1."""
+    """Weight of the latent's style against the average style, in eval mode; 0 to 1."""
     style_mixing: float = 0.9
-    """How often, in training, finer layers get another latent's style; 0 to 1."""
+    """Probability, in training, that finer layers get another latent's style; 0 to 1."""
     seed: int = 0
     """Of the latent and of the noise maps."""
 
@@ -112,7 +114,7 @@ class FcFConfig:
 
     @property
     def num_styles(self) -> int:
-        """Layers with a style of their own, but for those that share one with a `to_rgb`."""
+        """Number of different styles; some layers share one with a `to_rgb`."""
         return 2 * len(self.sides) + 2
 
     def count_channels(self, side: int) -> int:
@@ -122,7 +124,7 @@ class FcFConfig:
     def make_styled(
         self, c_in: int, side: int, up: bool = False, clamped: bool = True
     ) -> StyledConv:
-        """The generator's convolution; `side` is that of what comes out."""
+        """The generator's convolution; side: of its output, pixels."""
         noise_side = side if self.noise == "fixed" else None
         c_out, style_size = self.count_channels(side), 3 * self.latent_size
         return StyledConv(c_in, c_out, style_size, noise_side, up=up, clamped=clamped)
@@ -143,8 +145,8 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """(b, 4, h, w) -> code (b, 2 * latent_size) and features by side, which is that of the
-    maps at the square trained on."""
+    """(b, 4, h, w) -> code (b, 2 * latent_size) and features by the side, in pixels, that they have
+    for a photo of the training size."""
 
     def __init__(self, config: FcFConfig) -> None:
         super().__init__()
@@ -193,7 +195,7 @@ class SynthesisBlock(nn.Module):
 
     @staticmethod
     def _add_textures(x: Tensor, fourier: FastFourierBlock) -> Tensor:
-        """The block, which adds its input, and that input two times more, as in their code."""
+        """The block, which adds its input, plus twice that input, as in their code."""
         local = fourier.conv1.conv.local_to_local
         assert local is not None
         y = fourier((x[:, : local.in_channels], x[:, local.in_channels :]))
@@ -227,7 +229,7 @@ class Stages:
     """Outputs of the network for a batch."""
 
     fill: Tensor
-    """(b, 3, h, w): the whole picture that it painted, not clamped."""
+    """(b, 3, h, w): the whole generated picture, not clamped."""
     output: Tensor
     """(b, 3, h, w): the fill in the hole and the photo elsewhere."""
 
@@ -240,7 +242,7 @@ class FcF(Inpainter):
     def __init__(self, config: FcFConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or FcFConfig()
-        # They follow from the configuration here, and from the class elsewhere.
+        # Here they depend on the configuration; in other inpainters the class sets them.
         self.stride = config.resolution // 4  # type: ignore[misc]
         self.min_size = self.working_size = config.resolution  # type: ignore[misc]
         self.encoder = Encoder(config)
@@ -254,9 +256,9 @@ class FcF(Inpainter):
                 buffer.copy_(torch.randn(buffer.shape, generator=generator, device="cpu"))
 
     def run_stages(self, image: Tensor, mask: Tensor) -> Stages:
-        """What the training needs. Sides: multiples of resolution / 4, at least the resolution.
+        """Outputs for training. Sides: multiples of resolution / 4, at least the resolution.
 
-        image: (b, 3, h, w), finite; its hole is not seen. mask: float (b, 1, h, w), 1 = hole.
+        image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
         """
         seen = torch.cat([0.5 - mask, (2 * image - 1) * (1 - mask)], dim=1)
         code, features = self.encoder(seen)

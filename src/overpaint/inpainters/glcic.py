@@ -4,22 +4,22 @@ The authors' code (satoshiiizuka/siggraph2017_inpainting) is for Torch7. Facts a
 those of a re-implementation in PyTorch, otenim/GLCIC-PyTorch @3f9de13 (MIT; its author trained the
 weights, on CelebA); no code taken. Licence of this file: Apache-2.0, as the project.
 
-One completion network paints the hole with dilated convolutions at a quarter of the size. Two
-discriminators score the result, one all of it and one a window around the hole.
+One completion network fills the hole with dilated convolutions at a quarter of the size. Two
+discriminators score the result: one the whole picture, the other a window around the hole.
 
-Inside, as outside, photos are in [0, 1] and the mask is 1 in the hole. The hole is filled with the
-mean colour of the training photos before the network sees it. The output is a sigmoid's.
+Inside, as outside, photos are in [0, 1] and the mask is 1 in the hole. In the network's input the
+hole has the mean colour of the training photos. The last activation is a sigmoid.
 
-What this implementation settles, or does another way than the paper or that code:
-- batch norm stands before the ReLU (paper); otenim's code has it behind: `activation_first=True`,
+Choices of this implementation, and differences from the paper or that code:
+- batch norm is before the ReLU (paper); in otenim's code it is after it: `activation_first=True`,
   which its weights need;
-- the mean colour is part of the configuration, ImageNet's by default. otenim's stands in a file
-  beside the weights, `config.json` under `mpv`; CelebA's, as usually quoted, stands in for it;
-- no Poisson blending afterwards: the fill is what the network painted;
+- the mean colour is part of the configuration, ImageNet's by default. otenim's is in a file beside
+  the weights, `config.json` under `mpv`; CelebA's usual value is used in its place;
+- no Poisson blending: the fill is the network's output;
 - the discriminator returns logits; the sigmoid belongs to the loss.
 
-Size at the paper's width, in parameters: 6.07 M; discriminator 45.1 M, nearly half of it in the
-two layers that see everything at once. At width 28: 1.2 M.
+Size at the paper's width, in parameters: 6.07 M; discriminator 45.1 M, 37 % of it in the
+two fully connected layers. At width 28: 1.2 M.
 """
 
 from collections import OrderedDict
@@ -46,9 +46,9 @@ class GLCICConfig:
     width: int = 64
     """Channels at full resolution, even; all others are multiples of it or its half."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Colour that the hole shows to the network: the training photos' mean, RGB in [0, 1]."""
+    """Colour of the hole in the network's input: the training photos' mean, RGB in [0, 1]."""
     activation_first: bool = False
-    """ReLU before batch norm, as in otenim's code, and not behind it."""
+    """ReLU before batch norm, as in otenim's code, and not after it."""
 
     def __post_init__(self) -> None:
         if self.width < 2 or self.width % 2:
@@ -110,7 +110,7 @@ class Stages:
     """Outputs of the network for a batch."""
 
     fill: Tensor
-    """(b, 3, h, w): what the network painted, known pixels too."""
+    """(b, 3, h, w): the network's output, including known pixels."""
     output: Tensor
     """(b, 3, h, w): the fill in the hole and the photo elsewhere."""
 
@@ -130,9 +130,9 @@ class GLCIC(Inpainter):
         self.register_buffer("mean", mean, persistent=False)
 
     def run_stages(self, image: Tensor, mask: Tensor) -> Stages:
-        """What the training needs. Sides: multiples of 4.
+        """Outputs for training. Sides: multiples of 4.
 
-        image: (b, 3, h, w), finite; its hole is not seen. mask: float (b, 1, h, w), 1 = hole.
+        image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
         """
         seen = compose(image, self.mean.expand_as(image), mask)
         fill = self.completion(torch.cat([seen, mask], dim=1))
@@ -216,7 +216,7 @@ def cut_local_window(image: Tensor, mask: Tensor, size: int) -> Tensor:
 
 
 def _find_start(hit: Tensor, side: int, size: int) -> int:
-    """Where a window starts so that its middle is that of the places that are hit."""
+    """Start of a window whose middle is that of the positions where `hit` is true, pixels."""
     places = hit.nonzero()
     middle = int(places.min() + places.max() + 1) if len(places) else side  # twice the middle
     return min(max((middle - size) // 2, 0), side - size)

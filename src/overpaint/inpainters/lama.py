@@ -4,13 +4,13 @@ Suvorov et al., WACV 2022, arXiv:2109.07161. Original code and weights: advimman
 Apache-2.0. Written from the paper and a fact sheet of that code; no code taken. Licence of this
 file: Apache-2.0, as the project.
 
-One stage: three halvings of the size, residual blocks of fast Fourier convolutions, which see the
-whole picture from the first block on, and three doublings.
+One stage: three halvings of the size, residual blocks of fast Fourier convolutions, whose receptive
+field is the whole picture from the first block on, and three doublings.
 
-Inside, as outside, photos are in [0, 1] and the mask is 1 in the hole, which is black (0) in what
-the network sees, with the mask as fourth channel. The output passes a sigmoid.
+Inside, as outside, photos are in [0, 1] and the mask is 1 in the hole. In the network's input the
+hole is 0, and the mask is the fourth channel. The last activation is a sigmoid.
 
-What this implementation settles, or does another way than the paper or the authors' code:
+Choices of this implementation, and differences from the paper or the authors' code:
 - sides that are no multiples of 8 are padded by repeating the border (theirs mirrors it);
 - the features of the discriminator are returned with its logits, for the loss that matches them;
 - no refinement at several sizes after the fill.
@@ -66,7 +66,7 @@ class Stages:
     """Outputs of the generator for a batch; (b, 3, h, w) both."""
 
     fill: Tensor
-    """Its whole picture, known pixels too; what the discriminator sees."""
+    """The whole generated picture, including known pixels; the discriminator's input."""
     output: Tensor
     """The fill in the hole and the photo elsewhere."""
 
@@ -96,9 +96,9 @@ class LaMa(Inpainter):
         self.last = nn.Conv2d(c, 3, kernel_size=7, padding=3, padding_mode="reflect")
 
     def run_stages(self, image: Tensor, mask: Tensor) -> Stages:
-        """What the training needs. Sides: multiples of 8, at least 16 pixels.
+        """Outputs for training. Sides: multiples of 8, at least 16 pixels.
 
-        image: (b, 3, h, w), finite; its hole is not seen. mask: float (b, 1, h, w), 1 = hole.
+        image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
         """
         seen = compose(image, torch.zeros_like(image), mask)
         x = self.encoder(torch.cat([seen, mask], dim=1))  # (b, 4c, h/4, w/4)
@@ -156,7 +156,7 @@ def _make_leaky() -> nn.LeakyReLU:
     return nn.LeakyReLU(0.2, inplace=True)
 
 
-# `model.generator.` stands before a key in the TorchScript file, `generator.` in a checkpoint.
+# Prefix of a key: `model.generator.` in the TorchScript file, `generator.` in a checkpoint.
 _START = r"(?:model\.)?(?:generator\.)?model\."
 _NOT_THE_GENERATORS = [
     r"(?:discriminator|adversarial_loss|val_evaluator|test_evaluator|loss_\w+)\..*"
@@ -166,7 +166,7 @@ _INNER = [
     (rf"{_START}(\d+\.(?:conv[12]\.)?){pattern}", rf"\1{replacement}")
     for pattern, replacement in ((r"(\w+)", r"\2"), *OFFICIAL_KEYS)
 ]
-# ... then the layers' numbers. Behind block n of N stands layer 5 + n; the decoder begins at 6 + N.
+# ... then the layers' numbers. Block n of N is layer 5 + n; the decoder begins at 6 + N.
 _LOCAL = {1: 0, 2: 3, 3: 6}
 
 

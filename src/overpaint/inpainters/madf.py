@@ -5,20 +5,21 @@ weights: MADF-inpainting/Pytorch-MADF @6fdbf44, GPL-3.0. Written from the paper 
 that code, and compared with its outputs; no code taken. Licence of this file: Apache-2.0, as the
 project.
 
-The encoder's filters are made for every place from the mask (mask-aware dynamic filtering). Three
-decoders in a row draw the picture: recovery, which alone sees the encoder's features, and
-refinements, each conditioned level by level on the one before (point-wise normalisation).
+The encoder's filters are computed for each position from the mask (mask-aware dynamic filtering).
+Three decoders in sequence generate the picture: recovery, from the encoder's features, and
+refinements, each conditioned at every level on the decoder before it (point-wise normalisation).
 
-Inside, photos have ImageNet's mean and deviation, the mask is 1 where pixels are known, in three
-channels, and holes are 0, the mean colour. Photos come back unclamped from `run_stages`.
+Inside, photos are normalised by ImageNet's mean and deviation, the mask is 1 where pixels are
+known, in three channels, and holes are 0, the mean colour. `run_stages` returns
+unclamped photos.
 
-What this implementation settles, or does another way than the paper or the authors' code:
-- filters are linear in the mask's features, so that a place's filter is never written out: 17
-  convolutions with fixed filters are mixed by these features instead. The same sum in another
-  order, in a 17th of the memory at the first level;
-- the authors' encoder owns batch norms that it never applies. They are left out, and dropped from
+Choices of this implementation, and differences from the paper or the authors' code:
+- filters are linear in the mask's features. So the outputs of 17 convolutions with fixed filters
+  are mixed by these features, and the filters of single positions are never computed. The result is
+  the same sum in another order, with a 17th of the memory at the first level;
+- the authors' encoder has batch norms that it never applies. They are left out, and dropped from
   the published weights;
-- filters are initialised so that features keep their size through the encoder.
+- filters are initialised so that features keep their magnitude through the encoder.
 
 Size at the published width, in parameters: 85.14 M. At width 8: 1.35 M.
 """
@@ -73,7 +74,7 @@ class MADFConfig:
 
 
 class MaskAwareConv(nn.Module):
-    """Convolution of stride 2 whose filters, other ones at every place, come from the mask.
+    """Convolution of stride 2 whose filters differ by position and are computed from the mask.
 
     Features (b, c_in, h, w), mask features (b, m_in, h, w) -> ReLU features (b, c_out, h/2, w/2),
     next mask features (b, m, h/2, w/2).
@@ -156,7 +157,7 @@ class RecoveryDecoder(nn.Module):
 
 
 class PointwiseNorm(nn.Module):
-    """PN: batch norm whose scale and bias at each place come from another feature map.
+    """PN: batch norm whose scale and bias at each position come from another feature map.
 
     x and condition (b, channels, h, w) -> (b, channels, h, w).
     """
@@ -176,9 +177,9 @@ class PointwiseNorm(nn.Module):
 
 
 class RefinementDecoder(nn.Module):
-    """Draws a picture again, conditioned on the features of the decoder before.
+    """Generates the picture again, conditioned on the features of the decoder before.
 
-    index: how many refinements come before it. Returns what RecoveryDecoder returns.
+    index: number of refinements before it. Returns the same as RecoveryDecoder.
     """
 
     def __init__(self, config: MADFConfig, index: int) -> None:
@@ -223,11 +224,10 @@ class MADF(Inpainter):
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1), persistent=False)
 
     def run_stages(self, image: Tensor, mask: Tensor) -> list[Tensor]:
-        """What each decoder drew, the last one the best: (b, 3, h, w), in [0, 1] or about it.
+        """The output of each decoder, the last one the best: (b, 3, h, w), about in [0, 1].
 
-        image: (b, 3, h, w), finite; its hole is not seen. mask: float (b, 1, h, w), 1 = hole.
-        Sides: multiples of 128. Incremental supervision gives
-        each of them more weight than the one before.
+        image: (b, 3, h, w), finite; its hole is ignored. mask: float (b, 1, h, w), 1 = hole.
+        Sides: multiples of 128. In training, the loss weights increase from decoder to decoder.
         """
         valid = (1 - mask).expand_as(image)
         features = self.encoder((image - self.mean) / self.std * valid, valid)

@@ -1,26 +1,27 @@
 """PatchMatch: patches copied from the known part of the photo, from coarse to fine.
 
-A hole is filled so that each patch in it looks like some patch of the known part (Wexler,
+A hole is filled so that each patch in it is similar to some patch of the known part (Wexler,
 Shechtman and Irani, "Space-Time Completion of Video", PAMI 29(3), 2007). Two steps alternate on
 every level of a pyramid: find the most similar known patch of each patch that touches the hole
-(Barnes et al., "PatchMatch", SIGGRAPH 2009), and give each pixel of the hole the weighted mean of
-what the patches over it propose. Written from the papers, no code taken; licence: Apache-2.0.
+(Barnes et al., "PatchMatch", SIGGRAPH 2009), and set each pixel of the hole to the weighted mean
+of the values that the patches over it propose. Written from the papers, no code taken; licence:
+Apache-2.0.
 
-- A patch is named by its upper left pixel, and all patches lie inside the picture, so that the
-  picture's edge needs no rule. A *source* has no hole in it; every other patch is a *target*.
-- Patches are compared by descriptors: their 16 principal components, found anew on each level
-  from its sources. All of a level's descriptors are one convolution, and a comparison reads 16
-  numbers in a row instead of 75 from five places.
+- A patch's position is its upper left pixel, and all patches lie inside the picture, so that its
+  edge needs no special case. A *source* contains no hole; every other patch is a *target*.
+- Patches are compared by descriptors: their 16 principal components, computed for each level from
+  its sources. All of a level's descriptors are one convolution, and a comparison reads 16
+  contiguous numbers instead of 75 from five rows.
 - A match is always a source: a proposed position is moved to the nearest source.
-- All targets are improved at once from the matches of the step before, where Barnes et al. go
-  through the picture row by row. Propagation then reaches one pixel a round, which is enough
-  because the coarser level has brought matches from afar. A source counts as its own match, so
-  that matches also grow in from the edge of the hole.
-- A pixel of a coarser level is the mean of the known ones among its four, and hole only where all
-  four are. Thick holes thus shrink from level to level, and none is left at the coarsest one,
-  which gives the first guess.
-- Only means of known colours are painted. Randomness comes from a generator seeded by the
-  configuration, anew for each photo.
+- All targets are improved at once from the matches of the previous step, while Barnes et al. scan
+  the picture row by row. Propagation then advances one pixel per round, which is enough because
+  the coarser level provides matches from far away. A source is its own match, so that matches also
+  propagate from the edge of the hole inwards.
+- A pixel of a coarser level is the mean of the known pixels among its four, and hole only where all
+  four are. Holes thus shrink from level to level, and none is left at the coarsest level, which
+  gives the initial fill.
+- Fills are means of known colours only. Randomness comes from a generator seeded by the
+  configuration for each photo.
 """
 
 from collections.abc import Iterator
@@ -44,8 +45,8 @@ Positions = NDArray[np.intp]
 NUM_COMPONENTS = 16  # one cache line of float32
 NUM_EXAMPLES = 4000  # sources from which a level's components are found
 SIDES = ((0, -1), (0, 1), (-1, 0), (1, 0))
-# A patch's weight falls by this factor for each pixel into the hole: 1.3 in Wexler et al., where
-# flat grounds were painted over by grey clouds from farther inside.
+# A patch's weight falls by this factor for each pixel into the hole. With 1.3, as in Wexler et al.,
+# flat backgrounds got grey blotches, which spread from the inside of the hole.
 GAMMA = 1.6
 EXTRA_ROUNDS = 2  # for each coarser level, where a round costs a quarter
 
@@ -55,7 +56,7 @@ class PatchMatchConfig:
     """Configuration of PatchMatch."""
 
     patch: int = 5
-    """Side of a patch, pixels; smaller where the photo has too few known patches of it."""
+    """Side of a patch, pixels; smaller where the photo has too few known patches of this size."""
     num_rounds: int = 2
     """Rounds of search and vote at full resolution."""
     seed: int = 0
@@ -70,7 +71,7 @@ class PatchMatchConfig:
 
 
 class Patches:
-    """All patches of one level: which are sources, and how to compare and to blend them."""
+    """All patches of one level: their sources, comparison and blending."""
 
     def __init__(self, hole: Hole, side: int) -> None:
         """hole: (h, w) with side <= h, w and at least one patch without hole."""
@@ -90,7 +91,7 @@ class Patches:
         self.offsets = [row * width + column for row, column in np.ndindex(side, side)]
 
     def snap(self, positions: Positions) -> Positions:
-        """The source nearest to each of the positions, which may lie outside the picture."""
+        """The nearest source of each position; positions may lie outside the picture."""
         rows, columns = self._clip(positions)
         return self.nearest[:, rows, columns]
 
@@ -141,7 +142,7 @@ class Patches:
         return np.einsum("nk,nk->n", difference, difference)
 
     def vote(self, picture: Colours, field: Positions, costs: Colours) -> Colours:
-        """The picture with each pixel of the hole as the mean of what its patches propose.
+        """The picture with each pixel of the hole as the mean of its patches' proposals.
 
         Weights as in Wexler et al.: similarity, and nearness to the known part.
         """
@@ -163,7 +164,7 @@ class Patches:
 def propose_matches(
     patches: Patches, field: Positions, rng: np.random.Generator
 ) -> Iterator[Positions]:
-    """Candidates (2, num_targets) from `field`, which the caller improves between them."""
+    """Candidates (2, num_targets) from `field`, which the caller improves after each of them."""
     for side in SIDES:
         yield patches.propose_matches_around(field, np.array(side)[:, None])
     last = np.array(patches.shape)[:, None] - 1
@@ -202,7 +203,7 @@ def halve(picture: Colours, hole: Hole) -> tuple[Colours, Hole]:
 
 
 def double(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The rows and columns of `values` (h, w, ...) twice, cut to the given size."""
+    """`values` (h, w, ...) with each row and column repeated, cut to the given size."""
     return values.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
 
 
@@ -213,7 +214,7 @@ def match_nearest(patches: Patches) -> Positions:
 
 
 def refine_field(patches: Patches, coarser: Positions) -> Positions:
-    """The matches of the level below, carried to this one."""
+    """The matches of the coarser level, scaled to this one."""
     own = np.indices(patches.shape)
     last = np.array(coarser.shape[1:])[:, None, None] - 1
     rows, columns = np.minimum(own // 2, last)

@@ -1,13 +1,14 @@
-"""One photo and one mask in, one `Inpainted` out: the hole filled, and the known pixels untouched.
+"""One photo and one mask in, one `Inpainted` out: the hole filled, the known pixels unchanged.
 
-- What counts as hole is settled in `overpaint.inpainting.holes`, how it is filled in
+- The rules for masks are in `overpaint.inpainting.holes`, filling is in
   `overpaint.inpainting.inpainter_runner`.
-- Grey, alpha and 16 bit of the photo stay (`overpaint.images.samples`): the inpainter sees RGB of 8
-  bit, and only its fill is turned into what the photo is made of. A photo that is grey outside the
-  hole is filled with grey, also where it is stored as RGB. Alpha stays as it is, in the hole too.
-- A file is written by `overpaint.provenance.marking` alone, which marks it as edited. Bare arrays
-  carry no mark: they are meant for research.
-- Whatever would stop the writing is looked for before the filling.
+- Grey, alpha and 16 bit of the photo are kept (`overpaint.images.samples`): the inpainter gets RGB
+  of 8 bit, and only its fill is converted to the photo's channels and depth. A photo that is grey
+  outside the hole is filled with grey, even if it is stored as RGB. Alpha is not changed, not even
+  in the hole.
+- Only `overpaint.provenance.marking` writes files, which marks them as edited. The arrays of a
+  result have no mark: they are meant for research.
+- Reasons why the result could not be written are checked before the filling.
 """
 
 import time
@@ -50,12 +51,12 @@ class Inpainted:
     """A photo with its holes filled."""
 
     samples: np.ndarray = field(repr=False)
-    """uint8 or uint16 (h, w, c), upright, c = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha: as
-    written, or as the photo has them. Where `mask` is 0 they equal the photo's bit for bit."""
+    """uint8 or uint16 (h, w, c), upright; c = 1: grey, 2: grey and alpha, 3: RGB, 4: RGB and alpha;
+    as written, or as in the photo. Where `mask` is 0 they equal the photo's bit for bit."""
     pixels: np.ndarray = field(repr=False)
-    """uint8 (h, w, 3), RGB, upright: the same without alpha, and of 16 bit the upper 8."""
+    """uint8 (h, w, 3), RGB, upright: `samples` without alpha; of 16 bits the upper 8."""
     mask: np.ndarray = field(repr=False)
-    """uint8 (h, w): 1 = filled, with the ring by which the hole was grown; 0 = known."""
+    """uint8 (h, w): 1 = filled, including the ring by which the hole was grown; 0 = known."""
     radius: int
     """Pixels by which the hole was grown."""
     model: str
@@ -63,13 +64,13 @@ class Inpainted:
     weights_sha256: str | None
     """None for a method without weights."""
     trained: bool
-    """Whether the model is a trained network, and no method without weights."""
+    """True for a trained network, False for a method without weights."""
     num_holes: int
-    """Connected holes; those that touch by a corner count as one."""
+    """Number of connected holes; holes that touch at a corner count as one."""
     num_windows: int
-    """Pieces that were filled one after the other."""
+    """Number of windows, which were filled one after the other."""
     notes: tuple[str, ...]
-    """What was converted while reading and writing, and which rule was applied to the mask."""
+    """Conversions while reading and writing, and rules applied to the mask."""
     seconds: float
     """Time for filling, without reading and writing files."""
     path: Path | None
@@ -87,7 +88,7 @@ class Inpainted:
 
     @property
     def words(self) -> str:
-        """What was done, in one line: "2 holes, 3.1 % of the photo, filled in by telea"."""
+        """The result in one line: "2 holes, 3.1 % of the photo, filled in by telea"."""
         holes = f"{self.num_holes} hole{'' if self.num_holes == 1 else 's'}"
         return f"{holes}, {percent(self.fraction)} of the photo, filled in by {self.model}"
 
@@ -106,20 +107,20 @@ def inpaint(
     signer: "Signer | None" = None,
     device: str = "cpu",
 ) -> Inpainted:
-    """Fill the holes of one photo of any size; known pixels come back bit for bit.
+    """Fill the holes of one photo of any size; known pixels are returned bit for bit.
 
     photo: path, bytes, binary stream, uint8 array (h, w, 3) in RGB, or PIL image. mask: the same
-    kinds, an array being (h, w), of the size of the upright photo, white or 1 = hole;
-    `overpaint.inpainting.holes` has the rules. model, size: see `choice.choose`; the last few
-    models stay in memory. dilate: pixels, 0..64, by which the hole is grown, and in whose outer
-    half the fill fades out; None takes one for each 128 of the longer side, at most 16. flatten:
-    colour, as in CSS, on which transparent parts are laid. out: a file to write, named as one of
-    `encoding.FORMATS`, marked as edited and with a receipt beside it; needs the path of a photo.
-    Without it nothing is written, and the arrays of the result are not marked: that is meant for
-    research. overwrite: replace an earlier result, known by its receipt; no other file is written
-    over. signer: C2PA, see `overpaint.provenance.checking`. device: cpu or cuda.
+    kinds, an array as (h, w), of the size of the upright photo, white or 1 = hole; the rules are in
+    `overpaint.inpainting.holes`. model, size: see `choice.choose`; the last few models stay in
+    memory. dilate: pixels, 0..64, by which the hole is grown, and in whose outer half fill and
+    photo are mixed; None for 1/128 of the longer side, at most 16. flatten: CSS colour of the
+    background that replaces transparency. out: file to write, its suffix one of `encoding.FORMATS`,
+    marked as edited and with a receipt beside it; needs the path of a photo. Without it nothing is
+    written, and the arrays of the result have no mark: that is meant for research. overwrite:
+    replace an earlier result, which has a receipt; no other file is overwritten. signer: C2PA, see
+    `overpaint.provenance.checking`. device: cpu or cuda.
 
-    Raises `ImageError` (files; also for transparency that the format of `out` would uncover),
+    Raises `ImageError` (files; also if the format of `out` would make hidden pixels visible),
     `InputError` (arrays, arguments) and `WeightsError`.
     """
     colour = flatten and parse_colour(flatten)
@@ -161,9 +162,10 @@ def inpaint_file(
     signer: "Signer | None" = None,
     device: str = "cpu",
 ) -> tuple[Inpainted, Edited]:
-    """As `inpaint`, with a result that is marked and in memory. out: what it is to be called.
+    """As `inpaint`, but the marked result stays in memory. out: its file name, which sets the
+    format.
 
-    Arguments and errors as of `inpaint`.
+    Other arguments and errors as for `inpaint`.
     """
     samples, notes = fit_samples(source.samples, Path(out), flatten)
     checked = take_mask(mask, samples.values.shape[:2], invert=invert_mask, dilate=dilate)
@@ -225,7 +227,7 @@ def _run(choice: Choice, samples: Samples, mask: HoleMask) -> Inpainted:
 
 
 def _check_out(out: Path, kept: list[Path], overwrite: bool) -> None:
-    """Fail before the work is done and not after it."""
+    """Raise `ImageError` before the work if `out` cannot be written after it."""
     find_format(out)
     beside = [out.with_name(out.name + suffix) for suffix in (RECEIPT, MANIFESTS)]
     try:

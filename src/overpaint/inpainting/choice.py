@@ -1,17 +1,18 @@
-"""`--model auto`: the inpainter that did best on holes of a photo's size.
+"""`--model auto`: the best measured inpainter for the size of a photo's hole.
 
 - The order is measured: results/fillers.csv has the mean distance by the distilled VGG on holes of
-  1, 5, 15 and 30 % of a photo (benchmarks/measure_fillers.py), and a test holds this file to it.
-- Within 2 % of the nearest, the look of the fills decided. At 5 % `safepaint-s` is nearer by 0.001
-  of 0.123, on eight photos; its larger fills are smears where PatchMatch goes on with the ground.
+  1, 5, 15 and 30 % of a photo (benchmarks/measure_fillers.py). A test compares this file with it.
+- Between inpainters within 2 % of the smallest distance, the appearance of the fills decided. At
+  5 % the distance of `safepaint-s` is smaller by 0.001 of 0.123, on eight photos, but its larger
+  fills are blurred where PatchMatch continues the background.
 - Big LaMa comes first once its authors' weights are imported
-  (`overpaint weights import big-lama FILE`). It is not in that table, whose machine had no copy of
-  the weights: this rests on the published comparisons of its authors.
+  (`overpaint weights import big-lama FILE`). It is not in that table, because the weights were not
+  available there; its place is based on its authors' published comparisons.
 - OpenCV's shift maps (He and Sun 2012; `cv2.xphoto`, in opencv-contrib only) were a candidate. On
-  the first seven of those holes they took 7.5 s of one core each, PatchMatch 0.7, and were nearer
-  to the photo in two; edges of the copied parts stay visible, and in one hole of 30 % a part was
+  the first seven of those holes they took 7.5 s of one core each, PatchMatch 0.7 s, and were nearer
+  to the photo in two. Edges of the copied parts stay visible, and in one hole of 30 % a part was
   left unfilled. They are not used.
-- What cannot be built here, for want of an optional package, is passed over, and a note says so.
+- An inpainter whose optional package is missing is skipped, and a note says so.
 """
 
 from dataclasses import dataclass
@@ -26,19 +27,19 @@ from overpaint.weights import has_weights
 AUTO = "auto"
 BIG_LAMA = "big-lama"
 LIMITS = (0.03, 0.10, 0.22)
-"""Shares of the photo that part the bins of results/fillers.csv."""
+"""Shares of the photo, 0..1, between the bins of results/fillers.csv."""
 BEST: tuple[tuple[str, ...], ...] = (
     ("patchmatch", "safepaint-s"),
     ("patchmatch", "safepaint-s"),
     ("patchmatch", "safepaint-s"),
     ("patchmatch", "safepaint-s"),
 )
-"""For holes of up to each limit, and larger ones: the best first; the last needs no package."""
+"""For holes up to each limit, then larger ones: best inpainter first; the last needs no package."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An inpainter that is ready, and how it came to be taken."""
+    """A loaded inpainter, and notes on why it was chosen."""
 
     runner: InpainterRunner
     notes: tuple[str, ...] = ()
@@ -49,8 +50,8 @@ def choose(
 ) -> Choice:
     """The runner of `model`, or for "auto" of the best inpainter for holes of that share, 0..1.
 
-    model, size, device: as for `InpainterRunner`. share: of the photo's pixels in the hole. Raises
-    what `make_runner` does.
+    model, size, device: as for `InpainterRunner`. share: of the photo's pixels in the hole, 0..1.
+    Errors as for `make_runner`.
     """
     if model != AUTO:
         return Choice(make_runner(model, size, device))

@@ -1,15 +1,15 @@
-"""The edge of a hole: how far it is grown beyond its mask, and how the fill runs into the photo.
+"""The edge of a hole: how far it is grown beyond its mask, and how fill and photo are mixed there.
 
-- What was removed reaches a little beyond its mask: an edge is smoothed by the lens, by resizing
-  and by JPEG. A hole that ends at the mask leaves an outline, so it is grown by a radius.
-- The usual radius was chosen by eye, on five objects of BSDS500 (481 x 321) that `patchmatch` took
-  out with masks drawn by hand, hard and blurred. One pixel for each 256 of the longer side leaves
-  pieces of the outline of two of them under the hard masks, one for each 128 leaves hardly any; the
-  blurred masks leave none with either.
-- In the outer half of that ring the fill fades into the photo's own pixels, which the mask left
-  alone. What the mask covers is never mixed in, and what lies outside the ring is never touched.
-- Distances are Euclidean and between the centres of pixels: the separable transform of Felzenszwalb
-  and Huttenlocher (Theory of Computing 8, 2012), cut off at the radius.
+- A removed object extends a little beyond its mask, because lens, resizing and JPEG blur its edge.
+  A hole that ends at the mask leaves an outline, so it is grown by a radius.
+- The default radius was chosen by eye, on five objects of BSDS500 (481 x 321) that `patchmatch`
+  removed with hand-drawn masks, hard and blurred. With hard masks, 1/256 of the longer side leaves
+  parts of the outline of two objects, 1/128 leaves hardly any. With blurred masks neither leaves
+  an outline.
+- In the outer half of that ring, fill and photo are mixed. Pixels under the mask are never mixed,
+  and pixels outside the ring are never changed.
+- Distances are Euclidean, between the centres of pixels: the separable transform of Felzenszwalb
+  and Huttenlocher (Theory of Computing 8, 2012), limited to the radius.
 """
 
 import numpy as np
@@ -17,21 +17,22 @@ import numpy as np
 from overpaint.errors import InputError
 
 MAX_RADIUS = 64
-"""Largest radius that may be asked for, pixels."""
+"""Largest radius that a user may set, pixels."""
 
 _PER_RADIUS, _MAX_USUAL = 128, 16
 
 
 def choose_radius(shape: tuple[int, ...]) -> int:
-    """Of a photo (h, w, ...): one pixel for each 128 of its longer side, and at most 16."""
+    """Default radius for a photo (h, w, ...), pixels: 1/128 of its longer side, at most 16."""
     return min(round(max(shape[:2]) / _PER_RADIUS), _MAX_USUAL)
 
 
 def compute_fill_weight(marked: np.ndarray, radius: int) -> np.ndarray:
-    """float32 (h, w): 1 where the fill stands alone, 0 where the photo does, between in the ring.
+    """Weight of the fill, float32 (h, w): 1 only fill, 0 only photo, between in the outer ring.
 
-    marked: bool (h, w), what the mask covers; it has weight 1. radius: pixels, 0..64. Above 0 is
-    what lies within `radius` of the marked. Raises `InputError` for another radius.
+    marked: bool (h, w), the pixels under the mask; their weight is 1. radius: pixels, 0..64; pixels
+    within this distance of a marked one have a weight above 0. Raises `InputError` for another
+    radius.
     """
     if not 0 <= radius <= MAX_RADIUS:
         raise InputError(f"dilate {radius}: give a radius of 0 to {MAX_RADIUS} pixels")
@@ -48,7 +49,7 @@ def compute_fill_weight(marked: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _compute_distance(marked: np.ndarray, reach: int) -> np.ndarray:
-    """float32 (h, w): pixels to the nearest marked one; right up to `reach`, above it otherwise."""
+    """float32 (h, w): distance to the nearest marked pixel; exact up to `reach`, else above it."""
     far = reach + 1
     down = _list_steps(marked, far)
     square = np.minimum(down, _list_steps(marked[::-1], far)[::-1]) ** 2  # along each column

@@ -1,29 +1,30 @@
-"""What is filled, and from how much of the photo: the rules for masks, and context windows.
+"""The rules for masks, and the windows in which an inpainter fills a hole.
 
-A mask says what is removed: white, 128 and brighter, is hole.
+In a mask, pixels of 128 and brighter (white) are hole: they are removed.
 
-- It has the size of the upright photo. Another size is an error, also at equal proportions: a
-  mask that was scaled along may miss the edge of what it should cover.
+- A mask has the size of the upright photo. Another size is an error, even with the same aspect
+  ratio: a scaled mask may miss the edge of the object that it should cover.
 - Grey is thresholded at 128, as in `overpaint.images.read_mask`. A note says so where more than 1 %
   of the mask is neither black nor white.
 - The hole may be grown (`overpaint.inpainting.edges`). Then the soft edge of a mask is hole, too:
-  what is as bright as 32 and hangs together with what is as bright as 128. A matte is grey where
-  what is removed shines through, and to fill half of that leaves a ghost.
-- An empty mask is an error, and so is one over more than 90 % of the photo: it is more likely to be
-  inverted than meant. `invert` turns black and white around.
-- A mask with transparency is an error, because programs differ in what it means: in some the
-  transparent part is the hole, in others the painted one.
+  pixels of 32 or brighter that are connected with pixels of 128 or brighter. A matte is grey where
+  the object covers part of a pixel, and an unfilled half of these pixels leaves an outline.
+- An empty mask is an error, and so is a hole of more than 90 % of the photo: such a mask is most
+  likely inverted. `invert` exchanges black and white.
+- A mask with transparency is an error, because programs differ in its meaning: in some the
+  transparent part is the hole, in others the painted part.
 
-A window is the part of the photo that an inpainter sees at once.
+A window is the part of the photo that an inpainter gets at once.
 
 - Holes are divided by straight cuts (the XY-cut of Nagy and Seth, 1984, with another stop) until
   each piece is at most half as large as the working size, so that its window needs no scaling.
   Pieces that are near one another thus share a window.
-- A cut passes between holes where it can, otherwise through the middle half of a hole where that
-  is at most half of the working size thick: a wire across the photo is filled piece by piece, in
-  full detail. What is thicker stays whole: only a view of all its surroundings can fill it.
-- Around a piece the window holds half of its longer side, and at least 64 pixels, on each side. It
-  is square where the photo allows; at a border of the photo it is moved inwards.
+- A cut passes between holes if possible. Otherwise it passes through the middle half of a hole that
+  is there at most half as thick as the working size, so that a wire across the photo is filled
+  piece by piece, in full detail. Thicker holes are not divided: they need a view of all their
+  surroundings.
+- Around a piece the window has, on each side, context of half the piece's longer side, and at least
+  64 pixels. It is square where the photo allows; at a border of the photo it is moved inwards.
 """
 
 import os
@@ -44,12 +45,12 @@ from overpaint.inpainting.edges import choose_radius, compute_fill_weight
 
 THRESHOLD = 128
 MAX_SHARE = 0.9
-"""Share of the photo above which a mask is taken to be inverted."""
+"""Share of the photo above which a mask is probably inverted."""
 
 MIN_CONTEXT = 64
-"""Pixels of the photo around a piece, on each side."""
+"""Least context on each side of a piece, pixels."""
 
-# Farther than this from black and white counts as grey; the noise of a JPEG mask stays within it.
+# Levels farther than this from black and white are grey; the noise of a JPEG mask is smaller.
 _NEAR, _MAX_GREY = 32, 0.01
 
 
@@ -58,9 +59,9 @@ class HoleMask:
     """A mask that has passed the rules above."""
 
     weight: np.ndarray = field(repr=False)
-    """float16 (h, w): of the fill, 1 = hole, 0 = known, and between where both are mixed."""
+    """float16 (h, w): weight of the fill, 1 = hole, 0 = known; between 0 and 1 both are mixed."""
     radius: int
-    """Pixels by which the hole was grown; its outer half is mixed."""
+    """Pixels by which the hole was grown; in the outer half fill and photo are mixed."""
     sha256: str
     """Of the file's bytes; for an array, of the hole before it was grown, uint8."""
     path: Path | None
@@ -68,12 +69,12 @@ class HoleMask:
 
     @property
     def pixels(self) -> np.ndarray:
-        """uint8 (h, w): 1 = hole, grown and with what is mixed; 0 = known."""
+        """uint8 (h, w): 1 = grown hole, including mixed pixels; 0 = known."""
         return (self.weight > 0).astype(np.uint8)
 
     @property
     def share(self) -> float:
-        """Of the photo's pixels in the hole, 0..1."""
+        """Share of the photo's pixels in the hole, 0..1."""
         return np.count_nonzero(self.weight) / self.weight.size
 
 
@@ -99,12 +100,12 @@ class Box(NamedTuple):
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     def shifted(self, down: int, right: int) -> "Box":
-        """The same rectangle, so many pixels lower and further to the right."""
+        """The same rectangle, moved by this many pixels."""
         return Box(self.top + down, self.left + right, self.bottom + down, self.right + right)
 
 
 class Window(NamedTuple):
-    """One step of the work: the inpainter sees `view`, and what is hole in `box` is kept."""
+    """One step of filling: the inpainter gets `view`; its fill is used for the hole in `box`."""
 
     box: Box
     view: Box
@@ -163,10 +164,10 @@ def take_mask(
 
 
 def find_windows(mask: np.ndarray, working_size: int, *, min_view: int = 1) -> list[Window]:
-    """The windows that fill a mask with at least one hole, in the order of the work.
+    """The windows that fill a mask with at least one hole, in the order of filling.
 
-    mask: uint8 (h, w), 1 = hole. working_size: the longest side, in pixels, that an inpainter takes
-    unscaled. min_view: side that a view has at least, where the photo is that large. Every pixel
+    mask: uint8 (h, w), 1 = hole. working_size: longest side that an inpainter takes unscaled,
+    pixels. min_view: shortest side of a view, pixels, where the photo is large enough. Every pixel
     of the hole lies in the box of exactly one window.
     """
     hole = mask.astype(bool)
@@ -184,7 +185,7 @@ def find_windows(mask: np.ndarray, working_size: int, *, min_view: int = 1) -> l
 def _cut(hole: np.ndarray, box: Box, limit: int) -> tuple[Box, Box] | None:
     """Two halves of a box; None when it is small enough, or cannot be cut.
 
-    limit: pixels, of the box and of the thickness of a hole where it is cut.
+    limit: largest side of a box, and largest thickness of a hole at a cut, pixels.
     """
     if max(box.height, box.width) <= limit:
         return None
@@ -220,7 +221,7 @@ def _measure_runs(lines: np.ndarray) -> np.ndarray:
 
 
 def _tighten(hole: np.ndarray, box: Box) -> Box:
-    """The smallest box around what is hole in a box."""
+    """The smallest box around the hole's pixels in a box."""
     inside = hole[box.part]
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     top, left = box.top + int(rows[0]), box.left + int(columns[0])
@@ -236,7 +237,7 @@ def _choose_view(box: Box, shape: tuple[int, ...], min_view: int) -> Box:
 
 
 def _choose_span(start: int, stop: int, side: int, length: int) -> tuple[int, int]:
-    """So many pixels around a stretch, moved to where there are any."""
+    """(first, last + 1) of `side` pixels around a span, moved inside 0..length."""
     side = min(side, length)
     first = min(max(0, (start + stop - side) // 2), length - side)
     return first, first + side
@@ -259,7 +260,7 @@ def _read_levels(mask: object) -> tuple[np.ndarray, str]:
 def _from_pil(mask: Image.Image) -> np.ndarray:
     try:
         photo = from_pillow(mask)
-    except OSError as error:  # read when its pixels are asked for
+    except OSError as error:  # PIL reads the file only now
         raise InputError(f"the mask, a PIL image, cannot be read ({error})") from error
     if photo.alpha is not None:
         raise InputError("the mask has transparency; give mask.convert('RGB'), white = hole")

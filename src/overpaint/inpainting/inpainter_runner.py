@@ -1,18 +1,18 @@
-"""Inpainters that are ready for photos of any size, and which names stand for one.
+"""Loading of inpainters, and filling of photos of any size.
 
-- A network works at `WORKING_SIZE` pixels, or at its class's `working_size`. A window that is
-  larger is scaled down by area (a pixel is hole as soon as any pixel in its area is), and the
-  fill up again (bicubic). Nothing is scaled up before it is filled: a smaller hole gets more
-  context instead, as far as the photo has any.
+- A network works at `WORKING_SIZE` pixels, or at its class's `working_size`. A larger window is
+  scaled down by area (a pixel is hole if any pixel in its area is), and its fill is scaled up again
+  (bicubic). Nothing is scaled up before it is filled: a smaller hole gets more context instead, as
+  far as the photo extends.
 - A method without weights works at the photo's own resolution, in windows of up to `NATIVE_SIZE`
-  pixels, which bounds its time; a larger one is scaled as for a network.
-- Windows (`overpaint.inpainting.holes`) are filled one after the other. What has been filled is
-  known to the next; what is still to be filled is never seen.
-- Photos stay uint8. Only what the inpainter sees becomes float, so the memory that filling takes
-  does not grow with the photo.
+  pixels, which limits its time; a larger window is scaled as for a network.
+- Windows (`overpaint.inpainting.holes`) are filled one after the other. Pixels filled earlier are
+  known in the next window; pixels not yet filled are hole in every window.
+- Photos stay uint8. Only the inpainter's windows become float, so the memory for filling does not
+  grow with the photo.
 - Known pixels are compared with the photo's before a result is returned.
-- What is wholly transparent in the photo is not seen either: its colour was hidden, and would shine
-  through the fill.
+- Fully transparent pixels of the photo are hole for the inpainter, too: their colour was hidden and
+  must not influence the fill.
 """
 
 from functools import lru_cache
@@ -34,17 +34,17 @@ from overpaint.weights.resolve import find, is_method, load
 DEFAULT_MODEL = "safepaint-s"
 
 WORKING_SIZE = 256
-"""Longest side, in pixels, at which a network works unless its class or the caller says more."""
+"""Longest side at which a network works, pixels, unless its class or the caller sets another."""
 
 NATIVE_SIZE = 1024
-"""Longest side, in pixels, that a method without weights works on unscaled."""
+"""Longest side that a method without weights takes unscaled, pixels."""
 
 SIZES = range(64, 2049)
-"""What `size` may be."""
+"""Values allowed for `size`, pixels."""
 
 
 class InpainterRunner:
-    """An inpainter that is ready to fill holes in photos of any size."""
+    """A loaded inpainter, which fills holes in photos of any size."""
 
     def __init__(
         self,
@@ -53,8 +53,8 @@ class InpainterRunner:
         size: int | None = None,
         device: str = "cpu",
     ) -> None:
-        """model: as for `load_inpainter`, or a module (image, mask) -> image of your own, which is
-        put into eval mode. size: working size in pixels, 64..2048; None takes the model's.
+        """model: as for `load_inpainter`, or a module (image, mask) -> image given by the caller,
+        which is put into eval mode. size: working size in pixels, 64..2048; None for the model's.
         device: cpu or cuda.
 
         Raises `WeightsError` and `InputError`.
@@ -69,7 +69,7 @@ class InpainterRunner:
             self.name = record.name if record else str(model)
         self.weights_sha256 = record.sha256 if record else None
         self.trained = trained = _has_parameters(module)
-        """Whether it is a network, and no method without weights."""
+        """True for a network, False for a method without weights."""
         usual = getattr(module, "working_size", WORKING_SIZE if trained else NATIVE_SIZE)
         self.module = module.to(self.device)
         self.working_size: int = size or usual
@@ -78,11 +78,12 @@ class InpainterRunner:
     def run(
         self, pixels: np.ndarray, mask: np.ndarray, hidden: np.ndarray | None = None
     ) -> tuple[np.ndarray, int]:
-        """The filled photo, uint8 (h, w, 3), and the number of windows it took.
+        """The filled photo, uint8 (h, w, 3), and the number of windows.
 
         pixels: uint8 (h, w, 3), RGB. mask: uint8 (h, w), 1 = hole, with at least one hole.
-        hidden: bool (h, w), what the inpainter does not see; it stays as it is. Raises
-        `WeightsError` when the network gives no numbers, `OverpaintError` if a known pixel changed.
+        hidden: bool (h, w), pixels that the inpainter does not get; they are not changed. Raises
+        `WeightsError` for NaN or infinity from the network, `OverpaintError` if a known pixel
+        changed.
         """
         windows = find_windows(mask, self.working_size, min_view=self._min_view)
         filled = pixels.copy()
@@ -98,7 +99,7 @@ class InpainterRunner:
         return filled, len(windows)
 
     def _fill(self, pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
-        """One window at its own size: uint8 (h, w, 3), of which the hole is of use."""
+        """One window at its own size: uint8 (h, w, 3), of which only the hole is used."""
         height, width = hole.shape
         image, mask = shrink(pixels, hole, self.working_size)
         with torch.inference_mode(), use_exact_float32():
@@ -125,9 +126,9 @@ def load_inpainter(name: str | Path = DEFAULT_MODEL) -> nn.Module:
     """The bare inpainter in eval mode: (image (b, 3, h, w) in [0, 1], mask (b, 1, h, w), 1 = hole)
     to image, known pixels bit for bit.
 
-    name: shipped or imported weights, the path of weights, or a registered method that needs
-    none. Raises `WeightsError`, which names what can be used instead, and `UnknownNameError` for
-    weights of an architecture that nobody registered.
+    name: shipped or imported weights, the path of weights, or a registered method without weights.
+    Raises `WeightsError`, which names usable models, and `UnknownNameError` for weights of an
+    architecture that is not registered.
     """
     return load(name, "inpainter")[0]
 
@@ -135,14 +136,15 @@ def load_inpainter(name: str | Path = DEFAULT_MODEL) -> nn.Module:
 def shrink(pixels: np.ndarray, hole: np.ndarray, longest: int) -> tuple[Tensor, Tensor]:
     """Image (1, 3, h, w) and mask (1, 1, h, w), float32, with sides of at most `longest`.
 
-    pixels: uint8 (h, w, 3). hole: uint8 (h, w), 1 = hole. Each pixel of the result covers the same
-    pixels in both: their mean, and 1 if any of them is hole. Unchanged where nothing is too long.
+    pixels: uint8 (h, w, 3). hole: uint8 (h, w), 1 = hole. Each pixel of the result is the mean of
+    its source area; its mask is 1 if any pixel of that area is hole. Unchanged if no side is longer
+    than `longest`.
     """
     scale = max(hole.shape) / longest
     if scale <= 1:
         return to_tensor(pixels), _make_mask_tensor(hole)
     height, width = (max(1, round(side / scale)) for side in hole.shape)
-    # Row by row, so that a large window is never float as a whole.
+    # Row by row, so that a large window is never converted to float at once.
     rows = [
         slice(i * len(hole) // height, -(-(i + 1) * len(hole) // height)) for i in range(height)
     ]
@@ -163,7 +165,7 @@ def check_known(filled: np.ndarray, photo: np.ndarray, mask: np.ndarray) -> None
 
 @lru_cache(maxsize=4)
 def _load_runner(model: str, sha256: str | None, size: int | None, device: str) -> InpainterRunner:
-    """The hash is part of the key, so that weights that were replaced are loaded anew."""
+    """The hash is part of the cache key, so that replaced weights are loaded again."""
     return InpainterRunner(model, size=size, device=device)
 
 

@@ -1,19 +1,20 @@
-"""Contextual attention: what fills the hole is put together from patches of the known region.
+"""Contextual attention: the hole is filled with weighted patches of the known region.
 
 Source: Yu et al. 2018, "Generative Image Inpainting with Contextual Attention" (arXiv 1801.07892),
 section 4.1, and a fact sheet of the authors' TensorFlow code (CC BY-NC 4.0; facts only, no code
-taken). With f_p the 3x3 patch around place p of the features, taken at half their size,
+taken). With f_p the 3x3 patch around position p of the features, at half their size,
 
     s(l, p) = <f_l / |f_l|, f_p>,  fused along both diagonals,
     a(l, p) = softmax over l of 10 s(l, p) k(l), times k(l),
 
-where k(l) is 1 if patch l is known throughout. The output at p is the mean of the 4x4 patches of
-the full features around all l, weighted by a.
+where k(l) is 1 if patch l has no hole. The output at p is the mean of the 4x4 patches of the full
+features around all l, weighted by a.
 
-- As published: a hole patch keeps its place in the softmax, with the score 0, and takes its weight
-  away from the rest; borders are zero padded, count as known, and get less than a full mean there.
-- Each picture has its own mask. The authors' code takes the first one's for the whole batch.
-- Scores are in float32 under autocast: times 10 in an exponent, bfloat16's steps are too coarse.
+- As published: a patch with hole stays in the softmax, with the score 0, so that the weights of the
+  other patches sum to less than 1; borders are zero padded, count as known, and have fewer patches
+  in their mean.
+- Each picture has its own mask. The authors' code uses the first picture's mask for all.
+- Scores are in float32 under autocast: bfloat16 is too coarse for 10 times a score in an exponent.
 - Memory and time grow with (h w)^2: 1024 x 1024 scores for features of 64 x 64.
 """
 
@@ -38,7 +39,7 @@ class ContextualAttention(nn.Module):
     def __init__(
         self, *, fuse: bool = True, aligned: bool = False, norm_offset: float = 0.0
     ) -> None:
-        """fuse: let neighbours support each other's matches. aligned: sample features and mask as
+        """fuse: add the scores of neighbouring matches. aligned: sample features and mask as
         TensorFlow does. norm_offset: added to each squared value under the root of |f_l|.
         """
         super().__init__()
@@ -70,11 +71,11 @@ class ContextualAttention(nn.Module):
 
 
 def fuse_neighbours(scores: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Scores (b, l, p) over a grid (rows, columns), each with those of the neighbouring pairs.
+    """Scores (b, l, p) over a grid (rows, columns), plus those of the neighbouring pairs.
 
-    What is left of l is likely left of p, and what is above l above p: sums of three along the
-    diagonal, in the order of rows and then in that of columns. Rows run on into the next, as in
-    the authors' code.
+    The patch left of l is likely to match left of p, and the patch above l above p. So three scores
+    along the diagonal are summed, first in row order and then in column order. The end of a row and
+    the start of the next count as neighbours, as in the authors' code.
     """
     shape = scores.shape
     scores = _sum_diagonals(scores).reshape(-1, *grid, *grid)

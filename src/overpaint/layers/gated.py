@@ -1,4 +1,4 @@
-"""Gated convolution: a convolution that learns where its own output counts.
+"""Gated convolution: a convolution with a learned weight for each output value.
 
 Source: Yu et al. 2019, "Free-Form Image Inpainting with Gated Convolution" (arXiv 1806.03589),
 section 3.1. With one kernel for the features and one for the gates,
@@ -7,8 +7,8 @@ section 3.1. With one kernel for the features and one for the gates,
 
 - Both kernels are one convolution of 2 x out_channels, features first, as in the authors' code
   (CC BY-NC 4.0; facts only, no code taken).
-- Gates start at sigmoid(0) = 1/2, their kernel at zero. Seventeen layers of halves would leave
-  nothing of the signal, so the features' kernel starts at twice the deviation of He et al. 2015.
+- Gates start at sigmoid(0) = 1/2, their kernel at zero. Seventeen halvings would attenuate the
+  signal to nearly 0, so the features' kernel starts at twice the deviation of He et al. 2015.
 """
 
 import torch

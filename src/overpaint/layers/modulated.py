@@ -1,23 +1,22 @@
-"""What StyleGAN2's networks are made of: scaled weights, modulated convolution, smooth resampling.
+"""Layers of StyleGAN2: scaled weights, modulated convolution, smooth resampling.
 
 Sources: Karras et al. 2018, "Progressive Growing of GANs" (arXiv:1710.10196) for weights that are
-scaled as they are used (section 4.1) and for the deviation over a batch (section 3); Karras et al.
+scaled at each use (section 4.1) and for the deviation over a batch (section 3); Karras et al.
 2020, "Analyzing and Improving the Image Quality of StyleGAN" (arXiv:1912.04958) for modulation and
 demodulation (eq. 1 to 3). Written from the equations; none of NVIDIA's code, whose licence is
 non-commercial, was taken.
 
-- A weight is drawn from N(0, 1) and multiplied by 1 / sqrt(fan-in) at each use, so that all of
-  them move alike under Adam. `rate` slows a layer down further.
-- Modulation scales a convolution's inputs by the style and demodulation its outputs. This is the
-  same as scaling weights sample by sample, and needs no grouped convolution.
-- Resampling is by 2, through the binomial filter (1, 3, 3, 1) / 8 in both directions, which is
-  exact in bfloat16 too. Up, the convolution comes before the filter and is a transposed one, so
-  nothing is multiplied by the zeros between pixels; both are linear, and nothing is cut off
-  between them.
-- Noise has one value for all channels of a place, times a learnt strength. In training it is fresh
-  each time; in eval it is the layer's noise map, repeated where the features are larger.
-- The leaky ReLU keeps the variance by a gain of sqrt(2). Outputs are clamped to +-`CLAMP` where a
-  layer says so (there for float16; it bounds them in other types, too).
+- A weight is drawn from N(0, 1) and multiplied by 1 / sqrt(fan-in) at each use, so that Adam's
+  steps have the same relative size in all layers. `rate` reduces the steps of a layer further.
+- Modulation scales a convolution's inputs by the style, and demodulation its outputs. This is equal
+  to scaling the weights for each sample, and needs no grouped convolution.
+- Resampling is by 2, with the binomial filter (1, 3, 3, 1) / 8 in both directions, which is exact
+  in bfloat16, too. For upsampling, a transposed convolution precedes the filter, so that nothing is
+  multiplied by the zeros between pixels; both are linear, and nothing is cropped between them.
+- Noise has one value for all channels of a position, times a learned strength. In training it is
+  drawn in each call; in eval mode it is the layer's noise map, repeated for larger features.
+- The leaky ReLU keeps the variance by a gain of sqrt(2). Outputs of clamped layers are limited to
+  +-`CLAMP` (in StyleGAN2 only with float16, here with all types).
 """
 
 import math
@@ -37,8 +36,10 @@ def leaky(x: Tensor) -> Tensor:
 
 
 def smooth(x: Tensor, padding: int, stride: int = 1, gain: float = 1.0) -> Tensor:
-    """The filter over x (b, c, h, w), with zeros around -> (b, c, (h + 2 padding - 4) / stride + 1,
-    likewise)."""
+    """The filter over x (b, c, h, w), zero padded -> (b, c, h', w').
+
+    h' = (h + 2 padding - 4) / stride + 1, w' likewise.
+    """
     return F.conv2d(x, _make_kernel(x, gain), stride=stride, padding=padding, groups=x.shape[1])
 
 
@@ -53,10 +54,10 @@ def _make_kernel(x: Tensor, gain: float) -> Tensor:
 
 
 def append_minibatch_deviation(x: Tensor, group: int = 4) -> Tensor:
-    """Append to x (b, c, h, w) one channel: how much the pictures of a group differ, on average.
+    """Append to x (b, c, h, w) one channel: the mean standard deviation over a group of pictures.
 
-    group: pictures compared, at most; a batch that it does not divide falls into smaller groups.
-    In a group of 1 the channel is a constant. -> (b, c + 1, h, w)
+    group: largest size of a group; a batch that it does not divide has smaller groups. In a group
+    of 1 the channel is a constant. -> (b, c + 1, h, w)
     """
     b, _, h, w = x.shape
     size = b if b <= group else math.gcd(b, group)
@@ -68,7 +69,7 @@ def append_minibatch_deviation(x: Tensor, group: int = 4) -> Tensor:
 
 
 class ScaledLinear(nn.Module):
-    """(b, in_features) -> (b, out_features); `rate`: how fast it learns, as a share."""
+    """(b, in_features) -> (b, out_features); rate: factor on the learning rate."""
 
     def __init__(
         self, in_features: int, out_features: int, *, rate: float = 1.0, bias: float = 0.0
@@ -107,7 +108,7 @@ class ScaledConv2d(nn.Module):
             x = F.conv2d(x, weight, self.bias, padding=self.padding)
         elif self.padding:
             x = F.conv2d(smooth(x, self.padding + 1), weight, self.bias, stride=2)
-        else:  # of 1x1, the places that a stride would leave out need no filtering either
+        else:  # 1x1: positions that the stride leaves out need no filtering either
             x = F.conv2d(smooth(x, 1, stride=2), weight, self.bias)
         return x if self.linear else leaky(x).clamp(-CLAMP, CLAMP)
 
@@ -202,7 +203,7 @@ class ToRGB(nn.Module):
 
 
 class Mapping(nn.Module):
-    """Latent (b, size), normal -> style (b, size); keeps the average of those that it is shown."""
+    """Latent (b, size), normal -> style (b, size); `follow` updates the average style."""
 
     average: Tensor
 

@@ -1,4 +1,4 @@
-"""Partial convolution: a convolution that sees valid pixels only.
+"""Partial convolution: a convolution over valid pixels only.
 
 Source: Liu et al. 2018, "Image Inpainting for Irregular Holes Using Partial Convolutions" (arXiv
 1804.07723), eq. 1 and 2. With W the kernel, X the window's pixels and M its validity,
@@ -6,10 +6,10 @@ Source: Liu et al. 2018, "Image Inpainting for Irregular Holes Using Partial Con
     x' = W^T (X * M) * k^2 / sum(M) + b   and  m' = 1   where sum(M) > 0,
     x' = 0                                and  m' = 0   elsewhere.
 
-The validity has one channel for all, or one for each input channel: features that were joined need
-not be valid at the same places. The new validity has one channel either way. Zero padding counts as
-invalid, so borders are renormalised as holes are. k^2 / sum(M) is one over the window's mean of M,
-which is how it is computed. Written from the equations, no code taken.
+The validity has one channel for all, or one for each input channel, because concatenated features
+may be valid at different positions. The new validity always has one channel. Zero padding counts as
+invalid, so borders are renormalised as holes are. k^2 / sum(M) is computed as one over the window's
+mean of M. Written from the equations, no code taken.
 """
 
 import torch
@@ -38,7 +38,7 @@ class PartialConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Convolve x where `valid` is 1 (float, 1 = pixel to be seen, 0 = hole)."""
+        """Convolve x where `valid` is 1 (float, 1 = valid pixel, 0 = hole)."""
         share = valid.mean(dim=1, keepdim=True)
         share = F.avg_pool2d(share, self.kernel_size, self.stride, self.padding)
         seen = share > 0
@@ -49,7 +49,7 @@ class PartialConv2d(nn.Module):
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Mean of x (b, c, h, w) over the places where `valid` (b, 1, h, w) is 1; 0 if there is none.
+    """Mean of x (b, c, h, w) over positions where `valid` (b, 1, h, w) is 1; 0 if there is none.
 
     -> (b, c)
     """

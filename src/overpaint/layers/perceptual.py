@@ -1,12 +1,12 @@
 """Distances between the features of fixed networks: perceptual loss, style loss, LPIPS.
 
 - The networks are our own modules with torchvision's state-dict names (`features.N.weight`), so
-  that the official files load as they are, without torchvision. The user fetches them from the
+  that the official files load unchanged, without torchvision. The user fetches them from the
   addresses below; the full sha256 is checked.
 - A `Backbone` gives features by name ("relu3_4"); the losses take any backbone. The distilled VGG
-  is another one: it ends at relu5_1, which stands for relu5_2 in its style loss.
+  ends at relu5_1, which replaces relu5_2 in its style loss.
 - LPIPS needs the official backbone and the official linear weights. Without them `load_lpips`
-  returns None and a table says "n/a"; nothing else may go by that name.
+  returns None and a table says "n/a"; no other distance has that name.
 
 Sources: VGG, Simonyan and Zisserman 2014; AlexNet, Krizhevsky 2014 (arXiv 1404.5997); the losses,
 SafePaint eq. 9 and 10 after Johnson et al. 2016; the distilled VGG-19, MingSun-Tse/
@@ -46,16 +46,16 @@ class Backbone(nn.Module):
     perceptual_layers: ClassVar[tuple[str, ...]]
     style_layers: ClassVar[tuple[str, ...]]
     perceptual_factor: ClassVar[float] = 1.0
-    """What makes its perceptual loss as large as that of torchvision's VGG-19."""
+    """Factor that scales its perceptual loss to that of torchvision's VGG-19."""
     style_factor: ClassVar[float] = 1.0
-    """What makes its style loss as large as that of torchvision's VGG-19."""
+    """Factor that scales its style loss to that of torchvision's VGG-19."""
 
     def forward(self, image: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         """Features by layer name of image (b, 3, h, w), RGB in [0, 1]."""
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Stay in eval mode: a backbone measures and is not trained."""
+        """Stay in eval mode, because a backbone is not trained."""
         return super().train(False)
 
 
@@ -68,10 +68,10 @@ class FeatureStack(Backbone):
     def __init__(
         self, layers: Sequence[nn.Module], names: dict[int, str], normalise: bool = True
     ) -> None:
-        """names: of the layers that can be asked for, by position.
+        """names: of the layers whose features are available, by position.
 
         normalise: subtract ImageNet's mean and divide by its deviation first, as in the training
-        of these networks; EdgeConnect's losses feed the picture as it is.
+        of these networks; EdgeConnect's losses use the picture without it.
         """
         super().__init__()
         self.features = nn.Sequential(*layers)
@@ -104,7 +104,7 @@ class VGG19(FeatureStack):
 
 
 def _make_vgg(depths: Sequence[int]) -> tuple[list[nn.Module], dict[int, str]]:
-    """Layers of a VGG with so many convolutions per scale, and the names of its ReLUs."""
+    """Layers of a VGG, and the names of its ReLUs; depths: number of convolutions per scale."""
     layers: list[nn.Module] = []
     names: dict[int, str] = {}
     c_in = 3
@@ -131,20 +131,22 @@ def _make_alexnet() -> tuple[list[nn.Module], dict[int, str]]:
 class DistilledVGG19(Backbone):
     """VGG-19 to relu5_1 with a quarter of the channels and reflection padding; 0.8 M parameters.
 
-    Its official names (conv11 .. conv51); the `_aux` layers, which served the distillation, are
-    left out. The layers differ in scale, so each is divided by its mean over photos.
+    Layers have their official names (conv11 .. conv51); the `_aux` layers, which are for the
+    distillation, are left out. The layers differ in scale, so each is divided by its mean over
+    photos.
 
-    How that compares to VGG-19. The network that was distilled is Gatys et al.'s VGG-19, rescaled
-    so that every channel's mean over photos is 1: behind the `_aux` layers, which predict its
-    features, the means of relu1_1 to relu5_1 over 60 photos are 1.01, 1.01, 0.96, 0.95 and 0.89.
-    Layer by layer, the features here are therefore on the scale of that network. torchvision's
-    weights, for which inpainting's usual weights (0.1 and 250) were chosen, are on another one,
-    and its file was not available, so the two factors below match the losses as a whole and not
-    each layer. They rest on published curves of AOT-GAN's training, with and without style loss
-    (praeclarumjj3/AOT-GAN-Experiments, MIT): at the first step, where the generator draws about
-    mid-grey everywhere, L1 + 0.1 perceptual is 0.80, and 1.9 to 2.4 with 250 style. Mid-grey
-    against 60 training photos gives here an L1 of 0.47, a perceptual loss of 4.27 and a style
-    loss of 0.0731; so VGG-19's are 3.3 and about 0.0055, the latter within a quarter.
+    Comparison with VGG-19. The network that was distilled is Gatys et al.'s VGG-19, rescaled so
+    that every channel's mean over photos is 1: after the `_aux` layers, which predict its features,
+    the means of relu1_1 to relu5_1 over 60 photos are 1.01, 1.01, 0.96, 0.95 and 0.89. The features
+    of each layer here are therefore on the scale of that network. torchvision's weights, for which
+    inpainting's usual loss weights (0.1 and 250) were chosen, have another scale. Their file was
+    not available, so the two factors below match the whole losses and not each layer. They are
+    derived from published curves of AOT-GAN's training, with and without style loss
+    (praeclarumjj3/AOT-GAN-Experiments, MIT): at the first step, where the generator's output is
+    about mid-grey, L1 + 0.1 perceptual is 0.80, and 1.9 to 2.4 with 250 style. Mid-grey compared
+    with 60 training photos gives here an L1 of 0.47, a perceptual loss of 4.27 and a style loss of
+    0.0731. So the losses of VGG-19 are 3.3 and about 0.0055, the latter with an uncertainty of a
+    quarter.
     """
 
     perceptual_layers = VGG19.perceptual_layers
@@ -266,7 +268,7 @@ def feature_losses(
     """Perceptual and style loss (eq. 9 and 10), each summed over the `stages`' pictures.
 
     stages, target: (b, 3, h, w) in [0, 1]. region: where the style is compared, (b, 1, h, w), as
-    in the authors' code; None for the whole picture. Each picture passes the backbone once, or
+    in the authors' code; None for the whole picture. The backbone runs once on each picture, or
     twice with a region.
     """
     content, style = backbone.perceptual_layers, backbone.style_layers
@@ -298,7 +300,7 @@ _LPIPS_BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.p
 
 
 class LPIPS(nn.Module):
-    """Learned perceptual image patch similarity, version 0.1; lower is nearer."""
+    """Learned perceptual image patch similarity, version 0.1; lower is more similar."""
 
     shift: Tensor
     scale: Tensor
@@ -329,7 +331,7 @@ class LPIPS(nn.Module):
         ).sum(dim=0)
 
     def _find_directions(self, image: Tensor) -> list[Tensor]:
-        """Features of each layer, each place's vector at length 1."""
+        """Features of each layer, normalised to length 1 at each position."""
         features = self.backbone((2 * image - 1 - self.shift) / self.scale, self.layers[self.net])
         return [
             f / (torch.linalg.vector_norm(f, dim=1, keepdim=True) + 1e-10)
@@ -343,7 +345,7 @@ def load_lpips(
     """LPIPS from the official files in `folder`, or None (a table says "n/a") if one is missing.
 
     Files: alexnet-owt-7be5be79.pth and alex.pth, or vgg16-397923af.pth and vgg.pth. Raises
-    WeightsError when a file is there but damaged.
+    WeightsError for a damaged file.
     """
     known = sha256 or SHA256
     backbone, linear = folder / _LPIPS_BACKBONES[net], folder / f"{net}.pth"

@@ -1,8 +1,8 @@
-"""Region-wise separated attention (RWSA): one treatment for the hole, another for the rest.
+"""Region-wise separated attention (RWSA): separate layers for the hole and for the known region.
 
 Source: SafePaint (ACM MM 2024), section 3.4, figure 4, eq. 5 and 6, and the fact sheet of the
-authors' code (non-commercial; facts only, no code taken). A plug-in: it fits behind any layer of
-any generator, keeps the shape, and brings the mask to the feature map's size itself.
+authors' code (non-commercial; facts only, no code taken). It can follow any layer of any generator,
+keeps the shape, and resizes the mask to the feature map.
 
     class Decoder(nn.Module):
         def __init__(self):
@@ -13,12 +13,12 @@ any generator, keeps the shape, and brings the mask to the feature map's size it
         def forward(self, x, mask):              # mask (b, 1, H, W), 1 = hole, any size
             return self.attention(self.up(x).relu(), mask)
 
-Readings, not in the paper: the mask is pooled, rounded and softened as in the authors' code; the
-softening repeats the border, so that a hole at the border keeps its weight; the squeeze has at
-least four channels, as at the paper's narrowest place (of fewer, all may die in the ReLU at the
+Choices that the paper leaves open: the mask is pooled, rounded and blurred as in the authors' code;
+the blur repeats the border, so that a hole at the border keeps its weight; the squeeze has at least
+four channels, as in the paper's narrowest layer (with fewer, the ReLU may set all to 0 from the
 start); convolutions before a batch norm have no bias. SafePaint has spectral norm "in the
-generators", and says nothing of RWSA: with `spectral_norm` its three convolutions have it, while
-the linear layers of the channel attentions, whose sigmoid bounds them already, never do.
+generators" and does not mention RWSA: with `spectral_norm` its three convolutions have it. The
+linear layers of the channel attentions never have it, because their sigmoid bounds them.
 """
 
 import torch
@@ -64,7 +64,7 @@ class RWSA(nn.Module):
     kernel: Tensor
 
     def __init__(self, channels: int, reduction: int = 16, *, spectral_norm: bool = False) -> None:
-        """spectral_norm: on the convolutions, for a generator that has it on its own."""
+        """spectral_norm: on the convolutions, for a generator that has it on its convolutions."""
         super().__init__()
         self.background = ChannelAttention(channels, reduction)  # G_b
         self.changing = ChannelAttention(channels, reduction)  # G_f1

@@ -4,9 +4,9 @@ Source: Yu et al. 2019, "Free-Form Image Inpainting with Gated Convolution" (arX
 section 3.3, and a fact sheet of the authors' code (CC BY-NC 4.0; facts only, no code taken).
 Spectral norm: Miyato et al. 2018 (arXiv 1802.05957).
 
-It differs from the 70x70 PatchGAN of `overpaint.layers.patchgan` in all but the name: six layers
-of stride 2, so that a score depends on the whole picture; 256 scores a place; the last layer is
-activated as the others are, as in the authors' code.
+Differences from the 70x70 PatchGAN of `overpaint.layers.patchgan`: six layers of stride 2, so that
+a score depends on the whole picture; 256 scores at each position; the last layer has the same
+activation as the others, as in the authors' code.
 """
 
 from itertools import pairwise

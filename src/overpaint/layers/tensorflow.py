@@ -1,8 +1,9 @@
-"""Two conventions of TensorFlow 1 with which its checkpoints were trained.
+"""Two conventions of TensorFlow 1, with which its checkpoints were trained.
 
-- `SAME` padding: as much as keeps ceil(n / stride) places, the odd pixel at the bottom and at the
-  right. A 3x3 kernel of stride 2 on an even side thus pads one pixel there and none at the top.
-- Nearest sampling with aligned corners: the first and the last pixel are always among the samples.
+- `SAME` padding: the output has ceil(n / stride) positions; an odd pixel of padding is added at the
+  bottom and at the right. A 3x3 kernel of stride 2 on an even side thus pads one pixel at the
+  bottom and none at the top.
+- Nearest sampling with aligned corners: the first and the last pixel are always sampled.
 
 Source: the documentation of `tf.nn.convolution` and `tf.compat.v1.image.resize_nearest_neighbor`;
 no code taken.
@@ -37,7 +38,7 @@ def conv2d(
 ) -> nn.Conv2d:
     """A convolution that keeps the size, or divides it by `stride`; odd kernels.
 
-    same: TensorFlow's padding instead of an equal one at all sides; at stride 1 they are one.
+    same: TensorFlow's padding instead of an equal one on all sides; at stride 1 they are equal.
     """
     if same:
         return SameConv2d(in_channels, out_channels, kernel_size, stride, dilation=dilation)
@@ -46,17 +47,17 @@ def conv2d(
 
 
 def sample_nearest(x: Tensor, size: tuple[int, int], aligned: bool = False) -> Tensor:
-    """Every so many pixels of x (b, c, h, w), so that (b, c, *size) are left; size <= (h, w).
+    """x (b, c, h, w), sampled without interpolation to (b, c, *size); size <= (h, w).
 
-    aligned: from the first pixel to the last, as TensorFlow with `align_corners`; else from the
-    first on in equal steps, as PyTorch's `nearest`.
+    aligned: from the first pixel to the last, as TensorFlow with `align_corners`; otherwise from
+    the first in equal steps, as PyTorch's `nearest`.
     """
     rows, columns = (_choose_indices(n, m, aligned) for n, m in zip(x.shape[2:], size, strict=True))
     return x[:, :, rows.to(x.device)[:, None], columns.to(x.device)]
 
 
 def _choose_indices(n: int, m: int, aligned: bool) -> Tensor:
-    """Which of n places m samples take. In integers, so that halves round up for certain."""
+    """Positions of m samples among n pixels. In integers, so that halves always round up."""
     i = torch.arange(m)
     if not aligned or m == 1:
         return i * n // m

@@ -309,7 +309,7 @@ def make_crops(
 ) -> dict[str, bytes]:
     """Three views of a crop at full resolution, as PNG by their caption."""
     place = slice(box.y, box.y + box.height), slice(box.x, box.x + box.width)
-    # The filter sees one pixel around the crop, so that the crop's border leaves no edge.
+    # The filter input has one pixel more around the crop, so that its border leaves no edge.
     wide = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in place)
     inner = tuple(
         slice(part.start - more.start, part.start - more.start + part.stop - part.start)

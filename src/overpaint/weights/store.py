@@ -8,7 +8,7 @@
   stay float32 (small ones underflow in float16), as does any tensor float16 cannot hold, and the
   parts that a network names as exact (`exact_parts`). In memory everything is float32 again.
 - Files are written to a temporary name and renamed, the record last.
-- A name stands for shipped weights, and where there are none for those that the user imported.
+- A name is that of shipped weights, or, if there are none of this name, of imported ones.
 """
 
 import os

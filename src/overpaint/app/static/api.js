@@ -1,6 +1,6 @@
-// What is asked of the server: jobs, their progress, their end.
+// Requests to the server: jobs, their progress, their end.
 
-/** A refusal or a failed job, in words for the person. */
+/** A refusal or a failed job, with a message for the user. */
 export class ServerError extends Error {
   constructor(message, remedy = "", status = 0) {
     super(message);
@@ -14,7 +14,7 @@ const live = new Set(); // addresses of the jobs whose files the server still ha
 async function readFault(response) {
   const said = await response.json().catch(() => ({}));
   const message = said.message ?? `The server answered ${response.status}.`;
-  const remedy = said.remedy ?? (response.status === 401 ? "Open the page anew with its token." : "");
+  const remedy = said.remedy ?? (response.status === 401 ? "Open the page again with its token." : "");
   return new ServerError(message, remedy, response.status);
 }
 
@@ -23,7 +23,7 @@ async function ask(address, options = {}) {
   try {
     response = await fetch(address, options);
   } catch {
-    throw new ServerError("The server does not answer.", "See whether `overpaint app` still runs, then try again.");
+    throw new ServerError("The server does not answer.", "Check whether `overpaint app` is running, then try again.");
   }
   return response;
 }
@@ -42,12 +42,11 @@ export async function getBlob(address) {
   return response.blob();
 }
 
-/** Do one job. kind: detect, inpaint or report; fields: of its form; progress: told the job whenever it
- * changes; found: told the job when a part of its result is there; signal: ends it. Returns the job when it
- * is done. Throws `ServerError`, or `AbortError` when it
- * was cancelled. */
+/** Do one job. kind: detect, inpaint or report; fields: of its form; progress: called with the job whenever
+ * it changes; found: called with the job when a part of its result arrives; signal: ends it. Returns the job
+ * when it is done. Throws `ServerError`, or `AbortError` when it was cancelled. */
 export async function run(kind, fields, { progress, found, signal }) {
-  // The upload is not broken off: the job's name, by which it is ended, comes after it.
+  // The upload is not aborted: the job's id, which is needed to end the job, arrives after it.
   const job = await submit(kind, fields, progress, signal);
   const address = `/api/jobs/${job.id}`;
   live.add(address);
@@ -74,7 +73,7 @@ async function submit(kind, fields, progress, signal) {
     const response = await ask(`/api/${kind}?background=true`, { method: "POST", body: form });
     if (response.ok) return response.json();
     if (response.status !== 429) throw await readFault(response);
-    // The server is busy: that is no fault of the photo, so it waits here for its turn.
+    // The server is busy, which is no error of the photo: wait and try again.
     progress({ state: "waiting", ahead: null, share: 0 });
     await pause(1000 * Math.min(Number(response.headers.get("retry-after")) || 2, 10), signal);
   }
@@ -124,20 +123,20 @@ function follow(job, address, { progress, found, signal }) {
       getJson(address).then(
         (now) => (now.state === "done" || now.state === "failed" || now.state === "cancelled"
           ? resolve(now)
-          : reject(new ServerError("The connection to the server broke off.", "Try again."))),
+          : reject(new ServerError("The connection to the server was lost.", "Try again."))),
         reject);
     };
   });
 }
 
-/** End a job where it runs, and delete its files on the server. */
+/** End a job if it runs, and delete its files on the server. */
 export function drop(job) {
   if (!job) return;
   const address = `/api/jobs/${job.id}`;
   if (live.delete(address)) fetch(address, { method: "DELETE", keepalive: true }).catch(() => {});
 }
 
-// Deleted when the page goes; the server deletes what is left by itself after an hour.
+// Jobs are deleted when the page is closed; the server deletes the others after an hour.
 addEventListener("pagehide", (event) => {
   if (!event.persisted) for (const address of live) fetch(address, { method: "DELETE", keepalive: true }).catch(() => {});
 });

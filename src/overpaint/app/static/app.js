@@ -1,4 +1,4 @@
-// The page: the list of photos, the two tasks, and what comes from outside (files, keys, theme).
+// The page: the list of photos, the two tasks, and input from outside (files, keys, theme).
 
 import { getBlob, getJson } from "/static/api.js";
 import { Detect, describeVerdict } from "/static/detect.js";
@@ -37,14 +37,14 @@ const remove = new Remove($("panel-remove"), {
 
 // Photos
 
-/** Put files on the list and examine them. chosen: show the first of them even where another is shown. */
+/** Put files on the list and examine them. chosen: show the first of them even if another is shown. */
 function add(files, chosen = false) {
   const added = [];
   for (const file of files) {
     if (file.type && !file.type.startsWith("image/")) {
       showAlert(`${file.name} is no photo, but ${file.type}.`, "Give JPEG, PNG, WebP, TIFF, HEIC or AVIF.");
     } else if (file.size > limits?.max_bytes) {
-      showAlert(`${file.name} has ${formatMegabytes(file.size)}, and the server takes ${formatMegabytes(limits.max_bytes)}.`, "Give a smaller file.");
+      showAlert(`${file.name} has ${formatMegabytes(file.size)}, more than the server's limit of ${formatMegabytes(limits.max_bytes)}.`, "Give a smaller file.");
     } else added.push(makeEntry(file));
   }
   if (!added.length) return;
@@ -103,7 +103,7 @@ async function drawThumbnail(entry, blob) {
     full.close();
     entry.drawn = true;
   } catch {
-    // A kind that the browser cannot read, such as HEIC; the server's copy comes with the result.
+    // A format that the browser cannot read, such as HEIC; the server's copy comes with the result.
   }
 }
 
@@ -162,7 +162,7 @@ function takeOff(entry) {
   }
 }
 
-/** Show what belongs to the current photo and task. */
+/** Show the elements of the current photo and task. */
 function arrange() {
   $("empty").hidden = entries.length > 0;
   $("side-note").hidden = entries.length > 0;
@@ -209,7 +209,7 @@ $("files").addEventListener("change", () => {
 addEventListener("paste", (event) => {
   const files = [...event.clipboardData.files];
   if (files.length) add(files, true);
-  else if (!event.target.closest?.("input, textarea, select")) showAlert("There is no picture on the clipboard.", "Copy a picture or its file, then paste again.");
+  else if (!event.target.closest?.("input, textarea, select")) showAlert("There is no picture in the clipboard.", "Copy a picture or its file, then paste again.");
 });
 
 let depth = 0; // of elements that a dragged file has entered and not left
@@ -242,7 +242,7 @@ function setTheme(name) {
   try {
     localStorage.setItem("theme", name);
   } catch {
-    // Storage is switched off; the theme then holds until the page is closed.
+    // Storage is switched off; the theme is then kept until the page is closed.
   }
 }
 

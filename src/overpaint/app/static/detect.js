@@ -1,4 +1,4 @@
-// What was found in a photo: the verdict, the views side by side, and the regions.
+// The result for a photo: the verdict, the views side by side, and the regions.
 
 import { announce, clamp, formatPercent, formatProbability, h, makeChoice, toggle } from "/static/dom.js";
 import { findFalseAlarmRate, makeColours, toLevel, toLogOdds, toShare } from "/static/heat.js";
@@ -8,7 +8,7 @@ import { getBlob } from "/static/api.js";
 import { makeProgressBox } from "/static/tasks.js";
 import { Camera, findArrow, makeZoomButtons, zoomByKey } from "/static/viewport.js";
 
-const BLINK = 650; // milliseconds of each picture: under one change from light to dark a second
+const BLINK = 650; // milliseconds of each picture: less than one change from light to dark per second
 const FEW = 8; // regions in the table before "show all"
 
 const WORDS = {
@@ -17,13 +17,13 @@ const WORDS = {
   "no trace found": "No trace found",
 };
 
-/** The verdict's headline, and how it is shown. */
+/** The verdict's headline and style: {kind, words}. */
 export function describeVerdict(result) {
   const kind = { "strong trace": "strong", inconclusive: "unsure", "no trace found": "none" }[result.band] ?? "no-verdict";
   return { kind, words: WORDS[result.band] ?? `No verdict: ${result.band}` };
 }
 
-/** All views of one photo, what they share, and what is said of it. */
+/** The verdict and all views of one photo, with their shared camera, threshold and loupe. */
 export class Detect {
   camera = new Camera();
   entry = null;
@@ -40,10 +40,10 @@ export class Detect {
   #blink = 0; // the timer
   #swapped = false; // whether the photo is shown in place of the views, while they blink
   #frame = 0;
-  #serial = 0; // of the photo that is shown, so that what comes late for another is left out
+  #serial = 0; // of the photo that is shown, so that late answers for another photo are ignored
   #asked = { busy: false, again: false };
 
-  /** root: the element to fill. actions: what the buttons do, by name: report, remove, retry, off. */
+  /** root: the element to fill. actions: functions of the buttons, by name: report, remove, retry, off. */
   constructor(root, actions) {
     Object.assign(this, { root, actions });
     this.camera.addEventListener("change", () => this.draw());
@@ -56,13 +56,13 @@ export class Detect {
 
   size = () => this.panels[0]?.size ?? { width: 1, height: 1 };
 
-  /** A view's title and lines; those of the first two come with the others, after the verdict. */
+  /** A view's title and lines; they arrive after the verdict, together for all views. */
   view = (name) => this.entry.result.views.find((view) => view.name === name)
     ?? { name, title: name === "photo" ? "Photo" : "Heatmap", shows: "", look_for: "", ignore: "" };
 
-  // What is shown of a photo
+  // The photo that is shown
 
-  /** Show a photo in the state that it is in. */
+  /** Show a photo in its current state. */
   show(entry) {
     const { job } = entry.detection;
     if (this.entry !== entry || !job) this.#close();
@@ -79,7 +79,7 @@ export class Detect {
     if (focused) this.#said.querySelector("a, button").focus();
   }
 
-  #said = null; // what is said of the photo
+  #said = null; // the element with the verdict
   #numViews = 0;
   shown = false;
 
@@ -122,7 +122,7 @@ export class Detect {
       h("div", { class: "verdict-head" },
         h("div", {}, h("h2", { class: "name" }, entry.name), h("p", { class: "word" }, words)),
         h("div", { class: "actions" }, makeReportPart(entry, actions),
-          h("button", { type: "button", onclick: () => actions.remove(entry) }, "Remove something from it"))),
+          h("button", { type: "button", onclick: () => actions.remove(entry) }, "Remove something from the photo"))),
       h("div", { class: "verdict-body" },
         h("p", {}, h("b", {}, makeSentence(describeExtent(result))), kind === "unsure" ? " Why inconclusive: " : " ", makeSentence(result.meaning)),
         h("p", {}, describeFalseAlarms(result)),
@@ -152,7 +152,7 @@ export class Detect {
     this.#fetchMaps();
   }
 
-  /** Put as many views side by side as the layout says. */
+  /** Put the layout's number of views side by side. */
   #arrange() {
     const { views } = this.entry.result;
     const names = views.length ? views.map((view) => view.name) : ["photo", "heatmap"];
@@ -167,9 +167,9 @@ export class Detect {
     else this.draw();
   }
 
-  // What the views need
+  // Pictures and maps of the views
 
-  /** Fetch a view's picture unless it is here or coming. */
+  /** Fetch a view's picture unless it was fetched or is being fetched. */
   async need(name) {
     if (name === "heatmap") name = "photo";
     if (this.pictures.has(name)) return;
@@ -227,7 +227,7 @@ export class Detect {
     this.switches = {
       boxes: toggle("Boxes", this.boxes, (on) => this.#switch("boxes", on), "Key X"),
       loupe: toggle("Loupe", this.loupe, (on) => this.#switch("loupe", on), "Key L"),
-      blink: toggle("Blink", false, (on) => this.#switch("blink", on), "Key B; changes between the views and the photo"),
+      blink: toggle("Blink", false, (on) => this.#switch("blink", on), "Key B; alternates between the views and the photo"),
     };
     return h("section", { class: "tools", "aria-label": "Tools" },
       h("div", { class: "tool-row" },
@@ -239,7 +239,7 @@ export class Detect {
         h("div", { class: "bar", role: "group", "aria-label": "Show" }, Object.values(this.switches)), this.readout),
       h("div", { class: "tool-row sliders" },
         h("div", { class: "slider" }, h("label", { for: "threshold" }, "Threshold"), this.slider, this.value, this.own, this.words),
-        h("div", { class: "slider" }, h("label", { for: "opacity" }, "Opacity of the heat"), opacity, opacityValue)));
+        h("div", { class: "slider" }, h("label", { for: "opacity" }, "Opacity of the heatmap"), opacity, opacityValue)));
   }
 
   #switch(name, on) {
@@ -265,7 +265,7 @@ export class Detect {
   #default = 0; // log odds
   #logit = 0;
 
-  /** logit: in log odds; null takes the detector's own, at which whole regions are marked. */
+  /** logit: in log odds; null for the detector's own threshold, at which whole regions are marked. */
   #setThreshold(logit) {
     const own = logit === null || Math.abs(logit - this.#default) < 0.011;
     this.#logit = own ? this.#default : logit;
@@ -288,15 +288,15 @@ export class Detect {
 
   #describeFalseAlarms() {
     const { result } = this.entry;
-    if (this.isOwn) return "The verdict is made at this threshold.";
+    if (this.isOwn) return "The verdict uses this threshold.";
     const curve = result.false_alarm_curve;
-    if (!curve) return "How many untouched photos reach it is not known.";
+    if (!curve) return "The share of untouched photos that reach it is not known.";
     const rate = findFalseAlarmRate(curve, this.#logit);
-    if (rate === null) return "No untouched photo of this quality in the test had more than 1 % marked; the verdict stays as it is.";
-    return `${formatPercent(rate)} of untouched photos of this quality have more than 1 % marked; the verdict stays as it is.`;
+    if (rate === null) return "No untouched photo of this quality in the test had more than 1 % marked; the verdict does not change.";
+    return `${formatPercent(rate)} of untouched photos of this quality have more than 1 % marked; the verdict does not change.`;
   }
 
-  /** Regions at the threshold that is set, one question at a time: while one runs, only the last waits. */
+  /** Find the regions at the current threshold. While a search runs, only the last threshold waits. */
   async #findRegions() {
     const { result } = this.entry;
     if (this.isOwn || !this.maps) {
@@ -323,7 +323,7 @@ export class Detect {
     }
   }
 
-  /** The table of regions, which says the same as the boxes. */
+  /** The table of regions, with the same content as the boxes. */
   #describe(all = false) {
     const { regions, count } = this;
     const rows = (all ? regions : regions.slice(0, FEW)).map((region, i) => h("tr", {},
@@ -338,7 +338,7 @@ export class Detect {
       ...(rows.length ? [h("div", { class: "table-box" }, h("table", { class: "region-table" },
         h("thead", {}, h("tr", {}, ["number", "left", "top", "width", "height", "pixels", "mean heat", "view"].map((name) => (
           h("th", { scope: "col" }, name))))),
-        h("tbody", {}, rows)))] : [h("p", { class: "quiet" }, "Nothing of 16 pixels or more is marked at this threshold.")]),
+        h("tbody", {}, rows)))] : [h("p", { class: "quiet" }, "No region of 16 pixels or more is marked at this threshold.")]),
       regions.length > FEW && !all
         ? h("button", { type: "button", class: "link", onclick: () => this.#describe(true) }, `Show all ${regions.length}`) : "");
   }
@@ -352,7 +352,7 @@ export class Detect {
     });
   }
 
-  /** The place under the pointer, CSS pixels of a view, or null. */
+  /** Called with the position under the pointer, CSS pixels of a view, or null. */
   showPlace(at) {
     if (!at || !this.shown) return;
     this.at = this.camera.toPhoto(at, this.size());
@@ -401,7 +401,7 @@ function makeReportPart(entry, actions) {
     const { files } = report.job;
     return h("span", { class: "actions" },
       h("a", { class: "button first", href: files["report.html"], target: "_blank", rel: "noopener" }, "Open the report"),
-      h("a", { class: "button", href: files["report.json"], download: "" }, "Its JSON"));
+      h("a", { class: "button", href: files["report.json"], download: "" }, "Report as JSON"));
   }
   if (report.state === "running") {
     return h("div", { class: "inline-job" }, makeProgressBox(report, "Making the report"),
@@ -412,14 +412,14 @@ function makeReportPart(entry, actions) {
       ? h("p", { class: "fault", role: "alert" }, `The report failed: ${report.error.message} ${report.error.remedy ?? ""}`) : null];
 }
 
-/** What is marked at the detector's own threshold. */
+/** The marked share and regions at the detector's own threshold, as a sentence. */
 function describeExtent({ fraction, num_regions: count }) {
   if (!fraction) return "Nothing is marked.";
-  const regions = count ? `${count} region${count === 1 ? "" : "s"}` : "specks";
+  const regions = count ? `${count} region${count === 1 ? "" : "s"}` : "small spots";
   return `${formatPercent(fraction)} of the photo is marked, in ${regions}.`;
 }
 
-/** How often the detector is wrong on untouched photos like this one. */
+/** The false-alarm rate on untouched photos of the same quality, as a sentence. */
 function describeFalseAlarms(result) {
   const { quality, false_alarm_rate: rate, false_alarm_bound: bound, num_photos: count } = result;
   if (rate === null) {

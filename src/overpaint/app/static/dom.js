@@ -1,6 +1,6 @@
-// Elements made by code, and words for a screen reader.
+// Creation of elements, and messages for a screen reader.
 
-/** An element. attributes: on* are listeners, true sets an empty attribute, null and false none.
+/** An element. attributes: on* are listeners, true sets an empty attribute, null and false set none.
  * children: elements, text, or lists of them; null is left out. */
 export function h(name, attributes = {}, ...children) {
   const element = document.createElement(name);
@@ -15,13 +15,13 @@ export function h(name, attributes = {}, ...children) {
 
 export const $ = (id) => document.getElementById(id);
 
-/** Said by a screen reader when it is next free; not shown. */
+/** Send a message to the screen reader; it is not shown. */
 export function announce(text) {
   const status = $("status");
   status.textContent = status.textContent === text ? `${text}\u00a0` : text;
 }
 
-/** A fault that concerns no single photo, until it is closed. */
+/** Show an error that concerns no single photo, until the user closes it. */
 export function showAlert(message, remedy = "") {
   const box = h("div", { class: "alert" },
     h("p", {}, message, remedy ? ` ${remedy}` : ""),
@@ -36,7 +36,7 @@ export function toggle(text, on, onchange, title = null) {
   return button;
 }
 
-/** A group of which one is chosen: radio buttons that look like a bar. options: [value, text]. */
+/** A group of radio buttons that looks like a bar. options: [value, text]. */
 export function makeChoice(legend, name, options, value, onchange) {
   return h("fieldset", { class: "bar" }, h("legend", { class: "hidden-text" }, legend),
     options.map(([key, text]) => h("label", {},
@@ -44,13 +44,13 @@ export function makeChoice(legend, name, options, value, onchange) {
       h("span", {}, text))));
 }
 
-/** 0.031 -> "3.1 %"; what is not nothing is never shown as 0 %. */
+/** 0.031 -> "3.1 %"; only 0 is shown as 0 %. */
 export function formatPercent(share) {
   if (share > 0 && share < 0.001) return "under 0.1 %";
   return `${(100 * share).toFixed(1).replace(/\.0$/, "")} %`;
 }
 
-/** With as many digits as tell it from 0 and 1, and at least two. */
+/** With at least two digits, and enough that it differs from 0 and 1. */
 export function formatProbability(value) {
   const gap = Math.min(value, 1 - value);
   const digits = gap <= 0 ? 2 : Math.min(12, Math.max(2, 1 - Math.floor(Math.log10(gap))));

@@ -1,4 +1,4 @@
-// Reads a photo's maps and finds regions, beside the page, so that it goes on answering.
+// Reads a photo's maps and finds regions in a worker, so that the page stays responsive.
 
 import { decodeGrey } from "/static/png.js";
 import { averageEvidence, countAtOrAbove, findRegions, makeLevels } from "/static/heat.js";
@@ -16,7 +16,7 @@ const tasks = {
   regions: ({ level }) => findRegions(evidence, heat, level),
 };
 
-// One after the other, so that regions are never those of a photo that was opened before.
+// One request after the other, so that regions are never those of an earlier photo.
 let last = Promise.resolve();
 addEventListener("message", ({ data: { id, task, about } }) => {
   last = last.then(async () => {

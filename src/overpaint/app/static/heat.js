@@ -1,16 +1,16 @@
-// The maths behind the heatmap view, without the page: maps at several sizes, marking, regions, painting.
+// Computations for the heatmap view, without the page: maps at several sizes, marking, regions, painting.
 //
 // - A map is {width, height, values}. Heat is Uint16Array, 65535 = 1; a mask is Uint8Array. Evidence is
 //   Uint16Array, 1..65535 in even steps of log odds from -ODDS to ODDS.
-// - Evidence is what the threshold is compared with: log odds of the heat, averaged over a window as the
-//   command line does it (`detection.calibration.average_logits`). The heatmap says 0 for a pixel that does not
-//   count (transparent), and so does evidence.
-// - Zoomed out, a canvas pixel stands for several of the photo. Of heat their mean is shown, of evidence and
-//   mask the largest, so that no marked pixel gets lost. `makeLevels` holds the halved sizes.
-// - The ramp is that of the command line's overlay: dark blue to light yellow, its lightness rises steadily.
+// - Evidence is compared with the threshold: log odds of the heat, averaged in a window as on the command
+//   line (`detection.calibration.average_logits`). For pixels that are not counted (transparent), heat and
+//   evidence are 0.
+// - Zoomed out, a canvas pixel covers several pixels of the photo. It shows their mean heat, but the largest
+//   value of evidence and mask, so that every marked pixel stays visible. `makeLevels` has the halved sizes.
+// - The colour map is that of the command line's overlay: dark blue to light yellow, with rising lightness.
 
-const ODDS = 12; // log odds beyond what 16 bit of heat can tell from 0 and 1
-const SMALLEST = 256; // pixels of the longer side, at which halving ends
+const ODDS = 12; // log odds beyond which 16 bits of heat are 0 or 1
+const SMALLEST = 256; // longer side at which halving ends, pixels
 export const MIN_AREA = 16; // pixels; smaller regions are not listed, as on the command line
 export const MAX_REGIONS = 100;
 
@@ -36,7 +36,7 @@ function halve({ width, height, values }, largest) {
   return { width: w, height: h, values: out };
 }
 
-/** For each threshold 0..65535 how many values are at or above it; index 1 counts all that are not 0. */
+/** For each threshold 0..65535 the number of values at or above it; index 1 counts all that are not 0. */
 export function countAtOrAbove(values) {
   const counts = new Uint32Array(65537);
   for (let i = 0; i < values.length; i++) counts[values[i]]++;
@@ -52,8 +52,7 @@ export function toLevel(logit) {
 /** The log odds of a value of evidence. */
 export const toLogit = (level) => (level - 1) / 65534 * 2 * ODDS - ODDS;
 
-/** Evidence of heat. window: its side, pixels, odd; at the borders what there is of it, and of pixels that
- * count alone. */
+/** Evidence of heat. window: its side, pixels, odd; only counted pixels inside the photo are averaged. */
 export function averageEvidence({ width, height, values }, window) {
   const odds = Float32Array.from({ length: 65536 }, (_, i) => (
     i ? Math.log(i / Math.max(65535 - i, 0.5)) : 0));
@@ -67,10 +66,10 @@ export function averageEvidence({ width, height, values }, window) {
   return { width, height, values: out };
 }
 
-/** Means in a square window, in place, of what there is of it: of the columns, then of the rows. */
+/** Means in a square window, cut off at the borders, in place: of the columns, then of the rows. */
 function averageWindows(plane, width, height, half) {
   const sums = new Float64Array(width), line = new Float32Array(Math.max(width, height));
-  const kept = []; // rows as they were, as far as the window reaches back
+  const kept = []; // original rows that are still in the window
   for (let y = -half; y < height; y++) {
     const enters = y + half, leaves = y - half - 1;
     if (enters < height) {
@@ -121,7 +120,7 @@ export function findRegions(evidence, heat, level) {
     while (parent[i] !== i) i = parent[i] = parent[parent[i]];
     return i;
   };
-  const found = []; // one entry for each run of marked pixels; those of a region are joined in the end
+  const found = []; // one entry for each run of marked pixels; runs of one region are joined at the end
   let above = [], row = [];
   for (let y = 0; y < height; y++) {
     [above, row] = [row, []];
@@ -135,7 +134,7 @@ export function findRegions(evidence, heat, level) {
       found.push({ x: start, y, right: x, bottom: y + 1, area: x - start, sum });
       parent.push(id);
       row.push(id);
-      // Runs of the row above touch where they end at or after our start and start at or before our end.
+      // Runs of the row above touch if they end at or after this start and start at or before this end.
       while (from < above.length && found[above[from]].right < start) from++;
       for (let k = from; k < above.length && found[above[k]].x <= x; k++) {
         const a = root(above[k]), b = root(id);
@@ -173,12 +172,12 @@ export function makeColours(opacity) {
   return new Uint32Array(out.buffer);
 }
 
-/** Paint heat, and the outline of what is marked, into a picture of the canvas's pixels.
+/** Paint heat, and the outline of marked pixels, into a picture of the canvas's pixels.
  *
  * picture: {width, height, data: Uint32Array}. place: {x, y, step}: the photo's pixels at the picture's left
  * upper corner, and how many of them a picture's pixel is wide. heat: its levels. marks: the levels of
  * evidence or of a mask; mark: the smallest value that is marked. lut: of `makeColours`. line: width of the
- * outline, pixels; white inside and black outside of the border. */
+ * outline, pixels; white inside and black outside the border. */
 export function paint(picture, place, heat, marks, mark, lut, line) {
   const { width, height, data } = picture, { x: left, y: top, step } = place;
   const k = Math.min(Math.max(Math.floor(Math.log2(step)), 0), heat.length - 1), size = 2 ** k;

@@ -1,9 +1,9 @@
-// The mask that a person draws: a list of steps, so that each can be taken back and done again.
+// The mask that a user draws: a list of steps, so that each can be undone and redone.
 //
 // - A step is {kind: "stroke", points, size, erase}, {kind: "box", x, y, width, height}, {kind: "lasso", points},
 //   {kind: "picture", canvas}, {kind: "invert"} or {kind: "clear"}; all lengths are pixels of the photo.
-// - The canvas is painted where the mask is white. Soft edges that a canvas draws are cut at a half when the
-//   mask is handed on, so that it is black and white.
+// - The canvas is painted where the mask is white. Its soft edges are thresholded at 0.5 when the mask is sent,
+//   so that the mask is black and white.
 
 import { encodeGrey } from "/static/png.js";
 
@@ -46,7 +46,7 @@ export class Mask extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** About which share of the photo is white, 0..1; 0 only where nothing is. */
+  /** Estimated white share of the photo, 0..1; 0 only if no pixel is white. */
   measureShare() {
     const scale = Math.min(1, COARSE / Math.max(this.width, this.height)), small = document.createElement("canvas");
     [small.width, small.height] = [Math.max(Math.round(this.width * scale), 1), Math.max(Math.round(this.height * scale), 1)];
@@ -69,7 +69,7 @@ export class Mask extends EventTarget {
   }
 }
 
-/** Draw a step into a context that counts pixels of the photo. size: {width, height} of the photo. */
+/** Draw a step into a context whose unit is a pixel of the photo. size: {width, height} of the photo. */
 export function apply(context, step, { width, height }) {
   context.save();
   context.fillStyle = context.strokeStyle = COLOUR;
@@ -102,7 +102,7 @@ function stroke(context, { points, size }) {
   context.stroke();
 }
 
-/** The step that takes a mask from a file in the place of what was drawn. Throws Error that says what to do. */
+/** The step that replaces the drawing by a mask from a file. Throws Error with the remedy. */
 export async function readMask(file, { width, height }) {
   let bitmap;
   try {
@@ -122,7 +122,7 @@ export async function readMask(file, { width, height }) {
   for (let top = 0; top < height; top += STRIP) {
     const part = context.getImageData(0, top, width, Math.min(STRIP, height - top)), { data } = part;
     for (let i = 0; i < data.length; i += 4) {
-      if (data[i + 3] < 255) throw new Error("The mask has transparent parts, and programs differ in what they mean by that. Save it in black and white, white is what is removed.");
+      if (data[i + 3] < 255) throw new Error("The mask has transparent parts, whose meaning differs between programs. Save it in black and white; white is removed.");
       const white = 0.299 * data[i] + 0.587 * data[i + 1] + 0.114 * data[i + 2] >= 127.5;
       data.set(white ? colour : [0, 0, 0], i);
       data[i + 3] = white ? 255 : 0;

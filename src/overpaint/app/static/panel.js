@@ -60,7 +60,7 @@ export class Panel {
     if (stage.loupe && stage.at) this.#drawLoupe(name, place, ratio);
   }
 
-  /** A view without what is drawn over it, or null while it is being fetched. */
+  /** A view's picture without overlays, or null while it is being fetched. */
   #drawBase(name, { left, top, scale, w, h: height }) {
     const picture = this.stage.pictures.get(name === "grey" ? "photo" : name);
     if (!picture) return null;
@@ -124,7 +124,7 @@ export class Panel {
     context.restore();
   }
 
-  /** One pixel of the photo for each of the screen, around the point that all views share. */
+  /** Draw one pixel of the photo for each pixel of the screen, around the point that all views share. */
   #drawLoupe(name, { w, h: height }, ratio) {
     const { context, stage } = this, { at } = stage;
     const side = Math.round(Math.min(LOUPE * ratio, w * 0.45, height * 0.6)), gap = 8 * ratio;

@@ -27,8 +27,8 @@ export class Picture {
     return this.full.height;
   }
 
-  /** Draw into a canvas's context. left, top: the photo's pixels at the corner; scale: canvas pixels that one
-   * of them is wide. */
+  /** Draw into a canvas's context. left, top: position of the canvas's corner in the photo, pixels; scale:
+   * canvas pixels per pixel of the photo. */
   draw(context, left, top, scale) {
     const { full, small } = this, taken = small && scale * full.width <= small.width ? small : full;
     const own = scale * full.width / taken.width;
@@ -43,10 +43,10 @@ export class Picture {
   }
 }
 
-/** The name of the file in which a job has the photo as a browser can show it. */
+/** The name of a job's file with the photo in a format that browsers can show. */
 export const findPhotoFile = (job) => Object.keys(job.files).find((name) => name.startsWith("photo."));
 
-/** The worker behind the heatmap, of one photo at a time. */
+/** The worker for the heatmap, for one photo at a time. */
 export class Maps {
   #worker = new Worker("/static/heat-worker.js", { type: "module" });
   #asked = new Map();
@@ -62,8 +62,8 @@ export class Maps {
     });
   }
 
-  /** {heat, evidence, mask: levels, counts} of a job of detection that has a result; null when another was
-   * opened meanwhile. Throws `ServerError`. */
+  /** {heat, evidence, mask: levels, counts} of a detection job with a result; null if another job was opened
+   * in the meantime. Throws `ServerError`. */
   async open(job) {
     const turn = ++this.#turn;
     const names = { heat: "heatmap.png", mask: "mask.png" };

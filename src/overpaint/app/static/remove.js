@@ -1,4 +1,4 @@
-// Take something out of a photo: draw what, choose how, compare, look at the result.
+// Remove something from a photo: draw a mask, choose an inpainter, compare, examine the result.
 
 import { getBlob } from "/static/api.js";
 import { announce, clamp, formatPercent, h, makeChoice } from "/static/dom.js";
@@ -8,11 +8,11 @@ import { makeProgressBox } from "/static/tasks.js";
 import { Camera, findArrow, makeZoomButtons, steer, zoomByKey } from "/static/viewport.js";
 
 const TOOLS = [["brush", "Brush"], ["eraser", "Eraser"], ["box", "Rectangle"], ["lasso", "Lasso"], ["move", "Move"]];
-const STEP = 12; // CSS pixels that an arrow key moves the cross by
-const GRIP = 16; // CSS pixels around the line between before and after at which it is caught
-const MOST = 0.9; // share of a photo above which the server takes a mask for inverted
+const STEP = 12; // CSS pixels by which an arrow key moves the cross
+const GRIP = 16; // CSS pixels around the line between before and after in which it can be dragged
+const MOST = 0.9; // share of a photo above which the server refuses a mask as inverted
 
-/** The editor of one photo's mask, and what came of it. */
+/** The editor of one photo's mask, and the result of the removal. */
 export class Remove {
   camera = new Camera();
   entry = null;
@@ -25,7 +25,7 @@ export class Remove {
   #comparing = false;
   #wipe = 0.5; // of the view's width
   #live = null; // the step that is being drawn
-  #cross = null; // where the keys draw, pixels of the photo
+  #cross = null; // position for drawing by keys, pixels of the photo
   #pointer = null; // CSS pixels
   #byKeys = false;
   #frame = 0;
@@ -33,7 +33,7 @@ export class Remove {
   #base = { canvas: document.createElement("canvas"), key: "" };
   #layer = document.createElement("canvas");
 
-  /** root: the element to fill. actions: what the buttons do, by name: remove, look. */
+  /** root: the element to fill. actions: functions of the buttons, by name: remove, look. */
   constructor(root, actions) {
     Object.assign(this, { root, actions });
     this.camera.addEventListener("change", () => this.draw());
@@ -46,12 +46,12 @@ export class Remove {
   set models(models) {
     this.#models = models;
     this.inpainter = (models.find((model) => model.default) ?? models[0])?.name ?? "auto";
-    if (this.picks) this.#fillPicks(); // the list came after the photo
+    if (this.picks) this.#fillPicks(); // the list arrived after the photo
   }
 
   viewSize = () => ({ width: this.box?.clientWidth ?? 1, height: this.box?.clientHeight ?? 1 });
 
-  /** Show a photo; again when its removal has changed. */
+  /** Show a photo, or update it when its removal has changed. */
   async show(entry) {
     if (this.entry === entry && this.#picture) {
       this.#tell();
@@ -68,7 +68,7 @@ export class Remove {
       if (serial === this.#serial) {
         this.root.replaceChildren(h("section", { class: "verdict failed", "aria-label": "Result" },
           h("h2", { class: "name" }, entry.name), h("p", {}, error.message)));
-        this.entry = null; // it is tried again when it is chosen again
+        this.entry = null; // so that choosing it again tries again
       }
       return;
     }
@@ -98,8 +98,8 @@ export class Remove {
     this.redo.disabled = !mask.undone.length;
     this.marked.textContent = share ? `About ${formatPercent(share)} of the photo is marked.` : "Nothing is marked yet.";
     this.go.disabled = !share || share > MOST || this.entry.removal.state === "running";
-    this.why.textContent = !share ? "First mark what is to be removed."
-      : share > MOST ? "Nearly the whole photo is marked; is the mask inverted? What is marked is removed." : "";
+    this.why.textContent = !share ? "First mark the part to remove."
+      : share > MOST ? "Nearly the whole photo is marked; is the mask inverted? The marked part is removed." : "";
     announce(this.marked.textContent);
     this.draw();
   };
@@ -116,14 +116,14 @@ export class Remove {
       this.draw();
     } });
     this.wipeRow = h("div", { class: "slider wipe", hidden: true },
-      h("label", { for: "wipe" }, "Before, up to"), this.wipe);
+      h("label", { for: "wipe" }, "Line between before and after"), this.wipe);
     this.head = h("div");
     this.drawTools = this.#drawTools();
     this.result = h("section", { class: "result", "aria-label": "Result of the removal" });
     this.root.replaceChildren(h("div", { class: "remove" },
       h("div", { class: "remove-main" }, h("h2", { class: "name" }, entry.name), this.head, this.drawTools,
         this.box, this.wipeRow,
-        this.help = h("p", { id: "remove-help", class: "quiet" }, "Mark what is to be removed, with its shadow and a small margin. By keys: the arrows move the cross, Space draws; all keys are behind the button Keys.")),
+        this.help = h("p", { id: "remove-help", class: "quiet" }, "Mark the part to remove, with its shadow and a small margin. With the keyboard: arrow keys move the cross, Space draws; the button Keys lists all keys.")),
       h("div", { class: "remove-side" }, this.#makeSideTools(), this.result)));
     steer(this.box, this.camera, { take: (event, at) => this.#take(event, at), point: (at) => {
       this.#pointer = at;
@@ -156,7 +156,7 @@ export class Remove {
       h("div", { class: "tool-row" },
         h("div", { class: "slider" }, h("label", { for: "brush-size" }, "Size of the brush"), this.sizer, this.sizeValue),
         h("div", { class: "bar", role: "group", "aria-label": "Mask" },
-          button("Load a mask", () => files.click(), "A PNG of the photo's size; white is what is removed"),
+          button("Load a mask", () => files.click(), "A PNG of the photo's size; white is removed"),
           button("Invert", () => entry.mask.add({ kind: "invert" })),
           button("Clear", () => entry.mask.add({ kind: "clear" }))), files));
     this.loadFault = h("p", { class: "fault", role: "alert" });
@@ -195,7 +195,7 @@ export class Remove {
   }
 
   #fillPicks() {
-    this.picks.replaceChildren(h("legend", {}, "Fill the place with"), ...this.#models.map(({ name, summary }) => (
+    this.picks.replaceChildren(h("legend", {}, "Inpainter"), ...this.#models.map(({ name, summary }) => (
       h("label", { class: "pick" },
         h("input", { type: "radio", name: "inpainter", value: name, checked: name === this.inpainter, onchange: () => { this.inpainter = name; } }),
         h("span", {}, h("b", {}, name), h("span", { class: "quiet" }, summary))))));
@@ -207,7 +207,7 @@ export class Remove {
     this.actions.remove(entry, mask, inpainter);
   }
 
-  /** What has become of the removal. */
+  /** Show the state of the removal. */
   #tell() {
     const { entry } = this, { removal } = entry, { state, error, job } = removal;
     this.#masked();
@@ -237,10 +237,10 @@ export class Remove {
       h("h3", {}, "Result"), h("p", {}, `${result.words[0].toUpperCase()}${result.words.slice(1)}.`),
       result.notes?.length ? h("ul", { class: "notes" }, result.notes.map((note) => h("li", {}, note))) : "",
       h("div", { class: "stack" },
-        h("button", { type: "button", class: "first wide", onclick: (event) => this.#look(event.target, job) }, "Look at the result"),
+        h("button", { type: "button", class: "first wide", onclick: (event) => this.#look(event.target, job) }, "Examine the result"),
         h("a", { class: "button wide", href: files[result.picture], download: "" }, "Download the picture"),
-        h("a", { class: "button wide", href: files["receipt.json"], download: "" }, "Download its receipt")),
-      h("p", { class: "quiet" }, "The picture carries a mark that it was edited, in its metadata. The receipt says what was done, with the hashes of both files: keep it beside the picture."));
+        h("a", { class: "button wide", href: files["receipt.json"], download: "" }, "Download the receipt")),
+      h("p", { class: "quiet" }, "The picture is marked as edited in its metadata. The receipt lists the edit and the hashes of both files: keep it beside the picture."));
     if (focused) this.result.querySelector("button").focus();
     try {
       const after = await Picture.of(await getBlob(files[result.shown]));
@@ -250,7 +250,7 @@ export class Remove {
       this.result.append(h("p", { class: "fault", role: "alert" }, `The result cannot be shown: ${error.message} ${error.remedy ?? ""}`));
       return undefined;
     }
-    this.head.replaceChildren(makeChoice("What is shown", "remove-mode", [["compare", "Compare"], ["draw", "Draw on"]], "compare",
+    this.head.replaceChildren(makeChoice("Mode", "remove-mode", [["compare", "Compare"], ["draw", "Change the mask"]], "compare",
       (key) => this.#compare(key === "compare")));
     this.#compare(true);
     announce(`Done: ${result.words}`);
@@ -469,7 +469,7 @@ export class Remove {
     this.#drawTool(left, top, scale, ratio);
   }
 
-  /** The brush's size where the pointer is, or the cross of the keys. */
+  /** Draw the brush's outline at the pointer, or the cross of the keys. */
   #drawTool(left, top, scale, ratio) {
     const { context, tool } = this, live = this.#live;
     const at = this.#byKeys ? this.#cross && { x: (this.#cross.x - left) * scale, y: (this.#cross.y - top) * scale }
@@ -495,7 +495,7 @@ export class Remove {
   }
 }
 
-/** The photo as the browser can show it: as the server read it, or before that the file itself. */
+/** The photo in a format that the browser can show: the server's copy, or until then the file itself. */
 async function readPhoto(entry) {
   const { job } = entry.detection;
   if (job) return getBlob(job.files[findPhotoFile(job)]);

@@ -3,13 +3,13 @@
 import { drop, run } from "/static/api.js";
 import { h } from "/static/dom.js";
 
-const AT_ONCE = 2; // jobs of a kind that the page gives the server at a time; the others wait here
+const AT_ONCE = 2; // jobs of a kind that the page sends to the server at a time; the others wait here
 
 class Queue {
   #waiting = [];
   #running = 0;
 
-  /** Until it is one's turn; `leave` has to follow. */
+  /** Resolves when the caller may start; it has to call `leave` at the end. */
   waitForTurn() {
     return new Promise((resolve) => {
       this.#waiting.push(resolve);
@@ -32,7 +32,7 @@ class Queue {
 
 const queues = { detect: new Queue(), inpaint: new Queue(), report: new Queue() };
 
-/** One kind of job. Sends "state" when it starts, has a part of its result, and ends; "progress" in between. */
+/** One kind of job. Events: "state" when it starts, has a part of its result, or ends; "progress" between. */
 export class Task extends EventTarget {
   state = "idle"; // idle, running, done, failed, cancelled
   progress = { state: "waiting", ahead: 0, share: 0 };
@@ -45,7 +45,7 @@ export class Task extends EventTarget {
     this.kind = kind;
   }
 
-  /** Do the job, in the place of an earlier one. fields: of the form. Ends without an exception. */
+  /** Do the job; an earlier one is cancelled. fields: of the form. Ends without an exception. */
   async start(fields) {
     this.stop();
     const abort = this.#abort = new AbortController();
@@ -70,14 +70,14 @@ export class Task extends EventTarget {
     }
   }
 
-  /** End the job where it runs. */
+  /** End the job if it runs. */
   cancel() {
     if (this.state !== "running") return;
     this.stop();
     this.#become("cancelled", null, null);
   }
 
-  /** Cancel, and let go of what was done, here and on the server. */
+  /** Cancel, and delete the results here and on the server. */
   stop() {
     this.#abort?.abort();
     this.#abort = null;
@@ -91,13 +91,13 @@ export class Task extends EventTarget {
   }
 }
 
-/** How far a running task is, in words and as a bar. doing: what is said while it runs. */
+/** The progress of a running task, in words and as a bar. doing: text while it runs. */
 export function makeProgressBox(task, doing) {
   const words = h("p"), bar = h("progress", { max: "1" });
   const tell = () => {
     const { state, ahead, share } = task.progress;
     const said = state === "running" ? `${doing} \u2026`
-      : ahead ? `Waiting; ${ahead} before it \u2026` : "Waiting for its turn \u2026";
+      : ahead ? `Waiting; ${ahead} before it \u2026` : "Waiting \u2026";
     if (words.textContent !== said) words.textContent = said;
     bar.setAttribute("aria-label", said);
     if (state === "running" && share > 0) bar.value = share;

@@ -1,11 +1,11 @@
-// Where a photo is seen: zoom and pan by wheel, fingers, mouse and keys, shared by all views of it.
+// Zoom and pan of a photo by wheel, fingers, mouse and keys, shared by all its views.
 
 import { clamp } from "/static/dom.js";
 
 const LARGEST = 64; // CSS pixels of a pixel of the photo
 
-/** The middle of the view in the photo's pixels, and the CSS pixels that one of them is wide. Views that
- * share a camera show the same place. Sizes of views are {width, height} in CSS pixels. */
+/** The middle of the view in the photo's pixels, and the CSS pixels per pixel of the photo. Views that
+ * share a camera show the same part. Sizes of views are {width, height} in CSS pixels. */
 export class Camera extends EventTarget {
   x = 0;
   y = 0;
@@ -13,13 +13,13 @@ export class Camera extends EventTarget {
   fitted = true; // the whole photo is shown, also after a change of the view's size
   photo = { width: 1, height: 1 };
 
-  /** Show another photo, whole. */
+  /** Show another photo completely. */
   open(photo, size) {
     this.photo = photo;
     this.fit(size);
   }
 
-  /** The scale at which the whole photo is seen; a small photo is enlarged by a whole factor. */
+  /** The scale at which the whole photo is visible; a small photo is enlarged by an integer factor. */
   fitScale(size) {
     const fit = Math.min(size.width / this.photo.width, size.height / this.photo.height);
     return fit > 1 ? Math.min(Math.floor(fit), 8) : Math.max(fit, 1e-4);
@@ -38,7 +38,7 @@ export class Camera extends EventTarget {
     this.zoom(1 / this.scale, { x: size.width / 2, y: size.height / 2 }, size);
   }
 
-  /** Zoom by a factor around a place of the view, CSS pixels, which stays where it is. */
+  /** Zoom by a factor around a point of the view, CSS pixels, which does not move. */
   zoom(factor, at, size) {
     const fit = this.fitScale(size), low = Math.min(fit, 1) / 2;
     const { x, y } = this.toPhoto(at, size);
@@ -55,7 +55,7 @@ export class Camera extends EventTarget {
     this.#settle();
   }
 
-  /** Put a box of the photo into the middle, with as much around it. */
+  /** Put a box of the photo into the middle, with a margin of its size around it. */
   show(box, size) {
     this.scale = clamp(Math.min(size.width / box.width, size.height / box.height) / 3, this.fitScale(size), 8);
     this.x = box.x + box.width / 2;
@@ -83,9 +83,9 @@ export class Camera extends EventTarget {
   }
 }
 
-/** Let an element steer a camera. take: for a press by mouse, pen or one finger, returns null to pan, or an
- * object with `move(event)`, `up(event)` and `cancel()` that gets the rest of it. point: told the place
- * under the pointer, CSS pixels, or null. */
+/** Let an element control a camera. take: called for a press by mouse, pen or one finger; returns null to
+ * pan, or an object with `move(event)`, `up(event)` and `cancel()` that gets the following events. point:
+ * called with the position under the pointer, CSS pixels, or null. */
 export function steer(element, camera, { take = () => null, point = () => {} }) {
   const fingers = new Map();
   let press = null;
@@ -101,7 +101,7 @@ export function steer(element, camera, { take = () => null, point = () => {} }) 
 
   element.addEventListener("wheel", (event) => {
     event.preventDefault();
-    // A touchpad's pinch comes as a wheel with Ctrl, in small steps.
+    // A touchpad's pinch arrives as wheel events with Ctrl, in small steps.
     const pixels = event.deltaMode === 1 ? 33 * event.deltaY : event.deltaY;
     camera.zoom(Math.exp(-clamp(pixels, -240, 240) * (event.ctrlKey ? 0.01 : 0.002)), place(event), size());
   }, { passive: false });
@@ -148,10 +148,10 @@ export function steer(element, camera, { take = () => null, point = () => {} }) 
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** Columns and rows that an arrow key moves by, or null. */
+/** Columns and rows by which an arrow key moves, or null. */
 export const findArrow = (event) => ARROWS[event.key] ?? null;
 
-/** Zoom by a key; true when the key was one of those. */
+/** Zoom by a key; returns whether it was a key for zooming. */
 export function zoomByKey(event, camera, size, at = { x: size.width / 2, y: size.height / 2 }) {
   if (event.ctrlKey || event.metaKey || event.altKey) return false;
   if (event.key === "+" || event.key === "=") camera.zoom(1.25, at, size);
@@ -162,7 +162,7 @@ export function zoomByKey(event, camera, size, at = { x: size.width / 2, y: size
   return true;
 }
 
-/** The buttons for the same. size: of the view they are for. */
+/** The buttons for zooming. size: of the view. */
 export function makeZoomButtons(h, camera, size) {
   const middle = () => ({ x: size().width / 2, y: size().height / 2 });
   const button = (text, title, act) => h("button", { type: "button", title, onclick: act }, text);
@@ -171,5 +171,5 @@ export function makeZoomButtons(h, camera, size) {
   for (const sign of signs) sign.setAttribute("aria-label", sign.title);
   return h("div", { class: "bar", role: "group", "aria-label": "Zoom" }, signs,
     button("Fit", "Whole photo", () => camera.fit(size())),
-    button("1:1", "One pixel for each pixel", () => camera.showActual(size())));
+    button("1:1", "One pixel of the screen for each pixel of the photo", () => camera.showActual(size())));
 }

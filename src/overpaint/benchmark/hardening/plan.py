@@ -2,10 +2,10 @@
 
     weights -> threshold -> [ fills -> mined -> training -> threshold -> adversary's training ] ...
 
-- Every round's detector looks at the same pictures: test photos filled in by the inpainters of the
+- Every round's detector is measured on the same pictures: test photos filled by inpainters of the
   loop, by the adversary after every round and by the held-out inpainters; held-out real fills by
   family; untouched pieces of test photos.
-- Whoever is held out takes part in no stage but these looks.
+- Held-out generators are used in no other stage than these measurements.
 """
 
 import re
@@ -39,7 +39,7 @@ Group = Literal[
 UNTOUCHED = "untouched test photos"
 AS_IS = "as is"
 SAFEPAINT = "safepaint"
-"""The network whose training knows a detector as adversary."""
+"""The network that can be trained against a detector."""
 SEEDS_OF_A_ROUND = 1000
 """How far the seeds of two rounds lie apart; those of a round's inpainters are in between."""
 
@@ -156,7 +156,7 @@ class RacePlanner(Planner):
     def _find_record(self, kind: Kind, weights: str) -> WeightsRecord | None:
         try:
             return self._find(kind, weights)
-        except (OverpaintError, OSError):  # told of where it is needed
+        except (OverpaintError, OSError):  # reported where it is needed
             return None
 
     def _list_families(self) -> set[str]:

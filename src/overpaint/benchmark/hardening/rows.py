@@ -166,7 +166,7 @@ def _make_gains(
 
 
 def _pair_numbers(first: Measured, last: Measured, metric: str) -> Iterable[tuple[float, float]]:
-    """The numbers of the same pictures, which both looked at in the same order."""
+    """The numbers of the same pictures, in the same order."""
     return zip(first.values.get(metric, []), last.values.get(metric, []), strict=True)
 
 
