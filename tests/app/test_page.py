@@ -231,9 +231,9 @@ class TestModules:
         if hidden:
             counted[5:20, :9] = False
             heat[~counted] = 0
-        code = """const { evidenceOf, logitOf } = await import("/static/heat.js");
+        code = """const { averageEvidence, toLogit } = await import("/static/heat.js");
             const map = { width: 23, height: 31, values: new Uint16Array(about) };
-            return [...evidenceOf(map, 7).values].map((v) => v && logitOf(v));"""
+            return [...averageEvidence(map, 7).values].map((v) => v && toLogit(v));"""
         found = np.array(open_page().script(code, heat.ravel().tolist())).reshape(heat.shape)
         wanted = judge(logits, window=7, counted=counted if hidden else None).smoothed
         assert np.abs(found - wanted)[counted].max() < 2e-3
@@ -243,8 +243,8 @@ class TestModules:
         path = next((STATIC.parents[1] / "pretrained").glob("nixnet-s.calibration.json"))
         band = Calibration.load(path).bands["jpeg>=90"]
         logits = [-9.0, -0.8, -0.31, 0.7, 2.1, band.untouched_quantiles[-1] + 0.01]
-        code = """const { falseAlarmRate } = await import("/static/heat.js");
-            return about[1].map((logit) => falseAlarmRate(about[0], logit));"""
+        code = """const { findFalseAlarmRate } = await import("/static/heat.js");
+            return about[1].map((logit) => findFalseAlarmRate(about[0], logit));"""
         curve = {"logits": band.untouched_quantiles, "levels": QUANTILE_LEVELS}
         found = open_page().script(code, [curve, logits])
         wanted = [band.false_alarms(logit)[0] for logit in logits]

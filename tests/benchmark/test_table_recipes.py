@@ -16,7 +16,7 @@ from overpaint.benchmark.api import benchmark
 from overpaint.benchmark.recipe import Recipe, load_recipe
 from overpaint.benchmark.rows import BenchmarkRow
 from overpaint.data.sources import split
-from overpaint.registry import detectors, inpainters, on_meta
+from overpaint.registry import build_on_meta, detectors, inpainters
 from overpaint.training.config import create_model, load_config
 from overpaint.training.detection.base import DetectorRun, DetectorTask
 from overpaint.training.discovery import find_task
@@ -47,7 +47,7 @@ def test_a_recipe_reads_at_every_scale(name: str, scale: str) -> None:
 def check_training(kind: str, recipe: Path, values: dict[str, object]) -> None:
     """The recipe of a training is one, and its network and losses can be built."""
     overrides = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-    with on_meta():
+    with build_on_meta():
         if kind == "detector":
             run = load_config(DetectorRun, recipe, overrides)
             model = create_model(detectors, run.detector, run.model)

@@ -11,7 +11,7 @@ export class ServerError extends Error {
 
 const live = new Set(); // addresses of the jobs whose files the server still has
 
-async function faultOf(response) {
+async function readFault(response) {
   const said = await response.json().catch(() => ({}));
   const message = said.message ?? `The server answered ${response.status}.`;
   const remedy = said.remedy ?? (response.status === 401 ? "Open the page again with its token." : "");
@@ -31,14 +31,14 @@ async function ask(address, options = {}) {
 /** JSON of an address. Throws `ServerError`. */
 export async function getJson(address) {
   const response = await ask(address);
-  if (!response.ok) throw await faultOf(response);
+  if (!response.ok) throw await readFault(response);
   return response.json();
 }
 
 /** A job's file. Throws `ServerError`. */
 export async function getBlob(address) {
   const response = await ask(address);
-  if (!response.ok) throw await faultOf(response);
+  if (!response.ok) throw await readFault(response);
   return response.blob();
 }
 
@@ -52,7 +52,7 @@ export async function run(kind, fields, { progress, found, signal }) {
   live.add(address);
   try {
     signal.throwIfAborted();
-    const ended = await followed(job, address, { progress, found, signal });
+    const ended = await follow(job, address, { progress, found, signal });
     if (ended.state === "done") return ended;
     if (ended.state === "cancelled") throw new DOMException("cancelled", "AbortError");
     const error = ended.error ?? {};
@@ -72,7 +72,7 @@ async function submit(kind, fields, progress, signal) {
     }
     const response = await ask(`/api/${kind}?background=true`, { method: "POST", body: form });
     if (response.ok) return response.json();
-    if (response.status !== 429) throw await faultOf(response);
+    if (response.status !== 429) throw await readFault(response);
     // The server is busy, which is no error of the photo: wait and try again.
     progress({ state: "waiting", ahead: null, share: 0 });
     await pause(1000 * Math.min(Number(response.headers.get("retry-after")) || 2, 10), signal);
@@ -94,7 +94,7 @@ function pause(milliseconds, signal) {
 }
 
 /** The job at its end, by server-sent events. */
-function followed(job, address, { progress, found, signal }) {
+function follow(job, address, { progress, found, signal }) {
   return new Promise((resolve, reject) => {
     progress(job);
     const source = new EventSource(address);

@@ -1,9 +1,9 @@
 // The page: the list of photos, the two tasks, and input from outside (files, keys, theme).
 
 import { getBlob, getJson } from "/static/api.js";
-import { Detect, verdictOf } from "/static/detect.js";
-import { $, alertOf, announce, h } from "/static/dom.js";
-import { photoFile } from "/static/pictures.js";
+import { Detect, describeVerdict } from "/static/detect.js";
+import { $, announce, h, showAlert } from "/static/dom.js";
+import { findPhotoFile } from "/static/pictures.js";
 import { Remove } from "/static/remove.js";
 import { Task } from "/static/tasks.js";
 
@@ -42,28 +42,28 @@ function add(files, chosen = false) {
   const added = [];
   for (const file of files) {
     if (file.type && !file.type.startsWith("image/")) {
-      alertOf(`${file.name} is no photo, but ${file.type}.`, "Give JPEG, PNG, WebP, TIFF, HEIC or AVIF.");
+      showAlert(`${file.name} is no photo, but ${file.type}.`, "Give JPEG, PNG, WebP, TIFF, HEIC or AVIF.");
     } else if (file.size > limits?.max_bytes) {
-      alertOf(`${file.name} has ${megabytes(file.size)}, more than the server's limit of ${megabytes(limits.max_bytes)}.`, "Give a smaller file.");
-    } else added.push(entryOf(file));
+      showAlert(`${file.name} has ${formatMegabytes(file.size)}, more than the server's limit of ${formatMegabytes(limits.max_bytes)}.`, "Give a smaller file.");
+    } else added.push(makeEntry(file));
   }
   if (!added.length) return;
   entries.push(...added);
   for (const entry of added) examine(entry);
   if (chosen || !current) select(added[0]);
-  arranged();
+  arrange();
   announce(added.length === 1 ? `${added[0].name} added` : `${added.length} photos added`);
 }
 
-function entryOf(file) {
+function makeEntry(file) {
   const entry = { id: crypto.randomUUID(), file, name: file.name || "pasted picture", model: null, mask: null,
     detection: new Task("detect"), report: new Task("report"), removal: new Task("inpaint"),
     get result() {
       return this.detection.job?.result;
     } };
-  entry.item = itemOf(entry);
+  entry.item = makeItem(entry);
   $("strip").append(entry.item.row);
-  entry.detection.addEventListener("state", () => detected(entry));
+  entry.detection.addEventListener("state", () => showDetected(entry));
   entry.report.addEventListener("state", () => {
     if (entry === current && tab === "detect") detect.show(entry);
     if (entry.report.state === "done") announce(`The report on ${entry.name} is ready`);
@@ -71,7 +71,7 @@ function entryOf(file) {
   entry.removal.addEventListener("state", () => {
     if (entry === current && tab === "remove") remove.show(entry);
   });
-  thumbnail(entry, file);
+  drawThumbnail(entry, file);
   return entry;
 }
 
@@ -80,19 +80,19 @@ function examine(entry) {
   entry.detection.start({ file: entry.file, model: entry.model });
 }
 
-function detected(entry) {
+function showDetected(entry) {
   entry.item.tell();
   if (entry === current && tab === "detect") detect.show(entry);
   if (entry === current && tab === "remove" && remove.entry !== entry) remove.show(entry); // it can be shown now
   if (entry.detection.state === "done") {
-    announce(`${entry.name}: ${verdictOf(entry.result).words}`);
+    announce(`${entry.name}: ${describeVerdict(entry.result).words}`);
     const { job } = entry.detection;
-    if (!entry.drawn) getBlob(job.files[photoFile(job)]).then((blob) => thumbnail(entry, blob), () => {});
+    if (!entry.drawn) getBlob(job.files[findPhotoFile(job)]).then((blob) => drawThumbnail(entry, blob), () => {});
   } else if (entry.detection.state === "failed") announce(`${entry.name} could not be examined`);
 }
 
 /** A small picture for the list, where the browser can read the photo. */
-async function thumbnail(entry, blob) {
+async function drawThumbnail(entry, blob) {
   try {
     const full = await createImageBitmap(blob), scale = Math.min(1, THUMB / Math.max(full.width, full.height));
     const canvas = entry.item.thumb;
@@ -108,7 +108,7 @@ async function thumbnail(entry, blob) {
 }
 
 /** A photo's row in the list. */
-function itemOf(entry) {
+function makeItem(entry) {
   const thumb = h("canvas", { class: "thumb", width: "4", height: "3", "aria-hidden": "true" });
   const said = h("span", { class: "item-said" });
   const pick = h("button", { type: "button", class: "pick-photo", onclick: () => select(entry) },
@@ -120,10 +120,10 @@ function itemOf(entry) {
   entry.detection.addEventListener("progress", () => tell());
   function tell() {
     const { state, progress } = entry.detection;
-    const kind = entry.result ? verdictOf(entry.result).kind : state === "running" ? "running" : "failed";
+    const kind = entry.result ? describeVerdict(entry.result).kind : state === "running" ? "running" : "failed";
     const words = { running: progress.state === "running" ? "being examined" : "waiting", cancelled: "cancelled", failed: "not examined", idle: "" };
     row.className = `item ${kind}`;
-    const text = entry.result ? verdictOf(entry.result).words : words[state];
+    const text = entry.result ? describeVerdict(entry.result).words : words[state];
     said.replaceChildren(h("span", { class: "symbol", "aria-hidden": "true" }, SYMBOLS[kind]), ` ${text}`);
     bar.hidden = state !== "running";
     if (progress.state === "running" && progress.share > 0) bar.value = progress.share;
@@ -141,7 +141,7 @@ function select(entry) {
     else each.item.pick.removeAttribute("aria-current");
   }
   entry.item.row.scrollIntoView({ block: "nearest", inline: "nearest" });
-  arranged();
+  arrange();
 }
 
 function takeOff(entry) {
@@ -157,13 +157,13 @@ function takeOff(entry) {
     select(next);
     next.item.pick.focus();
   } else {
-    arranged();
+    arrange();
     $("choose").focus();
   }
 }
 
 /** Show the elements of the current photo and task. */
-function arranged() {
+function arrange() {
   $("empty").hidden = entries.length > 0;
   $("side-note").hidden = entries.length > 0;
   $("panel-detect").hidden = !current || tab !== "detect";
@@ -185,7 +185,7 @@ function open(name) {
     $(`tab-${each}`).setAttribute("aria-selected", String(each === name));
     $(`tab-${each}`).tabIndex = each === name ? 0 : -1;
   }
-  arranged();
+  arrange();
 }
 
 for (const name of tabs) {
@@ -209,7 +209,7 @@ $("files").addEventListener("change", () => {
 addEventListener("paste", (event) => {
   const files = [...event.clipboardData.files];
   if (files.length) add(files, true);
-  else if (!event.target.closest?.("input, textarea, select")) alertOf("There is no picture in the clipboard.", "Copy a picture or its file, then paste again.");
+  else if (!event.target.closest?.("input, textarea, select")) showAlert("There is no picture in the clipboard.", "Copy a picture or its file, then paste again.");
 });
 
 let depth = 0; // of elements that a dragged file has entered and not left
@@ -235,9 +235,9 @@ addEventListener("drop", (event) => {
 
 $("open-keys").addEventListener("click", () => $("keys").showModal());
 
-$("theme").addEventListener("change", () => themed($("theme").value));
+$("theme").addEventListener("change", () => setTheme($("theme").value));
 
-function themed(name) {
+function setTheme(name) {
   document.documentElement.dataset.theme = name;
   try {
     localStorage.setItem("theme", name);
@@ -246,7 +246,7 @@ function themed(name) {
   }
 }
 
-function megabytes(bytes) {
+function formatMegabytes(bytes) {
   return `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 }
 
@@ -256,18 +256,18 @@ async function start() {
   } catch {
     // as above
   }
-  themed($("theme").value);
+  setTheme($("theme").value);
   document.body.classList.add("no-photo");
   try {
     const [health, models] = await Promise.all([getJson("/api/health"), getJson("/api/models")]);
     limits = health;
-    if (health.max_bytes) $("limits").textContent = `At most ${megabytes(health.max_bytes)} and ${Math.round(health.max_pixels / 1e6)} million pixels each.`;
+    if (health.max_bytes) $("limits").textContent = `At most ${formatMegabytes(health.max_bytes)} and ${Math.round(health.max_pixels / 1e6)} million pixels each.`;
     remove.models = models.filter((model) => model.kind === "inpainter");
     const detectors = models.filter((model) => model.kind === "detector");
     $("detector").replaceChildren(...detectors.map((model) => h("option", { value: model.name, selected: model.default }, model.name)));
     $("detector-field").hidden = detectors.length < 2;
   } catch (error) {
-    alertOf(error.message, error.remedy);
+    showAlert(error.message, error.remedy);
   }
 }
 

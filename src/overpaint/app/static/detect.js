@@ -1,12 +1,12 @@
 // The result for a photo: the verdict, the views side by side, and the regions.
 
-import { announce, choice, clamp, h, percent, probability, toggle } from "/static/dom.js";
-import { colours, falseAlarmRate, levelOf, oddsOf, shareOf } from "/static/heat.js";
+import { announce, clamp, formatPercent, formatProbability, h, makeChoice, toggle } from "/static/dom.js";
+import { findFalseAlarmRate, makeColours, toLevel, toLogOdds, toShare } from "/static/heat.js";
 import { Panel } from "/static/panel.js";
-import { Maps, Picture, photoFile } from "/static/pictures.js";
+import { Maps, Picture, findPhotoFile } from "/static/pictures.js";
 import { getBlob } from "/static/api.js";
-import { progressBox } from "/static/tasks.js";
-import { Camera, arrow, zoomButtons, zoomKey } from "/static/viewport.js";
+import { makeProgressBox } from "/static/tasks.js";
+import { Camera, findArrow, makeZoomButtons, zoomByKey } from "/static/viewport.js";
 
 const BLINK = 650; // milliseconds of each picture: less than one change from light to dark per second
 const FEW = 8; // regions in the table before "show all"
@@ -18,7 +18,7 @@ const WORDS = {
 };
 
 /** The verdict's headline and style: {kind, words}. */
-export function verdictOf(result) {
+export function describeVerdict(result) {
   const kind = { "strong trace": "strong", inconclusive: "unsure", "no trace found": "none" }[result.band] ?? "no-verdict";
   return { kind, words: WORDS[result.band] ?? `No verdict: ${result.band}` };
 }
@@ -68,13 +68,13 @@ export class Detect {
     if (this.entry !== entry || !job) this.#close();
     this.entry = entry;
     if (!job) {
-      this.root.replaceChildren(this.#pending());
+      this.root.replaceChildren(this.#makePending());
       return;
     }
     if (!this.shown) this.#open();
     else if (this.#numViews !== job.result.views.length) this.#arrange(); // they come after the verdict
     const focused = this.#said.contains(document.activeElement), unfolded = this.#said.querySelector("details")?.open;
-    this.#said.replaceWith(this.#said = this.#verdict());
+    this.#said.replaceWith(this.#said = this.#makeVerdict());
     this.#said.querySelector("details").open = Boolean(unfolded);
     if (focused) this.#said.querySelector("a, button").focus();
   }
@@ -85,19 +85,19 @@ export class Detect {
 
   #close() {
     this.#serial++;
-    this.#blinking(false);
+    this.#setBlinking(false);
     for (const picture of this.pictures.values()) picture?.close();
     this.pictures = new Map();
     Object.assign(this, { maps: null, regions: [], panels: [], at: null, shown: false });
     this.camera.fitted = true;
   }
 
-  #pending() {
+  #makePending() {
     const { entry, actions } = this, { state, error } = entry.detection;
     const head = h("h2", { class: "name" }, entry.name);
     if (state === "running") {
       return h("section", { class: "verdict", "aria-label": "Progress" }, head,
-        progressBox(entry.detection, "Looking for traces"), h("div", { class: "actions" },
+        makeProgressBox(entry.detection, "Looking for traces"), h("div", { class: "actions" },
           h("button", { type: "button", onclick: () => entry.detection.cancel() }, "Cancel")));
     }
     const failed = state === "failed";
@@ -110,23 +110,23 @@ export class Detect {
         h("button", { type: "button", onclick: () => actions.off(entry) }, "Take off the list")));
   }
 
-  #verdict() {
-    const { entry, actions } = this, { result } = entry, { kind, words } = verdictOf(result);
+  #makeVerdict() {
+    const { entry, actions } = this, { result } = entry, { kind, words } = describeVerdict(result);
     const notes = [...new Set([...result.notes, ...(result.edits_words ? [result.edits_words] : [])])];
     const facts = [
-      ["Quality band", result.quality], ["Score", `${probability(result.score)} of 1${result.calibrated ? "" : ", uncalibrated"}`],
+      ["Quality band", result.quality], ["Score", `${formatProbability(result.score)} of 1${result.calibrated ? "" : ", uncalibrated"}`],
       ["Size", `${result.width} x ${result.height} pixels`], ["Detector", `${result.model}, overpaint ${result.version}`],
       ["Threshold", result.threshold_words], ["Photo's SHA-256", result.sha256], ["Weights' SHA-256", result.weights_sha256],
       ["Time in the detector", `${result.seconds} s`]];
     return h("section", { class: `verdict ${kind}`, "aria-label": "Verdict" },
       h("div", { class: "verdict-head" },
         h("div", {}, h("h2", { class: "name" }, entry.name), h("p", { class: "word" }, words)),
-        h("div", { class: "actions" }, reportPart(entry, actions),
+        h("div", { class: "actions" }, makeReportPart(entry, actions),
           h("button", { type: "button", onclick: () => actions.remove(entry) }, "Remove something from the photo"))),
       h("div", { class: "verdict-body" },
-        h("p", {}, h("b", {}, sentence(extentOf(result))), kind === "unsure" ? " Why inconclusive: " : " ", sentence(result.meaning)),
-        h("p", {}, falseAlarms(result)),
-        notes.length ? h("ul", { class: "notes" }, notes.map((note) => h("li", {}, sentence(note)))) : null),
+        h("p", {}, h("b", {}, makeSentence(describeExtent(result))), kind === "unsure" ? " Why inconclusive: " : " ", makeSentence(result.meaning)),
+        h("p", {}, describeFalseAlarms(result)),
+        notes.length ? h("ul", { class: "notes" }, notes.map((note) => h("li", {}, makeSentence(note)))) : null),
       h("details", {}, h("summary", {}, "Figures and hashes"),
         h("table", { class: "facts-table" }, h("tbody", {}, facts.map(([name, value]) => (
           h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value ?? "none"))))))));
@@ -135,16 +135,16 @@ export class Detect {
   #open() {
     const { entry } = this, { result } = entry;
     this.shown = true;
-    this.#default = oddsOf(result.threshold);
+    this.#default = toLogOdds(result.threshold);
     this.#setThreshold(null);
     this.regions = result.regions;
     this.count = result.num_regions;
-    this.lut = colours(this.#opacity);
+    this.lut = makeColours(this.#opacity);
     this.#said = h("section");
     this.grid = h("div", { class: "grid" });
     this.list = h("section", { class: "regions", "aria-label": "Regions" });
     this.readout = h("p", { class: "readout quiet" }, "\u00a0");
-    this.root.replaceChildren(this.#said, this.#tools(), this.grid, this.list);
+    this.root.replaceChildren(this.#said, this.#makeTools(), this.grid, this.list);
     this.camera.photo = { width: result.width, height: result.height };
     this.#arrange();
     this.#describe();
@@ -175,13 +175,13 @@ export class Detect {
     if (this.pictures.has(name)) return;
     this.pictures.set(name, null);
     const serial = this.#serial, { result, detection: { job } } = this.entry, view = this.view(name);
-    const file = name === "photo" ? photoFile(job) : `${name}.png`;
+    const file = name === "photo" ? findPhotoFile(job) : `${name}.png`;
     try {
       const picture = await Picture.of(await getBlob(job.files[file]));
       if (serial !== this.#serial) picture.close();
       else this.pictures.set(name, picture);
     } catch (error) {
-      if (serial === this.#serial) this.#fault(`The view "${view.title}" of ${result.width} x ${result.height} pixels cannot be shown`, error);
+      if (serial === this.#serial) this.#showFault(`The view "${view.title}" of ${result.width} x ${result.height} pixels cannot be shown`, error);
     }
     this.draw();
   }
@@ -192,21 +192,21 @@ export class Detect {
       const maps = await this.#worker.open(this.entry.detection.job);
       if (serial === this.#serial) this.maps = maps;
     } catch (error) {
-      if (serial === this.#serial) this.#fault("The heatmap cannot be shown", error);
+      if (serial === this.#serial) this.#showFault("The heatmap cannot be shown", error);
     }
     if (serial === this.#serial && this.maps) {
       this.slider.disabled = false;
-      this.#thresholdMoved();
+      this.#showThreshold();
     }
   }
 
-  #fault(what, error) {
+  #showFault(what, error) {
     this.grid.before(h("p", { class: "alert", role: "alert" }, `${what}: ${error.message} ${error.remedy ?? ""}`));
   }
 
   // Tools
 
-  #tools() {
+  #makeTools() {
     const low = Math.min(-4, this.#default - 1), high = Math.max(9, this.#default + 1);
     this.slider = h("input", { type: "range", id: "threshold", min: low.toFixed(2), max: high.toFixed(2), step: "0.02",
       value: this.#default, disabled: !this.maps, "aria-describedby": "threshold-words",
@@ -217,11 +217,11 @@ export class Detect {
       this.#setThreshold(null);
     } }, "detector's own");
     this.words = h("p", { id: "threshold-words", class: "quiet slider-words" });
-    const opacityValue = h("output", { for: "opacity", class: "figure" }, percent(this.#opacity));
+    const opacityValue = h("output", { for: "opacity", class: "figure" }, formatPercent(this.#opacity));
     const opacity = h("input", { type: "range", id: "opacity", min: "0", max: "100", value: 100 * this.#opacity, oninput: () => {
       this.#opacity = Number(opacity.value) / 100;
-      opacityValue.textContent = percent(this.#opacity);
-      this.lut = colours(this.#opacity);
+      opacityValue.textContent = formatPercent(this.#opacity);
+      this.lut = makeColours(this.#opacity);
       this.draw();
     } });
     this.switches = {
@@ -231,11 +231,11 @@ export class Detect {
     };
     return h("section", { class: "tools", "aria-label": "Tools" },
       h("div", { class: "tool-row" },
-        choice("Views side by side", "layout", [["1", "One"], ["2", "Two"], ["all", "All"]], this.#layout, (key) => {
+        makeChoice("Views side by side", "layout", [["1", "One"], ["2", "Two"], ["all", "All"]], this.#layout, (key) => {
           this.#layout = key;
           this.#arrange();
         }),
-        zoomButtons(h, this.camera, this.size),
+        makeZoomButtons(h, this.camera, this.size),
         h("div", { class: "bar", role: "group", "aria-label": "Show" }, Object.values(this.switches)), this.readout),
       h("div", { class: "tool-row sliders" },
         h("div", { class: "slider" }, h("label", { for: "threshold" }, "Threshold"), this.slider, this.value, this.own, this.words),
@@ -244,14 +244,14 @@ export class Detect {
 
   #switch(name, on) {
     this.switches[name].setAttribute("aria-pressed", String(on));
-    if (name === "blink") this.#blinking(on);
+    if (name === "blink") this.#setBlinking(on);
     else this[name] = on;
     if (name === "loupe" && on && !this.at) this.at = { x: this.camera.x, y: this.camera.y };
     announce(`${this.switches[name].textContent} ${on ? "on" : "off"}`);
     this.draw();
   }
 
-  #blinking(on) {
+  #setBlinking(on) {
     clearInterval(this.#blink);
     this.#swapped = false;
     this.#blink = on ? setInterval(() => {
@@ -269,31 +269,31 @@ export class Detect {
   #setThreshold(logit) {
     const own = logit === null || Math.abs(logit - this.#default) < 0.011;
     this.#logit = own ? this.#default : logit;
-    [this.marks, this.mark] = own ? ["mask", 128] : ["evidence", levelOf(logit)];
+    [this.marks, this.mark] = own ? ["mask", 128] : ["evidence", toLevel(logit)];
     this.isOwn = own;
-    if (this.slider) this.#thresholdMoved();
+    if (this.slider) this.#showThreshold();
   }
 
-  #thresholdMoved() {
+  #showThreshold() {
     const { result } = this.entry, { maps } = this;
     const share = !maps || this.isOwn ? result.fraction : maps.counts[this.mark] / Math.max(maps.counts[1], 1);
-    const at = probability(shareOf(this.#logit));
+    const at = formatProbability(toShare(this.#logit));
     this.value.textContent = at;
-    this.slider.setAttribute("aria-valuetext", `${at}, marks ${percent(share)} of the photo`);
+    this.slider.setAttribute("aria-valuetext", `${at}, marks ${formatPercent(share)} of the photo`);
     this.own.disabled = this.isOwn;
-    this.words.textContent = `Marks ${percent(share)} of the photo. ${this.#falseAlarms()}`;
+    this.words.textContent = `Marks ${formatPercent(share)} of the photo. ${this.#describeFalseAlarms()}`;
     this.draw();
     this.#findRegions();
   }
 
-  #falseAlarms() {
+  #describeFalseAlarms() {
     const { result } = this.entry;
     if (this.isOwn) return "The verdict uses this threshold.";
     const curve = result.false_alarm_curve;
     if (!curve) return "The share of untouched photos that reach it is not known.";
-    const rate = falseAlarmRate(curve, this.#logit);
+    const rate = findFalseAlarmRate(curve, this.#logit);
     if (rate === null) return "No untouched photo of this quality in the test had more than 1 % marked; the verdict does not change.";
-    return `${percent(rate)} of untouched photos of this quality have more than 1 % marked; the verdict does not change.`;
+    return `${formatPercent(rate)} of untouched photos of this quality have more than 1 % marked; the verdict does not change.`;
   }
 
   /** Find the regions at the current threshold. While a search runs, only the last threshold waits. */
@@ -310,7 +310,7 @@ export class Detect {
     }
     this.#asked.busy = true;
     const serial = this.#serial, { mark } = this;
-    const found = await this.#worker.regions(mark);
+    const found = await this.#worker.findRegions(mark);
     this.#asked.busy = false;
     if (serial === this.#serial && !this.isOwn) {
       Object.assign(this, found);
@@ -353,7 +353,7 @@ export class Detect {
   }
 
   /** Called with the position under the pointer, CSS pixels of a view, or null. */
-  pointed(at) {
+  showPlace(at) {
     if (!at || !this.shown) return;
     this.at = this.camera.toPhoto(at, this.size());
     this.#read();
@@ -375,8 +375,8 @@ export class Detect {
     return text;
   }
 
-  key(event) {
-    const step = arrow(event), size = this.size();
+  takeKey(event) {
+    const step = findArrow(event), size = this.size();
     if (event.ctrlKey || event.metaKey) return;
     if (step && event.altKey) {
       const by = event.shiftKey ? 1 : Math.max(8 / this.camera.scale, 1), { width, height } = this.entry.result;
@@ -386,7 +386,7 @@ export class Detect {
       announce(this.#read());
       this.draw();
     } else if (step) this.camera.pan(step[0] * size.width / 10, step[1] * size.height / 10);
-    else if (!zoomKey(event, this.camera, size)) {
+    else if (!zoomByKey(event, this.camera, size)) {
       const name = { l: "loupe", b: "blink", x: "boxes" }[event.key.toLowerCase()];
       if (!name || event.altKey) return;
       this.#switch(name, this.switches[name].getAttribute("aria-pressed") !== "true");
@@ -395,7 +395,7 @@ export class Detect {
   }
 }
 
-function reportPart(entry, actions) {
+function makeReportPart(entry, actions) {
   const { report } = entry;
   if (report.state === "done") {
     const { files } = report.job;
@@ -404,7 +404,7 @@ function reportPart(entry, actions) {
       h("a", { class: "button", href: files["report.json"], download: "" }, "Report as JSON"));
   }
   if (report.state === "running") {
-    return h("div", { class: "inline-job" }, progressBox(report, "Making the report"),
+    return h("div", { class: "inline-job" }, makeProgressBox(report, "Making the report"),
       h("button", { type: "button", onclick: () => report.cancel() }, "Cancel the report"));
   }
   return [h("button", { type: "button", class: "first", onclick: () => actions.report(entry) }, "Make a report"),
@@ -413,24 +413,24 @@ function reportPart(entry, actions) {
 }
 
 /** The marked share and regions at the detector's own threshold, as a sentence. */
-function extentOf({ fraction, num_regions: count }) {
+function describeExtent({ fraction, num_regions: count }) {
   if (!fraction) return "Nothing is marked.";
   const regions = count ? `${count} region${count === 1 ? "" : "s"}` : "small spots";
-  return `${percent(fraction)} of the photo is marked, in ${regions}.`;
+  return `${formatPercent(fraction)} of the photo is marked, in ${regions}.`;
 }
 
 /** The false-alarm rate on untouched photos of the same quality, as a sentence. */
-function falseAlarms(result) {
+function describeFalseAlarms(result) {
   const { quality, false_alarm_rate: rate, false_alarm_bound: bound, num_photos: count } = result;
   if (rate === null) {
     return `How often untouched photos of this quality (${quality}) are marked is not known: ${result.false_alarm_note}.`;
   }
-  const bounded = bound === null ? "" : ` (${count} photos were tested: at most ${percent(bound)} with 95 % confidence)`;
-  return `False alarms: of untouched photos of this quality (${quality}), ${percent(rate)} have more than 1 % of their area marked${bounded}.`;
+  const bounded = bound === null ? "" : ` (${count} photos were tested: at most ${formatPercent(bound)} with 95 % confidence)`;
+  return `False alarms: of untouched photos of this quality (${quality}), ${formatPercent(rate)} have more than 1 % of their area marked${bounded}.`;
 }
 
 /** Words of a record as a sentence: "inconclusive: 3 %" -> "Inconclusive: 3 %." */
-function sentence(text) {
+function makeSentence(text) {
   if (!text) return "";
   const said = text[0].toUpperCase() + text.slice(1);
   return /[.!?]$/.test(said) ? said : `${said}.`;

@@ -22,7 +22,7 @@ export function announce(text) {
 }
 
 /** Show an error that concerns no single photo, until the user closes it. */
-export function alertOf(message, remedy = "") {
+export function showAlert(message, remedy = "") {
   const box = h("div", { class: "alert" },
     h("p", {}, message, remedy ? ` ${remedy}` : ""),
     h("button", { type: "button", class: "plain", onclick: () => box.remove() }, "Close"));
@@ -37,7 +37,7 @@ export function toggle(text, on, onchange, title = null) {
 }
 
 /** A group of radio buttons that looks like a bar. options: [value, text]. */
-export function choice(legend, name, options, value, onchange) {
+export function makeChoice(legend, name, options, value, onchange) {
   return h("fieldset", { class: "bar" }, h("legend", { class: "hidden-text" }, legend),
     options.map(([key, text]) => h("label", {},
       h("input", { type: "radio", name, value: key, checked: key === value, onchange: () => onchange(key) }),
@@ -45,13 +45,13 @@ export function choice(legend, name, options, value, onchange) {
 }
 
 /** 0.031 -> "3.1 %"; only 0 is shown as 0 %. */
-export function percent(share) {
+export function formatPercent(share) {
   if (share > 0 && share < 0.001) return "under 0.1 %";
   return `${(100 * share).toFixed(1).replace(/\.0$/, "")} %`;
 }
 
 /** With at least two digits, and enough that it differs from 0 and 1. */
-export function probability(value) {
+export function formatProbability(value) {
   const gap = Math.min(value, 1 - value);
   const digits = gap <= 0 ? 2 : Math.min(12, Math.max(2, 1 - Math.floor(Math.log10(gap))));
   return value.toFixed(digits).replace(/(\.\d\d\d*?)0+$/, "$1");

@@ -1,7 +1,7 @@
 // Reads a photo's maps and finds regions in a worker, so that the page stays responsive.
 
 import { decodeGrey } from "/static/png.js";
-import { atOrAbove, evidenceOf, findRegions, levels } from "/static/heat.js";
+import { averageEvidence, countAtOrAbove, findRegions, makeLevels } from "/static/heat.js";
 
 let evidence = null, heat = null;
 
@@ -9,9 +9,9 @@ const tasks = {
   /** The maps at all sizes, from the bytes of the PNG files of heatmap and mask. */
   async open(files) {
     heat = await decodeGrey(files.heat);
-    evidence = evidenceOf(heat, files.window);
-    return { heat: levels(heat, false), evidence: levels(evidence, true),
-      mask: levels(await decodeGrey(files.mask), true), counts: atOrAbove(evidence.values) };
+    evidence = averageEvidence(heat, files.window);
+    return { heat: makeLevels(heat, false), evidence: makeLevels(evidence, true),
+      mask: makeLevels(await decodeGrey(files.mask), true), counts: countAtOrAbove(evidence.values) };
   },
   regions: ({ level }) => findRegions(evidence, heat, level),
 };

@@ -6,7 +6,7 @@
 //   line (`detection.calibration.average_logits`). For pixels that are not counted (transparent), heat and
 //   evidence are 0.
 // - Zoomed out, a canvas pixel covers several pixels of the photo. It shows their mean heat, but the largest
-//   value of evidence and mask, so that every marked pixel stays visible. `levels` has the halved sizes.
+//   value of evidence and mask, so that every marked pixel stays visible. `makeLevels` has the halved sizes.
 // - The colour map is that of the command line's overlay: dark blue to light yellow, with rising lightness.
 
 const ODDS = 12; // log odds beyond which 16 bits of heat are 0 or 1
@@ -17,13 +17,13 @@ export const MAX_REGIONS = 100;
 const RAMP = [[8, 24, 88], [48, 62, 112], [92, 98, 122], [138, 136, 120], [190, 178, 104], [255, 236, 80]];
 
 /** The map and its halvings. largest: keep the largest of four instead of their mean. */
-export function levels(map, largest) {
+export function makeLevels(map, largest) {
   const all = [map];
-  while (Math.max(map.width, map.height) > SMALLEST) all.push(map = halved(map, largest));
+  while (Math.max(map.width, map.height) > SMALLEST) all.push(map = halve(map, largest));
   return all;
 }
 
-function halved({ width, height, values }, largest) {
+function halve({ width, height, values }, largest) {
   const w = (width + 1) >> 1, h = (height + 1) >> 1, out = new values.constructor(w * h);
   for (let y = 0, to = 0; y < h; y++) {
     const upper = 2 * y * width, lower = Math.min(2 * y + 1, height - 1) * width;
@@ -37,7 +37,7 @@ function halved({ width, height, values }, largest) {
 }
 
 /** For each threshold 0..65535 the number of values at or above it; index 1 counts all that are not 0. */
-export function atOrAbove(values) {
+export function countAtOrAbove(values) {
   const counts = new Uint32Array(65537);
   for (let i = 0; i < values.length; i++) counts[values[i]]++;
   for (let level = 65535; level >= 0; level--) counts[level] += counts[level + 1];
@@ -45,29 +45,29 @@ export function atOrAbove(values) {
 }
 
 /** Log odds as a value of evidence, 1..65535. */
-export function levelOf(logit) {
+export function toLevel(logit) {
   return 1 + Math.round((Math.min(Math.max(logit, -ODDS), ODDS) + ODDS) / (2 * ODDS) * 65534);
 }
 
 /** The log odds of a value of evidence. */
-export const logitOf = (level) => (level - 1) / 65534 * 2 * ODDS - ODDS;
+export const toLogit = (level) => (level - 1) / 65534 * 2 * ODDS - ODDS;
 
 /** Evidence of heat. window: its side, pixels, odd; only counted pixels inside the photo are averaged. */
-export function evidenceOf({ width, height, values }, window) {
+export function averageEvidence({ width, height, values }, window) {
   const odds = Float32Array.from({ length: 65536 }, (_, i) => (
     i ? Math.log(i / Math.max(65535 - i, 0.5)) : 0));
   const sums = new Float32Array(width * height), out = new Uint16Array(width * height);
   for (let i = 0; i < sums.length; i++) sums[i] = odds[values[i]];
   const counts = values.includes(0) ? Float32Array.from(values, (value) => Number(value > 0)) : null;
-  for (const plane of [sums, counts]) if (plane && window > 1) averaged(plane, width, height, window >> 1);
+  for (const plane of [sums, counts]) if (plane && window > 1) averageWindows(plane, width, height, window >> 1);
   for (let i = 0; i < out.length; i++) {
-    if (values[i]) out[i] = levelOf(counts ? sums[i] / counts[i] : sums[i]);
+    if (values[i]) out[i] = toLevel(counts ? sums[i] / counts[i] : sums[i]);
   }
   return { width, height, values: out };
 }
 
 /** Means in a square window, cut off at the borders, in place: of the columns, then of the rows. */
-function averaged(plane, width, height, half) {
+function averageWindows(plane, width, height, half) {
   const sums = new Float64Array(width), line = new Float32Array(Math.max(width, height));
   const kept = []; // original rows that are still in the window
   for (let y = -half; y < height; y++) {
@@ -97,12 +97,12 @@ function averaged(plane, width, height, half) {
   }
 }
 
-export const oddsOf = (share) => Math.log(share / (1 - share));
-export const shareOf = (logit) => 1 / (1 + Math.exp(-logit));
+export const toLogOdds = (share) => Math.log(share / (1 - share));
+export const toShare = (logit) => 1 / (1 + Math.exp(-logit));
 
 /** Share of untouched photos with more than 1 % above a threshold in log odds, from the curve of a quality
  * band {logits, levels}; null above its end, where only a bound is known. */
-export function falseAlarmRate(curve, logit) {
+export function findFalseAlarmRate(curve, logit) {
   const { logits, levels: shares } = curve, last = logits.length - 1;
   if (logit > logits[last]) return null;
   if (logit <= logits[0]) return 1;
@@ -162,7 +162,7 @@ export function findRegions(evidence, heat, level) {
 }
 
 /** Colours of heat by its upper 8 bits, as RGBA in the byte order of a canvas. opacity: 0..1. */
-export function colours(opacity) {
+export function makeColours(opacity) {
   const out = new Uint8ClampedArray(1024);
   for (let i = 0; i < 256; i++) {
     const at = i / 255 * (RAMP.length - 1), k = Math.min(Math.floor(at), RAMP.length - 2), part = at - k;
@@ -176,7 +176,7 @@ export function colours(opacity) {
  *
  * picture: {width, height, data: Uint32Array}. place: {x, y, step}: the photo's pixels at the picture's left
  * upper corner, and how many of them a picture's pixel is wide. heat: its levels. marks: the levels of
- * evidence or of a mask; mark: the smallest value that is marked. lut: of `colours`. line: width of the
+ * evidence or of a mask; mark: the smallest value that is marked. lut: of `makeColours`. line: width of the
  * outline, pixels; white inside and black outside the border. */
 export function paint(picture, place, heat, marks, mark, lut, line) {
   const { width, height, data } = picture, { x: left, y: top, step } = place;

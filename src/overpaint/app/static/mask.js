@@ -47,7 +47,7 @@ export class Mask extends EventTarget {
   }
 
   /** Estimated white share of the photo, 0..1; 0 only if no pixel is white. */
-  share() {
+  measureShare() {
     const scale = Math.min(1, COARSE / Math.max(this.width, this.height)), small = document.createElement("canvas");
     [small.width, small.height] = [Math.max(Math.round(this.width * scale), 1), Math.max(Math.round(this.height * scale), 1)];
     const context = small.getContext("2d", { willReadFrequently: true });
@@ -59,7 +59,7 @@ export class Mask extends EventTarget {
   }
 
   /** A black and white PNG of the photo's size, white = remove. */
-  png() {
+  encodePng() {
     const { width, height } = this, values = new Uint8Array(width * height);
     for (let top = 0; top < height; top += STRIP) {
       const rows = Math.min(STRIP, height - top), { data } = this.context.getImageData(0, top, width, rows);
@@ -103,7 +103,7 @@ function stroke(context, { points, size }) {
 }
 
 /** The step that replaces the drawing by a mask from a file. Throws Error with the remedy. */
-export async function maskFrom(file, { width, height }) {
+export async function readMask(file, { width, height }) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(file, { premultiplyAlpha: "none", colorSpaceConversion: "none" });

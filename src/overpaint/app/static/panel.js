@@ -23,8 +23,8 @@ export class Panel {
     this.figure = h("figure", { class: "panel" },
       h("div", { class: "panel-head" }, select || this.title), this.box, h("figcaption", {}, this.lines));
     this.context = this.canvas.getContext("2d");
-    steer(this.box, stage.camera, { point: (at) => stage.pointed(at) });
-    this.box.addEventListener("keydown", (event) => stage.key(event));
+    steer(this.box, stage.camera, { point: (at) => stage.showPlace(at) });
+    this.box.addEventListener("keydown", (event) => stage.takeKey(event));
     this.show(name);
   }
 
@@ -53,15 +53,15 @@ export class Panel {
     this.box.classList.toggle("fitted", camera.fitted);
     context.clearRect(0, 0, w, hgt);
     const name = swapped ? "photo" : this.name;
-    const base = this.#base(name === "heatmap" ? "grey" : name, place);
+    const base = this.#drawBase(name === "heatmap" ? "grey" : name, place);
     if (base) context.drawImage(base, 0, 0);
-    if (name === "heatmap") this.#heat(context, place, ratio);
-    if (stage.boxes) this.#boxes(place, ratio);
-    if (stage.loupe && stage.at) this.#loupe(name, place, ratio);
+    if (name === "heatmap") this.#drawHeat(context, place, ratio);
+    if (stage.boxes) this.#drawBoxes(place, ratio);
+    if (stage.loupe && stage.at) this.#drawLoupe(name, place, ratio);
   }
 
   /** A view's picture without overlays, or null while it is being fetched. */
-  #base(name, { left, top, scale, w, h: height }) {
+  #drawBase(name, { left, top, scale, w, h: height }) {
     const picture = this.stage.pictures.get(name === "grey" ? "photo" : name);
     if (!picture) return null;
     const key = [left, top, scale, w, height, this.stage.entry.id].join(), kept = this.#bases.get(name);
@@ -70,12 +70,12 @@ export class Panel {
     [canvas.width, canvas.height] = [w, height];
     const context = canvas.getContext("2d");
     picture.draw(context, left, top, scale);
-    if (name === "grey") withoutColour(context, { x: -left * scale, y: -top * scale, width: picture.width * scale, height: picture.height * scale });
+    if (name === "grey") removeColour(context, { x: -left * scale, y: -top * scale, width: picture.width * scale, height: picture.height * scale });
     this.#bases.set(name, { key, canvas });
     return canvas;
   }
 
-  #heat(context, { left, top, scale, w, h: height }, ratio) {
+  #drawHeat(context, { left, top, scale, w, h: height }, ratio) {
     const { maps, entry } = this.stage;
     if (!maps) return;
     // Only the part of the canvas that the photo covers.
@@ -85,11 +85,11 @@ export class Panel {
     const bottom = clamp(Math.ceil((photoHeight - top) * scale), 0, height);
     if (right <= x || bottom <= y) return;
     const step = 1 / scale;
-    const drawn = this.#painted({ x: left + x * step, y: top + y * step, step }, right - x, bottom - y, ratio);
+    const drawn = this.#paintHeat({ x: left + x * step, y: top + y * step, step }, right - x, bottom - y, ratio);
     context.drawImage(drawn, 0, 0, right - x, bottom - y, x, y, right - x, bottom - y);
   }
 
-  #painted(place, width, height, ratio) {
+  #paintHeat(place, width, height, ratio) {
     const { maps, marks, mark, lut } = this.stage, overlay = this.#overlay;
     if (overlay.width < width || overlay.height < height) {
       [overlay.width, overlay.height] = [Math.max(overlay.width, width), Math.max(overlay.height, height)];
@@ -101,7 +101,7 @@ export class Panel {
     return overlay;
   }
 
-  #boxes({ left, top, scale }, ratio) {
+  #drawBoxes({ left, top, scale }, ratio) {
     const { context, stage } = this;
     context.save();
     context.font = `600 ${12 * ratio}px system-ui, sans-serif`;
@@ -125,7 +125,7 @@ export class Panel {
   }
 
   /** Draw one pixel of the photo for each pixel of the screen, around the point that all views share. */
-  #loupe(name, { w, h: height }, ratio) {
+  #drawLoupe(name, { w, h: height }, ratio) {
     const { context, stage } = this, { at } = stage;
     const side = Math.round(Math.min(LOUPE * ratio, w * 0.45, height * 0.6)), gap = 8 * ratio;
     const seen = stage.camera.toView(at, this.size);
@@ -143,8 +143,8 @@ export class Panel {
     context.translate(x, y);
     picture.draw(context, left, top, 1);
     if (name === "heatmap" && stage.maps) {
-      withoutColour(context, { x: -left, y: -top, width: picture.width, height: picture.height });
-      const drawn = this.#painted({ x: left, y: top, step: 1 }, side, side, ratio);
+      removeColour(context, { x: -left, y: -top, width: picture.width, height: picture.height });
+      const drawn = this.#paintHeat({ x: left, y: top, step: 1 }, side, side, ratio);
       context.drawImage(drawn, 0, 0, side, side, 0, 0, side, side);
     }
     context.restore();
@@ -153,12 +153,12 @@ export class Panel {
     context.strokeRect(x - ratio, y - ratio, side + 2 * ratio, side + 2 * ratio);
     context.strokeStyle = "#fff";
     context.strokeRect(x - 2 * ratio, y - 2 * ratio, side + 4 * ratio, side + 4 * ratio);
-    cross(context, x + side / 2, y + side / 2, ratio);
-    cross(context, seen.x * ratio, seen.y * ratio, ratio);
+    drawCross(context, x + side / 2, y + side / 2, ratio);
+    drawCross(context, seen.x * ratio, seen.y * ratio, ratio);
   }
 }
 
-function cross(context, x, y, ratio) {
+function drawCross(context, x, y, ratio) {
   for (const [colour, line] of [["#000", 3 * ratio], ["#fff", ratio]]) {
     context.strokeStyle = colour;
     context.lineWidth = line;
@@ -171,7 +171,7 @@ function cross(context, x, y, ratio) {
   }
 }
 
-function withoutColour(context, { x, y, width, height }) {
+function removeColour(context, { x, y, width, height }) {
   context.globalCompositeOperation = "saturation";
   context.fillStyle = "#808080";
   context.fillRect(x, y, width, height);

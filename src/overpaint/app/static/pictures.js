@@ -44,7 +44,7 @@ export class Picture {
 }
 
 /** The name of a job's file with the photo in a format that browsers can show. */
-export const photoFile = (job) => Object.keys(job.files).find((name) => name.startsWith("photo."));
+export const findPhotoFile = (job) => Object.keys(job.files).find((name) => name.startsWith("photo."));
 
 /** The worker for the heatmap, for one photo at a time. */
 export class Maps {
@@ -74,7 +74,7 @@ export class Maps {
   }
 
   /** {regions, count} of the opened photo at a level of evidence. */
-  regions(level) {
+  findRegions(level) {
     return this.#ask("regions", { level }, []);
   }
 

@@ -2,7 +2,7 @@
 
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 
-async function through(stream, bytes) {
+async function pipeThrough(stream, bytes) {
   const made = new Blob([bytes]).stream().pipeThrough(stream);
   return new Uint8Array(await new Response(made).arrayBuffer());
 }
@@ -28,7 +28,7 @@ export async function decodeGrey(buffer) {
     throw new Error("no grey PNG of 8 or 16 bit");
   }
   const { width, height, depth } = head, size = depth / 8, stride = width * size;
-  const raw = await through(new DecompressionStream("deflate"), new Blob(parts));
+  const raw = await pipeThrough(new DecompressionStream("deflate"), new Blob(parts));
   if (raw.length !== height * (stride + 1)) throw new Error("a damaged PNG");
   unfilter(raw, height, stride, size);
   const values = size === 1 ? new Uint8Array(width * height) : new Uint16Array(width * height);
@@ -80,12 +80,12 @@ export async function encodeGrey(values, width, height) {
   view.setUint32(0, width);
   view.setUint32(4, height);
   head.set([8, 0, 0, 0, 0], 8);
-  const packed = await through(new CompressionStream("deflate"), raw);
-  const chunks = [chunk("IHDR", head), chunk("IDAT", packed), chunk("IEND", new Uint8Array(0))];
+  const packed = await pipeThrough(new CompressionStream("deflate"), raw);
+  const chunks = [makeChunk("IHDR", head), makeChunk("IDAT", packed), makeChunk("IEND", new Uint8Array(0))];
   return new Blob([new Uint8Array(SIGNATURE), ...chunks], { type: "image/png" });
 }
 
-function chunk(type, data) {
+function makeChunk(type, data) {
   const out = new Uint8Array(data.length + 12), view = new DataView(out.buffer);
   view.setUint32(0, data.length);
   for (let i = 0; i < 4; i++) out[4 + i] = type.charCodeAt(i);

@@ -1,11 +1,11 @@
 // Remove something from a photo: draw a mask, choose an inpainter, compare, examine the result.
 
 import { getBlob } from "/static/api.js";
-import { announce, choice, clamp, h, percent } from "/static/dom.js";
-import { Mask, apply, maskFrom } from "/static/mask.js";
-import { Picture, photoFile } from "/static/pictures.js";
-import { progressBox } from "/static/tasks.js";
-import { Camera, arrow, steer, zoomButtons, zoomKey } from "/static/viewport.js";
+import { announce, clamp, formatPercent, h, makeChoice } from "/static/dom.js";
+import { Mask, apply, readMask } from "/static/mask.js";
+import { Picture, findPhotoFile } from "/static/pictures.js";
+import { makeProgressBox } from "/static/tasks.js";
+import { Camera, findArrow, makeZoomButtons, steer, zoomByKey } from "/static/viewport.js";
 
 const TOOLS = [["brush", "Brush"], ["eraser", "Eraser"], ["box", "Rectangle"], ["lasso", "Lasso"], ["move", "Move"]];
 const STEP = 12; // CSS pixels by which an arrow key moves the cross
@@ -63,7 +63,7 @@ export class Remove {
     this.root.replaceChildren(h("p", { class: "quiet" }, "Opening the photo \u2026"));
     let picture;
     try {
-      picture = await Picture.of(await photoOf(entry));
+      picture = await Picture.of(await readPhoto(entry));
     } catch (error) {
       if (serial === this.#serial) {
         this.root.replaceChildren(h("section", { class: "verdict failed", "aria-label": "Result" },
@@ -93,10 +93,10 @@ export class Remove {
   }
 
   #masked = () => {
-    const { mask } = this.entry, share = mask.share();
+    const { mask } = this.entry, share = mask.measureShare();
     this.undo.disabled = !mask.steps.length;
     this.redo.disabled = !mask.undone.length;
-    this.marked.textContent = share ? `About ${percent(share)} of the photo is marked.` : "Nothing is marked yet.";
+    this.marked.textContent = share ? `About ${formatPercent(share)} of the photo is marked.` : "Nothing is marked yet.";
     this.go.disabled = !share || share > MOST || this.entry.removal.state === "running";
     this.why.textContent = !share ? "First mark the part to remove."
       : share > MOST ? "Nearly the whole photo is marked; is the mask inverted? The marked part is removed." : "";
@@ -124,13 +124,13 @@ export class Remove {
       h("div", { class: "remove-main" }, h("h2", { class: "name" }, entry.name), this.head, this.drawTools,
         this.box, this.wipeRow,
         this.help = h("p", { id: "remove-help", class: "quiet" }, "Mark the part to remove, with its shadow and a small margin. With the keyboard: arrow keys move the cross, Space draws; the button Keys lists all keys.")),
-      h("div", { class: "remove-side" }, this.#sideTools(), this.result)));
+      h("div", { class: "remove-side" }, this.#makeSideTools(), this.result)));
     steer(this.box, this.camera, { take: (event, at) => this.#take(event, at), point: (at) => {
       this.#pointer = at;
       if (at) this.#byKeys = false;
       this.draw();
     } });
-    this.box.addEventListener("keydown", (event) => this.#key(event));
+    this.box.addEventListener("keydown", (event) => this.#takeKey(event));
     this.box.addEventListener("focus", () => this.draw());
     this.box.addEventListener("blur", () => this.draw());
     entry.mask.addEventListener("change", this.#masked);
@@ -145,14 +145,14 @@ export class Remove {
     this.redo = button("Redo", () => entry.mask.redo(), "Ctrl + Y");
     this.sizeValue = h("output", { for: "brush-size", class: "figure" });
     this.sizer = h("input", { type: "range", id: "brush-size", min: "2", max: String(Math.max(Math.round(Math.max(this.#picture.width, this.#picture.height) / 4), 64)),
-      value: this.size, oninput: () => this.#sized(Number(this.sizer.value)) });
+      value: this.size, oninput: () => this.#setSize(Number(this.sizer.value)) });
     const files = h("input", { type: "file", accept: "image/*", hidden: true, "aria-label": "Mask", onchange: () => this.#load(files) });
     const tools = h("section", { class: "tools", "aria-label": "Tools for drawing" },
-      h("div", { class: "tool-row" }, choice("Tool", "tool", TOOLS, this.tool, (key) => {
+      h("div", { class: "tool-row" }, makeChoice("Tool", "tool", TOOLS, this.tool, (key) => {
         this.tool = key;
         this.#drop();
       }), h("div", { class: "bar", role: "group", "aria-label": "Steps" }, this.undo, this.redo),
-      zoomButtons(h, this.camera, this.viewSize)),
+      makeZoomButtons(h, this.camera, this.viewSize)),
       h("div", { class: "tool-row" },
         h("div", { class: "slider" }, h("label", { for: "brush-size" }, "Size of the brush"), this.sizer, this.sizeValue),
         h("div", { class: "bar", role: "group", "aria-label": "Mask" },
@@ -161,11 +161,11 @@ export class Remove {
           button("Clear", () => entry.mask.add({ kind: "clear" }))), files));
     this.loadFault = h("p", { class: "fault", role: "alert" });
     tools.append(this.loadFault);
-    this.#sized(this.size);
+    this.#setSize(this.size);
     return tools;
   }
 
-  #sized(size) {
+  #setSize(size) {
     this.size = clamp(Math.round(size), Number(this.sizer.min), Number(this.sizer.max));
     this.sizer.value = this.size;
     this.sizer.setAttribute("aria-valuetext", `${this.size} pixels`);
@@ -179,13 +179,13 @@ export class Remove {
     this.loadFault.textContent = "";
     if (!file) return;
     try {
-      entry.mask.add(await maskFrom(file, this.#picture));
+      entry.mask.add(await readMask(file, this.#picture));
     } catch (error) {
       this.loadFault.textContent = error.message;
     }
   }
 
-  #sideTools() {
+  #makeSideTools() {
     this.marked = h("p", { class: "marked" });
     this.why = h("p", { class: "quiet", id: "why-not" });
     this.go = h("button", { type: "button", class: "first wide", "aria-describedby": "why-not", onclick: () => this.#remove() }, "Remove");
@@ -203,7 +203,7 @@ export class Remove {
 
   async #remove() {
     const { entry, inpainter } = this;
-    const mask = new File([await entry.mask.png()], "mask.png", { type: "image/png" });
+    const mask = new File([await entry.mask.encodePng()], "mask.png", { type: "image/png" });
     this.actions.remove(entry, mask, inpainter);
   }
 
@@ -222,7 +222,7 @@ export class Remove {
     this.#compare(false);
     this.head.replaceChildren();
     const parts = {
-      running: () => [progressBox(removal, "Filling"), h("button", { type: "button", onclick: () => removal.cancel() }, "Cancel")],
+      running: () => [makeProgressBox(removal, "Filling"), h("button", { type: "button", onclick: () => removal.cancel() }, "Cancel")],
       failed: () => [h("p", { class: "fault", role: "alert" }, `${error.message} ${error.remedy ?? ""}`)],
       cancelled: () => [h("p", {}, "Cancelled; nothing was changed.")],
       idle: () => [],
@@ -250,7 +250,7 @@ export class Remove {
       this.result.append(h("p", { class: "fault", role: "alert" }, `The result cannot be shown: ${error.message} ${error.remedy ?? ""}`));
       return undefined;
     }
-    this.head.replaceChildren(choice("Mode", "remove-mode", [["compare", "Compare"], ["draw", "Change the mask"]], "compare",
+    this.head.replaceChildren(makeChoice("Mode", "remove-mode", [["compare", "Compare"], ["draw", "Change the mask"]], "compare",
       (key) => this.#compare(key === "compare")));
     this.#compare(true);
     announce(`Done: ${result.words}`);
@@ -348,21 +348,21 @@ export class Remove {
 
   // Drawing by keys
 
-  #key(event) {
-    const size = this.viewSize(), step = arrow(event), key = event.key.toLowerCase();
+  #takeKey(event) {
+    const size = this.viewSize(), step = findArrow(event), key = event.key.toLowerCase();
     if ((event.ctrlKey || event.metaKey) && !this.#comparing) {
       if (key === "z" && !event.shiftKey) this.entry.mask.undo();
       else if (key === "y" || key === "z") this.entry.mask.redo();
       else return;
     } else if (step && (event.altKey || this.#comparing)) this.camera.pan(step[0] * size.width / 10, step[1] * size.height / 10);
-    else if (zoomKey(event, this.camera, size, this.#byKeys && this.#cross ? this.camera.toView(this.#cross, size) : undefined)) {
+    else if (zoomByKey(event, this.camera, size, this.#byKeys && this.#cross ? this.camera.toView(this.#cross, size) : undefined)) {
       // done there
     } else if (this.#comparing) return;
     else if (step) this.#moveCross(step, event.shiftKey);
-    else if (key === " ") this.#space();
+    else if (key === " ") this.#pressSpace();
     else if (key === "enter") this.#finish();
     else if (key === "escape" && this.#live) this.#drop();
-    else if (key === "[" || key === "]") this.#sized(this.size * (key === "[" ? 0.8 : 1.25));
+    else if (key === "[" || key === "]") this.#setSize(this.size * (key === "[" ? 0.8 : 1.25));
     else return;
     event.preventDefault();
   }
@@ -379,7 +379,7 @@ export class Remove {
     this.draw();
   }
 
-  #space() {
+  #pressSpace() {
     if (this.tool === "move") return;
     const at = this.#cross ??= { x: this.camera.x, y: this.camera.y };
     this.#byKeys = true;
@@ -496,9 +496,9 @@ export class Remove {
 }
 
 /** The photo in a format that the browser can show: the server's copy, or until then the file itself. */
-async function photoOf(entry) {
+async function readPhoto(entry) {
   const { job } = entry.detection;
-  if (job) return getBlob(job.files[photoFile(job)]);
+  if (job) return getBlob(job.files[findPhotoFile(job)]);
   try {
     (await createImageBitmap(entry.file)).close();
     return entry.file;

@@ -9,15 +9,15 @@ class Queue {
   #waiting = [];
   #running = 0;
 
-  /** Resolves when the caller may start; it has to call `left` at the end. */
-  turn() {
+  /** Resolves when the caller may start; it has to call `leave` at the end. */
+  waitForTurn() {
     return new Promise((resolve) => {
       this.#waiting.push(resolve);
       this.#next();
     });
   }
 
-  left() {
+  leave() {
     this.#running--;
     this.#next();
   }
@@ -51,7 +51,7 @@ export class Task extends EventTarget {
     const abort = this.#abort = new AbortController();
     this.progress = { state: "waiting", ahead: 0, share: 0 };
     this.#become("running", null, null);
-    await queues[this.kind].turn();
+    await queues[this.kind].waitForTurn();
     try {
       abort.signal.throwIfAborted();
       const progress = (told) => {
@@ -66,7 +66,7 @@ export class Task extends EventTarget {
     } catch (error) {
       if (this.#abort === abort) this.#become("failed", null, error);
     } finally {
-      queues[this.kind].left();
+      queues[this.kind].leave();
     }
   }
 
@@ -92,7 +92,7 @@ export class Task extends EventTarget {
 }
 
 /** The progress of a running task, in words and as a bar. doing: text while it runs. */
-export function progressBox(task, doing) {
+export function makeProgressBox(task, doing) {
   const words = h("p"), bar = h("progress", { max: "1" });
   const tell = () => {
     const { state, ahead, share } = task.progress;

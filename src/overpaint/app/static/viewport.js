@@ -30,11 +30,11 @@ export class Camera extends EventTarget {
     this.x = this.photo.width / 2;
     this.y = this.photo.height / 2;
     this.fitted = true;
-    this.#changed();
+    this.#tellChange();
   }
 
   /** One CSS pixel for each pixel of the photo. */
-  actual(size) {
+  showActual(size) {
     this.zoom(1 / this.scale, { x: size.width / 2, y: size.height / 2 }, size);
   }
 
@@ -75,10 +75,10 @@ export class Camera extends EventTarget {
     this.x = clamp(this.x, 0, this.photo.width);
     this.y = clamp(this.y, 0, this.photo.height);
     this.fitted = false;
-    this.#changed();
+    this.#tellChange();
   }
 
-  #changed() {
+  #tellChange() {
     this.dispatchEvent(new Event("change"));
   }
 }
@@ -149,21 +149,21 @@ export function steer(element, camera, { take = () => null, point = () => {} }) 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** Columns and rows by which an arrow key moves, or null. */
-export const arrow = (event) => ARROWS[event.key] ?? null;
+export const findArrow = (event) => ARROWS[event.key] ?? null;
 
 /** Zoom by a key; returns whether it was a key for zooming. */
-export function zoomKey(event, camera, size, at = { x: size.width / 2, y: size.height / 2 }) {
+export function zoomByKey(event, camera, size, at = { x: size.width / 2, y: size.height / 2 }) {
   if (event.ctrlKey || event.metaKey || event.altKey) return false;
   if (event.key === "+" || event.key === "=") camera.zoom(1.25, at, size);
   else if (event.key === "-") camera.zoom(0.8, at, size);
   else if (event.key === "0") camera.fit(size);
-  else if (event.key === "1") camera.actual(size);
+  else if (event.key === "1") camera.showActual(size);
   else return false;
   return true;
 }
 
 /** The buttons for zooming. size: of the view. */
-export function zoomButtons(h, camera, size) {
+export function makeZoomButtons(h, camera, size) {
   const middle = () => ({ x: size().width / 2, y: size().height / 2 });
   const button = (text, title, act) => h("button", { type: "button", title, onclick: act }, text);
   const signs = [button("\u2212", "Zoom out", () => camera.zoom(0.8, middle(), size())),
@@ -171,5 +171,5 @@ export function zoomButtons(h, camera, size) {
   for (const sign of signs) sign.setAttribute("aria-label", sign.title);
   return h("div", { class: "bar", role: "group", "aria-label": "Zoom" }, signs,
     button("Fit", "Whole photo", () => camera.fit(size())),
-    button("1:1", "One pixel of the screen for each pixel of the photo", () => camera.actual(size())));
+    button("1:1", "One pixel of the screen for each pixel of the photo", () => camera.showActual(size())));
 }
