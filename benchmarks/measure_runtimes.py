@@ -1,6 +1,7 @@
 """Time of a photo of 12 megapixels with every runtime, compared with plain torch.
 
     python benchmarks/measure_runtimes.py --data DATA
+    python benchmarks/measure_runtimes.py --data DATA --peers
 
 - The whole of `overpaint detect`: reading the JPEG, the detector, and writing pictures and record.
   Each run is a separate process, which loads the network before the time starts; the runtimes take
@@ -9,8 +10,9 @@
   concatenated maps, in tiles of 1,024 pixels that overlap by 128. "plain, our tiles" has the tiles
   of all others, which are smaller and overlap less. The ratio to the first shows the saving of all
   changes together, the ratio to the second that of the runtime.
-- PSCC-Net and ManTra-Net at their published widths (random weights; time does not depend on them),
-  with torch and our tiles, once each.
+- `--peers` times PSCC-Net and ManTra-Net instead, at their published widths (random weights, as the
+  time does not depend on them), with torch and our tiles, once each, compared with OpenVINO. These
+  rows are written to results/peers.csv.
 - Wall time, processor time of the process, its peak memory, and the largest difference of a logit
   from that of plain torch with our tiles. Rows are written to results/runtimes.csv.
 """
@@ -121,8 +123,9 @@ def main(
     ] = DEFAULT_DETECTOR,
     runtime: Annotated[
         list[str] | None,
-        typer.Option(help=f"One of {', '.join((*RUNTIMES, *PEERS))}; repeatable. Default: all."),
+        typer.Option(help=f"One of {', '.join(RUNTIMES)}; repeatable. Default: all."),
     ] = None,
+    peers: Annotated[bool, typer.Option(help="Other detectors instead of runtimes.")] = False,
     width: Annotated[int, typer.Option(min=256, help="Of the photo, pixels.")] = 4000,
     height: Annotated[int, typer.Option(min=256, help="Of the photo, pixels.")] = 3000,
     out: Annotated[Path, typer.Option(help="Folder of the CSV files.")] = ROOT / "results",
@@ -136,7 +139,8 @@ def main(
     from overpaint.run_identity import find_commit, hash_config
     from overpaint.weights.resolve import find
 
-    wanted = tuple(runtime or (*RUNTIMES, *PEERS))
+    runs = 1 if peers else runs
+    wanted = ("openvino", *PEERS) if peers else tuple(runtime or RUNTIMES)
     found: dict[str, list[dict[str, float]]] = {one: [] for one in wanted}
     differences: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -144,10 +148,8 @@ def main(
         pixels = find_test_photos(data, 0).read(0)
         large = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
         write_jpeg(photo, np.asarray(large), quality=95)
-        for run in range(runs):
+        for _ in range(runs):
             for one in wanted:
-                if run and one in PEERS:
-                    continue
                 folder = Path(name) / one
                 found[one].append(_run(model, photo, one, threads, folder))
                 typer.echo(f"{one}: {found[one][-1]}")
@@ -161,8 +163,9 @@ def main(
         f"{width} x {height} pixels, {threads} threads on {len(os.sched_getaffinity(0))} "
         "processors, fp32, own process, in turns; median of the runs, n of them"
     )
+    name = "peers" if peers else "runtimes"
     source = Source(
-        "runtimes", record.name, find_commit(), hash_config(settings), record.sha256, protocol
+        name, record.name, find_commit(), hash_config(settings), record.sha256, protocol
     )
     rows = []
     for one in wanted:
@@ -173,7 +176,7 @@ def main(
         for key in ("seconds", "processor seconds"):
             # Ratios of consecutive runs, because other work on the machine changes with time.
             values[f"{key}, ratio"] = [
-                mine[key] / theirs[key] for mine, theirs in zip(found[one], first, strict=False)
+                mine[key] / theirs[key] for mine, theirs in zip(found[one], first, strict=True)
             ]
         for key, each in values.items():
             typer.echo(f"{one}: {key:<26} {statistics.median(each):.4g}")

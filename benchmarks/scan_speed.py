@@ -31,10 +31,13 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from PIL import Image
 
 from overpaint.errors import OverpaintError
 
 ROOT = Path(__file__).parents[1]
+CROP = (128, 201)
+"""Sides of crops, pixels: from, and below."""
 
 
 def command(*arguments: object) -> list[str]:
@@ -95,6 +98,20 @@ def _own(pid: int) -> int:
     return 0
 
 
+def cut_crops(photos: list[Path], folder: Path, num: int) -> None:
+    """Write `num` crops with sides in `CROP` from the photos in turn to `folder`, as JPEG files."""
+    rng, each = np.random.default_rng(0), -(-num // len(photos))
+    for i, path in enumerate(photos):
+        image = Image.open(path).convert("RGB")
+        for j in range(each):
+            if (number := i + j * len(photos)) < num:
+                width, height = (min(int(rng.integers(*CROP)), side) for side in image.size)
+                left = int(rng.integers(image.width - width + 1))
+                top = int(rng.integers(image.height - height + 1))
+                crop = image.crop((left, top, left + width, top + height))
+                crop.save(folder / f"{number:05}.jpg", quality=95)
+
+
 def slope(found: list[tuple[int, float]]) -> float:
     """MB per 1,000 photos; NaN for fewer than 200."""
     late = [(num, size) for num, size in found if num and num > found[-1][0] / 5]
@@ -140,13 +157,16 @@ def measured(
 
 def main(
     photos: Annotated[Path, typer.Option(help="Folder of photos.")],
-    num: Annotated[int, typer.Option(min=1, help="Photos to take from it, evenly.")] = 60,
+    num: Annotated[int, typer.Option(min=1, help="Photos to take from it, at random.")] = 60,
     loop: Annotated[int, typer.Option(min=1, help="Of them, for the loop.")] = 6,
     workers: Annotated[int, typer.Option(min=1, help="Network processes.")] = 2,
     model: Annotated[str, typer.Option(help="Name or weights file.")] = "nixnet-s",
     runtime: Annotated[
         list[str] | None, typer.Option(help="As of `overpaint scan`; repeatable. Default: torch.")
     ] = None,
+    crops: Annotated[
+        bool, typer.Option(help="Small crops instead of photos: memory over many of them.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder of the CSV files.")] = ROOT / "results",
 ) -> None:
     """Measure both ways, print the figures, and write the rows."""
@@ -163,17 +183,23 @@ def main(
         folder = Path(name)
         (folder / "in").mkdir()
         found = sorted(path for path in photos.rglob("*.*") if path.is_file())
-        for i, path in enumerate(found[:: max(1, len(found) // num)][:num]):
-            shutil.copy(path, folder / "in" / f"{i:04}{path.suffix}")
+        np.random.default_rng(0).shuffle(found)  # sizes differ from folder to folder
+        if crops:
+            cut_crops(found, folder / "in", num)
+        else:
+            for i, path in enumerate(found[:num]):
+                shutil.copy(path, folder / "in" / f"{i:05}{path.suffix}")
         taken = sorted((folder / "in").iterdir())
         for one in runtime or ["torch"]:
             values, words = measured(folder, taken, loop, workers, model, one)
-            protocol = f"{len(taken)} photos, {workers} network processes, {words}, {allowed}"
+            what = f"crops of {CROP[0]} to {CROP[1]} pixels" if crops else "photos"
+            protocol = f"{len(taken)} {what}, {workers} network processes, {words}, {allowed}"
             source = Source("scan", record.name, commit, hashed, record.sha256, protocol)
+            method = f"{one}, crops" if crops else one
             for metric, value in values.items():
                 typer.echo(f"{one}: {metric:<26} {value:.4g}")
                 rows.append(
-                    Row(method=one, metric=metric, value=value, n=len(taken), ci_low=nan,
+                    Row(method=method, metric=metric, value=value, n=len(taken), ci_low=nan,
                         ci_high=nan, **asdict(source))
                 )  # fmt: skip
     write_results(out, rows, [])

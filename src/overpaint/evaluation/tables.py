@@ -215,6 +215,17 @@ LAYOUTS = {
             "peak_mib": "peak memory",
         },
     ),
+    "peers": Layout(
+        "peers",
+        "detector",
+        {
+            "seconds": "time",
+            "seconds, ratio": "times as long",
+            "processor seconds": "processor time, s",
+            "processor seconds, ratio": "times as long, processor",
+            "peak_mib": "peak memory",
+        },
+    ),
     "scan": Layout(
         "scan",
         "runtime",
