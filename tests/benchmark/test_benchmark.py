@@ -438,7 +438,7 @@ def test_sources_of_other_tables_are_kept(toys: Path, data: Path, tmp_path: Path
     found = (read_rows(tmp_path / "tables" / f"{name}.csv") for name in ("one", "two"))
     commits = {row.commit for rows in found for row in rows}
     assert commits == {"b" * 40, "c" * 40}
-    assert "a" * 40 not in (tmp_path / "tables" / "sources.csv").read_text()
+    assert "a" * 40 not in (tmp_path / "tables" / "provenance.csv").read_text()
     write_rows(tmp_path / "rows.csv", [*rows, replace(rows[0], table="three")])
     with pytest.raises(ConfigError, match=r"rows\.csv: holds the rows of 2 tables"):
         publish_rows(tmp_path / "rows.csv", tmp_path / "tables")

@@ -254,9 +254,9 @@ class TestAttention:
         cosine[1, :, 6:] = 0.4
         cosine[2, :, 1:] = 0.4
         sound, faithful = GlobalLocalAttention(3, False), GlobalLocalAttention(3, True)
-        assert sound._num_alike(cosine).flatten().tolist() == [14, 5, 2]
-        assert faithful._num_alike(cosine).flatten().tolist() == [14]  # 0.6 at the last rank
-        assert sound._num_alike(cosine[..., :1]).flatten().tolist() == [1, 1, 1]
+        assert sound._count_similar(cosine).flatten().tolist() == [14, 5, 2]
+        assert faithful._count_similar(cosine).flatten().tolist() == [14]  # 0.6 at the last rank
+        assert sound._count_similar(cosine[..., :1]).flatten().tolist() == [1, 1, 1]
 
     def test_parts_of_the_matrix_make_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
         x = torch.randn(2, 23, 4)

@@ -183,8 +183,8 @@ class TestStructure:
         assert torch.equal(grey, to_grey(image))
 
         other = torch.where(mask == 1, torch.rand_like(image), image)
-        assert torch.equal(tiny().structure(other, mask)[:, :1], edges)
-        assert not torch.equal(tiny().structure(other)[:, :1], edges)
+        assert torch.equal(tiny().find_structure(other, mask)[:, :1], edges)
+        assert not torch.equal(tiny().find_structure(other)[:, :1], edges)
 
     def test_folded_photos_are_what_8_bits_make_of_negative_values(self) -> None:
         image = torch.arange(256).float().div(255).expand(1, 3, 4, 256)

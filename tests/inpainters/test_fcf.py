@@ -219,19 +219,19 @@ class TestRandomness:
         model = tiny(truncation=0.25).eval()
         model.mapping.average.normal_()
         with torch.no_grad():
-            styles, style = model._styles(2), model.mapping(model.latent)
+            styles, style = model._draw_styles(2), model.mapping(model.latent)
         assert styles.shape == (2, 10, 32)  # 2 log2(64) - 2
         expected = 0.75 * model.mapping.average + 0.25 * style
         torch.testing.assert_close(styles, expected[:, None].expand(2, 10, 32))
 
     def test_in_training_photos_have_their_own_styles_and_layers_may_mix_two(self) -> None:
         plain, mixing = tiny(style_mixing=0.0), tiny(style_mixing=1.0)
-        styles = plain._styles(2).detach()
+        styles = plain._draw_styles(2).detach()
         assert not torch.allclose(styles[0], styles[1])
         assert torch.equal(styles, styles[:, :1].expand(-1, 10, -1))
         changes = set()
         for _ in range(40):
-            mixed = mixing._styles(1).detach()[0]
+            mixed = mixing._draw_styles(1).detach()[0]
             steps = [i for i in range(1, 10) if not torch.equal(mixed[i], mixed[i - 1])]
             assert len(steps) == 1
             changes.update(steps)

@@ -117,7 +117,7 @@ class Staged(nn.Module):
         super().__init__()
         self.found = Stages(masks, score)
 
-    def stages(self, image: Tensor) -> Stages:
+    def run_stages(self, image: Tensor) -> Stages:
         return self.found
 
 

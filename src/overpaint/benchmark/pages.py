@@ -24,6 +24,7 @@ from overpaint.benchmark.rendering import render_markdown
 from overpaint.benchmark.rows import BenchmarkRow, publish_rows, read_rows
 from overpaint.errors import ConfigError
 from overpaint.evaluation.tables import update_page
+from overpaint.terminal import say
 
 MARKER = re.compile(
     r"(<!-- (benchmark|hardening):(\S+) -->\n)(.*?)(<!-- /\2 -->)",
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     for rows in options.rows:
-        print(publish_rows(rows, options.root / "results" / "tables"))
+        say(publish_rows(rows, options.root / "results" / "tables"))
     done = [
         update_page(path, lambda text: fill(text, options.root), only_check=options.check)
         for path in options.files

@@ -7,7 +7,7 @@
   over those whose fills the detector was not trained on; both have an interval that draws
   inpainters, and of each its pictures, anew.
 - A cell that failed is a row with its error and no value.
-- `publish_rows` makes them small for a commit: what many rows share goes into one `sources.csv`.
+- `publish_rows` makes them small for a commit: what many rows share goes into one `provenance.csv`.
 """
 
 import csv
@@ -34,7 +34,7 @@ from overpaint.named_metrics import METRICS, Photos, compute_figures
 ALL, UNSEEN = "all", "unseen"
 RESAMPLES = 1000
 """Of the photos, for figures of whole photos."""
-SOURCES = "sources.csv"
+PROVENANCE = "provenance.csv"
 SHARED = (
     "table",
     "scale",
@@ -295,7 +295,7 @@ def _format_number(value: Any) -> str:
 
 
 def publish_rows(path: Path, folder: Path) -> Path:
-    """Write the rows of a `rows.csv` as `folder`/TABLE.csv, and their sources into its sources.csv.
+    """Write the rows of a `rows.csv` as `folder`/TABLE.csv, what they share into provenance.csv there.
 
     A source is what many rows share (`SHARED`), named by a hash of it. Sources of the table's rows
     before are replaced, those of other tables kept. Returns the file of the rows. Raises
@@ -306,8 +306,8 @@ def publish_rows(path: Path, folder: Path) -> Path:
     if len(tables) != 1:
         raise ConfigError(f"{path}: holds the rows of {len(tables)} tables; give those of one")
     place, sources = folder / f"{tables.pop()}.csv", {}
-    if (folder / SOURCES).exists():
-        old = {line["source"]: line for line in _read_lines(folder / SOURCES)}
+    if (folder / PROVENANCE).exists():
+        old = {line["source"]: line for line in _read_lines(folder / PROVENANCE)}
         sources = {key: line for key, line in old.items() if line["table"] != place.stem}
     for line in lines:
         source = {name: line.pop(name, "") for name in SHARED}
@@ -316,7 +316,7 @@ def publish_rows(path: Path, folder: Path) -> Path:
         line["source"] = key
     filled = [name for name in lines[0] if any(line[name] for line in lines)]
     folder.mkdir(parents=True, exist_ok=True)
-    _write_lines(folder / SOURCES, ["source", *SHARED], sources.values())
+    _write_lines(folder / PROVENANCE, ["source", *SHARED], sources.values())
     _write_lines(place, filled, lines)
     return place
 
@@ -326,7 +326,7 @@ def read_rows(path: Path, kind: type[RowT] = BenchmarkRow) -> list[RowT]:  # typ
     try:
         lines = _read_lines(path)
         if lines and "source" in lines[0]:
-            sources = {line.pop("source"): line for line in _read_lines(path.with_name(SOURCES))}
+            sources = {line.pop("source"): line for line in _read_lines(path.with_name(PROVENANCE))}
             lines = [sources[line.pop("source")] | line for line in lines]
         return [kind(**_parse_line(line, kind)) for line in lines]
     except (OSError, KeyError, TypeError, ValueError) as error:
