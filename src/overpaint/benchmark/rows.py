@@ -295,7 +295,7 @@ def _format_number(value: Any) -> str:
 
 
 def publish_rows(path: Path, folder: Path) -> Path:
-    """Write the rows of a `rows.csv` as `folder`/TABLE.csv, what they share into provenance.csv there.
+    """Write the rows of a `rows.csv` as `folder`/TABLE.csv, and what they share beside it.
 
     A source is what many rows share (`SHARED`), named by a hash of it. Sources of the table's rows
     before are replaced, those of other tables kept. Returns the file of the rows. Raises
