@@ -212,6 +212,30 @@ def test_the_oldest_results_go_when_all_take_too_much() -> None:
     here.table.close()
 
 
+def test_the_oldest_results_go_when_there_are_too_many() -> None:
+    here = Here(keep_jobs=2)
+    jobs = []
+    for number in range(4):
+        here.clock.now = number
+        jobs.append(here.done())
+    here.table.sweep()
+    assert [here.table.get(job.id) is job for job in jobs] == [False, False, True, True]
+    here.table.close()
+
+
+def test_a_job_for_which_no_file_can_be_opened_fails_and_the_next_one_is_done(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> JobFiles:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("overpaint.app.table.JobFiles", fail)
+        failed = here.wait(here.submit())
+    assert (failed.state, failed.error) == ("failed", ("failed", ""))
+    assert here.done().state == "done"
+
+
 def test_who_watches_hears_every_change_and_the_end(here: Here) -> None:
     async def watched() -> list[tuple[bool, str]]:
         job, seen = here.submit(), []

@@ -260,7 +260,11 @@ def _none(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("prepare", "words"),
-    [(_empty, "black.png.*invert"), (_damaged, "torn.png.*remove"), (_none, "no mask images")],
+    [
+        (_empty, "black.png.*invert"),
+        (_damaged, "torn.png.*(again|give JPEG)"),
+        (_none, "no mask images"),
+    ],
 )
 def test_a_folder_that_cannot_serve_is_an_error(
     tmp_path: Path, prepare: Callable[[Path], None], words: str
@@ -346,3 +350,14 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
         masks.get("lama-tick")
     with pytest.raises(UnknownNameError, match="brush"):
         masks.make_mixture({"bruhs": 1})
+
+
+def test_a_damaged_mask_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.effect_noise((64, 64), 90).save(path)
+    data = bytearray(path.read_bytes())
+    data[200:240] = bytes(40)  # Pillow raises a SyntaxError for some of these, and no OSError
+    for damaged in (bytes(data), data[:100], data[:33] + b"\0\0\0\x04ABCDabcdabcd"):
+        path.write_bytes(damaged)
+        with pytest.raises(ImageError, match=r"a\.png"):
+            masks.ObjectMasks(tmp_path)

@@ -18,6 +18,7 @@ from overpaint.cli.synthesize import synthesize as command
 from overpaint.data.autoencoder import conv_autoencoder
 from overpaint.data.bank import load_bank
 from overpaint.data.degrade import Degrade, History
+from overpaint.data.samples import claim
 from overpaint.data.sources import PhotoSource
 from overpaint.data.synthesize import (
     RETRY,
@@ -380,3 +381,14 @@ def test_rows_survive_json(tmp_path: Path, photos: PhotoSource, member: str) -> 
     (row,) = synthesize(tmp_path / "out", photos, config, num=1)
     assert {"resize", "noise"} <= {step.name for step in row.degradations}
     assert UniversalRow.model_validate_json(row.model_dump_json()) == row
+
+
+def test_a_folder_that_cannot_be_made_or_is_damaged_is_a_typed_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match="choose another folder"):
+        claim(tmp_path / "file", {"seed": 0}, ["images"])
+    for content in (b"{", b"[]", b"\xff"):
+        (tmp_path / "about.json").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"about\.json: .*choose another folder"):
+            claim(tmp_path, {"seed": 0}, ["images"])
+        assert (tmp_path / "about.json").read_bytes() == content

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import overpaint
 from helpers.bright_detectors import Bright, calibration
+from helpers.deep_pictures import png as make_png
 from helpers.random_weights import save_random
 from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.api import load_detector
@@ -321,6 +322,31 @@ def test_a_pil_image_keeps_its_alpha_and_xmp_turns_it_not(tmp_path: Path) -> Non
     image = Image.fromarray(pixels[..., :3])
     image.info["xmp"] = b'<rdf:Description tiff:Orientation="6"/>'
     np.testing.assert_array_equal(as_photo(image).pixels, pixels[..., :3])
+
+
+def test_a_pil_image_whose_pixels_cannot_be_had_is_a_typed_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(grey(3)).save(path)
+    closed = Image.open(path)
+    closed.close()
+    deep = tmp_path / "deep.png"
+    deep.write_bytes(make_png(np.full((8, 8, 3), 700, np.uint16)))
+    odd = {"cannot be read": closed, "0 x 5 pixels": Image.new("RGB", (0, 5))}
+    odd["16 bit colour, of which Pillow takes 8"] = Image.open(deep)
+    for reason, image in odd.items():
+        with pytest.raises(InputError, match=reason):
+            as_photo(image)
+
+
+def test_a_pil_image_of_multiplied_alpha_and_one_of_an_mpo() -> None:
+    pixels = np.random.default_rng(0).integers(1, 256, (20, 30, 4), dtype=np.uint8)
+    taken = as_photo(Image.fromarray(pixels).convert("RGBa"))
+    np.testing.assert_array_equal(taken.alpha, pixels[..., 3])
+    buffer = io.BytesIO()
+    one, two = (Image.fromarray(np.ascontiguousarray(pixels[..., :3])) for _ in range(2))
+    one.save(buffer, "MPO", save_all=True, append_images=[two])
+    taken = as_photo(Image.open(buffer))
+    assert (taken.format, taken.lossy) == ("JPEG", True)
 
 
 def test_missing_file_and_missing_weights(weights: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class TestWeights:
 
     @pytest.mark.parametrize("radius", [-1, MAX_RADIUS + 1])
     def test_another_radius_is_an_error(self, radius):
-        with pytest.raises(InputError, match="give a radius of 0 to 64"):
+        with pytest.raises(InputError, match="give a whole number of 0 to 64"):
             compute_fill_weight(MARKED["several"] == 1, radius)
 
     @pytest.mark.parametrize(

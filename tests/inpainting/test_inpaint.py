@@ -204,6 +204,25 @@ class TestKnownPixels:
         known = [int((mask[mask.any(dim=1)][0] == 0).sum()) for mask in spy.seen]
         assert known == [0, 64, 64, 64, 64, 64, 64, 128]
 
+    @pytest.mark.parametrize("known", [slice(1500, None), slice(0, 200)])
+    def test_a_hole_over_a_whole_side_is_filled_inwards_from_what_is_known(
+        self, known: slice
+    ) -> None:
+        photo = np.full((80, 1700, 3), (200, 60, 40), np.uint8)
+        mask = np.ones((80, 1700), np.uint8)
+        mask[:, known] = 0
+        done = overpaint.inpaint(photo, mask, model="mean", size=200, dilate=0)
+        assert done.num_windows > 5
+        assert np.array_equal(done.pixels, photo)
+
+    def test_what_is_too_thin_to_be_seen_in_a_scaled_window_is_an_error(self) -> None:
+        photo = np.full((700, 700, 3), (200, 60, 40), np.uint8)
+        mask = np.ones((700, 700), np.uint8)
+        mask[::3, ::3] = 0
+        window = InpainterRunner("mean", size=64)._fill
+        with pytest.raises(InputError, match="too thin to be seen at a working size of 64"):
+            window(photo, mask)
+
     def test_size_changes_what_the_network_sees(self) -> None:
         mask = holes((700, 700), (200, 200, 500, 500))
         for size in (64, 100, 512):
@@ -383,6 +402,19 @@ class TestFiles:
         kinds = photo, read_image(photo).pixels, Image.open(photo)
         results = [overpaint.inpaint(kind, mask, model=flat).pixels for kind in kinds]
         assert all(np.array_equal(result, results[0]) for result in results)
+
+    def test_the_alpha_of_a_pil_image_is_kept_or_laid_on_a_colour(self, flat: str) -> None:
+        values = np.random.default_rng(0).integers(0, 256, (30, 40, 4), dtype=np.uint8)
+        values[:, :10, 3], mask = 0, holes((30, 40), (5, 20, 15, 30))
+        how: dict[str, Any] = {"model": flat, "dilate": 0}
+        done = overpaint.inpaint(Image.fromarray(values), mask, **how)
+        assert np.array_equal(done.samples[mask == 0], values[mask == 0])
+        assert np.array_equal(done.samples[..., 3], values[..., 3])
+        laid = overpaint.inpaint(Image.fromarray(values), mask, flatten="white", **how)
+        assert laid.samples.shape == (30, 40, 3)
+        assert (laid.samples[:, :10] == 255).all()
+        grey = overpaint.inpaint(Image.fromarray(values[..., 0]), mask, **how)
+        assert "grey copied to three channels" in grey.notes
 
 
 class TestMark:

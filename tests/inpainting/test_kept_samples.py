@@ -229,6 +229,14 @@ class TestAlpha:
             assert done.pixels[mask == 1][:, 1].max() <= 2
             assert (done.samples[mask == 0] == values[mask == 0]).all()
 
+    @pytest.mark.parametrize("model", ["mean", "telea", "patchmatch"])
+    def test_a_hole_far_from_all_that_is_seen_gets_its_colour(self, tmp_path, model):
+        values = np.zeros((100, 700, 4), np.uint8)
+        values[20:80, :60], values[40:60, 600:620] = (200, 60, 40, 255), (0, 200, 0, 255)
+        mask = holes((100, 700), (40, 600, 60, 620))
+        done = overpaint.inpaint(put(tmp_path / "a.png", values), mask, model=model, dilate=0)
+        assert np.abs(done.samples[mask == 1] - (200.0, 60, 40, 255)).max() <= 1
+
     def test_nothing_that_is_seen_outside_the_hole_is_an_error(self, tmp_path):
         values = np.zeros((*SIZE, 4), np.uint8)
         values[HOLE == 1] = 255

@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from overpaint.cli import build
-from overpaint.errors import ImageError, InputError, OverpaintError
+from overpaint.errors import ImageError, InputError, OverpaintError, TooLargeError
 from overpaint.images import read_image
 from overpaint.provenance.c2pa import Signer, _make_settings, make_signer
 from overpaint.provenance.checking import CAVEAT, check_file, describe_marks
@@ -376,3 +376,10 @@ class TestCommand:
         receipt.write_text(json.dumps(said))
         assert "\x1b" not in run(out).stdout
         assert "\\x1b[2Jgone" in run(out).stdout
+
+
+def test_a_picture_above_the_limit_is_called_too_large_and_not_damaged(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    monkeypatch.setenv("OVERPAINT_MAX_PIXELS", "1000")
+    with pytest.raises(TooLargeError, match="raise OVERPAINT_MAX_PIXELS"):
+        check_file(tmp_path / "a.png")

@@ -68,6 +68,8 @@ class Limits:
     """Time for which the results of a job are kept."""
     keep_bytes: int = 2 * 2**30
     """Size of all results; beyond it the oldest are deleted before their time."""
+    keep_jobs: int = 500
+    """Number of results, likewise. Each is an open file, and many systems allow a process 1,024."""
 
 
 class Guard:

@@ -3,7 +3,8 @@
 - One queue and one worker for each kind of job, so that a long report does not delay a detection.
 - The uploads of a queued job are stored in a file, which is deleted when its worker has them.
 - Results are kept until they are deleted, for at most `Limits.keep_seconds`; the oldest are deleted
-  while all take more than `Limits.keep_bytes`.
+  while all take more than `Limits.keep_bytes` or are more than `Limits.keep_jobs`, as each is an
+  open file.
 - A job's number is random, 128 bits, so that only its sender knows it.
 """
 
@@ -141,11 +142,12 @@ class Table:
         with self._changed:
             over = sorted((j for j in self._jobs.values() if j.is_over), key=lambda j: j.ended)
             sizes = {job.id: job.files.size if job.files else 0 for job in over}
-            total, now = sum(sizes.values()), self._clock()
+            total, num, now = sum(sizes.values()), len(over), self._clock()
             for job in over:
                 late = now - job.ended >= self._limits.keep_seconds
-                if late or (total > self._limits.keep_bytes and job is not over[-1]):
-                    total -= sizes[job.id]
+                full = total > self._limits.keep_bytes or num > self._limits.keep_jobs
+                if late or (full and job is not over[-1]):
+                    total, num = total - sizes[job.id], num - 1
                     self.delete(job)
 
     async def watch(self, job: Job, every: float) -> AsyncGenerator[bool]:
@@ -192,7 +194,7 @@ class Table:
                 if self._closing:
                     return
                 job = self._queues[kind].popleft()
-                job.state, job.files = "running", JobFiles()
+                job.state = "running"
                 self._running[kind] = job
                 self._notify(job)
             error = self._run_job(job)
@@ -213,6 +215,7 @@ class Table:
     def _run_job(self, job: Job) -> tuple[Kind, str] | None:
         """Run a job; returns its error, or None."""
         try:
+            job.files = JobFiles()
             work = job.make(job.uploads)
             job.uploads.close()
             self._workers[job.kind].call(
@@ -225,7 +228,7 @@ class Table:
             if error.kind == "failed":
                 _log.error("%s failed: %s", job.kind, error)
             return error.kind, str(error)
-        except Exception:  # a full disk, or a bug: the thread goes on to the next job
+        except Exception:  # a full disk, too many open files, a bug: on to the next job
             _log.exception("%s failed", job.kind)
             return "failed", ""
         return None

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from overpaint.errors import ImageError, InputError, UnknownNameError
+from overpaint.images import read_mask_levels
 
 Mask = NDArray[np.uint8]
 MaskFn = Callable[[int, int, np.random.Generator], Mask]
@@ -253,11 +254,7 @@ def _list_mask_files(folder: Path) -> list[Path]:
 
 
 def _read_shape(path: Path, *, invert: bool, max_side: int) -> _Shape:
-    try:
-        with Image.open(path) as file:
-            grey = file.convert("L")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: cannot be read as a mask ({error}); remove the file") from error
+    grey = Image.fromarray(read_mask_levels(path)[0])
     grey.thumbnail((max_side, max_side), Image.Resampling.BILINEAR)
     hole = (np.asarray(grey) >= 128) != invert
     rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))

@@ -52,7 +52,7 @@ def claim(folder: Path, about: Mapping[str, Any], kinds: Iterable[str]) -> None:
     """
     path, kinds = folder / ABOUT, tuple(kinds)
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = _read_about(path)
         other = [key for key, value in about.items() if found.get(key) != value]
         if other:
             raise ConfigError(
@@ -64,9 +64,23 @@ def claim(folder: Path, about: Mapping[str, Any], kinds: Iterable[str]) -> None:
             f"{folder}: holds {', '.join(taken)} but no {ABOUT}, so it was not made here; "
             "choose another folder"
         )
-    for kind in kinds:
-        (folder / kind).mkdir(parents=True, exist_ok=True)
+    try:
+        for kind in kinds:
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"cannot be made ({error.strerror})"
+        raise ConfigError(f"{error.filename}: {reason}; choose another folder") from error
     write_bytes(path, (json.dumps(about, indent=2) + "\n").encode())
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); choose another folder") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: holds no settings of samples; choose another folder")
+    return found
 
 
 def read_rows(folder: Path, kind: type[R]) -> list[R]:

@@ -201,12 +201,19 @@ def _decode(data: bytes, path: Path, formats: list[str]) -> Photo:
 def from_pillow(image: Image.Image) -> Photo:
     """What a Pillow image holds, by the rules for files as far as they can still be kept.
 
-    Its file's bytes are gone, and with them the JPEG quality. Pillow has taken 8 bit of 16 bit
-    colour, so that is refused, as are floats; 32 bit integers within 0..65535 count as 16 bit.
-    Raises `InputError`, and what Pillow raises for a file that turns out to be damaged.
+    Its file's bytes are gone, and with them the JPEG quality. Pillow takes 8 bit of 16 bit colour,
+    so that is refused where the image still tells (a TIFF, and a PNG that was not yet loaded), as
+    are floats; 32 bit integers within 0..65535 count as 16 bit. Raises `InputError`, also for a
+    file that turns out to be damaged.
     """
     source: Any = image
-    source.load()
+    is_deep = any(_is_deep_colour(tile.args) for tile in getattr(source, "tile", ()))
+    try:
+        source.load()  # only now are the pixels of a file read
+    except Exception as error:  # damaged bytes may raise any exception, a closed file ValueError
+        raise InputError(f"PIL image: cannot be read ({error}); give its path") from error
+    if not source.width or not source.height:
+        raise InputError(f"PIL image of {source.width} x {source.height} pixels; give at least one")
     notes: list[str] = []
     if source.mode == "I" and 0 <= source.getextrema()[0] <= source.getextrema()[1] <= 65535:
         grey = Image.fromarray(np.asarray(source).astype(np.uint16))
@@ -216,12 +223,13 @@ def from_pillow(image: Image.Image) -> Photo:
         remedy = "scale np.asarray(image) to uint8 (h, w, 3), RGB, and give that, or give its path"
         raise InputError(f"PIL image of mode {source.mode}: of unknown range or meaning; {remedy}")
     is_grey = source.mode.startswith("I;16")
-    if not is_grey and max(getattr(source, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))) > 8:
-        raise InputError("PIL image of a TIFF of 16 bit, of which Pillow takes 8; give its path")
+    is_deep |= max(getattr(source, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))) > 8
+    if is_deep and not is_grey:
+        raise InputError("PIL image of 16 bit colour, of which Pillow takes 8; give its path")
     turn = read_orientation(source)
     rgb, alpha = _to_rgb(source, _File(b"", []), 16 if is_grey else 8, notes)
-    kind = image.format or "PIL image"
-    lossy = kind in ("JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF")
+    kind = "JPEG" if image.format == "MPO" else image.format or "PIL image"
+    lossy = _is_lossy(image, kind, b"")
     about = f"{kind}: quality unknown, give the path" if lossy else f"{kind}: taken as lossless"
     return Photo(
         pixels=np.require(turn_upright(rgb, turn), requirements=["C", "W"]),
@@ -233,6 +241,12 @@ def from_pillow(image: Image.Image) -> Photo:
         notes=(about, *notes),
         alpha=None if alpha is None else np.ascontiguousarray(turn_upright(alpha, turn)),
     )
+
+
+def _is_deep_colour(args: Any) -> bool:
+    """Whether a tile's arguments name a kind of 16 bit sample ("RGB;16B") that Pillow reduces."""
+    name = args if isinstance(args, str) else next(iter(args or ()), "")
+    return isinstance(name, str) and re.fullmatch(r"(LA|RGB[AX]?);16[BLN]", name) is not None
 
 
 def _refuse_unknown(image: Any) -> None:
@@ -369,8 +383,8 @@ def _to_rgb(
         image = Image.fromarray(255 - levels if photometric == 0 else levels)
     elif bits == 16 and image.mode in ("LA", "RGB", "RGBA"):
         image = _widen(image, file, notes)
-    if image.mode == "La":
-        image = image.convert("LA")
+    if image.mode in ("La", "RGBa"):  # colours multiplied by alpha
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
     if image.mode in ("LA", "RGBA", "PA"):
         alpha = np.asarray(image.getchannel("A"))
     if image.mode in ("1", "L", "LA"):

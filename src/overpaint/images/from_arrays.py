@@ -22,10 +22,7 @@ def as_photo(image: Picture) -> Photo:
             raise InputError(f"array {image.dtype} {image.shape}: {remedy}")
         return Photo(image, Path(), "", "array", None, False, ("array: taken as lossless",))
     if isinstance(image, Image.Image):
-        try:
-            return from_pillow(image)
-        except OSError as error:  # read when its pixels are asked for
-            raise InputError(f"PIL image: cannot be read ({error}); give its path") from error
+        return from_pillow(image)
     if isinstance(image, Tensor):
         remedy = "give its pixels, overpaint.images.to_pixels(tensor)"
         raise InputError(f"a photo is no tensor; {remedy} for floats (1, 3, h, w) in 0..1")

@@ -137,6 +137,13 @@ def from_pixels(pixels: np.ndarray, notes: tuple[str, ...] = ()) -> Samples:
     return Samples(pixels, notes=notes)
 
 
+def from_photo(photo: Photo) -> Samples:
+    """Of 8 bit RGB, with the photo's alpha where it has one."""
+    if photo.alpha is None:
+        return from_pixels(photo.pixels, photo.notes)
+    return Samples(np.dstack([photo.pixels, photo.alpha]), notes=photo.notes)
+
+
 def decode_samples(data: bytes, photo: Photo) -> Samples:
     """The samples of the file that `decode_image` has decoded to `photo`; raises `ImageError`."""
     with limit_pillow(find_pixel_limit(None)):

@@ -25,7 +25,7 @@ from overpaint.errors import ImageError, InputError
 from overpaint.images import File, decode_image, is_file, read_file_bytes
 from overpaint.images.from_arrays import Picture, as_photo
 from overpaint.images.regions import find_regions
-from overpaint.images.samples import Samples, decode_samples, from_pixels
+from overpaint.images.samples import Samples, decode_samples, from_photo
 from overpaint.inpainting.choice import AUTO, Choice, choose
 from overpaint.inpainting.holes import HoleMask, take_mask
 from overpaint.inpainting.inpainter_runner import check_known
@@ -109,16 +109,16 @@ def inpaint(
 ) -> Inpainted:
     """Fill the holes of one photo of any size; known pixels are returned bit for bit.
 
-    photo: path, bytes, binary stream, uint8 array (h, w, 3) in RGB, or PIL image. mask: the same
-    kinds, an array as (h, w), of the size of the upright photo, white or 1 = hole; the rules are in
-    `overpaint.inpainting.holes`. model, size: see `choice.choose`; the last few models stay in
-    memory. dilate: pixels, 0..64, by which the hole is grown, and in whose outer half fill and
-    photo are mixed; None for 1/128 of the longer side, at most 16. flatten: CSS colour of the
-    background that replaces transparency. out: file to write, its suffix one of `encoding.FORMATS`,
-    marked as edited and with a receipt beside it; needs the path of a photo. Without it nothing is
-    written, and the arrays of the result have no mark: that is meant for research. overwrite:
-    replace an earlier result, which has a receipt; no other file is overwritten. signer: C2PA, see
-    `overpaint.provenance.checking`. device: cpu or cuda.
+    photo: path, bytes, binary stream, uint8 array (h, w, 3) in RGB, or PIL image (taken as RGB of
+    8 bit, with its alpha). mask: the same kinds, an array as (h, w), of the size of the upright
+    photo, white or 1 = hole; the rules are in `overpaint.inpainting.holes`. model, size: see
+    `choice.choose`; the last few models stay in memory. dilate: pixels, 0..64, by which the hole is
+    grown, and in whose outer half fill and photo are mixed; None for 1/128 of the longer side, at
+    most 16. flatten: CSS colour of the background that replaces transparency. out: file to write,
+    its suffix one of `encoding.FORMATS`, marked as edited and with a receipt beside it; needs the
+    path of a photo. Without it nothing is written, and the arrays of the result have no mark: that
+    is meant for research. overwrite: replace an earlier result, which has a receipt; no other file
+    is overwritten. signer: C2PA, see `overpaint.provenance.checking`. device: cpu or cuda.
 
     Raises `ImageError` (files; also if the format of `out` would make hidden pixels visible),
     `InputError` (arrays, arguments) and `WeightsError`.
@@ -195,7 +195,8 @@ def inpaint_file(
 
 def _read_samples(photo: Picture) -> Samples:
     if not is_file(photo):
-        return from_pixels(as_photo(photo).pixels)
+        taken = as_photo(photo)
+        return from_photo(replace(taken, notes=taken.notes[1:]))  # the first is on its compression
     data, name = read_file_bytes(cast("File", photo))
     return decode_samples(data, decode_image(data, name))
 

@@ -34,8 +34,8 @@ def compute_fill_weight(marked: np.ndarray, radius: int) -> np.ndarray:
     within this distance of a marked one have a weight above 0. Raises `InputError` for another
     radius.
     """
-    if not 0 <= radius <= MAX_RADIUS:
-        raise InputError(f"dilate {radius}: give a radius of 0 to {MAX_RADIUS} pixels")
+    if radius not in range(MAX_RADIUS + 1):
+        raise InputError(f"dilate {radius}: give a whole number of 0 to {MAX_RADIUS} pixels")
     weight = marked.astype(np.float32)
     rows, columns = (np.flatnonzero(marked.any(axis=axis)) for axis in (1, 0))
     if not radius or not rows.size:

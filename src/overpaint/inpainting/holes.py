@@ -182,6 +182,14 @@ def find_windows(mask: np.ndarray, working_size: int, *, min_view: int = 1) -> l
     return found
 
 
+def widen_view(window: Window, unseen: np.ndarray) -> Window:
+    """With its view doubled until it shows a pixel that is 0 in `unseen` (h, w)."""
+    while unseen[window.view.part].all() and window.view != Box(0, 0, *unseen.shape):
+        side = 2 * max(window.view.height, window.view.width)
+        window = window._replace(view=_choose_view(window.box, unseen.shape, side))
+    return window
+
+
 def _cut(hole: np.ndarray, box: Box, limit: int) -> tuple[Box, Box] | None:
     """Two halves of a box; None when it is small enough, or cannot be cut.
 
@@ -258,10 +266,7 @@ def _read_levels(mask: object) -> tuple[np.ndarray, str]:
 
 
 def _from_pil(mask: Image.Image) -> np.ndarray:
-    try:
-        photo = from_pillow(mask)
-    except OSError as error:  # PIL reads the file only now
-        raise InputError(f"the mask, a PIL image, cannot be read ({error})") from error
+    photo = from_pillow(mask)
     if photo.alpha is not None:
         raise InputError("the mask has transparency; give mask.convert('RGB'), white = hole")
     if photo.pixels.max() == 1:

@@ -7,7 +7,9 @@
 - A method without weights works at the photo's own resolution, in windows of up to `NATIVE_SIZE`
   pixels, which limits its time; a larger window is scaled as for a network.
 - Windows (`overpaint.inpainting.holes`) are filled one after the other. Pixels filled earlier are
-  known in the next window; pixels not yet filled are hole in every window.
+  known in the next window; pixels not yet filled are hole in every window. One that shows nothing
+  known waits until a neighbour is filled, so that a hole over a whole side is filled inwards; where
+  none has such a neighbour, as around a hole in a cut-out, its view is widened.
 - Photos stay uint8. Only the inpainter's windows become float, so the memory for filling does not
   grow with the photo.
 - Known pixels are compared with the photo's before a result is returned.
@@ -15,6 +17,8 @@
   must not influence the fill.
 """
 
+from collections import deque
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,7 +32,7 @@ from overpaint import progress
 from overpaint.devices import find_device, use_exact_float32
 from overpaint.errors import InputError, OverpaintError, WeightsError
 from overpaint.images import to_pixels, to_tensor
-from overpaint.inpainting.holes import find_windows
+from overpaint.inpainting.holes import Window, find_windows, widen_view
 from overpaint.weights.resolve import find, is_method, load
 
 DEFAULT_MODEL = "safepaint-s"
@@ -82,13 +86,13 @@ class InpainterRunner:
 
         pixels: uint8 (h, w, 3), RGB. mask: uint8 (h, w), 1 = hole, with at least one hole.
         hidden: bool (h, w), pixels that the inpainter does not get; they are not changed. Raises
-        `WeightsError` for NaN or infinity from the network, `OverpaintError` if a known pixel
-        changed.
+        `WeightsError` for NaN or infinity from the network, `InputError` if nothing that it may see
+        is left of a photo that has to be scaled, `OverpaintError` if a known pixel changed.
         """
         windows = find_windows(mask, self.working_size, min_view=self._min_view)
         filled = pixels.copy()
         unseen = mask.copy() if hidden is None else mask | hidden
-        for number, (box, view) in enumerate(windows, start=1):
+        for number, (box, view) in enumerate(_order(windows, unseen), start=1):
             fill = self._fill(filled[view.part], unseen[view.part])
             inside = box.shifted(-view.top, -view.left)
             hole = mask[box.part] == 1
@@ -102,6 +106,11 @@ class InpainterRunner:
         """One window at its own size: uint8 (h, w, 3), of which only the hole is used."""
         height, width = hole.shape
         image, mask = shrink(pixels, hole, self.working_size)
+        if mask.all():
+            raise InputError(
+                "what is known around the hole is too thin to be seen at a working size of "
+                f"{self.working_size} pixels; paint less, or give a smaller dilate or a larger size"
+            )
         with torch.inference_mode(), use_exact_float32():
             fill = self.module(image.to(self.device), mask.to(self.device))
         if not fill.isfinite().all():
@@ -110,6 +119,23 @@ class InpainterRunner:
         if small.shape[:2] == hole.shape:
             return small
         return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _order(windows: list[Window], unseen: np.ndarray) -> Iterator[Window]:
+    """The windows, those that show something known first. unseen: (h, w), 0 = known; the caller
+    sets the hole of each window to 0 before it takes the next."""
+    todo, num_blind = deque(windows), 0
+    while todo:
+        window = todo.popleft()
+        if not unseen[window.view.part].all():
+            num_blind = 0
+            yield window
+        elif num_blind < len(todo):
+            num_blind += 1
+            todo.append(window)
+        else:
+            num_blind = 0
+            yield widen_view(window, unseen)
 
 
 def make_runner(

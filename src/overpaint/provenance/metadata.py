@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image, JpegImagePlugin
 
-from overpaint.errors import ImageError, OverpaintError
+from overpaint.errors import ImageError, OverpaintError, TooLargeError
 from overpaint.images.decoding import (
     choose_formats,
     find_pixel_limit,
@@ -97,6 +97,10 @@ def read_xmp(data: bytes, name: str | Path) -> tuple[str, bytes | None]:
             return "JPEG" if image.format == "MPO" else str(image.format), _read_packet(image)
     except OverpaintError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLargeError(
+            f"{name}: {error}; if you trust it, raise OVERPAINT_MAX_PIXELS"
+        ) from error
     except Exception as error:  # damaged bytes may raise any exception
         reason = "not a photo that can be read, or damaged; give JPEG, PNG, WebP or TIFF"
         raise ImageError(f"{name}: {reason}") from error

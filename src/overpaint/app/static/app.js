@@ -11,6 +11,7 @@ const SYMBOLS = { strong: "\u25cf", unsure: "\u25d0", none: "\u25cb", "no-verdic
 const THUMB = 112; // pixels of a thumbnail's longer side
 
 const entries = [];
+let lastId = 0;
 let current = null;
 let tab = "detect";
 let limits = null;
@@ -56,7 +57,7 @@ function add(files, chosen = false) {
 }
 
 function makeEntry(file) {
-  const entry = { id: crypto.randomUUID(), file, name: file.name || "pasted picture", model: null, mask: null,
+  const entry = { id: ++lastId, file, name: file.name || "pasted picture", model: null, mask: null,
     detection: new Task("detect"), report: new Task("report"), removal: new Task("inpaint"),
     get result() {
       return this.detection.job?.result;
