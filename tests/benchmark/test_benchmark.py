@@ -16,6 +16,7 @@ from conftest import textured
 from helpers.bright_detectors import calibration, registered, save
 from overpaint.benchmark import pages, plots, work
 from overpaint.benchmark.api import Done, benchmark, estimate_run
+from overpaint.benchmark.rendering import render_markdown
 from overpaint.benchmark.rows import (
     ALL,
     OVER_BOTH,
@@ -277,6 +278,26 @@ def test_quality_of_fills(toys: Path, data: Path) -> None:
     row = find(rows, inpainter="telea", metric="psnr")
     assert row.detector == ""
     assert 10 < row.value < 80
+
+
+def test_a_view_without_any_figure_says_so(toys: Path, data: Path) -> None:
+    views = [
+        {"title": m, "rows": ["inpainter"], "columns": ["bin"], "where": {"metric": [m]}}
+        for m in ("psnr", "lpips-alex")
+    ]
+    done = measure(toys, data, {"metrics": ["psnr", "lpips-alex"], "detectors": {}, "views": views})
+    text = render_markdown(done.recipe, done.rows)
+    assert "## lpips-alex\n\nNot measured in any cell.\n" in text
+    assert "## psnr\n\n| inpainter |" in text
+
+
+def test_what_is_only_shown_does_not_change_the_configuration(toys: Path, data: Path) -> None:
+    first = measure(toys, data).recipe.hash
+    assert (
+        measure(toys, data, {"differs": ["A word."], "views": [], "plots": False}).recipe.hash
+        == first
+    )
+    assert measure(toys, data, {"metrics": ["auc"]}).recipe.hash != first
 
 
 def test_heatmaps_need_not_be_kept(toys: Path, data: Path) -> None:

@@ -148,8 +148,9 @@ class Recipe(Section):
 
     @property
     def hash(self) -> str:
-        """`hash_config` of all of it."""
-        return hash_config(self)
+        """`hash_config` of all but what is only shown, which changes no figure."""
+        shown = {"title": "", "views": (), "plots": False, "differs": ()}
+        return hash_config(self.model_copy(update=shown))
 
     def list_steps(self, processing: str) -> list[Step]:
         """The steps of one kind of processing."""

@@ -53,6 +53,11 @@ class Table:
     """How many columns name a line."""
     failures: list[str]
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether any cell is not empty."""
+        return any(cell != NOTHING for line in self.lines for cell in line[self.num_labels :])
+
 
 def tabulate(recipe: Recipe, rows: Sequence[BenchmarkRow], view: View) -> Table:
     """The cells of a view. Raises ConfigError for one that would mix rows."""
@@ -157,7 +162,8 @@ def render_markdown(recipe: Recipe, rows: Sequence[BenchmarkRow]) -> str:
     parts = [f"# {recipe.title}", "", *_describe_rows(recipe, rows), ""]
     for view in recipe.views:
         table = tabulate(recipe, rows, view)
-        parts += [f"## {table.title}", "", *render_markdown_lines(table), ""]
+        shown = render_markdown_lines(table) if table.is_measured else ["Not measured in any cell."]
+        parts += [f"## {table.title}", "", *shown, ""]
         if table.failures:
             parts += ["Failed:", "", *(f"- {_escape(error)}" for error in table.failures), ""]
     return "\n".join(parts)
