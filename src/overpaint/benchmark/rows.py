@@ -11,7 +11,6 @@
 """
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from overpaint import hashes
 from overpaint.benchmark.plan import Cell
 from overpaint.benchmark.recipe import FRECHET, QUALITY, Recipe
 from overpaint.benchmark.stages import read_scores
@@ -311,7 +311,7 @@ def publish_rows(path: Path, folder: Path) -> Path:
         sources = {key: line for key, line in old.items() if line["table"] != place.stem}
     for line in lines:
         source = {name: line.pop(name, "") for name in SHARED}
-        key = hashlib.sha256(json.dumps(source).encode()).hexdigest()[:12]
+        key = hashes.sha256(json.dumps(source).encode())[:12]
         sources[key] = {"source": key, **source}
         line["source"] = key
     filled = [name for name in lines[0] if any(line[name] for line in lines)]

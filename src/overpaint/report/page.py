@@ -6,13 +6,13 @@
   support them.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
 
+from overpaint import hashes
 from overpaint.detection.result import percent, probability
 from overpaint.report import wording
 from overpaint.report.contents import Failure, Report
@@ -32,7 +32,7 @@ def render_page(
         report=report,
         chapters=chapters,
         json_name=json_name,
-        json_sha256=hashlib.sha256(text).hexdigest(),
+        json_sha256=hashes.sha256(text),
     )
     return made.encode()
 

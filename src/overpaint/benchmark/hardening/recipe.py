@@ -114,8 +114,8 @@ class Hardening(Section):
 
     @property
     def hash(self) -> str:
-        """`hash_config` of all of it."""
-        return hash_config(self)
+        """`hash_config` of all but the notes, which change no figure."""
+        return hash_config(self.model_copy(update={"notes": ()}))
 
     def name_adversary(self, after: int) -> str:
         """The adversary's name after a number of rounds."""
