@@ -17,7 +17,7 @@ from overpaint.detection.calibration import (
     Calibration,
     QualityBand,
     bound_rate,
-    untouched_quantiles,
+    compute_untouched_quantiles,
 )
 from overpaint.detectors.base import Detector, Findings
 from overpaint.registry import Entry, Official, detectors
@@ -70,7 +70,7 @@ def calibration(
         num_photos=201,
         false_alarm_bound=bound_rate(2, 201),
         num_inpainted=100,
-        untouched_quantiles=untouched_quantiles(np.linspace(-10, threshold + 2, 201)),
+        untouched_quantiles=compute_untouched_quantiles(np.linspace(-10, threshold + 2, 201)),
     )
     return Calibration(
         bands=dict.fromkeys(bands, band), window=1, max_pixels_tested=10**6, data="-"

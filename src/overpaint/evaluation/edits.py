@@ -16,7 +16,7 @@ import numpy as np
 from overpaint.data.degrade import jpeg
 from overpaint.data.ordinary_edits import ORDINARY_EDITS, WORDS, apply_edit
 from overpaint.data.sources import PhotoSource
-from overpaint.detection.calibration import LOSSLESS, quality_band
+from overpaint.detection.calibration import LOSSLESS, find_quality_band
 from overpaint.errors import ConfigError
 from overpaint.evaluation.measurement import Measurement, Result, score_judged
 from overpaint.evaluation.rows import Picture, make_row
@@ -49,7 +49,7 @@ def measure_edits(job: Measurement) -> Result:
         for kind, pixels in _make_versions(photos, index, job.settings.seed):
             for stored, quality, seen in _store(pixels):
                 judged = runner.judge(runner.logits(seen), quality)
-                verdicts[kind, stored].append(runner.verdict(judged, quality))
+                verdicts[kind, stored].append(runner.decide_verdict(judged, quality))
                 name = f"{stored}/{photos.names[index]}"
                 numbers = score_judged(judged)
                 pictures.append(Picture("edits", kind, job.name, name, numbers))
@@ -79,7 +79,7 @@ def _make_versions(photos: PhotoSource, index: int, seed: int) -> Iterator[tuple
 def _store(pixels: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
     """(label, quality band, pixels) of each file."""
     yield "lossless", LOSSLESS, pixels
-    yield f"jpeg{JPEG}", quality_band(JPEG, True), jpeg(pixels, JPEG)
+    yield f"jpeg{JPEG}", find_quality_band(JPEG, True), jpeg(pixels, JPEG)
 
 
 def _crop(pixels: np.ndarray) -> np.ndarray:

@@ -48,9 +48,9 @@ from overpaint.detection.calibration import (
     QualityBand,
     average_logits,
     bound_rate,
+    compute_untouched_quantiles,
+    find_quality_band,
     q99,
-    quality_band,
-    untouched_quantiles,
 )
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import InputError, WeightsError
@@ -173,7 +173,7 @@ def fit_band(
         num_untouched=len(untouched),
         num_photos=num_photos,
         num_inpainted=0 if inpainted is None else len(inpainted),
-        untouched_quantiles=untouched_quantiles(untouched),
+        untouched_quantiles=compute_untouched_quantiles(untouched),
         false_alarm_rate=rate,
         false_alarm_bound=bound_rate(alarms, num_photos),
     )
@@ -212,7 +212,7 @@ def make_untouched_variants(
     photo: Photo, num: int, seed: int, index: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(band, pixels) of one photo: `num` in each band; in its own band one is the photo itself."""
-    own = quality_band(photo.jpeg_quality, photo.lossy)
+    own = find_quality_band(photo.jpeg_quality, photo.lossy)
     if min(photo.pixels.shape[:2]) < MIN_SIDE:
         return
     for b, band in enumerate(QUALITY_BANDS):
@@ -271,7 +271,7 @@ def raise_for_edits(
     threshold = max([band.threshold_logit, *needed]) if rate < 1 else band.threshold_logit
     update: dict[str, object] = {}
     if threshold > band.threshold_logit:
-        share, _ = band.false_alarms(threshold)
+        share, _ = band.find_false_alarm_rate(threshold)
         reached = math.ceil((share or 0.0) * band.num_untouched - 1e-9)
         alarms = math.ceil(reached * band.num_photos / band.num_untouched - 1e-9)
         update = {

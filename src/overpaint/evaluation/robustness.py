@@ -22,7 +22,7 @@ from overpaint import hashes
 from overpaint.data.degrade import Step, replay
 from overpaint.data.forgeries import ForgedRow, read_forgeries
 from overpaint.data.samples import MANIFEST
-from overpaint.detection.calibration import LOSSLESS, QUALITY_BANDS, quality_band
+from overpaint.detection.calibration import LOSSLESS, QUALITY_BANDS, find_quality_band
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError
 from overpaint.evaluation.measurement import (
@@ -56,7 +56,7 @@ class Condition:
 
 
 def _make_jpeg(quality: int) -> Condition:
-    return Condition((Step("jpeg", {"quality": quality}),), quality_band(quality, True))
+    return Condition((Step("jpeg", {"quality": quality}),), find_quality_band(quality, True))
 
 
 def _make_resize(scale: float) -> Condition:
@@ -68,7 +68,7 @@ CONDITIONS: Mapping[str, Condition] = {
     "JPEG 95": _make_jpeg(95),
     "JPEG 85": _make_jpeg(85),
     "JPEG 75": _make_jpeg(75),
-    "WebP 85": Condition((Step("webp", {"quality": 85}),), quality_band(None, True)),
+    "WebP 85": Condition((Step("webp", {"quality": 85}),), find_quality_band(None, True)),
     "resize 0.75": _make_resize(0.75),
     "resize 1.5": _make_resize(1.5),
 }
@@ -100,7 +100,7 @@ def apply_condition(exhibit: Exhibit, condition: Condition) -> Exhibit:
 
 def find_quality(photo: Photo) -> str:
     """The quality band of a photo's file."""
-    return quality_band(photo.jpeg_quality, photo.lossy)
+    return find_quality_band(photo.jpeg_quality, photo.lossy)
 
 
 # The pictures
