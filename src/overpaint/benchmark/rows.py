@@ -27,6 +27,7 @@ from overpaint.benchmark.recipe import FRECHET, QUALITY, Recipe
 from overpaint.benchmark.stages import read_scores
 from overpaint.benchmark.store import Stage, Store
 from overpaint.errors import ConfigError
+from overpaint.evaluation.rows import format_value
 from overpaint.images import write_bytes
 from overpaint.metrics import bootstrap, bootstrap_levels, mean
 from overpaint.named_metrics import METRICS, Photos, compute_figures
@@ -284,14 +285,8 @@ def write_rows(
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(f.name for f in fields(kind))
     for row in rows:
-        writer.writerow(_format_number(value) for value in asdict(row).values())
+        writer.writerow(format_value(value) for value in asdict(row).values())
     write_bytes(path, buffer.getvalue().encode("utf-8", "replace"))
-
-
-def _format_number(value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def publish_rows(path: Path, folder: Path) -> Path:

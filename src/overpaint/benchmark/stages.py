@@ -24,7 +24,14 @@ from overpaint.data.forgeries import ForgedRow
 from overpaint.data.photo_sets import Fit
 from overpaint.data.samples import read_rows
 from overpaint.data.sources import PhotoSource, Place
-from overpaint.detection.calibration import AREA, LOSSLESS, find_quality_band, judge, sigmoid
+from overpaint.detection.calibration import (
+    AREA,
+    LOSSLESS,
+    find_quality,
+    find_quality_band,
+    judge,
+    sigmoid,
+)
 from overpaint.detection.runner import DetectorRunner
 from overpaint.detection.tiles import Seen
 from overpaint.errors import ImageError, OverpaintError
@@ -237,7 +244,7 @@ def look_at(stage: Stage, folders: Folders, device: str, problems: list[str]) ->
         except ImageError as error:
             problems.append(str(error))
             continue
-        quality = find_band(steps, find_quality_band(photo.jpeg_quality, photo.lossy))
+        quality = find_band(steps, find_quality(photo))
         pixels, mask = replay(photo.pixels, mask, steps)
         yield _make_looked(runner, shown, runner.look(pixels), mask, quality)
 

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from overpaint import atomic
 from overpaint.data.ordinary_edits import WORDS
 from overpaint.errors import WeightsError
+from overpaint.images import Photo
 from overpaint.images.regions import select_seeded
 
 LOSSLESS, HIGH, MEDIUM, LOW = QUALITY_BANDS = ("lossless", "jpeg>=90", "jpeg75-90", "jpeg<75")
@@ -165,6 +166,11 @@ def find_quality_band(jpeg_quality: int | None, lossy: bool) -> str:
     if jpeg_quality >= 90:
         return HIGH
     return MEDIUM if jpeg_quality >= 75 else LOW
+
+
+def find_quality(photo: Photo) -> str:
+    """The quality band of a photo's file."""
+    return find_quality_band(photo.jpeg_quality, photo.lossy)
 
 
 def bound_rate(num_reached: int, num: int, confidence: float = 0.95) -> float:

@@ -30,7 +30,7 @@ from overpaint.detection.calibration import (
     Calibration,
     Judgement,
     QualityBand,
-    find_quality_band,
+    find_quality,
     judge,
     logit_of,
     sigmoid,
@@ -227,7 +227,7 @@ class DetectorRunner:
         hidden = find_hidden(photo.alpha)
         counted = None if hidden is None else find_counted(hidden)
         seen = self.look(photo.pixels if hidden is None else fill_hidden(photo.pixels, hidden))
-        quality = find_quality_band(photo.jpeg_quality, photo.lossy)
+        quality = find_quality(photo)
         judged = self.judge(seen.logits, quality, counted)
         return Assessed(seen, judged, quality, hidden, counted, started)
 

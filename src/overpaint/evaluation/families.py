@@ -26,7 +26,7 @@ import numpy as np
 
 from overpaint.data.degrade import Step
 from overpaint.data.real_fills import POOLS, RealFill, read_fills
-from overpaint.detection.calibration import LOSSLESS, find_quality_band
+from overpaint.detection.calibration import LOSSLESS, find_quality, find_quality_band
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError
 from overpaint.evaluation.measurement import Measurement, Result, make_rows_by_method
@@ -35,7 +35,6 @@ from overpaint.evaluation.robustness import (
     CONDITIONS,
     Condition,
     Exhibit,
-    find_quality,
     score_exhibit,
     write_sheets,
 )

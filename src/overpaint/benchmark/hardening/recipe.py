@@ -59,7 +59,7 @@ class Mining(Section):
     share: float = Field(default=0.5, gt=0, le=1, description="of all fills of training photos")
 
     @model_validator(mode="after")
-    def _of_a_picture(self) -> Self:
+    def _check_metric(self) -> Self:
         if self.by not in METRICS or METRICS[self.by].level != "picture":
             raise ValueError(f"by {self.by!r}: give a metric of one picture, for instance auc")
         return self

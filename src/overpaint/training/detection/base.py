@@ -97,7 +97,7 @@ class DetectorRun(Section):
     validation_samples: int = Field(default=128, ge=1)
 
     @model_validator(mode="after")
-    def _shares_fit(self) -> Self:
+    def _check_shares(self) -> Self:
         if self.forged.share + self.fills.share + self.untouched.share > 1:
             raise ValueError("the shares of forged, fills and untouched are above 1; lower one")
         return self

@@ -44,7 +44,7 @@ class ForgedConfig(Section):
     share: float = Field(default=0.0, ge=0, le=1, description="of the samples")
 
     @model_validator(mode="after")
-    def _can_be_drawn(self) -> Self:
+    def _check_weights(self) -> Self:
         if self.share and not any(self.folders.values()):
             raise ValueError("folders: give at least one folder a weight above 0, or share 0")
         return self
