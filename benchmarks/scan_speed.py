@@ -9,9 +9,10 @@
   changes much less.
 - The network's share is the time of all network processes in the detector, divided by the time of
   the scan after its processes have started and by their number.
-- The memory slope is that of a line through the resident memory of all processes of the scan (Pss
-  of each process where the kernel has it) over the number of examined photos, without the first
-  fifth.
+- The memory slope is of the memory that stays between photos: a line through the lowest resident
+  memory of all processes of the scan (Pss of each) in each of 20 parts of the run, over the number
+  of examined photos, without the first fifth. In between, memory follows the size of the photos in
+  work.
 - Rows are written to results/scan.csv. Use photos like yours: the figures depend on them.
 """
 
@@ -38,6 +39,7 @@ from overpaint.errors import OverpaintError
 ROOT = Path(__file__).parents[1]
 CROP = (128, 201)
 """Sides of crops, pixels: from, and below."""
+PARTS = 20
 
 
 def command(*arguments: object) -> list[str]:
@@ -114,10 +116,15 @@ def cut_crops(photos: list[Path], folder: Path, num: int) -> None:
 
 def slope(found: list[tuple[int, float]]) -> float:
     """MB per 1,000 photos; NaN for fewer than 200."""
-    late = [(num, size) for num, size in found if num and num > found[-1][0] / 5]
-    if not late or late[-1][0] < 200:  # memory still grows at the start
+    total = found[-1][0] if found else 0
+    late = [(num, size) for num, size in found if num > total / 5]
+    if total < 200:  # memory still grows at the start
         return float("nan")
-    num, size = np.array(late).T
+    lowest: dict[int, tuple[int, float]] = {}
+    for num, size in late:
+        part = num * PARTS // total
+        lowest[part] = min(lowest.get(part, (num, size)), (num, size), key=lambda one: one[1])
+    num, size = np.array(list(lowest.values())).T
     return 1000 * float(np.polyfit(num, size, 1)[0])
 
 

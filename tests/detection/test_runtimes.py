@@ -13,7 +13,7 @@ import overpaint
 from conftest import textured
 from helpers.bright_detectors import Bright, registered, save, two_tone
 from overpaint.cli import build
-from overpaint.detection import graphs, runtimes
+from overpaint.detection import graphs, runner, runtimes
 from overpaint.detection.memory import PHOTO_BYTES, Budget
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import InputError, WeightsError
@@ -38,8 +38,11 @@ def need(runtime: str) -> None:
 
 
 @pytest.mark.parametrize("runtime", list(KINDS))
-def test_logits_of_ten_photos_of_any_size_are_those_of_torch(runtime: str) -> None:
+def test_logits_of_ten_photos_of_any_size_are_those_of_torch(
+    runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     need(runtime)
+    monkeypatch.setattr(runner, "MANY_PIXELS", 128 * 128)
     options = {"runtime": runtime}
     whole = DetectorRunner("nixnet-s"), DetectorRunner("nixnet-s", **options)
     tiles = DetectorRunner("nixnet-s", tile=128), DetectorRunner("nixnet-s", tile=128, **options)
@@ -50,7 +53,9 @@ def test_logits_of_ten_photos_of_any_size_are_those_of_torch(runtime: str) -> No
         expected, found = ours.logits(photo), other.logits(photo)
         assert found.shape == expected.shape == (height, width)
         assert np.abs(found - expected).max() <= graphs.PARITY
-    assert runtime != "openvino" or tiles[1].module._fixed is not None, "compiled for the tiles"
+    if runtime == "openvino":
+        assert tiles[1].module._fixed is not None, "compiled for many pixels"
+        assert whole[1].module._fixed is None, "not for few"
     graph = whole[1].module
     assert isinstance(graph, KINDS[runtime])
     assert graph.weights_sha256 == whole[0].weights_sha256

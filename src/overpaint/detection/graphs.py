@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from overpaint.detectors.base import Detector, Findings
 from overpaint.errors import WeightsError
-from overpaint.process import CACHED
 
 PARITY = 1e-3
 """Largest difference of a logit from torch's."""
@@ -124,7 +123,9 @@ class OpenVinoDetector(GraphDetector):
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,
-            "CPU_RUNTIME_CACHE_CAPACITY": CACHED,
+            # Convolutions compiled for earlier sizes: they save no measurable time, and their
+            # memory grows with the number of sizes.
+            "CPU_RUNTIME_CACHE_CAPACITY": 0,
         }
         model = self._core.read_model(path)
         self._compiled = self._core.compile_model(model, "CPU", self._settings)
