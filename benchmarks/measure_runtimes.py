@@ -91,10 +91,10 @@ def make_plain(module: "torch.nn.Module") -> None:  # type: ignore[name-defined]
     def conv_norm(conv, norm, first, *others):
         return norm(conv(torch.cat([first, *others], dim=1) if others else first))
 
-    nixnet.conv_norm = conv_norm
+    nixnet.apply_conv_norm = conv_norm
     module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    logits = module._logits
-    module._logits = lambda image: logits(image.contiguous())  # type: ignore[assignment]
+    logits = module._compute_logits
+    module._compute_logits = lambda image: logits(image.contiguous())  # type: ignore[assignment]
 
 
 def place_full_tiles(

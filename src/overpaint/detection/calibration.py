@@ -27,13 +27,13 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from torch.nn import functional as F
 
 from overpaint import atomic
 from overpaint.data.ordinary_edits import WORDS
 from overpaint.errors import WeightsError
 from overpaint.images import Photo
 from overpaint.images.regions import select_seeded
+from overpaint.layers.windows import average_windows
 
 LOSSLESS, HIGH, MEDIUM, LOW = QUALITY_BANDS = ("lossless", "jpeg>=90", "jpeg75-90", "jpeg<75")
 
@@ -79,9 +79,7 @@ def average_logits(logits: np.ndarray, window: int) -> np.ndarray:
     """
     if window == 1:
         return logits
-    x, half = torch.from_numpy(logits)[None], window // 2
-    x = F.avg_pool2d(x, (window, 1), 1, (half, 0), count_include_pad=False)
-    return F.avg_pool2d(x, (1, window), 1, (0, half), count_include_pad=False)[0].numpy()
+    return average_windows(torch.from_numpy(logits)[None], window)[0].numpy()
 
 
 def _average_counted(logits: np.ndarray, window: int, counted: np.ndarray) -> np.ndarray:

@@ -58,14 +58,14 @@ def export_cached(model: str | Path) -> Path:
     """
     record = find(model, "detector")
     name = f"{record.name}-{record.sha256[:16]}-{__version__}-{OPSET}.onnx"
-    path = cache_folder() / name
+    path = find_cache_folder() / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         export_onnx(model, path)
     return path
 
 
-def cache_folder() -> Path:
+def find_cache_folder() -> Path:
     """Where exported graphs are kept: what OVERPAINT_CACHE names, or the user's cache."""
     if named := os.environ.get("OVERPAINT_CACHE"):
         return Path(named)

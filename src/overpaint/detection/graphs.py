@@ -83,7 +83,7 @@ class GraphDetector(Detector):
     def release(self) -> None:
         """Give back the memory of the maps, where it is kept from one photo to the next."""
 
-    def _logits(self, image: Tensor) -> Findings:
+    def _compute_logits(self, image: Tensor) -> Findings:
         found = self._run(np.ascontiguousarray(image.numpy()))
         return Findings(**{name: torch.from_numpy(value) for name, value in found.items()})
 
@@ -178,7 +178,7 @@ def graph_detector() -> type[GraphDetector]:
 
 def found_in(detector: Detector, image: Tensor) -> Findings:
     """What it says of sides that are multiples of its stride, without the checks and the crop."""
-    found = detector._logits(image)
+    found = detector._compute_logits(image)
     return found if isinstance(found, Findings) else Findings(found)
 
 

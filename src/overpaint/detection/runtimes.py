@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from overpaint import __version__, atomic, hashes
-from overpaint.detection.export import cache_folder, export_cached
+from overpaint.detection.export import export_cached, find_cache_folder
 from overpaint.detection.graphs import GRAPHS, PARITY, GraphDetector, make_photo, measure_difference
 from overpaint.detectors.base import Detector
 from overpaint.errors import InputError, WeightsError
@@ -115,7 +115,7 @@ def _measure(
 ) -> list[Measured]:
     """The measurements in the user's cache; missing ones are made and stored."""
     keys = [_make_key(choice, record) for choice in choices]
-    path = cache_folder() / f"runtimes-{_name_processor()}.json"
+    path = find_cache_folder() / f"runtimes-{_name_processor()}.json"
     kept = _read_measurements(path)
     if not all(key in kept for key in keys):
         differences = [0.0 if one is module else measure_difference(module, one) for one in choices]

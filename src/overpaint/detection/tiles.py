@@ -97,7 +97,7 @@ def place_tiles(length: int, tile: int, overlap: int, stride: int) -> list[tuple
     ramps = []
     for start in (*range(0, (count - 1) * step, step), last):
         end = min(start + size, length)
-        ramps.append((start, _ramp(end - start, overlap, rises=start > 0, falls=end < length)))
+        ramps.append((start, _make_ramp(end - start, overlap, rises=start > 0, falls=end < length)))
     total = np.zeros(length)
     for start, ramp in ramps:
         total[start : start + ramp.size] += ramp
@@ -107,7 +107,7 @@ def place_tiles(length: int, tile: int, overlap: int, stride: int) -> list[tuple
     ]
 
 
-def _ramp(size: int, overlap: int, *, rises: bool, falls: bool) -> np.ndarray:
+def _make_ramp(size: int, overlap: int, *, rises: bool, falls: bool) -> np.ndarray:
     """Weights of one tile: 0, then linear, then 1, at the ends that have a neighbour."""
     quarter = overlap // 4
     distance = np.arange(size) + 0.5

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint.layers.efficientnet import CHANNELS, LiteFeatures
+from overpaint.layers.windows import average_windows
 
 Context = Literal["none", "statistics"]
 CONTEXTS: tuple[str, ...] = get_args(Context)
@@ -48,14 +49,7 @@ EPS = 1e-3  # added to variances
 DROPPED = 0.2  # of the features of the content, in training
 
 
-def window_mean(x: Tensor, side: int) -> Tensor:
-    """Mean of x (b, c, h, w) in a window around each place, of fewer places at the borders."""
-    half = side // 2
-    x = F.avg_pool2d(x, (side, 1), 1, (half, 0), count_include_pad=False)
-    return F.avg_pool2d(x, (1, side), 1, (0, half), count_include_pad=False)
-
-
-def moments(x: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+def compute_moments(x: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
     """Variance and mean over two dimensions, which become 1.
 
     Exported, each sum is made along one dimension after the other: onnxruntime and OpenVINO add up
@@ -69,25 +63,25 @@ def moments(x: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
     return squares.mean(rows).unsqueeze(rows), mean
 
 
-def z_scores(x: Tensor, windows: Sequence[int] = WINDOWS) -> Tensor:
+def compute_z_scores(x: Tensor, windows: Sequence[int] = WINDOWS) -> Tensor:
     """(b, c, h, w) -> (b, c * (1 + windows), h, w): against the whole, then against each window.
 
     With the mean m and the variance v of the whole, z = (x - m) / sqrt(v + EPS); with those of z
     in a window, (z - m') / sqrt(v' + EPS).
     """
-    variance, mean = moments(x, 2, 3)
+    variance, mean = compute_moments(x, 2, 3)
     z = (x - mean) * (variance + EPS).rsqrt()
     out = [z]
     for side in windows:
-        mean = window_mean(z, side)
-        variance = (window_mean(z.square(), side) - mean.square()).clamp(min=0)
+        mean = average_windows(z, side)
+        variance = (average_windows(z.square(), side) - mean.square()).clamp(min=0)
         out.append((z - mean) * (variance + EPS).rsqrt())
     return torch.cat(out, dim=1)
 
 
-def log_energy(sizes: Tensor, side: int) -> Tensor:
+def compute_log_energy(sizes: Tensor, side: int) -> Tensor:
     """Logarithm of the mean of sizes (b, c, h, w) in a window around each place."""
-    return (window_mean(sizes, side) + FLOOR).log()
+    return (average_windows(sizes, side) + FLOOR).log()
 
 
 def mix_with_scores(x: Tensor, raw: Tensor, scored: Tensor) -> Tensor:
@@ -97,7 +91,7 @@ def mix_with_scores(x: Tensor, raw: Tensor, scored: Tensor) -> Tensor:
     variance are known, so they become a part of the weights and are never held.
     """
     places = x.permute(0, 2, 3, 1)  # a view where x is channels last; so is what is returned
-    variance, mean = (value[:, 0, 0] for value in moments(places, 1, 2))
+    variance, mean = (value[:, 0, 0] for value in compute_moments(places, 1, 2))
     scale = (variance + EPS).rsqrt()  # (b, c)
     weight = raw.T + scored.T * scale[..., None]  # (b, c, o)
     bias = (scale * mean) @ scored.T  # (b, o)
@@ -113,11 +107,11 @@ class Statistics(nn.Module):
         few = max(1, channels // SHARE)
         self.reduce = nn.Conv2d(channels, few, 1, bias=False)
         self.mix = make_mixing((1 + len(WINDOWS)) * few, few)
-        self.back = zero_conv(few, channels)
+        self.back = make_zero_conv(few, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            scores = z_scores(self.reduce(x.to(self.reduce.weight.dtype)))
+            scores = compute_z_scores(self.reduce(x.to(self.reduce.weight.dtype)))
         return x + self.back(self.mix(scores))
 
 
@@ -132,13 +126,13 @@ class Energies(nn.Module):
     def __init__(self, channels: int, fine: int) -> None:
         super().__init__()
         self.mix = make_mixing(2 * 2 * len(ENERGY_WINDOWS) * channels, fine)
-        self.back = zero_conv(fine, fine)
+        self.back = make_zero_conv(fine, fine)
 
     def forward(self, noise: Tensor, halved: Tensor) -> Tensor:
         with torch.autocast(noise.device.type, enabled=False):
             sizes = torch.cat([F.avg_pool2d(noise.abs(), 2), halved.abs()], dim=1)
             sizes = sizes.contiguous(memory_format=torch.channels_last)  # pooled 4 times faster
-            logs = [log_energy(sizes, side) for side in ENERGY_WINDOWS]
+            logs = [compute_log_energy(sizes, side) for side in ENERGY_WINDOWS]
             conv, norm, relu = self.mix
             raw, scored = cast(nn.Conv2d, conv).weight.flatten(1).chunk(2, dim=1)
             joint = mix_with_scores(torch.cat(logs, dim=1), raw, scored)
@@ -158,7 +152,7 @@ class Content(nn.Module):
         self.features.requires_grad_(False)
         self.drop = nn.Dropout2d(DROPPED)
         self.mix = make_mixing(2 * sum(CHANNELS), coarse)
-        self.back = zero_conv(coarse, coarse)
+        self.back = make_zero_conv(coarse, coarse)
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[2] // 8, image.shape[3] // 8
@@ -167,8 +161,8 @@ class Content(nn.Module):
         fine, middle, coarse = self.features(padded)
         maps = [F.avg_pool2d(fine, 2), middle, F.interpolate(coarse, scale_factor=2.0)]
         with torch.autocast(image.device.type, enabled=False):
-            joint = window_mean(torch.cat(maps, dim=1).float(), 3)[..., :height, :width]
-            scores = z_scores(joint, ())
+            joint = average_windows(torch.cat(maps, dim=1).float(), 3)[..., :height, :width]
+            scores = compute_z_scores(joint, ())
             scores = self.drop(torch.cat([scores, scores.abs()], dim=1))
         return self.back(self.mix(scores))
 
@@ -179,14 +173,14 @@ def make_mixing(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
-def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+def make_zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     """A 1x1 convolution that outputs zero until it is trained."""
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
     nn.init.zeros_(conv.weight)
     return conv
 
 
-def context_blocks(kind: Context, widths: Sequence[int]) -> nn.ModuleList | None:
+def make_context_blocks(kind: Context, widths: Sequence[int]) -> nn.ModuleList | None:
     """A block for each joint map, fine to coarse; None for "none"."""
     if kind == "none":
         return None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def conv_norm(conv: nn.Module, norm: nn.Module, first: Tensor, *others: Tensor) -> Tensor:
+def apply_conv_norm(conv: nn.Module, norm: nn.Module, first: Tensor, *others: Tensor) -> Tensor:
     """norm(conv(x)), x being maps (b, c_i, h, w) side by side, of any numbers of channels.
 
     The convolution has neither groups nor a bias and pads with zeros.

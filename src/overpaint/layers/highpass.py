@@ -66,15 +66,15 @@ class SRMFilter(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return the residuals of `image`, float32 (float64 for a float64 image)."""
         # The same kernel on every colour, then the sum: the sum may come first.
-        return self.of_planes(image.to(_at_least_float32(image)).sum(dim=1, keepdim=True))
+        return self.filter_planes(image.to(_promote_dtype(image)).sum(dim=1, keepdim=True))
 
-    def of_planes(self, planes: Tensor) -> Tensor:
+    def filter_planes(self, planes: Tensor) -> Tensor:
         """The residuals of each plane by itself, those of one beside each other.
 
         (b, n, h, w), in the image's units -> (b, 3 * n, h, w), dtype as of `forward`.
         """
         b, n, h, w = planes.shape
-        dtype = _at_least_float32(planes)
+        dtype = _promote_dtype(planes)
         with torch.autocast(planes.device.type, enabled=False):
             single = planes.to(dtype).reshape(b * n, 1, h, w) * 255
             single = F.pad(single, (2, 2, 2, 2), mode="replicate")
@@ -82,5 +82,5 @@ class SRMFilter(nn.Module):
             return (response / (self.divisors.to(dtype) * self.unit)).reshape(b, 3 * n, h, w)
 
 
-def _at_least_float32(x: Tensor) -> torch.dtype:
+def _promote_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
