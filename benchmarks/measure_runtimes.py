@@ -48,7 +48,7 @@ def job(model: str, photo: str, runtime: str, threads: int, out: str) -> None:
     from overpaint.detection import tiles
     from overpaint.detection.report import Writer
     from overpaint.detection.runner import DetectorRunner
-    from overpaint.evaluation.timed_job import peak_mib
+    from overpaint.evaluation.timed_job import read_peak_mib
     from overpaint.images import read_image
     from overpaint.registry import detectors
 
@@ -76,7 +76,7 @@ def job(model: str, photo: str, runtime: str, threads: int, out: str) -> None:
                 "seconds": took[0],
                 "processor seconds": took[1],
                 "detector seconds": found.seconds,
-                "peak_mib": peak_mib(),
+                "peak_mib": read_peak_mib(),
             }
         )
     )
