@@ -1,12 +1,12 @@
 """Detectors exported to ONNX, for other runtimes than torch (`overpaint.detection.graphs`).
 
-- The exported graph is of the network alone. What looks at a photo's size in Python, the padding to
-  the stride and the crop, stays outside (`Detector.examine`), where a trace cannot freeze it.
+- The graph holds the network alone. Padding to the stride and cropping depend on the photo's size,
+  which a trace would fix, so they are done outside the graph (`Detector.examine`).
 - Height and width are dynamic; they have to be multiples of the stride. One photo at a time.
-- A trace may freeze other things. So each export is compared with torch on sizes that it was not
-  traced with, and refused where a logit differs by more than `PARITY`.
-- fp32 all through. The file says which weights it was made of.
-- Python's exporter by TorchScript is used, since it takes all our networks with dynamic sizes.
+- A trace may fix other values, too. Each export is therefore compared with torch at other sizes
+  than the traced one, and refused where a logit differs by more than `PARITY`.
+- fp32 throughout. The file states the weights from which it was made.
+- torch's exporter by TorchScript is used, because it exports all our networks with dynamic sizes.
 """
 
 import os
@@ -37,14 +37,14 @@ class Export:
     path: Path
     record: WeightsRecord
     difference: float
-    """Largest of a logit from torch's, over the sizes that were compared."""
+    """Largest absolute difference of a logit from torch's, over the sizes that were compared."""
 
 
 def export_onnx(model: str | Path, out: str | Path | None = None) -> Export:
     """Export a detector by its name or weights file; out: None writes NAME.onnx here.
 
-    Raises `WeightsError` for missing packages, and for a network whose graph would differ from it;
-    `UnknownNameError`, and `ImageError` where the file cannot be written.
+    Raises `WeightsError` for missing packages, for a network whose graph would differ from it, and
+    where the file cannot be written; `UnknownNameError`.
     """
     record, state = load_weights(find(model, "detector").path, kind="detector")
     path = Path(f"{record.name}.onnx") if out is None else Path(out)
@@ -52,7 +52,7 @@ def export_onnx(model: str | Path, out: str | Path | None = None) -> Export:
 
 
 def export_cached(model: str | Path) -> Path:
-    """The exported file of a model in the user's cache, made where there is none yet.
+    """The exported file of a model in the user's cache; it is exported if there is none yet.
 
     Errors as of `export_onnx`.
     """
@@ -66,7 +66,7 @@ def export_cached(model: str | Path) -> Path:
 
 
 def find_cache_folder() -> Path:
-    """Where exported graphs are kept: what OVERPAINT_CACHE names, or the user's cache."""
+    """Folder of exported graphs and of measured times: OVERPAINT_CACHE, or in the user's cache."""
     if named := os.environ.get("OVERPAINT_CACHE"):
         return Path(named)
     cache = os.environ.get("XDG_CACHE_HOME")
@@ -86,9 +86,9 @@ class _Graph(nn.Module):
 
 
 def _export(module: nn.Module, record: WeightsRecord, path: Path) -> float:
-    """Write a detector's graph, compared; returns the largest difference of a logit."""
+    """Write a detector's graph after comparison; returns the largest difference of a logit."""
     if not isinstance(module, Detector):
-        raise WeightsError(f"{record.name}: {type(module).__name__} is no detector of ours")
+        raise WeightsError(f"{record.name}: {type(module).__name__} is no `Detector`")
     graph, stride = _Graph(module).eval(), module.stride
     image = torch.rand(
         (1, 3, *(-(-side // stride) * stride for side in _TRACED)),
@@ -119,7 +119,9 @@ def _write_onnx(graph: nn.Module, image: Tensor, names: list[str], path: Path) -
     sizes = {2: "height", 3: "width"}
     axes = {name: sizes for name in ("image", *names) if name != "score"}
     try:
-        with warnings.catch_warnings():  # of branches that are frozen, which are compared below
+        with (
+            warnings.catch_warnings()
+        ):  # about branches that a trace fixes; `_export` compares them
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 graph,
@@ -138,7 +140,7 @@ def _write_onnx(graph: nn.Module, image: Tensor, names: list[str], path: Path) -
 
 
 def _describe(path: Path, record: WeightsRecord, module: Detector) -> None:
-    """State in the file what it was made of."""
+    """Add metadata to the file: the weights and what `GraphDetector` reads."""
     try:
         import onnx
     except ImportError as error:

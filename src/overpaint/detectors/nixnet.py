@@ -4,7 +4,7 @@ Li, Ke, Ma, Weng, Zong, Xue and Zhang, IJCAI 2021 (arXiv 2106.01532). There is n
 and there are no official weights; everything here is written from section 4 and figure 5 of the
 paper. Licence of this file: Apache-2.0, as the project.
 
-Where the paper is silent, these readings are ours and not in the paper:
+The paper leaves these choices open; they are ours:
 - the noise residual of eq. 3 is the response of the three SRM kernels (layers/highpass.py), as
   in Zhou et al. 2018, in float32 also under autocast. There, as in the common port of those
   kernels, a residual is summed over the colours; `residual="colours"` keeps x - d(x) of each
@@ -24,10 +24,10 @@ upsample". Both are linear, one over channels and the other over positions, and 
 weights sum to 1, so the result is the same with 4 or 16 times fewer operations.
 
 Beyond the paper, and off by default: `context` compares a region with the rest of its photo
-(`nixnet_context`); `colour` adds the noise of the colour differences to the noise stream, which in
-the paper's residual, a sum over the colours, cancels or is far below that of the luma; `energies`
-adds there how strong both are in windows (why: experiments/fine_detail.py); `content` adds a third
-stream to the coarsest joint map.
+(`nixnet_context`); `colour` adds the noise of the colour differences to the noise stream, because
+in the paper's residual, a sum over the colours, it cancels or is far below the noise of the luma;
+`energies` adds the strength of both in windows (why: experiments/fine_detail.py); `content` adds a
+third stream to the coarsest joint map.
 
 Size: 29.5 M parameters at the paper's widths, 1.85 M at 32/64/128, 0.46 M at 16/32/64. One photo
 of 256x256 costs 182.8 GFLOP, 11.6 and 3.0; with the upsampling first and the SRM kernels applied to
@@ -152,7 +152,7 @@ class ResidualBlock(nn.Module):
 class Stream(nn.Module):
     """Three residual blocks; returns the maps at 1/2, 1/4 and 1/8.
 
-    `beside` is added to the first block's output.
+    `added` is added to the first block's output.
     """
 
     def __init__(self, widths: Sequence[int], in_channels: int = 3) -> None:
@@ -162,8 +162,8 @@ class Stream(nn.Module):
         self.block_2 = ResidualBlock(fine, middle)
         self.block_3 = ResidualBlock(middle, coarse)
 
-    def forward(self, x: Tensor, beside: Tensor | float = 0) -> list[Tensor]:
-        fine = self.block_1(x) + beside
+    def forward(self, x: Tensor, added: Tensor | float = 0) -> list[Tensor]:
+        fine = self.block_1(x) + added
         middle = self.block_2(fine)
         return [fine, middle, self.block_3(middle)]
 
@@ -185,7 +185,7 @@ class ColourNoise(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Every scale becomes the sum of all three, brought to its size and channels (figure 5)."""
+    """Each output is the sum of all three scales, converted to its size and channels (figure 5)."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -267,9 +267,7 @@ class NIXNet(Detector):
             streams.append(self.fusion_1(self.image_stream((image - 0.5) / 0.25)))
         if self.noise_stream is not None:
             noise = self._compute_noise(image)  # eq. 3
-            streams.append(
-                self.fusion_2(self.noise_stream(noise, self._compute_beside(image, noise)))
-            )
+            streams.append(self.fusion_2(self.noise_stream(noise, self._sum_options(image, noise))))
         joint = [
             block(*maps)  # two of (b, c, ...) -> (b, c, ...)
             for block, maps in zip(self.cross, zip(*streams, strict=True), strict=True)
@@ -287,21 +285,21 @@ class NIXNet(Detector):
             return self.residual.filter_planes(image)
         return self.residual(image)
 
-    def _compute_beside(self, image: Tensor, noise: Tensor) -> Tensor | float:
+    def _sum_options(self, image: Tensor, noise: Tensor) -> Tensor | float:
         """The sum of the options' maps, which is added to the noise stream's first map."""
-        beside: Tensor | float = 0.0
+        added: Tensor | float = 0.0
         if self.colour is None and self.energies is None:
-            return beside
+            return added
         colour_noise = self._compute_colour_noise(image)
         if self.colour is not None:
-            beside = beside + self.colour(colour_noise)
+            added = added + self.colour(colour_noise)
         if self.energies is not None:
             halved = F.avg_pool2d(image, 2)
-            beside = beside + self.energies(
+            added = added + self.energies(
                 torch.cat([noise, colour_noise], dim=1),
                 torch.cat([self.residual(halved), self._compute_colour_noise(halved)], dim=1),
             )
-        return beside
+        return added
 
     def _compute_colour_noise(self, image: Tensor) -> Tensor:
         """(b, 3, h, w) -> (b, 6, h, w): the residuals of R - G, then those of B - G."""

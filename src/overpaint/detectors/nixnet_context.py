@@ -1,31 +1,26 @@
-"""Context for NIX-Net: what a region is compared with. Ours, not in the paper.
+"""Options of NIX-Net that compare a region with the rest of its photo. Ours, not in the paper.
 
-A region is unusual only compared with the rest of its photo; NIX-Net compares it with its
-neighbourhood alone. Behind fusion module 3 this adds to the joint maps:
+NIX-Net compares a region with its neighbourhood alone. These modules add:
 
-- `Statistics`: how many standard deviations a reduced map is away from its mean, over the whole
-  photo and over large windows. Idea: ManTra-Net (Wu et al., CVPR 2019), section 4, which takes
-  the means of windows and the deviation of the whole photo; here each window has its own.
-
-And beside the noise stream's first block:
-
-- `Energies`: the strength of the noise of luma and colours in windows, at two sizes of the photo. A
-  convolution cannot take a ratio of two mean sizes. Ours; the logarithm makes it a difference.
-
-And beside the joint maps:
-
-- `Content`: features of a network trained on ImageNet. The grain that sets a fill apart is gone
-  after a JPEG file; that its content is unusual is not. They are fixed: there are too few photos to
-  train them. If the holes lie on salient objects, it learns where holes lie instead
-  (docs/experiments.md).
+- `Statistics`, to the joint maps after fusion module 3: z-scores of a reduced map, over the whole
+  photo and over large windows. Idea: ManTra-Net (Wu et al., CVPR 2019), section 4, which takes the
+  means of windows and the deviation of the whole photo; here each window has its own deviation.
+- `Energies`, to the first map of the noise stream: the strength of the noise of luma and colours in
+  windows, at two sizes of the photo. As logarithms, because a convolution can compute a difference
+  of two strengths and not their ratio.
+- `Content`, to the coarsest joint map: features of a network trained on ImageNet. JPEG compression
+  removes the difference in noise between a fill and its photo, but not that its content is unusual.
+  The features are not trained, because there are too few photos. If the holes lie on salient
+  objects, the module learns the position of holes instead (docs/experiments.md).
 
 Written from the papers, no code taken. Licence of this file: Apache-2.0, as the project.
 
 - The last convolution starts at zero: a network with context starts as the one without.
-- Statistics are in float32 under autocast, as deviations are differences of near numbers. A
-  window's are those of the photo's z-scores, so that `EPS` is a share of the photo's own variance.
-- At the borders, a window holds fewer places; nothing is padded. A photo's own padding, of at most
-  7 reflected rows and columns, counts. Of a photo in tiles, the whole photo is the tile.
+- Statistics are in float32 under autocast, because deviations are differences of nearly equal
+  numbers. A window's are those of the photo's z-scores, so that `EPS` is a share of the photo's own
+  variance.
+- At the borders, a window has fewer places; nothing is padded. The padding of the photo, of at most
+  7 reflected rows and columns, is counted. In tiles, the whole photo is one tile.
 """
 
 from collections.abc import Sequence
@@ -43,8 +38,8 @@ CONTEXTS: tuple[str, ...] = get_args(Context)
 
 WINDOWS = (15, 31)  # sides in places of the map, odd: 30 and 62 pixels at 1/2, 120 and 248 at 1/8
 ENERGY_WINDOWS = (3, 9, 17)  # sides in places of the map at 1/2: 6, 18 and 34 pixels
-FLOOR = 0.01  # added to mean sizes, of a median near 0.3 for luma and for colours
-SHARE = 4  # a reduced map has so many times fewer channels
+FLOOR = 0.01  # added to mean magnitudes, whose median is near 0.3 for luma and for colours
+SHARE = 4  # channels of a map divided by those of the reduced map
 EPS = 1e-3  # added to variances
 DROPPED = 0.2  # of the features of the content, in training
 
@@ -52,9 +47,9 @@ DROPPED = 0.2  # of the features of the content, in training
 def compute_moments(x: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
     """Variance and mean over two dimensions, which become 1.
 
-    Exported, each sum is made along one dimension after the other: onnxruntime and OpenVINO add up
-    all in one float32, and over a large tile that moved logits by more than 0.001. OpenVINO would
-    join two sums that both keep their dimension.
+    In an export, sums are taken along one dimension after the other: onnxruntime and OpenVINO add
+    all values in one float32, which changed logits of a large tile by more than 0.001. OpenVINO
+    would merge two sums that both keep their dimension.
     """
     if not torch.onnx.is_in_onnx_export():
         return torch.var_mean(x, dim=(rows, columns), correction=0, keepdim=True)
@@ -64,7 +59,7 @@ def compute_moments(x: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]
 
 
 def compute_z_scores(x: Tensor, windows: Sequence[int] = WINDOWS) -> Tensor:
-    """(b, c, h, w) -> (b, c * (1 + windows), h, w): against the whole, then against each window.
+    """(b, c, h, w) -> (b, c * (1 + windows), h, w): over the whole map, then over each window.
 
     With the mean m and the variance v of the whole, z = (x - m) / sqrt(v + EPS); with those of z
     in a window, (z - m') / sqrt(v' + EPS).
@@ -79,16 +74,16 @@ def compute_z_scores(x: Tensor, windows: Sequence[int] = WINDOWS) -> Tensor:
     return torch.cat(out, dim=1)
 
 
-def compute_log_energy(sizes: Tensor, side: int) -> Tensor:
-    """Logarithm of the mean of sizes (b, c, h, w) in a window around each place."""
-    return (average_windows(sizes, side) + FLOOR).log()
+def compute_log_energy(magnitudes: Tensor, side: int) -> Tensor:
+    """Logarithm of the mean of magnitudes (b, c, h, w) in a window around each place."""
+    return (average_windows(magnitudes, side) + FLOOR).log()
 
 
 def mix_with_scores(x: Tensor, raw: Tensor, scored: Tensor) -> Tensor:
     """raw @ x + scored @ z(x), with z the z-scores of the whole photo.
 
     x (b, c, h, w), weights (o, c) each -> (b, o, h, w). The z-scores are linear in x once mean and
-    variance are known, so they become a part of the weights and are never held.
+    variance are known, so they become a part of the weights and no map of them is stored.
     """
     places = x.permute(0, 2, 3, 1)  # a view where x is channels last; so is what is returned
     variance, mean = (value[:, 0, 0] for value in compute_moments(places, 1, 2))
@@ -100,7 +95,7 @@ def mix_with_scores(x: Tensor, raw: Tensor, scored: Tensor) -> Tensor:
 
 
 class Statistics(nn.Module):
-    """(b, c, h, w) -> the same, plus what its z-scores say."""
+    """(b, c, h, w) -> the same shape: the map plus a learned map of its z-scores."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -116,11 +111,11 @@ class Statistics(nn.Module):
 
 
 class Energies(nn.Module):
-    """How strong the noise is in windows, of luma and colours: a map (b, fine, h/2, w/2).
+    """Strength of the noise of luma and colours in windows: a map (b, fine, h/2, w/2).
 
-    Of residuals side by side, about 1 on photos: of the photo (b, channels, h, w), and of the photo
-    at half of its size (b, channels, h/2, w/2). Logarithms, so that a ratio of two is a difference;
-    raw, and as z-scores of the whole photo. Even h and w.
+    noise: concatenated residuals of the photo (b, channels, h, w), of a magnitude of about 1; h and
+    w are even. halved: those of the photo at half of its size (b, channels, h/2, w/2). The map is
+    learned from logarithms of mean magnitudes, raw and as z-scores over the whole photo.
     """
 
     def __init__(self, channels: int, fine: int) -> None:
@@ -130,9 +125,10 @@ class Energies(nn.Module):
 
     def forward(self, noise: Tensor, halved: Tensor) -> Tensor:
         with torch.autocast(noise.device.type, enabled=False):
-            sizes = torch.cat([F.avg_pool2d(noise.abs(), 2), halved.abs()], dim=1)
-            sizes = sizes.contiguous(memory_format=torch.channels_last)  # pooled 4 times faster
-            logs = [compute_log_energy(sizes, side) for side in ENERGY_WINDOWS]
+            magnitudes = torch.cat([F.avg_pool2d(noise.abs(), 2), halved.abs()], dim=1)
+            # Pooled 4 times faster.
+            magnitudes = magnitudes.contiguous(memory_format=torch.channels_last)
+            logs = [compute_log_energy(magnitudes, side) for side in ENERGY_WINDOWS]
             conv, norm, relu = self.mix
             raw, scored = cast(nn.Conv2d, conv).weight.flatten(1).chunk(2, dim=1)
             joint = mix_with_scores(torch.cat(logs, dim=1), raw, scored)
@@ -142,8 +138,8 @@ class Energies(nn.Module):
 class Content(nn.Module):
     """Photo (b, 3, h, w) in [0, 1], sides multiples of 8, to a map (b, coarse, h/8, w/8).
 
-    Each feature as its z-score in the photo, and that without its sign: far from the rest in either
-    direction. Whole channels are dropped in training.
+    The map is learned from the z-score of each feature over the photo and from its absolute value,
+    the distance from the mean in either direction. Whole channels are dropped in training.
     """
 
     def __init__(self, coarse: int) -> None:
