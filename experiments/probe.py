@@ -107,7 +107,7 @@ def features(image: Tensor, network: LiteFeatures) -> dict[str, Tensor]:
     for scale in (1, 2, 4, 8):
         x = F.avg_pool2d(image, scale)
         planes = [x.mean(dim=1, keepdim=True), x[:, :1] - x[:, 1:2], x[:, 2:] - x[:, 1:2]]
-        noise = torch.cat([residual.of_planes(plane) for plane in planes], dim=1).abs()
+        noise = torch.cat([residual.filter_planes(plane) for plane in planes], dim=1).abs()
         noise = F.avg_pool2d(noise, CELL // scale)
         found[f"noise {scale}"] = (average_windows(noise, 3) + 0.01).log()
     blocks = 255 * F.pixel_unshuffle(image.mean(dim=1, keepdim=True), CELL)

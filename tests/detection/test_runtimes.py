@@ -78,6 +78,21 @@ def test_records_state_runtime_and_precision(runtime: str, tmp_path: Path) -> No
     assert plain.score == pytest.approx(found.score, abs=1e-4)
 
 
+def test_a_cache_that_cannot_be_made_is_named_and_auto_takes_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_bytes(b"")
+    monkeypatch.setenv("OVERPAINT_CACHE", str(taken))
+    with registered(tmp_path) as folder:
+        path = save(folder, "fine", "bright").path
+        for runtime in KINDS:
+            need(runtime)
+            with pytest.raises(WeightsError, match=r"taken: cannot be made .* set OVERPAINT_CACHE"):
+                DetectorRunner(path, runtime=runtime)
+        assert DetectorRunner(path, runtime="auto").runtime.startswith("torch ")
+
+
 def test_auto_takes_the_fastest_that_says_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

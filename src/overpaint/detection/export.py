@@ -18,7 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from overpaint import __version__
-from overpaint.detection.graphs import PARITY, found_in, graph_detector, measure_difference
+from overpaint.detection.graphs import (
+    OUTPUTS,
+    PARITY,
+    compute_findings,
+    find_installed_graph,
+    measure_difference,
+)
 from overpaint.detectors.base import Detector
 from overpaint.errors import WeightsError
 from overpaint.weights import WeightsRecord, build, load_weights
@@ -27,7 +33,6 @@ from overpaint.weights.resolve import find
 OPSET = 17
 
 _TRACED = (192, 256)  # height and width, about; neither is special to any network of ours
-_OUTPUTS = ("logits", "score", "confidence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +63,30 @@ def export_cached(model: str | Path) -> Path:
     """
     record = find(model, "detector")
     name = f"{record.name}-{record.sha256[:16]}-{__version__}-{OPSET}.onnx"
-    path = find_cache_folder() / name
+    path = make_cache_folder() / name
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         export_onnx(model, path)
     return path
 
 
-def find_cache_folder() -> Path:
-    """Folder of exported graphs and of measured times: OVERPAINT_CACHE, or in the user's cache."""
+def make_cache_folder() -> Path:
+    """Folder of exported graphs and of measured times: OVERPAINT_CACHE, or in the user's cache.
+
+    Raises `WeightsError` where it cannot be made.
+    """
     if named := os.environ.get("OVERPAINT_CACHE"):
-        return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "overpaint"
+        folder = Path(named)
+    else:
+        cache = os.environ.get("XDG_CACHE_HOME")
+        folder = (Path(cache) if cache else Path.home() / ".cache") / "overpaint"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(
+            f"{folder}: cannot be made ({error.strerror}); set OVERPAINT_CACHE to another folder, "
+            "or use --runtime torch"
+        ) from error
+    return folder
 
 
 class _Graph(nn.Module):
@@ -81,8 +97,8 @@ class _Graph(nn.Module):
         self.detector = detector
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        found = found_in(self.detector, image)
-        return tuple(x for name in _OUTPUTS if (x := getattr(found, name)) is not None)
+        found = compute_findings(self.detector, image)
+        return tuple(x for name in OUTPUTS if (x := getattr(found, name)) is not None)
 
 
 def _export(module: nn.Module, record: WeightsRecord, path: Path) -> float:
@@ -95,13 +111,13 @@ def _export(module: nn.Module, record: WeightsRecord, path: Path) -> float:
         generator=torch.Generator().manual_seed(0),
     )
     with torch.inference_mode():
-        found = found_in(module, image)
-    names = [name for name in _OUTPUTS if getattr(found, name) is not None]
+        found = compute_findings(module, image)
+    names = [name for name in OUTPUTS if getattr(found, name) is not None]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         _write_onnx(graph, image, names, temporary)
         _describe(temporary, record, module)
-        largest = measure_difference(module, graph_detector()(temporary))
+        largest = measure_difference(module, find_installed_graph()(temporary))
         if not largest <= PARITY:
             raise WeightsError(
                 f"{record.name}: a logit of the exported graph differs by {largest:.2g} from "

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from overpaint import __version__, atomic, hashes
-from overpaint.detection.export import export_cached, find_cache_folder
+from overpaint.detection.export import export_cached, make_cache_folder
 from overpaint.detection.graphs import GRAPHS, PARITY, GraphDetector, make_photo, measure_difference
 from overpaint.detectors.base import Detector
 from overpaint.errors import InputError, WeightsError
@@ -80,7 +80,7 @@ def check_installed(runtime: str) -> None:
     """Raise `WeightsError`, naming the extra to install, where a runtime's package is missing."""
     for kind in GRAPHS:
         if kind.runtime == runtime:
-            kind.imported()
+            kind.import_package()
 
 
 def name_runtime(module: nn.Module) -> str:
@@ -103,8 +103,10 @@ def _choose_fastest(module: Detector, record: WeightsRecord | None) -> nn.Module
     choices: list[Detector] = [module]
     for kind in GRAPHS:
         with contextlib.suppress(WeightsError):  # not installed, or cannot be exported
-            kind.imported()
+            kind.import_package()
             choices.append(kind(export_cached(record.path)))
+    if len(choices) == 1:
+        return module
     found = _measure(module, choices, record)
     equal = [number for number, one in enumerate(found) if one.difference <= PARITY]
     return choices[min(equal, key=lambda number: found[number].seconds)]
@@ -115,13 +117,12 @@ def _measure(
 ) -> list[Measured]:
     """The measurements in the user's cache; missing ones are made and stored."""
     keys = [_make_key(choice, record) for choice in choices]
-    path = find_cache_folder() / f"runtimes-{_name_processor()}.json"
+    path = make_cache_folder() / f"runtimes-{_name_processor()}.json"
     kept = _read_measurements(path)
     if not all(key in kept for key in keys):
         differences = [0.0 if one is module else measure_difference(module, one) for one in choices]
         for key, *found in zip(keys, differences, _time_choices(choices), strict=True):
             kept[key] = Measured(*found)
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Another process may have stored other measurements since.
         merged = {name: asdict(one) for name, one in {**_read_measurements(path), **kept}.items()}
         atomic.write(path, (json.dumps(merged, indent=1) + "\n").encode(), WeightsError)
