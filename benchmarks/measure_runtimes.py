@@ -41,7 +41,7 @@ PEERS = ("psccnet", "mantranet")
 PLAIN_TILE, PLAIN_OVERLAP = 1024, 128
 
 
-def job(model: str, photo: str, runtime: str, threads: int, out: str) -> None:
+def run_job(model: str, photo: str, runtime: str, threads: int, out: str) -> None:
     """One measured run, in this process: prints JSON, and leaves the logits in `out`."""
     import torch
 
@@ -206,7 +206,7 @@ def _run(model: str, photo: Path, runtime: str, threads: int, out: Path) -> dict
 if __name__ == "__main__":
     if sys.argv[1:2] == ["job"]:
         name, path, runtime, threads, folder = sys.argv[2:]
-        job(name, path, runtime, int(threads), folder)
+        run_job(name, path, runtime, int(threads), folder)
     else:
         try:
             typer.run(main)
