@@ -37,7 +37,6 @@ TITLES = {
     "sd2": "Stable Diffusion 2",
     "shiftnet": "Shift-Net",
 }
-INDEPENDENT = "independent set: "
 NOT_TRAINED_ON, TRAINED_ON = "own pictures, not trained on: ", "own pictures, trained on: "
 
 
