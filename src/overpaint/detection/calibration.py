@@ -198,6 +198,16 @@ def bound_rate(num_reached: int, num: int, confidence: float = 0.95) -> float:
     return high
 
 
+def bound_rate_of_variants(num_reached: int, num_variants: int, num_photos: int) -> float:
+    """`bound_rate` for variants of photos, of which `num_reached` reach the threshold.
+
+    The variants of one photo are similar, so they count as one trial; a fraction of a photo is
+    rounded up to one.
+    """
+    # Without the small term, a product such as 0.07 * 100 = 7.000000000000001 would give 8.
+    return bound_rate(math.ceil(num_reached * num_photos / num_variants - 1e-9), num_photos)
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -257,15 +267,13 @@ class QualityBand(_Frozen):
     def bound(self, rate: float) -> float:
         """Upper 95 % confidence bound of a false-alarm rate in [0, 1] measured on these photos.
 
-        The variants of one photo are similar, so they count as one trial; a fraction of a photo is
-        rounded up to one. For the default threshold, the rank convention gives the number of
-        variants that reach it (`evaluation.fit_calibration`); for other thresholds the number is
-        interpolated and rounded up.
+        For the default threshold, the rank convention gives the number of variants that reach it
+        (`evaluation.fit_calibration`); for other thresholds the number is interpolated and rounded
+        up.
         """
         exact = rate * self.num_untouched
         reached = math.floor(exact + 1e-9) if rate == self.false_alarm_rate else math.ceil(exact)
-        alarms = math.ceil(reached * self.num_photos / self.num_untouched - 1e-9)
-        return bound_rate(alarms, self.num_photos)
+        return bound_rate_of_variants(reached, self.num_untouched, self.num_photos)
 
     @field_validator("untouched_quantiles")
     @classmethod

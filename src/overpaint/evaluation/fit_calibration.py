@@ -48,7 +48,7 @@ from overpaint.detection.calibration import (
     EditCount,
     QualityBand,
     average_logits,
-    bound_rate,
+    bound_rate_of_variants,
     compute_untouched_quantiles,
     find_quality,
     q99,
@@ -162,7 +162,6 @@ def fit_band(
     """
     num_photos = len(untouched) if num_photos is None else num_photos
     allowed = math.floor(rate * len(untouched) + 1e-9)
-    alarms = math.ceil(allowed * num_photos / len(untouched) - 1e-9)
     check_num_photos(num_photos, rate)
     threshold = fit_threshold(untouched, rate)
     slope, intercept = (1.0, -threshold) if inpainted is None else fit_platt(untouched, inpainted)
@@ -176,7 +175,7 @@ def fit_band(
         num_inpainted=0 if inpainted is None else len(inpainted),
         untouched_quantiles=compute_untouched_quantiles(untouched),
         false_alarm_rate=rate,
-        false_alarm_bound=bound_rate(alarms, num_photos),
+        false_alarm_bound=bound_rate_of_variants(allowed, len(untouched), num_photos),
     )
 
 
@@ -276,11 +275,12 @@ def raise_for_edits(
     if threshold > band.threshold_logit:
         share, _ = band.find_false_alarm_rate(threshold)
         reached = math.ceil((share or 0.0) * band.num_untouched - 1e-9)
-        alarms = math.ceil(reached * band.num_photos / band.num_untouched - 1e-9)
         update = {
             "threshold_logit": threshold,
             "false_alarm_rate": reached / band.num_untouched,
-            "false_alarm_bound": bound_rate(alarms, band.num_photos),
+            "false_alarm_bound": bound_rate_of_variants(
+                reached, band.num_untouched, band.num_photos
+            ),
         }
     update["edits"] = {
         kind: EditCount(num=len(values), num_reached=sum(v >= threshold for v in values))
