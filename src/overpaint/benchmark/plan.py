@@ -1,8 +1,8 @@
 """From a recipe to the graph of its stages, and to its cells: one for each combination of the axes.
 
-Stages are shared: a detector is trained once for all that it looks at, a fill is made once for all
-that look at it. What is missing (weights, photos, a recipe of a training) becomes a stage that
-fails, so that the other cells are measured.
+Stages are shared: a detector is trained once for all pictures that it is measured on, a fill is
+made once for all detectors. What is missing (weights, photos, a recipe of a training) becomes a
+stage that fails, so that the other cells are measured.
 """
 
 import json
@@ -13,10 +13,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from overpaint import hashes
 from overpaint.benchmark.code import hash_code, list_modules
 from overpaint.benchmark.photos import choose, hash_contents, resolve_below
 from overpaint.benchmark.recipe import ANY, FRECHET, QUALITY, ModelSource, Recipe
-from overpaint.benchmark.stages import DETECTED, FOUND, hash_file
+from overpaint.benchmark.stages import DETECTED, FOUND
 from overpaint.benchmark.store import Stage
 from overpaint.benchmark.work import HELPERS, MODULES, WORK
 from overpaint.data.assets import find_asset
@@ -245,7 +246,7 @@ class Planner:
         if run.parts_from:
             settings["parts_from"] = [find(name, "part").sha256 for name in run.parts_from]
         if run.content_from is not None:
-            settings["content_from"] = hash_file(Path(run.content_from))
+            settings["content_from"] = hashes.file_sha256(run.content_from)
         places = {"recipe": recipe, "assets": self.data}
         needs = {part: self.plan_photos(photos, part) for part in ("train", "validation")}
         if run.cache.num:
@@ -532,7 +533,7 @@ def make_overrides(values: Mapping[str, Any]) -> list[str]:
 def _hash_calibration(record: WeightsRecord) -> dict[str, str]:
     if record.calibration is None:
         return {}
-    return {"calibration_sha256": hash_file(record.folder / record.calibration)}
+    return {"calibration_sha256": hashes.file_sha256(record.folder / record.calibration)}
 
 
 def _list_read(run: DetectorRun, forged: Iterable[str]) -> Iterator[str]:

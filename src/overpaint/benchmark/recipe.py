@@ -1,4 +1,4 @@
-"""A recipe of a table: what is trained, what fills, what looks, and how the rows are shown.
+"""A recipe of a table: its trainings, inpainters and detectors, and how the rows are shown.
 
 - One YAML file is one table. `scales` holds what differs between its sizes, each a JSON Merge Patch
   of the rest: `smoke` (a test that it runs), `lite` (a table on two cores), `paper` (its setting).

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from overpaint import hashes
 from overpaint.benchmark.masks import make_mask_maker
 from overpaint.benchmark.photos import bring_to_size, list_sized_photos
 from overpaint.benchmark.recipe import FRECHET
@@ -283,7 +282,7 @@ def find_band(steps: list[Step], band: str) -> str:
 
 
 def make_heatmaps(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
-    """What the detector says of each picture, logits as float32."""
+    """The detector's outputs for each picture, logits as float32."""
     lines, problems = [], []
     for number, looked in enumerate(look_at(stage, folders, device, problems)):
         arrays = {"logits": looked.logits, "mask": looked.mask}
@@ -453,8 +452,3 @@ MODULES: dict[str, tuple[str, ...]] = {
 def read_scores(folder: Path) -> dict[str, Any]:
     """What `make_scores` or `make_quality` wrote."""
     return json.loads((folder / SCORES).read_text(encoding="utf-8"))
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file that a model has beside its weights."""
-    return hashes.file_sha256(path)
