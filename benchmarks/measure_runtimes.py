@@ -169,6 +169,7 @@ def main(
     )
     rows = []
     for one in wanted:
+        label = f"{record.name}, {one}" if peers and one not in PEERS else one
         values = {key: [run[key] for run in found[one]] for key in found[one][0]}
         if one in differences:
             values[f"logit from {tiled[0]}"] = [differences[one]]
@@ -182,7 +183,7 @@ def main(
             typer.echo(f"{one}: {key:<26} {statistics.median(each):.4g}")
             several = len(each) > 1
             rows.append(
-                Row(method=one, metric=key, value=statistics.median(each), n=len(found[one]),
+                Row(method=label, metric=key, value=statistics.median(each), n=len(found[one]),
                     ci_low=min(each) if several else nan, ci_high=max(each) if several else nan,
                     **asdict(source))
             )  # fmt: skip
