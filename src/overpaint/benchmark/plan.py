@@ -547,10 +547,6 @@ def _list_read(run: DetectorRun, forged: Iterable[str]) -> Iterator[str]:
         yield f"untouched:{run.untouched.often}"
     if run.forged.share:
         yield from (f"forged:{folder}" for folder in forged)
-    if run.fills.share:
-        yield f"fills:{run.fills.folder}"
-    if run.untouched.share and run.untouched.often is not None:
-        yield f"untouched:{run.untouched.often}"
 
 
 def _hash_bank(run: DetectorRun) -> dict[str, str]:
