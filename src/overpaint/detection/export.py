@@ -104,7 +104,7 @@ class _Graph(nn.Module):
 def _export(module: nn.Module, record: WeightsRecord, path: Path) -> float:
     """Write a detector's graph after comparison; returns the largest difference of a logit."""
     if not isinstance(module, Detector):
-        raise WeightsError(f"{record.name}: {type(module).__name__} is no `Detector`")
+        raise WeightsError(f"{record.name}: {type(module).__name__} is not an overpaint detector")
     graph, stride = _Graph(module).eval(), module.stride
     image = torch.rand(
         (1, 3, *(-(-side // stride) * stride for side in _TRACED)),
@@ -135,9 +135,8 @@ def _write_onnx(graph: nn.Module, image: Tensor, names: list[str], path: Path) -
     sizes = {2: "height", 3: "width"}
     axes = {name: sizes for name in ("image", *names) if name != "score"}
     try:
-        with (
-            warnings.catch_warnings()
-        ):  # about branches that a trace fixes; `_export` compares them
+        # Warnings about branches that a trace fixes: `_export` compares the graph with the network.
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 graph,
