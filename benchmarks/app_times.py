@@ -37,7 +37,7 @@ class Server:
         address = self._process.stdout.readline().split()[2]
         self._port = int(address.rstrip("/").rpartition(":")[2])
 
-    def processor_seconds(self) -> float:
+    def measure_processor_seconds(self) -> float:
         """Processor time of the server and its running workers, seconds."""
         total = 0
         for place in Path("/proc").glob("[0-9]*/stat"):
@@ -59,7 +59,7 @@ class Server:
         answer = self._ask("POST", f"{path}?background=true", body, form)
         return answer.headers["Location"]
 
-    def events(self, address: str) -> Iterator[tuple[str, dict]]:
+    def read_events(self, address: str) -> Iterator[tuple[str, dict]]:
         answer = self._ask("GET", address, b"", {"Accept": "text/event-stream"})
         name = ""
         for line in answer:
@@ -69,7 +69,7 @@ class Server:
             elif key == "data":
                 yield name, json.loads(value)
 
-    def file_size(self, address: str) -> int:
+    def measure_file_size(self, address: str) -> int:
         return len(self._ask("GET", address, b"", {}).read())
 
     def _ask(self, method: str, path: str, body: bytes, headers: dict) -> http.client.HTTPResponse:
@@ -83,7 +83,7 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
+def run_server() -> Iterator[Server]:
     server = Server()
     try:
         yield server
@@ -91,7 +91,7 @@ def serving() -> Iterator[Server]:
         server.end()
 
 
-def scaled(path: Path, megapixels: float) -> bytes:
+def scale_photo(path: Path, megapixels: float) -> bytes:
     image = Image.open(path).convert("RGB")
     factor = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
     size = (round(factor * image.width), round(factor * image.height))
@@ -100,11 +100,13 @@ def scaled(path: Path, megapixels: float) -> bytes:
     return buffer.getvalue()
 
 
-def timed(server: Server, path: str, photo: bytes) -> tuple[dict[str, tuple[float, float]], dict]:
+def time_job(
+    server: Server, path: str, photo: bytes
+) -> tuple[dict[str, tuple[float, float]], dict]:
     """(wall time, processor time), seconds, of the first event of each name; the finished job."""
-    started, before, found, job = time.perf_counter(), server.processor_seconds(), {}, {}
-    for name, told in server.events(server.post(path, photo)):
-        passed, used = time.perf_counter() - started, server.processor_seconds() - before
+    started, before, found, job = time.perf_counter(), server.measure_processor_seconds(), {}, {}
+    for name, told in server.read_events(server.post(path, photo)):
+        passed, used = time.perf_counter() - started, server.measure_processor_seconds() - before
         found.setdefault(name, (passed, used))
         job = told
     if job["state"] != "done":
@@ -118,22 +120,22 @@ def main(
     report: Annotated[bool, typer.Option(help="Time also a report of 12 megapixels.")] = False,
 ) -> None:
     """Measure the time to a result, and to a report."""
-    small = scaled(photo, 2)
-    with serving() as server:
-        timed(server, "/api/detect", small)
+    small = scale_photo(photo, 2)
+    with run_server() as server:
+        time_job(server, "/api/detect", small)
         for _ in range(repeat):
-            found, _ = timed(server, "/api/detect", small)
+            found, _ = time_job(server, "/api/detect", small)
             words = ", ".join(
                 f"{name} after {found[name][0]:.2f} s, {found[name][1]:.2f} s of processors"
                 for name in ("result", "done")
             )
             print(f"2 megapixels: {words}; load {os.getloadavg()[0]:.1f}", flush=True)
         if report:
-            large = scaled(photo, 12)
-            detect, _ = timed(server, "/api/detect", large)
-            timed(server, "/api/report", small)
-            whole, job = timed(server, "/api/report", large)
-            size = server.file_size(job["files"]["report.html"])
+            large = scale_photo(photo, 12)
+            detect, _ = time_job(server, "/api/detect", large)
+            time_job(server, "/api/report", small)
+            whole, job = time_job(server, "/api/report", large)
+            size = server.measure_file_size(job["files"]["report.html"])
             ratio = whole["done"][1] / detect["result"][1]
             print(
                 f"12 megapixels: detect {detect['result'][1]:.1f} s, report {whole['done'][1]:.1f} "

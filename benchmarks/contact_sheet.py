@@ -57,13 +57,13 @@ def main(
     cases = [case for i, case in enumerate(cases) if i % len(bins) == i // len(bins) % len(bins)]
     names = [method.name for method in methods]
     titles = ["photo", "hole", *names, f"{Path(detector).stem} on {names[-1]}"]
-    rows = list(filled_rows(cases, methods, DetectorRunner(detector)))
+    rows = list(make_rows(cases, methods, DetectorRunner(detector)))
     labels = [f"{case.name}, hole {case.bin} %" for case in cases]
     write_png(out, draw_sheet(rows, titles, labels))
     typer.echo(f"{out}: {len(rows)} photos, {', '.join(titles)}")
 
 
-def filled_rows(
+def make_rows(
     cases: Sequence["Case"], methods: Sequence["Method"], runner: "DetectorRunner"
 ) -> Iterator[SheetRow]:
     """The pictures of each row: photo, hole, fills, and the last fill's heatmap with the hole."""

@@ -52,7 +52,7 @@ _OURS = re.compile(r"\d+ of \d+ could not be (examined|filled)")
 # Intact pictures
 
 
-def scene(rng: np.random.Generator) -> np.ndarray:
+def draw_scene(rng: np.random.Generator) -> np.ndarray:
     """uint8 (h, w, 3): smooth colours, discs with edges, noise."""
     height, width = rng.integers(LOW, HIGH, size=2, endpoint=True)
     y, x = np.mgrid[:height, :width]
@@ -66,7 +66,7 @@ def scene(rng: np.random.Generator) -> np.ndarray:
 
 
 def crop(rng: np.random.Generator, path: Path) -> np.ndarray:
-    """uint8 (h, w, 3): a piece of a photo, as large as `scene`."""
+    """uint8 (h, w, 3): a piece of a photo, as large as `draw_scene`."""
     with Image.open(path) as image:
         height, width = (int(n) for n in rng.integers(LOW, HIGH, size=2, endpoint=True))
         left = int(rng.integers(0, max(image.width - width, 0) + 1))
@@ -74,7 +74,7 @@ def crop(rng: np.random.Generator, path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB").crop((left, top, left + width, top + height)))
 
 
-def _pillow(pixels: np.ndarray, kind: str, mode: str = "RGB", **how: Any) -> bytes:
+def _encode_pillow(pixels: np.ndarray, kind: str, mode: str = "RGB", **how: Any) -> bytes:
     buffer = io.BytesIO()
     image = Image.fromarray(pixels)
     if "A" in mode:
@@ -84,7 +84,7 @@ def _pillow(pixels: np.ndarray, kind: str, mode: str = "RGB", **how: Any) -> byt
     return buffer.getvalue()
 
 
-def _heic(pixels: np.ndarray) -> bytes:
+def _encode_heic(pixels: np.ndarray) -> bytes:
     import pillow_heif
 
     buffer = io.BytesIO()
@@ -92,17 +92,17 @@ def _heic(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _tiff(pixels: np.ndarray, **how: Any) -> bytes:
+def _encode_tiff(pixels: np.ndarray, **how: Any) -> bytes:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, pixels, photometric="rgb", **how)
     return buffer.getvalue()
 
 
-def _planes(pixels: np.ndarray) -> np.ndarray:
+def _split_planes(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels.astype(np.uint16).transpose(2, 0, 1)) * 257
 
 
-def _exif(orientation: int) -> Image.Exif:
+def _make_exif(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[274] = orientation
     return exif
@@ -110,37 +110,42 @@ def _exif(orientation: int) -> Image.Exif:
 
 FORMATS: Mapping[str, list[Callable[[np.ndarray], bytes]]] = {
     "jpg": [
-        lambda p: _pillow(p, "JPEG", quality=90),
-        lambda p: _pillow(p, "JPEG", quality=75, progressive=True, exif=_exif(6)),
-        lambda p: _pillow(p, "JPEG", "L", quality=80, restart_marker_blocks=4),
-        lambda p: _pillow(p, "JPEG", "CMYK", quality=85),
+        lambda p: _encode_pillow(p, "JPEG", quality=90),
+        lambda p: _encode_pillow(p, "JPEG", quality=75, progressive=True, exif=_make_exif(6)),
+        lambda p: _encode_pillow(p, "JPEG", "L", quality=80, restart_marker_blocks=4),
+        lambda p: _encode_pillow(p, "JPEG", "CMYK", quality=85),
     ],
     "png": [
-        lambda p: _pillow(p, "PNG"),
-        lambda p: _pillow(p, "PNG", "RGBA"),
-        lambda p: _pillow(p, "PNG", "P"),
-        lambda p: _pillow(p[..., 0].astype(np.uint16) * 257, "PNG", "I;16"),
+        lambda p: _encode_pillow(p, "PNG"),
+        lambda p: _encode_pillow(p, "PNG", "RGBA"),
+        lambda p: _encode_pillow(p, "PNG", "P"),
+        lambda p: _encode_pillow(p[..., 0].astype(np.uint16) * 257, "PNG", "I;16"),
     ],
     "webp": [
-        lambda p: _pillow(p, "WEBP", quality=80),
-        lambda p: _pillow(p, "WEBP", lossless=True, exif=_exif(3)),
-        lambda p: _pillow(p, "WEBP", "RGBA", quality=70),
+        lambda p: _encode_pillow(p, "WEBP", quality=80),
+        lambda p: _encode_pillow(p, "WEBP", lossless=True, exif=_make_exif(3)),
+        lambda p: _encode_pillow(p, "WEBP", "RGBA", quality=70),
     ],
     "tif": [
-        lambda p: _tiff(_planes(p), planarconfig="separate"),
-        lambda p: _tiff(_planes(p), planarconfig="separate", byteorder=">"),
-        lambda p: _tiff(p, bigtiff=True),
-        lambda p: _pillow(p, "TIFF", compression="tiff_lzw"),
-        lambda p: _pillow(p, "TIFF", compression="jpeg"),
-        lambda p: _pillow(p, "TIFF", "RGBA", compression="tiff_adobe_deflate"),
+        lambda p: _encode_tiff(_split_planes(p), planarconfig="separate"),
+        lambda p: _encode_tiff(_split_planes(p), planarconfig="separate", byteorder=">"),
+        lambda p: _encode_tiff(p, bigtiff=True),
+        lambda p: _encode_pillow(p, "TIFF", compression="tiff_lzw"),
+        lambda p: _encode_pillow(p, "TIFF", compression="jpeg"),
+        lambda p: _encode_pillow(p, "TIFF", "RGBA", compression="tiff_adobe_deflate"),
     ],
     "gif": [
-        lambda p: _pillow(p, "GIF", "P"),
-        lambda p: _pillow(p, "GIF", "P", save_all=True, append_images=[Image.fromarray(p[::-1])]),
+        lambda p: _encode_pillow(p, "GIF", "P"),
+        lambda p: _encode_pillow(
+            p, "GIF", "P", save_all=True, append_images=[Image.fromarray(p[::-1])]
+        ),
     ],
-    "bmp": [lambda p: _pillow(p, "BMP"), lambda p: _pillow(p, "BMP", "P")],
-    "avif": [lambda p: _pillow(p, "AVIF", quality=70), lambda p: _pillow(p, "AVIF", "RGBA")],
-    "heic": [_heic],
+    "bmp": [lambda p: _encode_pillow(p, "BMP"), lambda p: _encode_pillow(p, "BMP", "P")],
+    "avif": [
+        lambda p: _encode_pillow(p, "AVIF", quality=70),
+        lambda p: _encode_pillow(p, "AVIF", "RGBA"),
+    ],
+    "heic": [_encode_heic],
 }
 """Encoders by suffix, each from uint8 (h, w, 3)."""
 
@@ -165,18 +170,18 @@ def truncate(data: bytes, rng: np.random.Generator) -> bytes:
 
 def swap_chunks(data: bytes, rng: np.random.Generator) -> bytes:
     """Exchange two chunks of the file."""
-    spans = chunks(data)
+    spans = list_chunks(data)
     if len(spans) < 2:
-        spans = _stretches(data)
+        spans = _divide(data)
     one, other = sorted(rng.choice(len(spans), size=2, replace=False))
     (a, b), (c, d) = spans[one], spans[other]
     return data[:a] + data[c:d] + data[b:c] + data[a:b] + data[d:]
 
 
-def with_checksums(data: bytes) -> bytes:
+def repair_checksums(data: bytes) -> bytes:
     """A damaged PNG with the checksums of its damaged chunks, so that it is decoded."""
     out = bytearray(data)
-    for start, end in _lengths(data, 8, lambda at: _int(data, at, ">I") + 12):
+    for start, end in _list_by_length(data, 8, lambda at: _read_int(data, at, ">I") + 12):
         if end - start >= 12:
             struct.pack_into(">I", out, end - 4, zlib.crc32(data[start + 4 : end - 4]))
     return bytes(out)
@@ -185,56 +190,58 @@ def with_checksums(data: bytes) -> bytes:
 DAMAGES = {"bits": flip_bits, "cut": truncate, "swap": swap_chunks}
 
 
-def chunks(data: bytes) -> Spans:
+def list_chunks(data: bytes) -> Spans:
     """Start and end of each chunk of a file, by its format; equal parts if it has no chunks."""
     if data.startswith(b"\xff\xd8"):
-        return list(_jpeg_segments(data))
+        return list(_list_jpeg_segments(data))
     if data.startswith(b"\x89PNG"):
-        return list(_lengths(data, 8, lambda at: _int(data, at, ">I") + 12))
+        return list(_list_by_length(data, 8, lambda at: _read_int(data, at, ">I") + 12))
     if data.startswith(b"RIFF"):
-        return list(_lengths(data, 12, lambda at: _int(data, at + 4, "<I") + 9 & ~1))
+        return list(_list_by_length(data, 12, lambda at: _read_int(data, at + 4, "<I") + 9 & ~1))
     if data[4:8] == b"ftyp":
-        return list(_boxes(data))
+        return list(_list_boxes(data))
     if data[:4] in (b"II*\0", b"MM\0*"):
         order = "<" if data[:2] == b"II" else ">"
-        first = _int(data, 4, order + "I")
-        num = _int(data, first, order + "H")
+        first = _read_int(data, 4, order + "I")
+        num = _read_int(data, first, order + "H")
         return [(first + 2 + 12 * i, first + 14 + 12 * i) for i in range(num)]
-    return _stretches(data)
+    return _divide(data)
 
 
-def _int(data: bytes, at: int, kind: str) -> int:
+def _read_int(data: bytes, at: int, kind: str) -> int:
     return struct.unpack_from(kind, data, at)[0]
 
 
-def _lengths(data: bytes, start: int, length: Callable[[int], int]) -> Iterator[tuple[int, int]]:
+def _list_by_length(
+    data: bytes, start: int, length: Callable[[int], int]
+) -> Iterator[tuple[int, int]]:
     while start + 8 <= len(data):
         end = min(start + length(start), len(data))
         yield start, end
         start = end
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+def _list_jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """The segments up to the start of scan, and the rest as one."""
     at = 2
     while data[at + 1] != 0xDA:
-        end = at + 2 + _int(data, at + 2, ">H")
+        end = at + 2 + _read_int(data, at + 2, ">H")
         yield at, end
         at = end
     yield at, len(data)
 
 
-def _boxes(data: bytes) -> Iterator[tuple[int, int]]:
+def _list_boxes(data: bytes) -> Iterator[tuple[int, int]]:
     """The boxes of the file, and those inside `meta`, which describe the relation of its parts."""
-    for start, end in _lengths(data, 0, lambda at: _int(data, at, ">I")):
+    for start, end in _list_by_length(data, 0, lambda at: _read_int(data, at, ">I")):
         if data[start + 4 : start + 8] == b"meta":
             inside = data[:end]
-            yield from _lengths(inside, start + 12, lambda at: _int(data, at, ">I"))
+            yield from _list_by_length(inside, start + 12, lambda at: _read_int(data, at, ">I"))
         else:
             yield start, end
 
 
-def _stretches(data: bytes) -> Spans:
+def _divide(data: bytes) -> Spans:
     step = max(len(data) // 16, 1)
     return [(at, min(at + step, len(data))) for at in range(0, len(data), step)]
 
@@ -262,13 +269,13 @@ def make(folder: Path, num: int, seed: int, data: Path | None = None) -> Folders
         damage = damages[turn % len(damages)]
         encode = FORMATS[suffix][turn // len(damages) % len(FORMATS[suffix])]
         from_photo = photos and rng.random() < 0.3
-        pixels = crop(rng, photos[rng.integers(len(photos))]) if from_photo else scene(rng)
+        pixels = crop(rng, photos[rng.integers(len(photos))]) if from_photo else draw_scene(rng)
         sound = encode(pixels)
         stem = f"{number:04}-{damage}"
         (made.sound / f"{stem}.{suffix}").write_bytes(sound)
         damaged = DAMAGES[damage](sound, rng)
         if suffix == "png" and rng.random() < 0.5:
-            damaged = with_checksums(damaged)
+            damaged = repair_checksums(damaged)
         (made.damaged / f"{stem}.{suffix}").write_bytes(damaged)
         height, width = read_image(sound).pixels.shape[:2]
         hole = np.zeros((height, width), np.uint8)
@@ -316,7 +323,7 @@ def run(arguments: list[str], photos: Path, of: Path) -> Outcome:
     except subprocess.TimeoutExpired:
         out.faults.append(f"no end after {limit} s")
         return out
-    records = _records(ended.stdout, out)
+    records = _read_records(ended.stdout, out)
     for path in files:
         _check_records(path, records.pop(str(path), []), of, out)
     out.faults += [f"{name}: a record of no file" for name in records]
@@ -330,7 +337,7 @@ def run(arguments: list[str], photos: Path, of: Path) -> Outcome:
     return out
 
 
-def _records(text: str, out: Outcome) -> dict[str, list[dict[str, Any]]]:
+def _read_records(text: str, out: Outcome) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for line in text.splitlines():
         try:
@@ -356,10 +363,10 @@ def _check_records(path: Path, records: list[dict[str, Any]], of: Path, out: Out
     if not record["words"]:
         out.faults.append(f"{path}: no words")
     if "out" in record:
-        out.faults += _changed(path, record)
+        out.faults += _find_changed(path, record)
 
 
-def _changed(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
+def _find_changed(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
     """Faults of a filled picture: another size, or changed pixels far from the hole."""
     photo, filled = read_image(path), read_image(record["out"])
     if filled.pixels.shape != photo.pixels.shape:

@@ -51,7 +51,7 @@ def main(
     settings = Settings(limit=limit)
     methods = list_default_methods()  # first, because it raises if a package is missing
     main_weights = {Path(weights or DEFAULT_DETECTOR).stem: weights or DEFAULT_DETECTOR}
-    others = dict(_named(text) for text in also or [])
+    others = dict(_parse_named(text) for text in also or [])
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".measured-") as folder:
         new = Path(folder)
@@ -70,7 +70,7 @@ def main(
         raise typer.Exit(tables.main([*tables.list_published_pages(ROOT), "--results", str(out)]))
 
 
-def _named(text: str) -> tuple[str, str]:
+def _parse_named(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     if not equals:
         raise typer.BadParameter(f"{text}: give NAME=FILE", param_hint="--also")

@@ -49,10 +49,10 @@ def main(
         if r.kind == "inpainter"
     ]
     measure_inpainters(
-        dict(map(_named, inpainter or (*list_default_methods(), *small))),
+        dict(map(_parse_named, inpainter or (*list_default_methods(), *small))),
         data,
         out,
-        detectors=dict(map(_named, detector)) if detector else None,
+        detectors=dict(map(_parse_named, detector)) if detector else None,
         settings=InpaintingSettings(num=num),
         report=typer.echo,
     )
@@ -64,7 +64,7 @@ def main(
         raise typer.Exit(tables.main(tables.list_published_pages(ROOT)))
 
 
-def _named(text: str) -> tuple[str, str]:
+def _parse_named(text: str) -> tuple[str, str]:
     """(name in the tables, name or path)."""
     name, equals, path = text.partition("=")
     return (name, path) if equals else (Path(text).stem if "/" in text else text, text)

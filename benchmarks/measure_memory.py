@@ -23,7 +23,7 @@ LIMIT = 1.3
 STEP = 20
 
 
-def resident_mib() -> float:
+def measure_resident_mib() -> float:
     """Resident memory of this process (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = (x for x in lines if x.startswith("VmRSS:"))
@@ -56,7 +56,7 @@ def main(
             mode="symmetric",
         )
         runner.logits(np.ascontiguousarray(pixels[:height, :width]))
-        found.append(resident_mib())
+        found.append(measure_resident_mib())
         if (i + 1) % STEP == 0:
             seconds = time.perf_counter() - started
             typer.echo(f"{i + 1} photos: {max(found[-STEP:]):.0f} MiB, {seconds:.0f} s")

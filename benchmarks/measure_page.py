@@ -60,7 +60,7 @@ def main(width: int = 1632, height: int = 1224) -> None:
     address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
         photo = Path(folder) / "photo.png"
-        Image.fromarray(made(height, width)).save(photo)
+        Image.fromarray(draw_photo(height, width)).save(photo)
         browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         tools = page.context.new_cdp_session(page)
@@ -79,9 +79,9 @@ def main(width: int = 1632, height: int = 1224) -> None:
             page.get_by_role("radio", name=layout).check(force=True)
             page.wait_for_load_state("networkidle")
             for name in ("threshold", "opacity"):
-                asked, before = len(requests), processor_time(tools)
+                asked, before = len(requests), read_processor_time(tools)
                 took = page.evaluate(MOVE, [name, STEPS])
-                each = 1000 * (processor_time(tools) - before) / STEPS
+                each = 1000 * (read_processor_time(tools) - before) / STEPS
                 if len(requests) != asked:
                     raise SystemExit(f"{name}: the server was asked: {requests[asked:]}")
                 typer.echo(
@@ -93,13 +93,13 @@ def main(width: int = 1632, height: int = 1224) -> None:
     thread.join()
 
 
-def processor_time(tools: "CDPSession") -> float:
+def read_processor_time(tools: "CDPSession") -> float:
     """Processor time of the page's thread so far, seconds."""
     metrics = tools.send("Performance.getMetrics")["metrics"]
     return next(one["value"] for one in metrics if one["name"] == "TaskDuration")
 
 
-def made(height: int, width: int) -> np.ndarray:
+def draw_photo(height: int, width: int) -> np.ndarray:
     """Waves and noise: uint8 (h, w, 3)."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:height, :width]

@@ -41,14 +41,14 @@ PEERS = ("psccnet", "mantranet")
 PLAIN_TILE, PLAIN_OVERLAP = 1024, 128
 
 
-def job(model: str, photo: str, runtime: str, threads: int, out: str) -> None:
+def run_job(model: str, photo: str, runtime: str, threads: int, out: str) -> None:
     """One measured run, in this process: prints JSON, and leaves the logits in `out`."""
     import torch
 
     from overpaint.detection import tiles
     from overpaint.detection.report import Writer
     from overpaint.detection.runner import DetectorRunner
-    from overpaint.evaluation.timed_job import peak_mib
+    from overpaint.evaluation.timed_job import read_peak_mib
     from overpaint.images import read_image
     from overpaint.registry import detectors
 
@@ -76,7 +76,7 @@ def job(model: str, photo: str, runtime: str, threads: int, out: str) -> None:
                 "seconds": took[0],
                 "processor seconds": took[1],
                 "detector seconds": found.seconds,
-                "peak_mib": peak_mib(),
+                "peak_mib": read_peak_mib(),
             }
         )
     )
@@ -91,10 +91,10 @@ def make_plain(module: "torch.nn.Module") -> None:  # type: ignore[name-defined]
     def conv_norm(conv, norm, first, *others):
         return norm(conv(torch.cat([first, *others], dim=1) if others else first))
 
-    nixnet.conv_norm = conv_norm
+    nixnet.apply_conv_norm = conv_norm
     module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    logits = module._logits
-    module._logits = lambda image: logits(image.contiguous())  # type: ignore[assignment]
+    logits = module._compute_logits
+    module._compute_logits = lambda image: logits(image.contiguous())  # type: ignore[assignment]
 
 
 def place_full_tiles(
@@ -207,7 +207,7 @@ def _run(model: str, photo: Path, runtime: str, threads: int, out: Path) -> dict
 if __name__ == "__main__":
     if sys.argv[1:2] == ["job"]:
         name, path, runtime, threads, folder = sys.argv[2:]
-        job(name, path, runtime, int(threads), folder)
+        run_job(name, path, runtime, int(threads), folder)
     else:
         try:
             typer.run(main)

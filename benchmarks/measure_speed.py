@@ -47,7 +47,7 @@ def main(
     protocol = (
         f"{THREADS} threads, fp32, own process; median of 5 runs of a network, of 3 of inpaint"
     )
-    for name, milliseconds in mask_times().items():
+    for name, milliseconds in time_masks().items():
         typer.echo(f"mask {name}: {milliseconds:.2f} ms")
     commit, hashed = find_commit(), hash_config({"threads": THREADS, "runs": [5, 3]})
     kinds: list[tuple[Kind, Registry[Any]]] = [("detector", detectors), ("inpainter", inpainters)]
@@ -68,7 +68,7 @@ def main(
         raise typer.Exit(tables.main(tables.list_published_pages(ROOT)))
 
 
-def mask_times(size: int = 128, runs: int = 40) -> dict[str, float]:
+def time_masks(size: int = 128, runs: int = 40) -> dict[str, float]:
     """Median CPU time of one mask of each kind, in milliseconds."""
     import numpy as np
 

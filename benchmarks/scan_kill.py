@@ -42,7 +42,7 @@ def make_photos(folder: Path, num: int, seed: int) -> None:
             path.write_bytes(path.read_bytes()[:-500])
 
 
-def num_rows(out: Path) -> int:
+def count_rows(out: Path) -> int:
     """Number of rows in the results; 0 before there are any."""
     from overpaint.scan.results import open_dataset
 
@@ -65,15 +65,15 @@ def main(
         make_photos(source, photos, seed)
         command = [*(sys.executable, "-m", "overpaint", "scan", source, "-o", out)]
         for kill in range(kills):
-            before = num_rows(out)
+            before = count_rows(out)
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             more = rng.randint(0, max(1, photos // kills))
-            while num_rows(out) < before + more and process.poll() is None:
+            while count_rows(out) < before + more and process.poll() is None:
                 time.sleep(0.05)
             time.sleep(rng.uniform(0, 1))
             process.kill()
             process.wait()
-            print(f"kill {kill + 1}: {before} rows before, {num_rows(out)} after", flush=True)
+            print(f"kill {kill + 1}: {before} rows before, {count_rows(out)} after", flush=True)
         code = subprocess.run(command, check=False).returncode
         ((failed,),) = run_query(out, "SELECT count(error) FROM rows").rows
         counts = Counter(path for (path,) in run_query(out, "SELECT path FROM rows").rows)

@@ -42,57 +42,59 @@ CROP = (128, 201)
 PARTS = 20
 
 
-def command(*arguments: object) -> list[str]:
+def make_command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "overpaint", *map(str, arguments)]
 
 
-def seconds(*arguments: object) -> tuple[float, float]:
+def time_command(*arguments: object) -> tuple[float, float]:
     """Wall and processor time of a command, seconds; photos may fail (exit code 1)."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command(*arguments), capture_output=True, check=False)
+    done = subprocess.run(make_command(*arguments), capture_output=True, check=False)
     if done.returncode not in (0, 1):
         raise SystemExit(done.stderr.decode())
-    return time.perf_counter() - started, _processor(before)
+    return time.perf_counter() - started, _measure_processor(before)
 
 
-def _processor(before: resource.struct_rusage) -> float:
+def _measure_processor(before: resource.struct_rusage) -> float:
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
     return now.ru_utime + now.ru_stime - before.ru_utime - before.ru_stime
 
 
-def scan(out: Path, *arguments: object) -> tuple[float, float, list[tuple[int, float]]]:
+def time_scan(out: Path, *arguments: object) -> tuple[float, float, list[tuple[int, float]]]:
     """Wall and processor time, and (photos done, MB of all its processes) over the run."""
     from overpaint.scan.results import open_dataset
 
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     found = []
     with subprocess.Popen(
-        command("scan", *arguments, "-o", out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        make_command("scan", *arguments, "-o", out),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     ) as process:
         while process.poll() is None:
             time.sleep(1)
             if (out / "scan.json").exists():
                 with suppress(OverpaintError):  # it is being written
-                    found.append((open_dataset(out).count_rows(), _megabytes(process.pid)))
+                    found.append((open_dataset(out).count_rows(), _measure_megabytes(process.pid)))
         said = process.stderr.read().decode() if process.stderr else ""
     if process.returncode not in (0, 1):
         raise SystemExit(said)
-    return time.perf_counter() - started, _processor(before), found
+    return time.perf_counter() - started, _measure_processor(before), found
 
 
-def _megabytes(pid: int) -> float:
-    return sum(_own(one) for one in (pid, *_below(pid))) / 1e6
+def _measure_megabytes(pid: int) -> float:
+    return sum(_read_resident_bytes(one) for one in (pid, *_list_descendants(pid))) / 1e6
 
 
-def _below(pid: int) -> Iterator[int]:
+def _list_descendants(pid: int) -> Iterator[int]:
     with suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
                 yield int(child)
-                yield from _below(int(child))
+                yield from _list_descendants(int(child))
 
 
-def _own(pid: int) -> int:
+def _read_resident_bytes(pid: int) -> int:
     """Resident bytes of a process, shared pages divided by their users; 0 if it has ended."""
     with suppress(OSError, ValueError):
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -114,7 +116,7 @@ def cut_crops(photos: list[Path], folder: Path, num: int) -> None:
                 crop.save(folder / f"{number:05}.jpg", quality=95)
 
 
-def slope(found: list[tuple[int, float]]) -> float:
+def fit_slope(found: list[tuple[int, float]]) -> float:
     """MB per 1,000 photos; NaN for fewer than 200."""
     total = found[-1][0] if found else 0
     late = [(num, size) for num, size in found if num > total / 5]
@@ -128,20 +130,20 @@ def slope(found: list[tuple[int, float]]) -> float:
     return 1000 * float(np.polyfit(num, size, 1)[0])
 
 
-def measured(
+def measure_both(
     folder: Path, taken: list[Path], loop: int, workers: int, model: str, runtime: str
 ) -> tuple[dict[str, float], str]:
     """Figures of both ways, and the runtime in words."""
     looped = taken[:: max(1, len(taken) // loop)][:loop]
     given = ["--model", model, "--runtime", runtime]
     # A runtime is exported and measured once on a machine; that time is not counted.
-    seconds("detect", taken[0], "--out", folder / "first", *given)
-    spent = [seconds("detect", one, "--out", folder / "loop", *given) for one in looped]
+    time_command("detect", taken[0], "--out", folder / "first", *given)
+    spent = [time_command("detect", one, "--out", folder / "loop", *given) for one in looped]
     each = np.array(spent).sum(axis=0) / len(looped)
     out = folder / f"scan-{runtime}"
-    wall, processor, sizes = scan(out, folder / "in", "--workers", workers, *given)
+    wall, processor, sizes = time_scan(out, folder / "in", "--workers", workers, *given)
     said = subprocess.run(
-        command("scan", "summary", out, "--json"), capture_output=True, check=True
+        make_command("scan", "summary", out, "--json"), capture_output=True, check=True
     ).stdout
     summary = json.loads(said)
     of_scan = np.array([wall, processor]) / len(taken)
@@ -154,7 +156,7 @@ def measured(
         "times less processor time": each[1] / of_scan[1],
         "network share": summary["seconds"] / wall / workers,
         "megapixels": summary["megapixels"] / max(1, summary["looked_at"]),
-        "MB per 1000 photos": slope(sizes),
+        "MB per 1000 photos": fit_slope(sizes),
         "peak MB": max((size for _, size in sizes), default=float("nan")),
     }
     return {name: float(value) for name, value in values.items()}, summary["made_with"]["runtime"][
@@ -198,7 +200,7 @@ def main(
                 shutil.copy(path, folder / "in" / f"{i:05}{path.suffix}")
         taken = sorted((folder / "in").iterdir())
         for one in runtime or ["torch"]:
-            values, words = measured(folder, taken, loop, workers, model, one)
+            values, words = measure_both(folder, taken, loop, workers, model, one)
             what = f"crops of {CROP[0]} to {CROP[1]} pixels" if crops else "photos"
             protocol = f"{len(taken)} {what}, {workers} network processes, {words}, {allowed}"
             source = Source("scan", record.name, commit, hashed, record.sha256, protocol)

@@ -42,7 +42,7 @@ def on_config(config: "MkDocsConfig") -> "MkDocsConfig":
     """Put the generated model cards into the navigation."""
     for entry in config.nav or []:
         if isinstance(entry, dict) and "Models" in entry:
-            entry["Models"] += [{r.name: f"models/{r.name}.md"} for r in records()]
+            entry["Models"] += [{r.name: f"models/{r.name}.md"} for r in list_all_records()]
     return config
 
 
@@ -50,7 +50,7 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     """Add the generated pages."""
     from mkdocs.structure.files import File
 
-    for name, text in generated().items():
+    for name, text in build_pages().items():
         files.append(File.generated(config, name, content=text))
     return files
 
@@ -67,20 +67,24 @@ def on_post_page(output: str, page: "Page", config: "MkDocsConfig") -> str:
 # Pages
 
 
-def generated() -> dict[str, str]:
+def build_pages() -> dict[str, str]:
     """Path below docs/ -> Markdown."""
-    cards = {f"models/{record.name}.md": card(record) for record in records()}
-    return {**cards, "reference/api.md": api(), "reference/command-line.md": command_line()}
+    cards = {f"models/{record.name}.md": render_card(record) for record in list_all_records()}
+    return {
+        **cards,
+        "reference/api.md": render_api(),
+        "reference/command-line.md": render_command_line(),
+    }
 
 
-def records() -> list["WeightsRecord"]:
+def list_all_records() -> list["WeightsRecord"]:
     """Of the shipped weights, then of those of the benchmark."""
     from overpaint.weights import list_records
 
     return [*list_records(), *list_records(BENCHMARKED)]
 
 
-def card(record: "WeightsRecord") -> str:
+def render_card(record: "WeightsRecord") -> str:
     """A model card, from the record alone."""
     from overpaint.weights import render_tree
 
@@ -99,21 +103,23 @@ def card(record: "WeightsRecord") -> str:
         "Calibration": f"`{record.calibration}`" if record.calibration else "none",
     }
     lines = [f"# {record.name}", "", "| | |", "| --- | --- |"]
-    lines += [f"| {key} | {_cell(str(value))} |" for key, value in rows.items()]
-    lines += ["", "## Configuration", "", *_fenced(json.dumps(record.config, indent=2), "json")]
+    lines += [f"| {key} | {_format_cell(str(value))} |" for key, value in rows.items()]
+    lines += ["", "## Configuration", "", *_fence(json.dumps(record.config, indent=2), "json")]
     tree = "\n".join(render_tree(record.lineage, record.ancestors))
-    lines += ["", "## Lineage", "", *_fenced(tree, "text")]
+    lines += ["", "## Lineage", "", *_fence(tree, "text")]
     if record.validation:
         lines += ["", "## Validation", "", "| measure | value |", "| --- | ---: |"]
-        lines += [f"| {_cell(name)} | {value:.4g} |" for name, value in record.validation.items()]
+        lines += [
+            f"| {_format_cell(name)} | {value:.4g} |" for name, value in record.validation.items()
+        ]
     if record.calibration:
-        lines += ["", "## Calibration", "", *_calibration(record)]
+        lines += ["", "## Calibration", "", *_render_calibration(record)]
     more = "use, data, figures and failures are in [the model card](../model-card.md)"
     lines += ["", f"This page is made from the weights' record; {more}."]
     return "\n".join(lines) + "\n"
 
 
-def _calibration(record: "WeightsRecord") -> Iterator[str]:
+def _render_calibration(record: "WeightsRecord") -> Iterator[str]:
     from overpaint.detection.calibration import Calibration
 
     assert record.calibration is not None, "of a calibrated record"
@@ -128,7 +134,7 @@ def _calibration(record: "WeightsRecord") -> Iterator[str]:
         )
 
 
-def api() -> str:
+def render_api() -> str:
     """The public names, by where they are defined."""
     import overpaint
 
@@ -139,26 +145,26 @@ def api() -> str:
     return "\n".join([*lines, "## Errors", "", "::: overpaint.errors", ""])
 
 
-def command_line() -> str:
+def render_command_line() -> str:
     """Every command with its help text, arguments and options."""
     import typer
 
     from overpaint.cli import build
 
     lines = ["# Command line", ""]
-    lines += _command(typer.main.get_command(build()), "overpaint")
+    lines += _render_command(typer.main.get_command(build()), "overpaint")
     return "\n".join(lines) + "\n"
 
 
-def _command(command: Any, path: str) -> Iterator[str]:
+def _render_command(command: Any, path: str) -> Iterator[str]:
     import typer
 
     context = typer.Context(command, info_name=path.rpartition(" ")[2])
     yield f"## {path}"
     yield ""
-    yield from _fenced(" ".join([path, *command.collect_usage_pieces(context)]), "text")
+    yield from _fence(" ".join([path, *command.collect_usage_pieces(context)]), "text")
     yield ""
-    yield from (_escaped(command.help or "")).splitlines()
+    yield from (_escape_brackets(command.help or "")).splitlines()
     yield ""
     records = [p.get_help_record(context) for p in command.get_params(context)]
     shown = [record for record in records if record is not None]  # None for what is hidden
@@ -166,65 +172,67 @@ def _command(command: Any, path: str) -> Iterator[str]:
         yield "| | |"
         yield "| --- | --- |"
     for names, text in shown:
-        yield f"| {_code(names)} | {_cell(_escaped(text))} |"
+        yield f"| {_format_code(names)} | {_format_cell(_escape_brackets(text))} |"
     yield ""
     for name, child in getattr(command, "commands", {}).items():
-        yield from _command(child, f"{path} {name}")
+        yield from _render_command(child, f"{path} {name}")
 
 
-def dataset_table(found: tuple["Dataset", ...]) -> str:
+def render_dataset_table(found: tuple["Dataset", ...]) -> str:
     """The data sets in Markdown: a table, then their lists and indexes."""
     lines = ["| folder | what | used for | licence | files | size | from |"]
     lines += ["| --- | --- | --- | --- | ---: | ---: | --- |"]
     for d in found:
         size = f"{d.bytes / 1e6:.1f} MB"
-        cells = (d.what, d.used_for, d.licence, f"{d.files:,}", size, _address(d))
-        lines.append(f"| `{d.folder}` | " + " | ".join(map(_cell, cells)) + " |")
+        cells = (d.what, d.used_for, d.licence, f"{d.files:,}", size, _format_address(d))
+        lines.append(f"| `{d.folder}` | " + " | ".join(map(_format_cell, cells)) + " |")
     lines += ["", "| folder | SHA-256 of the list of files |", "| --- | --- |"]
     lines += [f"| `{d.folder}` | `{d.sha256}` |" for d in found]
     for d in found:
         if d.index is not None:
             lines += ["", f"### {d.folder}/{d.index.file}", "", d.index.made, ""]
             lines += ["| column | |", "| --- | --- |"]
-            lines += [f"| `{name}` | {_cell(text)} |" for name, text in d.index.columns.items()]
+            lines += [
+                f"| `{name}` | {_format_cell(text)} |" for name, text in d.index.columns.items()
+            ]
             links = (re.sub(r"https?://\S+", r"<\g<0>>", source) for source in d.index.sources)
             lines += ["", "From:", "", *(f"- {link}" for link in links)]
     return "\n".join(lines) + "\n"
 
 
-def _address(dataset: "Dataset") -> str:
+def _format_address(dataset: "Dataset") -> str:
     if dataset.address:
         return f"[{dataset.title}]({dataset.address})"
     return "see its index below" if dataset.index else "not known"
 
 
-def _cell(text: str) -> str:
+def _format_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _code(text: str) -> str:
-    return f"`{_cell(text)}`"
+def _format_code(text: str) -> str:
+    return f"`{_format_cell(text)}`"
 
 
-def _escaped(text: str) -> str:
+def _escape_brackets(text: str) -> str:
     """Metavariables in angle brackets are no HTML."""
     return text.replace("<", "&lt;")
 
 
-def _fenced(text: str, language: str) -> list[str]:
+def _fence(text: str, language: str) -> list[str]:
     return [f"```{language}", text, "```"]
 
 
-def filled_data_page(text: str) -> str:
+def fill_data_page(text: str) -> str:
     """The text of docs/data.md with the data sets of both manifests."""
     from overpaint.data.datasets import list_datasets
     from overpaint.data.named_sets import list_named_sets
 
-    text = MARKED.sub(lambda m: m[1] + dataset_table(list_datasets()) + m[3], text)
-    return NAMED.sub(lambda m: m[1] + named_sets_list(list_named_sets()) + m[3], text)
+    text = MARKED.sub(lambda m: m[1] + render_dataset_table(list_datasets()) + m[3], text)
+    return NAMED.sub(lambda m: m[1] + render_named_sets(list_named_sets()) + m[3], text)
 
 
-def named_sets_list(found: tuple["NamedSet", ...]) -> str:
+def render_named_sets(found: tuple["NamedSet", ...]) -> str:
     """The sets that a recipe takes by name, in Markdown: a table for each."""
     lines: list[str] = []
     for each in found:
@@ -239,17 +247,17 @@ def named_sets_list(found: tuple["NamedSet", ...]) -> str:
         lines += [
             f"### `{each.spec}`",
             "",
-            f"| {each.kind} | {_cell(each.title)} |",
+            f"| {each.kind} | {_format_cell(each.title)} |",
             "| --- | --- |",
         ]
-        lines += [*(f"| {key} | {_cell(value)} |" for key, value in rows.items()), ""]
+        lines += [*(f"| {key} | {_format_cell(value)} |" for key, value in rows.items()), ""]
     return "\n".join(lines)
 
 
 def main(arguments: list[str]) -> int:
     """Write docs/data.md, or with --check say whether it is up to date; -> exit status."""
     old = DATA_PAGE.read_text(encoding="utf-8")
-    new = filled_data_page(old)
+    new = fill_data_page(old)
     if "--check" in arguments:
         return int(old != new)
     DATA_PAGE.write_text(new, encoding="utf-8")

@@ -25,13 +25,14 @@ from torch.nn import functional as F
 
 from overpaint.data.degrade import jpeg
 from overpaint.data.real_fills import read_fills
-from overpaint.detectors.nixnet_context import window_mean, z_scores
+from overpaint.detectors.nixnet_context import compute_z_scores
 from overpaint.errors import OverpaintError
 from overpaint.evaluation.families import OF_TRIPLETS
 from overpaint.evaluation.triplets import HEADLINE, find_source, read_triplets
 from overpaint.images import read_image, read_mask
 from overpaint.layers.efficientnet import LiteFeatures, read_lite_features
 from overpaint.layers.highpass import SRMFilter
+from overpaint.layers.windows import average_windows
 from overpaint.metrics import pixel_auc
 
 CELL = 8  # pixels
@@ -106,17 +107,17 @@ def features(image: Tensor, network: LiteFeatures) -> dict[str, Tensor]:
     for scale in (1, 2, 4, 8):
         x = F.avg_pool2d(image, scale)
         planes = [x.mean(dim=1, keepdim=True), x[:, :1] - x[:, 1:2], x[:, 2:] - x[:, 1:2]]
-        noise = torch.cat([residual.of_planes(plane) for plane in planes], dim=1).abs()
+        noise = torch.cat([residual.filter_planes(plane) for plane in planes], dim=1).abs()
         noise = F.avg_pool2d(noise, CELL // scale)
-        found[f"noise {scale}"] = (window_mean(noise, 3) + 0.01).log()
+        found[f"noise {scale}"] = (average_windows(noise, 3) + 0.01).log()
     blocks = 255 * F.pixel_unshuffle(image.mean(dim=1, keepdim=True), CELL)
     coefficients = torch.einsum("fp,bphw->bfhw", dct_basis(), blocks)[:, 1:].abs()
-    found["dct"] = (window_mean(coefficients, 3) + 0.5).log()
+    found["dct"] = (average_windows(coefficients, 3) + 0.5).log()
     for name, photo in (("content", image), ("enlarged", F.interpolate(image, scale_factor=2.0))):
         for at, x in zip((4, 8, 16), network(photo), strict=True):
             small = x.shape[2] < size[0]
             same = F.interpolate(x, size) if small else F.adaptive_avg_pool2d(x, size)
-            found[f"{name} {at}"] = window_mean(same, 3)
+            found[f"{name} {at}"] = average_windows(same, 3)
     return found
 
 
@@ -144,7 +145,7 @@ def main(data: Annotated[Path, typer.Argument()], efficientnet: Annotated[Path, 
                 image = torch.from_numpy(shown).permute(2, 0, 1)[None].float() / 255
                 scored = {}
                 for name, x in features(image, network).items():
-                    z = z_scores(x, ())[0].flatten(1)
+                    z = compute_z_scores(x, ())[0].flatten(1)
                     scored[name] = torch.cat([z, z.abs()]).half()
                 rows.append((family, pool, source, condition, scored, truth))
             typer.echo(f"{len(rows) // 2} {family}", err=True)

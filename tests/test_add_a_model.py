@@ -32,7 +32,7 @@ class ToyNet(Detector):
         super().__init__()
         self.conv = nn.Conv2d(3, 1, 3, padding=1)
 
-    def _logits(self, image: Tensor) -> Tensor:
+    def _compute_logits(self, image: Tensor) -> Tensor:
         return self.conv(image)
 
 

@@ -65,23 +65,23 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_page_on_data_is_that_of_the_manifest(hooks: ModuleType) -> None:
     text = hooks.DATA_PAGE.read_text(encoding="utf-8")
-    assert hooks.filled_data_page(text) == text, "run python docs/hooks.py"
-    assert hooks.filled_data_page("<!-- datasets -->\n<!-- /datasets -->") in text
+    assert hooks.fill_data_page(text) == text, "run python docs/hooks.py"
+    assert hooks.fill_data_page("<!-- datasets -->\n<!-- /datasets -->") in text
 
 
 def test_every_weights_file_has_a_card(hooks: ModuleType) -> None:
-    cards = {n: t for n, t in hooks.generated().items() if n.startswith("models/")}
+    cards = {n: t for n, t in hooks.build_pages().items() if n.startswith("models/")}
     weights = [*ROOT.glob("src/overpaint/pretrained/*.safetensors")]
     weights += ROOT.glob("benchmarks/weights/*.safetensors")
     assert {f"models/{path.stem}.md" for path in weights} == set(cards)
-    for record in hooks.records():
+    for record in hooks.list_all_records():
         text = cards[f"models/{record.name}.md"]
         assert all(str(x) in text for x in (record.sha256, record.commit, record.licence))
     assert "| lossless |" in cards["models/nixnet-s.md"]
 
 
 def test_reference_pages_hold_what_is_public(hooks: ModuleType) -> None:
-    pages = hooks.generated()
+    pages = hooks.build_pages()
     assert set(pages) >= GENERATED
     for name in overpaint.__all__:
         assert name.startswith("_") or f".{name}\n" in pages["reference/api.md"]

@@ -247,7 +247,7 @@ class TestModules:
             return about[1].map((logit) => findFalseAlarmRate(about[0], logit));"""
         curve = {"logits": band.untouched_quantiles, "levels": QUANTILE_LEVELS}
         found = open_page().script(code, [curve, logits])
-        wanted = [band.false_alarms(logit)[0] for logit in logits]
+        wanted = [band.find_false_alarm_rate(logit)[0] for logit in logits]
         assert found[-1] is wanted[-1] is None
         assert found[:-1] == pytest.approx(wanted[:-1], abs=1e-6)
 

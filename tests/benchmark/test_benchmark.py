@@ -16,6 +16,8 @@ from conftest import textured
 from helpers.bright_detectors import calibration, registered, save
 from overpaint.benchmark import pages, plots, work
 from overpaint.benchmark.api import Done, benchmark, estimate_run
+from overpaint.benchmark.plan import plan
+from overpaint.benchmark.recipe import Recipe
 from overpaint.benchmark.rendering import render_markdown
 from overpaint.benchmark.rows import (
     ALL,
@@ -359,6 +361,40 @@ def test_detectors_are_trained_on_fills_of_photos_that_are_not_tested(
     others = [find(rows, inpainter=i, metric="auc", seed="0").value for i in ("mean", "plain")]
     assert unseen.value == pytest.approx(mean(others))
     assert " ± " in (toys.parent / "out" / "table.md").read_text()
+
+
+def test_a_changed_file_of_a_training_recipe_makes_its_stage_old(
+    toys: Path, data: Path, tmp_path: Path
+) -> None:
+    """Weights of untouched photos and folders of forgeries, below the data folder or elsewhere."""
+    weights, forged = tmp_path / "often.csv", tmp_path / "forged" / "rows.csv"
+    forged.parent.mkdir()
+    weights.write_text("photo,weight\n0.png,2\n")
+    forged.write_text("")
+    lines = [
+        "untouched: {share: 0.25, often: " + str(weights) + "}",
+        "forged: {share: 0.25, folders: {" + str(forged.parent) + ": 1}}",
+        "cache: {num: 2}",
+    ]
+    (toys.parent / "tiny.yaml").write_text(TRAINED + "\n".join(lines))
+    recipe = RECIPE | {
+        "detectors": {"tiny": {"recipe": "tiny.yaml", "trained_on": ["universal"]}},
+        "training": {"universal": {}},
+    }
+
+    def find_keys() -> tuple[str, str]:
+        """Of the training, and of its reconstructions."""
+        (cell, *_) = plan(Recipe.model_validate(recipe), toys.parent, data, toys.parent / "cache")
+        (training,) = [s for s in cell.list_stages() if s.kind == "detector"]
+        return training.key, training.needs["reconstructions"].key
+
+    keys = [find_keys()]
+    for file, text in ((weights, "photo,weight\n0.png,3\n"), (forged, "photo\n")):
+        file.write_text(text)
+        keys.append(find_keys())
+    assert len({training for training, _ in keys}) == 3
+    assert len({reconstructions for _, reconstructions in keys}) == 1
+    assert find_keys() == keys[-1]
 
 
 def test_sets_of_pairs_are_measured_as_they_are(toys: Path, data: Path, tmp_path: Path) -> None:

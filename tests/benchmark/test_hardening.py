@@ -172,6 +172,7 @@ def test_every_round_measures_both_sides(raced: tuple[Path, HardeningDone]) -> N
         assert {r.metric for r in quality} == {"psnr", "ssim"}
     row = find(done.rows, inpainter="telea", metric="auc", round=1)
     assert (row.n, row.table, row.config_hash, row.steps) == (3, "toys", done.recipe.hash, "1")
+    assert done.recipe.model_copy(update={"notes": ("Another.",)}).hash == done.recipe.hash
     assert row.ci_low <= row.value <= row.ci_high
     assert len(row.detector_sha256) == len(row.calibration_sha256) == len(row.data_hash) == 64
     assert row.commit

@@ -71,17 +71,17 @@ def test_the_same_seed_gives_the_same_files(fuzz: ModuleType, tmp_path: Path) ->
 
 
 def test_chunks_are_those_of_the_format(fuzz: ModuleType) -> None:
-    pixels = fuzz.scene(np.random.default_rng(0))
+    pixels = fuzz.draw_scene(np.random.default_rng(0))
     for suffix, encoders in fuzz.FORMATS.items():
         for encode in encoders:
             data = encode(pixels)
-            spans = fuzz.chunks(data)
+            spans = fuzz.list_chunks(data)
             assert all(a < b <= len(data) for a, b in spans), suffix
             assert all(b <= c for (_, b), (c, _) in pairwise(spans)), suffix
     png = fuzz.FORMATS["png"][0](pixels)
-    assert next(png[a + 4 : a + 8] for a, _ in fuzz.chunks(png)) == b"IHDR"
+    assert next(png[a + 4 : a + 8] for a, _ in fuzz.list_chunks(png)) == b"IHDR"
     jpeg = fuzz.FORMATS["jpg"][0](pixels)
-    assert [jpeg[a + 1] for a, _ in fuzz.chunks(jpeg)][-2:] == [0xC4, 0xDA]
+    assert [jpeg[a + 1] for a, _ in fuzz.list_chunks(jpeg)][-2:] == [0xC4, 0xDA]
     assert [read_image(data).format for data in (png, jpeg)] == ["PNG", "JPEG"]
 
 

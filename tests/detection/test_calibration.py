@@ -14,12 +14,12 @@ from overpaint.detection.calibration import (
     QualityBand,
     average_logits,
     bound_rate,
+    compute_untouched_quantiles,
+    find_quality_band,
     judge,
     logit_of,
     q99,
-    quality_band,
     sigmoid,
-    untouched_quantiles,
 )
 from overpaint.errors import WeightsError
 
@@ -36,7 +36,7 @@ def band(**changes: Any) -> QualityBand:
         "num_photos": 400,
         "false_alarm_bound": bound_rate(4, 400),
         "num_inpainted": 300,
-        "untouched_quantiles": untouched_quantiles(UNTOUCHED),
+        "untouched_quantiles": compute_untouched_quantiles(UNTOUCHED),
     }
     return QualityBand(**{**fields, **changes})
 
@@ -132,16 +132,16 @@ def test_specks_are_averaged_away_and_a_region_is_shown_with_its_own_edge() -> N
     ],
 )
 def test_quality_bands(quality: int | None, lossy: bool, expected: str) -> None:
-    assert quality_band(quality, lossy) == expected
+    assert find_quality_band(quality, lossy) == expected
 
 
 def test_the_false_alarm_rate_of_the_default_threshold_is_the_stated_one() -> None:
-    assert band().false_alarms(band().threshold_logit) == (0.01, None)
+    assert band().find_false_alarm_rate(band().threshold_logit) == (0.01, None)
 
 
 @pytest.mark.parametrize("logit", np.quantile(UNTOUCHED, [0.13, 0.5, 0.77, 0.9, 0.97]))
 def test_other_false_alarm_rates_are_near_the_measured_ones(logit: float) -> None:
-    rate, reason = band().false_alarms(logit)
+    rate, reason = band().find_false_alarm_rate(logit)
     assert reason is None
     assert rate == pytest.approx((logit <= UNTOUCHED).mean(), abs=0.012)
 
@@ -168,15 +168,15 @@ def test_other_rates_have_wider_bounds() -> None:
 
 
 def test_beyond_the_curve_a_rate_is_one_or_unknown() -> None:
-    assert band().false_alarms(-np.inf) == (1.0, None)
+    assert band().find_false_alarm_rate(-np.inf) == (1.0, None)
     for logit in (UNTOUCHED.max() + 0.01, np.inf):
-        rate, reason = band().false_alarms(logit)
+        rate, reason = band().find_false_alarm_rate(logit)
         assert rate is None
         assert "none of the 400" in str(reason)
 
 
 def test_the_rate_never_rises_with_the_threshold() -> None:
-    rates = [band().false_alarms(x)[0] for x in np.linspace(-9, UNTOUCHED.max(), 300)]
+    rates = [band().find_false_alarm_rate(x)[0] for x in np.linspace(-9, UNTOUCHED.max(), 300)]
     assert None not in rates
     assert (np.diff(np.array(rates, float)) <= 0).all()
 
@@ -202,7 +202,7 @@ def test_logit_and_sigmoid_are_inverse() -> None:
         {"slope": -1.0},
         {"threshold_logit": float("nan")},
         {"untouched_quantiles": (1.0, 2.0)},
-        {"untouched_quantiles": untouched_quantiles(UNTOUCHED)[::-1]},
+        {"untouched_quantiles": compute_untouched_quantiles(UNTOUCHED)[::-1]},
         {"unknown": 1},
     ],
 )
@@ -226,14 +226,14 @@ def test_a_window_is_stated_and_has_a_middle() -> None:
 
 def test_outside_the_tested_range() -> None:
     fitted = calibration()
-    assert fitted.outside(128, 4000, 50, True) == ()
-    assert "127 px is under 128" in fitted.outside(4000, 127, None, False)[0]
-    assert "quality 49 is under 50" in fitted.outside(500, 500, 49, True)[0]
-    assert fitted.outside(1000, 2000, 95, True) == ()
-    assert fitted.caveats(1000, 1000) == ()
-    assert "2.0 megapixels, calibrated on photos of up to 1.0" in fitted.caveats(1000, 2000)[0]
+    assert fitted.explain_outside(128, 4000, 50, True) == ()
+    assert "127 px is under 128" in fitted.explain_outside(4000, 127, None, False)[0]
+    assert "quality 49 is under 50" in fitted.explain_outside(500, 500, 49, True)[0]
+    assert fitted.explain_outside(1000, 2000, 95, True) == ()
+    assert fitted.list_caveats(1000, 1000) == ()
+    assert "2.0 megapixels, calibrated on photos of up to 1.0" in fitted.list_caveats(1000, 2000)[0]
     only = calibration(bands={"lossless": band()})
-    assert "no calibration for the quality jpeg>=90" in only.outside(500, 500, 95, True)[0]
+    assert "no calibration for the quality jpeg>=90" in only.explain_outside(500, 500, 95, True)[0]
 
 
 def test_save_and_load(tmp_path: Path) -> None:

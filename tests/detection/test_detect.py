@@ -23,7 +23,7 @@ from overpaint.detection.calibration import (
     QUALITY_BANDS,
     EditCount,
 )
-from overpaint.detection.result import percent, probability
+from overpaint.detection.result import format_percent, format_probability
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError, InputError, WeightsError
 from overpaint.images import Photo, read_image, write_jpeg, write_png
@@ -374,14 +374,14 @@ def test_load_detector_gives_a_module_in_eval_mode(weights: Path) -> None:
 
 
 def test_numbers_in_words() -> None:
-    assert [percent(x) for x in (0, 0.0004, 0.031, 0.01, 1)] == [
+    assert [format_percent(x) for x in (0, 0.0004, 0.031, 0.01, 1)] == [
         "0 %",
         "under 0.1 %",
         "3.1 %",
         "1 %",
         "100 %",
     ]
-    assert [probability(x) for x in (0.5, 0.93, 0.99987, 0.0001, 1.0)] == [
+    assert [format_probability(x) for x in (0.5, 0.93, 0.99987, 0.0001, 1.0)] == [
         "0.50",
         "0.93",
         "0.99987",

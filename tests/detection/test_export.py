@@ -32,8 +32,8 @@ def test_the_contract_holds(exported: export.Export) -> None:
 class Frozen(Bright):
     """Its graph holds the mean of the photo's size that it was traced with."""
 
-    def _logits(self, image: Tensor) -> Tensor:
-        return super()._logits(image) + float(image.shape[-1])
+    def _compute_logits(self, image: Tensor) -> Tensor:
+        return super()._compute_logits(image) + float(image.shape[-1])
 
 
 def test_a_graph_that_froze_a_size_is_refused(

@@ -78,6 +78,21 @@ def test_records_state_runtime_and_precision(runtime: str, tmp_path: Path) -> No
     assert plain.score == pytest.approx(found.score, abs=1e-4)
 
 
+def test_a_cache_that_cannot_be_made_is_named_and_auto_takes_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_bytes(b"")
+    monkeypatch.setenv("OVERPAINT_CACHE", str(taken))
+    with registered(tmp_path) as folder:
+        path = save(folder, "fine", "bright").path
+        for runtime in KINDS:
+            need(runtime)
+            with pytest.raises(WeightsError, match=r"taken: cannot be made .* set OVERPAINT_CACHE"):
+                DetectorRunner(path, runtime=runtime)
+        assert DetectorRunner(path, runtime="auto").runtime.startswith("torch ")
+
+
 def test_auto_takes_the_fastest_that_says_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +107,7 @@ def test_auto_takes_the_fastest_that_says_the_same(
         asked.extend(names)
         return [seconds[name] for name in names]
 
-    monkeypatch.setattr(runtimes, "_seconds", measured)
+    monkeypatch.setattr(runtimes, "_time_choices", measured)
     with registered(tmp_path) as folder:
         path = save(folder, "fine", "bright").path
         assert DetectorRunner(path, runtime="auto").runtime.startswith("openvino ")
@@ -133,20 +148,20 @@ def test_what_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_tiles_become_smaller_where_memory_is_short() -> None:
     runner = DetectorRunner("nixnet-s", memory=64e9)
     assert runner.budget is not None
-    assert runner.tile_of(3000, 4000) == runner.tile
+    assert runner.find_tile(3000, 4000) == runner.tile
     assert 100 < runner.budget.bytes_per_pixel < 10_000
     # What is measured differs from run to run: below, it is given.
     base, each = 400_000_000, 800.0
     limit = base + PHOTO_BYTES * 12_000_000 + each * 517**2
     runner.budget = Budget(limit, base, each, runner.stride)
-    assert runner.tile_of(3000, 4000) == 512
+    assert runner.find_tile(3000, 4000) == 512
     runner.budget = Budget(base, base, each, runner.stride)
     with pytest.raises(InputError, match=r"--memory .* of 4000 x 3000 pixels needs 0.84 GB"):
-        runner.tile_of(3000, 4000)
+        runner.find_tile(3000, 4000)
 
 
 def test_a_smaller_tile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = DetectorRunner(Bright())
-    monkeypatch.setattr(DetectorRunner, "tile_of", lambda self, height, width: 64)
+    monkeypatch.setattr(DetectorRunner, "find_tile", lambda self, height, width: 64)
     found = runner.run(as_photo(two_tone()))
     assert "processed in tiles of 64 pixels because of the memory limit" in found.notes

@@ -92,7 +92,7 @@ def test_statistic_and_mask_are_of_the_counted_pixels_alone(window: int) -> None
     np.testing.assert_array_equal(judged.mask, again.mask)
     assert not judged.mask[~counted].any()
     assert judged.statistic == q99(judged.smoothed[counted])
-    assert judged.share(judged.mask) == judged.mask.sum() / counted.sum()
+    assert judged.measure_share(judged.mask) == judged.mask.sum() / counted.sum()
     whole = judge(logits, 1.0, window, np.ones_like(counted))
     np.testing.assert_allclose(whole.smoothed, average_logits(logits, window), atol=1e-6)
 

@@ -25,9 +25,9 @@ def test_detect_reaches_the_network_in_at_most_seven_frames(
 
     with registered(tmp_path) as folder:
         record = save(folder, "found")
-        monkeypatch.setattr(Bright, "_logits", logits)
+        monkeypatch.setattr(Bright, "_compute_logits", logits)
         overpaint.detect(textured(40, 50, 0), model=record.path)
     (way,) = ways
-    # What `_logits` is of another class is one of the seven; the fake stands in this file.
+    # What `_compute_logits` is of another class is one of the seven; the fake stands in this file.
     assert way == ["detect", "run", "assess", "look", "examine_in_tiles", "examine"]
     assert len(way) + 1 <= 7

@@ -21,9 +21,9 @@ from overpaint.detectors.mantranet import (
     make_srm_kernels,
     pad_symmetric,
     remap,
-    window_mean,
 )
 from overpaint.errors import ConfigError, WeightsError
+from overpaint.layers.windows import average_windows
 from overpaint.registry import build_on_meta, detectors
 from overpaint.weights.rename_keys import check_fits
 
@@ -228,13 +228,13 @@ class TestAnomalies:
     def test_window_means_are_of_the_pixels_within(self, side: int) -> None:
         x = torch.randn(2, 3, 9, 12)
         expected = slow_window_mean(x, side)
-        torch.testing.assert_close(window_mean(x, side), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(average_windows(x, side), expected, rtol=0, atol=1e-5)
 
     def test_z_scores_against_a_slow_reference(self) -> None:
         head = AnomalyDetector(ManTraNetConfig(width=1, windows=(3, 5)))
         head.min_std.data = torch.tensor([0.01, 4.0]).reshape(1, 2, 1, 1)
         x = torch.randn(2, 2, 6, 8) + 3
-        found = head.z_scores(x)
+        found = head.compute_z_scores(x)
         assert len(found) == 3
         for b, c in ((0, 0), (0, 1), (1, 0), (1, 1)):
             pixels = x[b, c].flatten().tolist()

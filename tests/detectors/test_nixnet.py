@@ -168,8 +168,10 @@ def test_residuals_by_colour_sum_to_the_residual_of_the_sum() -> None:
     by_colour = NIXNet(NIXNetConfig(widths=SMALL, residual="colours")).eval()
     summed = NIXNet(NIXNetConfig(widths=SMALL)).eval()
     image = torch.rand(1, 3, 16, 24)
-    planes = by_colour._noise(image).unflatten(1, (3, 3))  # colour, kernel
-    torch.testing.assert_close(planes.sum(dim=1) / 3, summed._noise(image), atol=1e-4, rtol=1e-4)
+    planes = by_colour._compute_noise(image).unflatten(1, (3, 3))  # colour, kernel
+    torch.testing.assert_close(
+        planes.sum(dim=1) / 3, summed._compute_noise(image), atol=1e-4, rtol=1e-4
+    )
     # The first block sees six planes more, by a 3x3 and a 1x1 convolution.
     more = by_colour.num_parameters - summed.num_parameters
     assert more == 6 * SMALL[0] * (9 + 1)
@@ -179,7 +181,7 @@ def test_a_colour_cast_is_seen_by_colour_and_not_in_the_sum() -> None:
     noise = torch.randn(16, 24) * 0.02
     opposite = torch.stack([0.5 + noise, 0.5 - noise, torch.full_like(noise, 0.5)])[None]
     seen = {
-        residual: NIXNet(NIXNetConfig(widths=SMALL, residual=residual))._noise(opposite)
+        residual: NIXNet(NIXNetConfig(widths=SMALL, residual=residual))._compute_noise(opposite)
         for residual in ("sum", "colours")
     }
     assert seen["sum"].abs().max() < 1e-4

@@ -16,9 +16,9 @@ from overpaint.detectors.nixnet_context import (
     ENERGY_WINDOWS,
     FLOOR,
     Energies,
-    log_energy,
+    compute_log_energy,
+    compute_z_scores,
     mix_with_scores,
-    z_scores,
 )
 from overpaint.errors import ConfigError
 from overpaint.layers.highpass import SRM_DIVISORS, SRM_KERNELS, SRMFilter
@@ -57,7 +57,7 @@ class TestEnergies(OptionContract):
 
 def test_residuals_of_planes_are_those_of_each_plane() -> None:
     planes = torch.rand(2, 3, 9, 11, generator=torch.Generator().manual_seed(0), dtype=torch.double)
-    found = SRMFilter(unit=2).of_planes(planes).numpy()
+    found = SRMFilter(unit=2).filter_planes(planes).numpy()
     assert found.shape == (2, 9, 9, 11)
     padded = np.pad(planes.numpy() * 255, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="edge")
     for b, n, k in np.ndindex(2, 3, 3):
@@ -75,7 +75,7 @@ def test_it_sees_noise_that_the_sum_over_the_colours_hides() -> None:
     nn.init.normal_(block.back.weight)
 
     def seen(image: Tensor) -> Tensor:
-        return block(residual.of_planes(image[:, ::2] - image[:, 1:2]))
+        return block(residual.filter_planes(image[:, ::2] - image[:, 1:2]))
 
     with torch.inference_mode():
         assert SRMFilter()(hidden).abs().max() < 1e-3 < 0.5 < SRMFilter()(grey).abs().max()
@@ -108,7 +108,7 @@ def test_it_belongs_to_the_noise_stream(option: str) -> None:
 @pytest.mark.parametrize("side", ENERGY_WINDOWS)
 def test_log_energy_equals_a_slow_reference(side: int) -> None:
     sizes = np.random.default_rng(3).random((2, 20, 24), np.float32)
-    found = log_energy(torch.from_numpy(sizes)[None], side).numpy()[0]
+    found = compute_log_energy(torch.from_numpy(sizes)[None], side).numpy()[0]
     expected = np.zeros((2, 20, 24))
     for i, j in product(range(20), range(24)):
         rows = slice(max(0, i - side // 2), i + side // 2 + 1)
@@ -119,7 +119,7 @@ def test_log_energy_equals_a_slow_reference(side: int) -> None:
 
 def test_twice_the_noise_adds_the_same_everywhere() -> None:
     sizes = 5 + torch.rand(1, 3, 16, 16)  # far above the floor
-    added = log_energy(2 * sizes, 3) - log_energy(sizes, 3)
+    added = compute_log_energy(2 * sizes, 3) - compute_log_energy(sizes, 3)
     torch.testing.assert_close(added, torch.full_like(added, np.log(2)), rtol=0, atol=2e-3)
 
 
@@ -128,7 +128,7 @@ def test_scores_as_a_part_of_the_weights_are_the_scores() -> None:
     x = 3 + 5 * torch.rand(2, 3, 9, 7, generator=random)
     raw, scored = torch.randn(2, 4, 3, generator=random)
     found = mix_with_scores(x, raw, scored)
-    side_by_side = torch.cat([x, z_scores(x, windows=())], dim=1)
+    side_by_side = torch.cat([x, compute_z_scores(x, windows=())], dim=1)
     expected = F.conv2d(side_by_side, torch.cat([raw, scored], dim=1)[..., None, None])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 

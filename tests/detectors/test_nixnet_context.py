@@ -12,7 +12,12 @@ from helpers.detection_task_contract import recipe
 from helpers.detector_contract import DetectorContract, warmed
 from overpaint.detectors import Detector
 from overpaint.detectors.nixnet import NIXNet, NIXNetConfig
-from overpaint.detectors.nixnet_context import EPS, Statistics, context_blocks, z_scores
+from overpaint.detectors.nixnet_context import (
+    EPS,
+    Statistics,
+    compute_z_scores,
+    make_context_blocks,
+)
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.registry import detectors
 from overpaint.training.detection.base import start
@@ -74,7 +79,7 @@ def slow_z_scores(x: np.ndarray, windows: tuple[int, ...]) -> np.ndarray:
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (13, 20), (17, 17)])
 def test_z_scores_equal_a_slow_reference(size: tuple[int, int]) -> None:
     x = 5 + 0.2 * np.random.default_rng(0).normal(size=(2, 3, *size))
-    found = z_scores(torch.from_numpy(x).float(), windows=(3, 7, 31)).numpy()
+    found = compute_z_scores(torch.from_numpy(x).float(), windows=(3, 7, 31)).numpy()
     expected = np.stack(
         [slow_z_scores(one.astype(np.float32).astype(float), (3, 7, 31)) for one in x]
     )
@@ -83,7 +88,7 @@ def test_z_scores_equal_a_slow_reference(size: tuple[int, int]) -> None:
 
 def test_z_scores_by_hand() -> None:
     x = torch.tensor([0.0, 0, 0, 4]).reshape(1, 1, 1, 4)  # mean 1, variance 3
-    whole, window = z_scores(x, windows=(3,))[0]
+    whole, window = compute_z_scores(x, windows=(3,))[0]
     scale = (3 + EPS) ** -0.5
     torch.testing.assert_close(whole[0], scale * torch.tensor([-1.0, -1, -1, 3]))
     assert window[0, 0] == window[0, 1] == 0  # three equal values, of which one is not there
@@ -95,13 +100,13 @@ def test_z_scores_by_hand() -> None:
 
 def test_a_window_larger_than_the_map_is_the_whole() -> None:
     x = torch.randn(1, 2, 9, 11)
-    whole, window = z_scores(x, windows=(31,)).chunk(2, dim=1)
+    whole, window = compute_z_scores(x, windows=(31,)).chunk(2, dim=1)
     torch.testing.assert_close(window, whole, rtol=0, atol=2e-3)
 
 
 def test_a_flat_photo_has_finite_scores_and_gradients() -> None:
     x = torch.full((1, 2, 8, 8), 3.0, requires_grad=True)
-    scores = z_scores(x)
+    scores = compute_z_scores(x)
     assert not scores.any()
     scores.square().sum().backward()
     assert x.grad is not None
@@ -110,7 +115,9 @@ def test_a_flat_photo_has_finite_scores_and_gradients() -> None:
 
 def test_scores_do_not_depend_on_brightness_and_contrast() -> None:
     x = torch.randn(1, 2, 20, 24)
-    torch.testing.assert_close(z_scores(50 * x + 300), z_scores(x), rtol=0, atol=5e-3)
+    torch.testing.assert_close(
+        compute_z_scores(50 * x + 300), compute_z_scores(x), rtol=0, atol=5e-3
+    )
 
 
 def test_statistics_are_exact_under_autocast() -> None:
@@ -151,7 +158,7 @@ def test_the_other_parts_start_as_without_context() -> None:
 
 
 def test_by_default_there_is_no_context() -> None:
-    assert context_blocks("none", SMALL) is None
+    assert make_context_blocks("none", SMALL) is None
     assert not [k for k in NIXNet(NIXNetConfig(SMALL)).state_dict() if "context" in k]
 
 

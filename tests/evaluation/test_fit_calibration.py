@@ -251,7 +251,7 @@ def test_the_false_alarm_rate_of_a_raised_threshold_is_that_of_the_curve():
     band = fit_band(np.linspace(0, 1, 1000), np.linspace(0, 9, 100))
     raised = raise_for_edits(band, {"blur": [0.995] * 20}, 0.05)
     assert 0 < raised.false_alarm_rate <= 0.006
-    assert raised.false_alarms(raised.threshold_logit) == (raised.false_alarm_rate, None)
+    assert raised.find_false_alarm_rate(raised.threshold_logit) == (raised.false_alarm_rate, None)
     assert QualityBand.model_validate(raised.model_dump()) == raised
 
 

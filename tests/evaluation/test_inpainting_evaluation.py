@@ -394,7 +394,7 @@ class TestContactSheet:
     def test_a_row_per_photo_and_a_column_per_inpainter(self, recipe: ModuleType, toy: str) -> None:
         cases = [square(100), square(50)]
         methods = [load_method(toy), load_method(UNTOUCHED)]
-        rows = list(recipe.filled_rows(cases, methods, DetectorRunner(Grey())))
+        rows = list(recipe.make_rows(cases, methods, DetectorRunner(Grey())))
         assert [len(row) for row in rows] == [5, 5]
         photo, hole, flat, untouched, _ = rows[1]
         assert (photo == 50).all()

@@ -17,7 +17,7 @@ from overpaint.detection.calibration import (
     Calibration,
     QualityBand,
     bound_rate,
-    untouched_quantiles,
+    compute_untouched_quantiles,
 )
 from overpaint.detectors.base import Detector, Findings
 from overpaint.registry import Entry, Official, detectors
@@ -31,7 +31,7 @@ class Bright(Detector):
         super().__init__()
         self.gain = nn.Parameter(torch.tensor(float(gain)))
 
-    def _logits(self, image: Tensor) -> Tensor | Findings:
+    def _compute_logits(self, image: Tensor) -> Tensor | Findings:
         return self.of_brightness(image)
 
     def of_brightness(self, image: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class Judge(Bright):
 
     tile = 64
 
-    def _logits(self, image: Tensor) -> Findings:
+    def _compute_logits(self, image: Tensor) -> Findings:
         logits = self.of_brightness(image)
         score = 4 * image[:, 0, 0, 0].floor() - 2
         return Findings(logits, score, logits / 2)
@@ -53,7 +53,7 @@ class Judge(Bright):
 class Fails(Bright):
     """Runs out of memory."""
 
-    def _logits(self, image: Tensor) -> Tensor:
+    def _compute_logits(self, image: Tensor) -> Tensor:
         raise RuntimeError("not enough memory: you tried to allocate 9 GB")
 
 
@@ -70,7 +70,7 @@ def calibration(
         num_photos=201,
         false_alarm_bound=bound_rate(2, 201),
         num_inpainted=100,
-        untouched_quantiles=untouched_quantiles(np.linspace(-10, threshold + 2, 201)),
+        untouched_quantiles=compute_untouched_quantiles(np.linspace(-10, threshold + 2, 201)),
     )
     return Calibration(
         bands=dict.fromkeys(bands, band), window=1, max_pixels_tested=10**6, data="-"

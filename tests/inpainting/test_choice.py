@@ -11,8 +11,9 @@ import torch
 from conftest import textured
 from helpers.random_weights import save_random
 from overpaint import weights
+from overpaint.data.crops import crop_middle
 from overpaint.errors import WeightsError
-from overpaint.evaluation.fillers import BINS, SET, cut_middle, draw_cases
+from overpaint.evaluation.fillers import BINS, SET, draw_cases
 from overpaint.evaluation.rows import read_rows
 from overpaint.inpainting.api import inpaint
 from overpaint.inpainting.choice import AUTO, BEST, BIG_LAMA, LIMITS, choose
@@ -118,5 +119,5 @@ def test_every_photo_has_a_hole_of_each_size(shared_data: Path) -> None:
 
 def test_the_middle_of_a_photo_keeps_a_smaller_one_whole() -> None:
     pixels = textured(20, 31, seed=0)
-    assert np.array_equal(cut_middle(pixels, 40), pixels)
-    assert np.array_equal(cut_middle(pixels, 10), pixels[5:15, 10:20])
+    assert np.array_equal(crop_middle(pixels, 40), pixels)
+    assert np.array_equal(crop_middle(pixels, 10), pixels[5:15, 10:20])

@@ -15,7 +15,7 @@ from overpaint.layers.modulated import (
     StyledConv,
     ToRGB,
     append_minibatch_deviation,
-    leaky,
+    apply_leaky_relu,
     smooth,
     upsample,
 )
@@ -77,7 +77,7 @@ class TestScaledWeights:
         weight = layer.weight / math.sqrt(4 * kernel**2)
         around = kernel // 2
         dense = F.conv2d(filtered(x, 1 + around, 1 + around), weight, layer.bias)
-        expected = leaky(dense[..., ::2, ::2])
+        expected = apply_leaky_relu(dense[..., ::2, ::2])
         assert expected.shape == (2, 5, 4, 3)
         torch.testing.assert_close(layer(x), expected)
 
@@ -89,8 +89,12 @@ class TestScaledWeights:
             assert layer(x)[0, :, 0, 0].tolist() == expected
 
     def test_leaky_keeps_the_size_of_normal_values(self) -> None:
-        assert leaky(torch.tensor([2.0, -5.0])).tolist() == pytest.approx([8**0.5, -(2**0.5)])
-        assert float(leaky(torch.randn(100_000)).square().mean()) == pytest.approx(1.04, abs=0.02)
+        assert apply_leaky_relu(torch.tensor([2.0, -5.0])).tolist() == pytest.approx(
+            [8**0.5, -(2**0.5)]
+        )
+        assert float(apply_leaky_relu(torch.randn(100_000)).square().mean()) == pytest.approx(
+            1.04, abs=0.02
+        )
 
 
 def modulated_slowly(layer: ModulatedConv2d, x: Tensor, style: Tensor) -> Tensor:
@@ -154,7 +158,7 @@ class TestNoise:
             [torch.stack([layer.noise_map[i % 4, j % 4] for j in range(9)]) for i in range(7)]
         )
         with torch.no_grad():
-            expected = leaky(modulated_slowly(layer, x, style) + 0.5 * repeated)
+            expected = apply_leaky_relu(modulated_slowly(layer, x, style) + 0.5 * repeated)
             torch.testing.assert_close(layer(x, style), expected, rtol=1e-5, atol=1e-5)
 
     def test_in_training_it_is_fresh_and_one_for_all_channels(self) -> None:
@@ -203,7 +207,7 @@ class TestMapping:
         torch.testing.assert_close(mapping(5 * latent), styles)
         x = latent / latent.square().mean(dim=1, keepdim=True).sqrt()
         for layer in mapping.layers:
-            x = leaky(x @ layer.weight.T * 0.01 / math.sqrt(8))  # type: ignore[operator]
+            x = apply_leaky_relu(x @ layer.weight.T * 0.01 / math.sqrt(8))  # type: ignore[operator]
         torch.testing.assert_close(styles, x)
 
     def test_the_average_follows_by_half_a_percent(self) -> None:

@@ -104,10 +104,10 @@ def test_what_cannot_be_tried_is_said() -> None:
 
 def test_a_detector_that_fails_after_a_change() -> None:
     class OnlyOnce(Bright):
-        def _logits(self, image: Tensor) -> Tensor:
+        def _compute_logits(self, image: Tensor) -> Tensor:
             if image.shape[-1] != 200:
                 raise RuntimeError("not enough memory")
-            return super()._logits(image)
+            return super()._compute_logits(image)
 
     photo, runner = a_photo(two_tone()), DetectorRunner(OnlyOnce())
     with torch.inference_mode():

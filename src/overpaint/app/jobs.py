@@ -22,9 +22,9 @@ from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.api import make_runner
 from overpaint.detection.calibration import QUANTILE_LEVELS
 from overpaint.detection.report import CAVEAT, Runner, make_record
-from overpaint.detection.result import MEANINGS, Detection, percent
+from overpaint.detection.result import MEANINGS, Detection, format_percent
 from overpaint.detection.runner import DetectorRunner
-from overpaint.detection.runtimes import name_of
+from overpaint.detection.runtimes import name_runtime
 from overpaint.errors import ImageError, InputError, TooLargeError
 from overpaint.images import Photo, decode_image, read_mask_levels
 from overpaint.images.decoding import find_pixel_limit
@@ -140,7 +140,7 @@ def detect(job: DetectJob, runtime: str = "torch") -> Iterator[Found]:
 def _make_result(found: Detection, photo: Photo, runner: Runner) -> dict[str, Any]:
     """The fields of `schemas.DetectResult`."""
     said = {key: value for key, value in make_record(found).items() if key != "path"}
-    fitted = runner.fitted(found.quality) if isinstance(runner, DetectorRunner) else None
+    fitted = runner.get_fitted_band(found.quality) if isinstance(runner, DetectorRunner) else None
     curve = fitted and {
         "logits": list(fitted.untouched_quantiles),
         "levels": list(QUANTILE_LEVELS),
@@ -234,8 +234,11 @@ def _check_mask(data: bytes, photo: Photo) -> None:
     if not share:
         raise InputError("the mask is empty; paint what is to be removed in white, on black")
     if share > MAX_SHARE:
-        most = f"the mask covers {percent(share)} of the photo, and at most {percent(MAX_SHARE)}"
-        raise InputError(f"{most} can be filled; white is what is removed, so paint less of it")
+        raise InputError(
+            f"the mask covers {format_percent(share)} of the photo, and at most "
+            f"{format_percent(MAX_SHARE)} can be filled; white is what is removed, so paint less "
+            "of it"
+        )
 
 
 def name_result(name: str, kind: str) -> str:
@@ -261,7 +264,7 @@ def report(job: ReportJob, runtime: str = "torch") -> Iterator[Found]:
         found = _read_for_sender(lambda: make_chapter(1, job.photo, job.name, runner), job.name)
     stem = PurePath(job.name).stem
     page_name = f"{stem}.report.html"
-    taken = name_of(runner.module) if isinstance(runner, DetectorRunner) else runtime
+    taken = name_runtime(runner.module) if isinstance(runner, DetectorRunner) else runtime
     again = make_command([job.name], PurePath(page_name), [job.model], runtime=taken)
     parameters = Parameters([job.model], None, None)
     whole = make_report([found], runner, parameters, command=again, started=started)

@@ -1,24 +1,26 @@
 """From a recipe to the graph of its stages, and to its cells: one for each combination of the axes.
 
-Stages are shared: a detector is trained once for all that it looks at, a fill is made once for all
-that look at it. What is missing (weights, photos, a recipe of a training) becomes a stage that
-fails, so that the other cells are measured.
+Stages are shared: a detector is trained once for all pictures that it is measured on, a fill is
+made once for all detectors. What is missing (weights, photos, a recipe of a training) becomes a
+stage that fails, so that the other cells are measured.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from overpaint import hashes
 from overpaint.benchmark.code import hash_code, list_modules
 from overpaint.benchmark.photos import choose, hash_contents, resolve_below
 from overpaint.benchmark.recipe import ANY, FRECHET, QUALITY, ModelSource, Recipe
-from overpaint.benchmark.stages import DETECTED, FOUND, hash_file
+from overpaint.benchmark.stages import DETECTED, FOUND
 from overpaint.benchmark.store import Stage
 from overpaint.benchmark.work import HELPERS, MODULES, WORK
+from overpaint.data.assets import find_asset
 from overpaint.data.pair_sets import SETS, read_pairs
 from overpaint.data.sources import Part, Place
 from overpaint.errors import ConfigError, OverpaintError
@@ -149,7 +151,7 @@ class Planner:
         return self.make_stage("photos", label, settings, **how)
 
     def _hash_files(self, *specs: str) -> dict[str, str]:
-        """The content of the files and folders below the data folder that "KIND:PLACE" name."""
+        """The content of the files and folders that "KIND:PLACE" name (`find_asset`)."""
         for spec in specs:
             if spec not in self._hashes:
                 self._hashes[spec] = self._hash_place(spec)
@@ -157,7 +159,7 @@ class Planner:
 
     def _hash_place(self, spec: str) -> str | None:
         _, colon, name = spec.partition(":")
-        place = self.data / name
+        place = find_asset(name, self.data)
         if not colon or not place.exists():
             return None
         files = [place] if place.is_file() else sorted(place.rglob("*"))
@@ -235,18 +237,21 @@ class Planner:
         stand_in = {"forged.folders": {"fills": 1}} if fills else {}  # known once they are made
         run = load_config(DetectorRun, recipe, make_overrides({**own, **stand_in}))
         settings = run.model_dump(mode="json", exclude={"name"})
-        named = [*settings["data"]["masks"], *settings["data"]["bank"]]
-        if run.fills.share:
-            named.append(f"fills:{run.fills.folder}")
-        settings["files"] = self._hash_files(*named)
+        drawn = self._hash_files(*settings["data"]["masks"], *settings["data"]["bank"])
+        forged = () if fills else run.forged.folders  # of fills, their stages are needed
+        settings["files"] = drawn | self._hash_files(*_list_read(run, forged))
         settings["shipped"] = _hash_bank(run)
         if run.start_from is not None:
             settings["start_from"] = find(run.start_from, "detector").sha256
+        if run.parts_from:
+            settings["parts_from"] = [find(name, "part").sha256 for name in run.parts_from]
+        if run.content_from is not None:
+            settings["content_from"] = hashes.file_sha256(run.content_from)
         places = {"recipe": recipe, "assets": self.data}
         needs = {part: self.plan_photos(photos, part) for part in ("train", "validation")}
         if run.cache.num:
             seed = run.loop.seed if run.cache.seed is None else run.cache.seed
-            what = {"cache": settings["cache"], "seed": seed, "files": settings["files"]}
+            what = {"cache": settings["cache"], "seed": seed, "files": drawn}
             what |= {"bank": settings["data"]["bank"], "history": settings["data"]["history"]}
             what |= {"shipped": _hash_bank(run)}
             what |= {"margin": run.data.degrade.find_margin(run.data.size)}
@@ -528,7 +533,20 @@ def make_overrides(values: Mapping[str, Any]) -> list[str]:
 def _hash_calibration(record: WeightsRecord) -> dict[str, str]:
     if record.calibration is None:
         return {}
-    return {"calibration_sha256": hash_file(record.folder / record.calibration)}
+    return {"calibration_sha256": hashes.file_sha256(record.folder / record.calibration)}
+
+
+def _list_read(run: DetectorRun, forged: Iterable[str]) -> Iterator[str]:
+    """What a training reads beside photos and reconstructions, as "KIND:PLACE".
+
+    forged: folders of forgeries.
+    """
+    if run.fills.share:
+        yield f"fills:{run.fills.folder}"
+    if run.untouched.share and run.untouched.often is not None:
+        yield f"untouched:{run.untouched.often}"
+    if run.forged.share:
+        yield from (f"forged:{folder}" for folder in forged)
 
 
 def _hash_bank(run: DetectorRun) -> dict[str, str]:

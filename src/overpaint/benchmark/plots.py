@@ -166,7 +166,7 @@ def _pool_points(
     cells: Iterable[Cell], store: Store, errors: Mapping[Stage, str], photos: str, processing: str
 ) -> dict[Line, np.ndarray]:
     """By detector: (2, thresholds), how many inpainted and untouched pixels reach each one, pooled
-    over all that it looked at."""
+    over all pictures that it examined."""
     points: dict[Line, np.ndarray] = {}
     for cell in cells:
         axes = cell.axes

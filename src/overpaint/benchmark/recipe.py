@@ -1,4 +1,4 @@
-"""A recipe of a table: what is trained, what fills, what looks, and how the rows are shown.
+"""A recipe of a table: its trainings, inpainters and detectors, and how the rows are shown.
 
 - One YAML file is one table. `scales` holds what differs between its sizes, each a JSON Merge Patch
   of the rest: `smoke` (a test that it runs), `lite` (a table on two cores), `paper` (its setting).
@@ -58,7 +58,7 @@ class ModelSource(Section):
     trained_on: tuple[str, ...] = Field(default=(UNIVERSAL,), description="of a detector")
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _check_source(self) -> Self:
         given = [n for n in ("weights", "recipe", "method") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError("give one of weights, recipe and method")
@@ -127,13 +127,13 @@ class Recipe(Section):
 
     @field_validator("bins")
     @classmethod
-    def _ranges(cls, bins: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_bins(cls, bins: tuple[str, ...]) -> tuple[str, ...]:
         for name in bins:
             parse_bin(name)
         return bins
 
     @model_validator(mode="after")
-    def _names_are_there(self) -> Self:
+    def _check_names(self) -> Self:
         for name, data in self.training.items():
             if unknown := sorted(set(data.inpainters) - set(self.inpainters)):
                 raise ValueError(f"training.{name}: no inpainter {unknown[0]!r}")

@@ -11,7 +11,6 @@
 """
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -22,11 +21,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from overpaint import hashes
 from overpaint.benchmark.plan import Cell
 from overpaint.benchmark.recipe import FRECHET, QUALITY, Recipe
 from overpaint.benchmark.stages import read_scores
 from overpaint.benchmark.store import Stage, Store
 from overpaint.errors import ConfigError
+from overpaint.evaluation.rows import format_value
 from overpaint.images import write_bytes
 from overpaint.metrics import bootstrap, bootstrap_levels, mean
 from overpaint.named_metrics import METRICS, Photos, compute_figures
@@ -284,14 +285,8 @@ def write_rows(
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(f.name for f in fields(kind))
     for row in rows:
-        writer.writerow(_format_number(value) for value in asdict(row).values())
+        writer.writerow(format_value(value) for value in asdict(row).values())
     write_bytes(path, buffer.getvalue().encode("utf-8", "replace"))
-
-
-def _format_number(value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def publish_rows(path: Path, folder: Path) -> Path:
@@ -311,7 +306,7 @@ def publish_rows(path: Path, folder: Path) -> Path:
         sources = {key: line for key, line in old.items() if line["table"] != place.stem}
     for line in lines:
         source = {name: line.pop(name, "") for name in SHARED}
-        key = hashlib.sha256(json.dumps(source).encode()).hexdigest()[:12]
+        key = hashes.sha256(json.dumps(source).encode())[:12]
         sources[key] = {"source": key, **source}
         line["source"] = key
     filled = [name for name in lines[0] if any(line[name] for line in lines)]

@@ -1,11 +1,11 @@
-"""Run what is missing of a plan: in processes beside each other, with a bar and its end in sight.
+"""Make the missing results of a plan, in parallel processes, with progress and the time left.
 
-- A stage starts when all that it needs is there. One that fails takes down those that need it, and
-  no others.
-- Processes are started anew (spawn), each on one thread: what a stage makes does not depend on how
-  many there are.
-- The time left is that of the stages left, by what a unit (a step, a picture) of the same kind took
-  here before, in this cache; of kinds that never ran it is not known, which is said.
+- A stage starts when all that it needs is there. If one fails, those that need it fail, and no
+  others.
+- Processes are started by spawn, each on one thread: the result of a stage does not depend on their
+  number.
+- The time left is estimated from the time of a unit (a step, a picture) of the same kind in earlier
+  runs with this cache. For kinds that never ran it is unknown, and reported as unknown.
 """
 
 import multiprocessing

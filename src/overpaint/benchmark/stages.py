@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from overpaint import hashes
 from overpaint.benchmark.masks import make_mask_maker
 from overpaint.benchmark.photos import bring_to_size, list_sized_photos
 from overpaint.benchmark.recipe import FRECHET
@@ -24,7 +23,14 @@ from overpaint.data.forgeries import ForgedRow
 from overpaint.data.photo_sets import Fit
 from overpaint.data.samples import read_rows
 from overpaint.data.sources import PhotoSource, Place
-from overpaint.detection.calibration import AREA, LOSSLESS, judge, quality_band, sigmoid
+from overpaint.detection.calibration import (
+    AREA,
+    LOSSLESS,
+    find_quality,
+    find_quality_band,
+    judge,
+    sigmoid,
+)
 from overpaint.detection.runner import DetectorRunner
 from overpaint.detection.tiles import Seen
 from overpaint.errors import ImageError, OverpaintError
@@ -237,7 +243,7 @@ def look_at(stage: Stage, folders: Folders, device: str, problems: list[str]) ->
         except ImageError as error:
             problems.append(str(error))
             continue
-        quality = find_band(steps, quality_band(photo.jpeg_quality, photo.lossy))
+        quality = find_band(steps, find_quality(photo))
         pixels, mask = replay(photo.pixels, mask, steps)
         yield _make_looked(runner, shown, runner.look(pixels), mask, quality)
 
@@ -245,7 +251,7 @@ def look_at(stage: Stage, folders: Folders, device: str, problems: list[str]) ->
 def _make_looked(
     runner: DetectorRunner, shown: Shown, seen: Seen, mask: np.ndarray, quality: str
 ) -> Looked:
-    fitted = runner.fitted(quality)
+    fitted = runner.get_fitted_band(quality)
     judged = runner.judge(seen.logits, quality)
     own = sigmoid(max(seen.scores)) if seen.scores else None
     of_q99 = fitted.score(judged.statistic) if fitted else sigmoid(judged.statistic)
@@ -267,16 +273,16 @@ def find_band(steps: list[Step], band: str) -> str:
     """The quality band of a picture after processing: that of the last file or change."""
     for step in steps:
         if step.name == "jpeg":
-            band = quality_band(step.params["quality"], True)
+            band = find_quality_band(step.params["quality"], True)
         elif step.name == "webp":
-            band = quality_band(None, True)
+            band = find_quality_band(None, True)
         else:  # its pixels are saved without loss
             band = LOSSLESS
     return band
 
 
 def make_heatmaps(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:
-    """What the detector says of each picture, logits as float32."""
+    """The detector's outputs for each picture, logits as float32."""
     lines, problems = [], []
     for number, looked in enumerate(look_at(stage, folders, device, problems)):
         arrays = {"logits": looked.logits, "mask": looked.mask}
@@ -446,8 +452,3 @@ MODULES: dict[str, tuple[str, ...]] = {
 def read_scores(folder: Path) -> dict[str, Any]:
     """What `make_scores` or `make_quality` wrote."""
     return json.loads((folder / SCORES).read_text(encoding="utf-8"))
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file that a model has beside its weights."""
-    return hashes.file_sha256(path)

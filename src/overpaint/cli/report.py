@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from overpaint import hashes
 from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.devices import RUNTIME_HELP
 from overpaint.terminal import make_progress_bar, say
@@ -131,12 +132,10 @@ def report(
 
 def _read_anchors(trust: Path | None) -> tuple[str | None, str | None]:
     """The certificates, and the SHA-256 of their file."""
-    import hashlib
-
     if trust is None:
         return None, None
     try:
         data = trust.read_bytes()
-        return data.decode("ascii"), hashlib.sha256(data).hexdigest()
+        return data.decode("ascii"), hashes.sha256(data)
     except (OSError, ValueError) as error:
         raise typer.BadParameter(f"{trust}: {error}", param_hint="--trust") from error

@@ -14,6 +14,7 @@ from torch import nn
 
 from overpaint import hashes
 from overpaint.data import autoencoder as _autoencoder  # noqa: F401  (registers)
+from overpaint.data.assets import find_asset
 from overpaint.data.superresolution import list_esrgan_files, load_esrgan
 from overpaint.data.taef2 import find_taef2_files, load_taef2
 from overpaint.errors import WeightsError
@@ -82,5 +83,4 @@ def _find_folder(name: str, assets: Path) -> tuple[str, Path | None]:
     kind, colon, folder = name.partition(":")
     if not colon or kind not in _FOLDERS:
         return "", None
-    below = assets / folder
-    return kind, below if below.is_dir() else Path(folder)
+    return kind, find_asset(folder, assets)

@@ -1,4 +1,4 @@
-"""Square crops of photos at native resolution, by running sample number."""
+"""Crops of photos at native resolution."""
 
 from functools import lru_cache
 
@@ -8,6 +8,12 @@ from torch.utils.data import Dataset
 
 from overpaint.data.sources import PhotoSource
 from overpaint.images import to_tensor
+
+
+def crop_middle(pixels: np.ndarray, side: int) -> np.ndarray:
+    """The middle of (h, w, ...), each side at most `side` pixels."""
+    top, left = (max(0, (n - side) // 2) for n in pixels.shape[:2])
+    return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
 def random_crop(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -359,7 +359,7 @@ class Degrade(_Chain):
     webp: Probability = 0.1
 
     @model_validator(mode="after")
-    def _one_file(self) -> Self:
+    def _check_one_file(self) -> Self:
         if self.jpeg + self.webp > 1:
             raise ValueError(f"jpeg {self.jpeg} + webp {self.webp} is above 1; lower one of them")
         return self

@@ -25,6 +25,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from overpaint.data.crops import crop_middle
 from overpaint.data.sources import Part, PhotoSource, Place, shorten_name
 from overpaint.errors import ConfigError, ImageError
 from overpaint.images import Photo, image_suffixes
@@ -62,13 +63,13 @@ class Fit:
         if shorter < self.size:
             return self._enlarge_small(pixels, shorter, key)
         if self.how == "resize":
-            return _crop_centre(_scale(pixels, self.size / shorter), self.size)
+            return crop_middle(_scale(pixels, self.size / shorter), self.size)
         return self._crop(pixels, key)
 
     def _enlarge_small(self, pixels: np.ndarray, shorter: int, key: str) -> np.ndarray:
         if self.small == "enlarge":
             pixels = _scale(pixels, self.size / shorter)
-        return _crop_centre(pixels, self.size) if self.how == "resize" else self._crop(pixels, key)
+        return crop_middle(pixels, self.size) if self.how == "resize" else self._crop(pixels, key)
 
     def _crop(self, pixels: np.ndarray, key: str) -> np.ndarray:
         rng = np.random.default_rng(list(hashlib.sha256(key.encode("utf-8", "replace")).digest()))
@@ -455,10 +456,3 @@ def _scale(pixels: np.ndarray, scale: float) -> np.ndarray:
         return pixels
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
-
-
-def _crop_centre(pixels: np.ndarray, size: int) -> np.ndarray:
-    """The middle of at most `size` pixels a side."""
-    height, width = pixels.shape[:2]
-    top, left = max(height - size, 0) // 2, max(width - size, 0) // 2
-    return np.ascontiguousarray(pixels[top : top + size, left : left + size])

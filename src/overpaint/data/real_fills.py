@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from overpaint.data.assets import find_asset
 from overpaint.data.crops import random_crop
 from overpaint.data.degrade import KERNELS, Kernel, ScaleRange, resize
 from overpaint.data.universal import (
@@ -172,22 +173,16 @@ def _make_fill(folder: Path, row: Mapping[str, str]) -> RealFill:
     )
 
 
-def find_fills_folder(config: RealFills, assets: Path) -> Path:
-    """Below the assets if it is there, otherwise as it is named."""
-    below = assets / config.folder
-    return below if below.is_dir() else Path(config.folder)
-
-
 def list_trained_families(config: RealFills, assets: Path) -> tuple[str, ...]:
     """Families that a training sees."""
-    fills = read_fills(find_fills_folder(config, assets), ("train",), config.leave_out)
+    fills = read_fills(find_asset(config.folder, assets), ("train",), config.leave_out)
     return tuple(sorted({fill.family for fill in fills}))
 
 
 def describe_fills(config: RealFills, assets: Path) -> str:
     """For a record: "a share of 0.5 real fills by cmgan 16, lama 16 (left out: sd2)"."""
     counts: dict[str, int] = defaultdict(int)
-    for fill in read_fills(find_fills_folder(config, assets), ("train",), config.leave_out):
+    for fill in read_fills(find_asset(config.folder, assets), ("train",), config.leave_out):
         counts[fill.family] += 1
     families = ", ".join(f"{name} {num}" for name, num in sorted(counts.items()))
     left = f" (left out: {', '.join(sorted(config.leave_out))})" if config.leave_out else ""
@@ -218,7 +213,7 @@ class RealFillDataset(Dataset[dict[str, Tensor]]):
         assets: Path = Path(),
     ) -> None:
         self.config, self.fills, self.pairs, self.seed = config, fills, pairs, seed
-        found = read_fills(find_fills_folder(fills, assets), (pool,), fills.leave_out)
+        found = read_fills(find_asset(fills.folder, assets), (pool,), fills.leave_out)
         self.families = [list(sources.values()) for sources in group_fills(found).values()]
 
     def sample(self, index: int) -> Sample:

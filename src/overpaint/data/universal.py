@@ -69,7 +69,7 @@ class Negatives(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _can_be_drawn(self) -> Self:
+    def _check_weights(self) -> Self:
         if unknown := sorted(set(self.kinds) - set(KINDS)):
             raise ValueError(f"kinds: no {', '.join(unknown)}; there are {', '.join(KINDS)}")
         if self.share and not any(self.kinds.values()):
@@ -118,7 +118,7 @@ class UniversalConfig(BaseModel):
     degrade: Degrade = Degrade()
 
     @model_validator(mode="after")
-    def _can_be_drawn(self) -> Self:
+    def _check_weights(self) -> Self:
         if not any(self.bank.values()):
             raise ValueError("bank: give at least one autoencoder a weight above 0")
         if unknown := sorted(set(self.traces) - set(TRACES)):

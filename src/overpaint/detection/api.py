@@ -83,14 +83,14 @@ def _make_runner(
     runtime: str,
     memory: float | None,
 ) -> DetectorRunner | FusedRunner:
-    def runner(path: str, threshold: float | None) -> DetectorRunner:
+    def make(path: str, threshold: float | None) -> DetectorRunner:
         return DetectorRunner(
             path, threshold=threshold, device=device, runtime=runtime, memory=memory
         )
 
     if fusion:
-        return FusedRunner([runner(path, None) for path in paths], threshold=threshold)
-    return runner(paths[0], threshold)
+        return FusedRunner([make(path, None) for path in paths], threshold=threshold)
+    return make(paths[0], threshold)
 
 
 @lru_cache(maxsize=4)

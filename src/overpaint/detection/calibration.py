@@ -27,12 +27,13 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from torch.nn import functional as F
 
 from overpaint import atomic
 from overpaint.data.ordinary_edits import WORDS
 from overpaint.errors import WeightsError
+from overpaint.images import Photo
 from overpaint.images.regions import select_seeded
+from overpaint.layers.windows import average_windows
 
 LOSSLESS, HIGH, MEDIUM, LOW = QUALITY_BANDS = ("lossless", "jpeg>=90", "jpeg75-90", "jpeg<75")
 
@@ -78,9 +79,7 @@ def average_logits(logits: np.ndarray, window: int) -> np.ndarray:
     """
     if window == 1:
         return logits
-    x, half = torch.from_numpy(logits)[None], window // 2
-    x = F.avg_pool2d(x, (window, 1), 1, (half, 0), count_include_pad=False)
-    return F.avg_pool2d(x, (1, window), 1, (0, half), count_include_pad=False)[0].numpy()
+    return average_windows(torch.from_numpy(logits)[None], window)[0].numpy()
 
 
 def _average_counted(logits: np.ndarray, window: int, counted: np.ndarray) -> np.ndarray:
@@ -112,7 +111,7 @@ class Judgement:
     """bool (h, w): the pixels used for statistic and mask; None for all. At the others both kinds
     of logits are -inf."""
 
-    def share(self, mask: np.ndarray) -> float:
+    def measure_share(self, mask: np.ndarray) -> float:
         """Share of the counted pixels in a mask, bool (h, w): 0..1; 0 if no pixel is counted."""
         num = mask.size if self.counted is None else np.count_nonzero(self.counted)
         return float(np.count_nonzero(mask) / max(num, 1))
@@ -149,12 +148,12 @@ def judge(
     return Judgement(logits, evidence, window, threshold, statistic, mask, counted)
 
 
-def untouched_quantiles(statistics: np.ndarray) -> tuple[float, ...]:
+def compute_untouched_quantiles(statistics: np.ndarray) -> tuple[float, ...]:
     """Quantiles of the untouched photos' q99 at `QUANTILE_LEVELS`, as `QualityBand` stores them."""
     return tuple(float(v) for v in np.quantile(np.asarray(statistics, float), QUANTILE_LEVELS))
 
 
-def quality_band(jpeg_quality: int | None, lossy: bool) -> str:
+def find_quality_band(jpeg_quality: int | None, lossy: bool) -> str:
     """The band of a photo: one of `QUALITY_BANDS`.
 
     `jpeg_quality` is 1..100 or None when the file is no JPEG. A lossy file that is no JPEG (WebP,
@@ -167,13 +166,18 @@ def quality_band(jpeg_quality: int | None, lossy: bool) -> str:
     return MEDIUM if jpeg_quality >= 75 else LOW
 
 
+def find_quality(photo: Photo) -> str:
+    """The quality band of a photo's file."""
+    return find_quality_band(photo.jpeg_quality, photo.lossy)
+
+
 def bound_rate(num_reached: int, num: int, confidence: float = 0.95) -> float:
     """The largest share in [0, 1] at which `num_reached` or fewer of `num` independent trials have
     a probability of at least 1 - `confidence` (Clopper and Pearson, one-sided)."""
     if num_reached >= num:
         return 1.0
 
-    def probability(share: float) -> float:
+    def compute_probability(share: float) -> float:
         """Of at most `num_reached` successes in `num` trials, for a share in (0, 1)."""
         yes, no = math.log(share), math.log1p(-share)
         return math.fsum(
@@ -187,8 +191,21 @@ def bound_rate(num_reached: int, num: int, confidence: float = 0.95) -> float:
     low, high = 0.0, 1.0
     for _ in range(60):  # bisection: the probability falls as the share rises
         middle = (low + high) / 2
-        low, high = (middle, high) if probability(middle) > 1 - confidence else (low, middle)
+        if compute_probability(middle) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
     return high
+
+
+def bound_rate_of_variants(num_reached: int, num_variants: int, num_photos: int) -> float:
+    """`bound_rate` for variants of photos, of which `num_reached` reach the threshold.
+
+    The variants of one photo are similar, so they count as one trial; a fraction of a photo is
+    rounded up to one.
+    """
+    # Without the small term, a product such as 0.07 * 100 = 7.000000000000001 would give 8.
+    return bound_rate(math.ceil(num_reached * num_photos / num_variants - 1e-9), num_photos)
 
 
 class _Frozen(BaseModel):
@@ -228,7 +245,7 @@ class QualityBand(_Frozen):
     """Number of photos from which these variants were made."""
     num_inpainted: int = Field(ge=0)
     untouched_quantiles: tuple[float, ...]
-    """q99 of the untouched photos at `QUANTILE_LEVELS`; make it with `untouched_quantiles()`."""
+    """q99 of the untouched photos at `QUANTILE_LEVELS`; see `compute_untouched_quantiles`."""
     false_alarm_rate: float = Field(default=0.01, ge=0, lt=1)
     false_alarm_bound: float = Field(gt=0, le=1)
     """`bound` of that rate."""
@@ -236,7 +253,7 @@ class QualityBand(_Frozen):
     """Counts by kind of edit (`data.ordinary_edits`); empty where they were not measured."""
 
     @model_validator(mode="after")
-    def _bounded(self) -> "QualityBand":
+    def _check_bound(self) -> "QualityBand":
         if self.num_photos > self.num_untouched:
             raise ValueError(f"{self.num_untouched} variants of {self.num_photos} photos")
         bound = self.bound(self.false_alarm_rate)
@@ -250,19 +267,17 @@ class QualityBand(_Frozen):
     def bound(self, rate: float) -> float:
         """Upper 95 % confidence bound of a false-alarm rate in [0, 1] measured on these photos.
 
-        The variants of one photo are similar, so they count as one trial; a fraction of a photo is
-        rounded up to one. For the default threshold, the rank convention gives the number of
-        variants that reach it (`evaluation.fit_calibration`); for other thresholds the number is
-        interpolated and rounded up.
+        For the default threshold, the rank convention gives the number of variants that reach it
+        (`evaluation.fit_calibration`); for other thresholds the number is interpolated and rounded
+        up.
         """
         exact = rate * self.num_untouched
         reached = math.floor(exact + 1e-9) if rate == self.false_alarm_rate else math.ceil(exact)
-        alarms = math.ceil(reached * self.num_photos / self.num_untouched - 1e-9)
-        return bound_rate(alarms, self.num_photos)
+        return bound_rate_of_variants(reached, self.num_untouched, self.num_photos)
 
     @field_validator("untouched_quantiles")
     @classmethod
-    def _curve(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+    def _check_quantiles(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         if len(values) != len(QUANTILE_LEVELS):
             raise ValueError(f"needs {len(QUANTILE_LEVELS)} quantiles, got {len(values)}")
         if any(b < a for a, b in pairwise(values)):
@@ -278,13 +293,13 @@ class QualityBand(_Frozen):
         """Calibrated score in [0, 1] of a photo's q99, monotone in q99."""
         return sigmoid(self.slope * statistic + self.intercept)
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+    def compute_probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Pixel logits, float32, on a scale common to all detectors: [0, 1], 0.5 at the default
         threshold; in log odds the slope is that of the fitted score."""
         scaled = (logits - np.float32(self.threshold_logit)) * np.float32(0.5 * self.slope)
         return 0.5 + 0.5 * np.tanh(scaled)
 
-    def false_alarms(self, logit: float) -> tuple[float | None, str | None]:
+    def find_false_alarm_rate(self, logit: float) -> tuple[float | None, str | None]:
         """(rate in [0, 1], None) for a threshold given as a logit, or (None, why it is unknown).
 
         Interpolated from the stored quantiles. Above the highest of them only a bound is known, so
@@ -321,20 +336,20 @@ class Calibration(_Frozen):
 
     @field_validator("window")
     @classmethod
-    def _odd(cls, window: int) -> int:
+    def _check_window(cls, window: int) -> int:
         if window % 2 == 0:
             raise ValueError(f"the window must be odd, so that it has a middle, not {window}")
         return window
 
     @field_validator("bands")
     @classmethod
-    def _known(cls, bands: dict[str, QualityBand]) -> dict[str, QualityBand]:
+    def _check_bands(cls, bands: dict[str, QualityBand]) -> dict[str, QualityBand]:
         unknown = sorted(set(bands) - set(QUALITY_BANDS))
         if unknown:
             raise ValueError(f"unknown quality bands {unknown}; known: {list(QUALITY_BANDS)}")
         return bands
 
-    def outside(
+    def explain_outside(
         self, height: int, width: int, jpeg_quality: int | None, lossy: bool
     ) -> tuple[str, ...]:
         """Why a photo lies outside the tested range; empty when it lies inside."""
@@ -343,12 +358,12 @@ class Calibration(_Frozen):
             reasons.append(f"shorter side {min(height, width)} px is under {self.min_side} px")
         if jpeg_quality is not None and jpeg_quality < self.min_jpeg_quality:
             reasons.append(f"JPEG quality {jpeg_quality} is under {self.min_jpeg_quality}")
-        band = quality_band(jpeg_quality, lossy)
+        band = find_quality_band(jpeg_quality, lossy)
         if band not in self.bands:
             reasons.append(f"no calibration for the quality {band}")
         return tuple(reasons)
 
-    def caveats(self, height: int, width: int) -> tuple[str, ...]:
+    def list_caveats(self, height: int, width: int) -> tuple[str, ...]:
         """Notes on limits of a verdict. A photo larger than the tested ones has a verdict, but its
         camera noise is less smoothed than in the photos of the calibration."""
         if height * width <= self.max_pixels_tested:

@@ -1,12 +1,12 @@
 """Detectors exported to ONNX, for other runtimes than torch (`overpaint.detection.graphs`).
 
-- The exported graph is of the network alone. What looks at a photo's size in Python, the padding to
-  the stride and the crop, stays outside (`Detector.examine`), where a trace cannot freeze it.
+- The graph holds the network alone. Padding to the stride and cropping depend on the photo's size,
+  which a trace would fix, so they are done outside the graph (`Detector.examine`).
 - Height and width are dynamic; they have to be multiples of the stride. One photo at a time.
-- A trace may freeze other things. So each export is compared with torch on sizes that it was not
-  traced with, and refused where a logit differs by more than `PARITY`.
-- fp32 all through. The file says which weights it was made of.
-- Python's exporter by TorchScript is used, since it takes all our networks with dynamic sizes.
+- A trace may fix other values, too. Each export is therefore compared with torch at other sizes
+  than the traced one, and refused where a logit differs by more than `PARITY`.
+- fp32 throughout. The file states the weights from which it was made.
+- torch's exporter by TorchScript is used, because it exports all our networks with dynamic sizes.
 """
 
 import os
@@ -18,7 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from overpaint import __version__
-from overpaint.detection.graphs import PARITY, found_in, graph_detector, measure_difference
+from overpaint.detection.graphs import (
+    OUTPUTS,
+    PARITY,
+    compute_findings,
+    find_installed_graph,
+    measure_difference,
+)
 from overpaint.detectors.base import Detector
 from overpaint.errors import WeightsError
 from overpaint.weights import WeightsRecord, build, load_weights
@@ -27,7 +33,6 @@ from overpaint.weights.resolve import find
 OPSET = 17
 
 _TRACED = (192, 256)  # height and width, about; neither is special to any network of ours
-_OUTPUTS = ("logits", "score", "confidence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +42,14 @@ class Export:
     path: Path
     record: WeightsRecord
     difference: float
-    """Largest of a logit from torch's, over the sizes that were compared."""
+    """Largest absolute difference of a logit from torch's, over the sizes that were compared."""
 
 
 def export_onnx(model: str | Path, out: str | Path | None = None) -> Export:
     """Export a detector by its name or weights file; out: None writes NAME.onnx here.
 
-    Raises `WeightsError` for missing packages, and for a network whose graph would differ from it;
-    `UnknownNameError`, and `ImageError` where the file cannot be written.
+    Raises `WeightsError` for missing packages, for a network whose graph would differ from it, and
+    where the file cannot be written; `UnknownNameError`.
     """
     record, state = load_weights(find(model, "detector").path, kind="detector")
     path = Path(f"{record.name}.onnx") if out is None else Path(out)
@@ -52,25 +57,36 @@ def export_onnx(model: str | Path, out: str | Path | None = None) -> Export:
 
 
 def export_cached(model: str | Path) -> Path:
-    """The exported file of a model in the user's cache, made where there is none yet.
+    """The exported file of a model in the user's cache; it is exported if there is none yet.
 
     Errors as of `export_onnx`.
     """
     record = find(model, "detector")
     name = f"{record.name}-{record.sha256[:16]}-{__version__}-{OPSET}.onnx"
-    path = cache_folder() / name
+    path = make_cache_folder() / name
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         export_onnx(model, path)
     return path
 
 
-def cache_folder() -> Path:
-    """Where exported graphs are kept: what OVERPAINT_CACHE names, or the user's cache."""
+def make_cache_folder() -> Path:
+    """Folder of exported graphs and of measured times: OVERPAINT_CACHE, or in the user's cache.
+
+    Raises `WeightsError` where it cannot be made.
+    """
     if named := os.environ.get("OVERPAINT_CACHE"):
-        return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "overpaint"
+        folder = Path(named)
+    else:
+        cache = os.environ.get("XDG_CACHE_HOME")
+        folder = (Path(cache) if cache else Path.home() / ".cache") / "overpaint"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(
+            f"{folder}: cannot be made ({error.strerror}); set OVERPAINT_CACHE to another folder, "
+            "or use --runtime torch"
+        ) from error
+    return folder
 
 
 class _Graph(nn.Module):
@@ -81,27 +97,27 @@ class _Graph(nn.Module):
         self.detector = detector
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        found = found_in(self.detector, image)
-        return tuple(x for name in _OUTPUTS if (x := getattr(found, name)) is not None)
+        found = compute_findings(self.detector, image)
+        return tuple(x for name in OUTPUTS if (x := getattr(found, name)) is not None)
 
 
 def _export(module: nn.Module, record: WeightsRecord, path: Path) -> float:
-    """Write a detector's graph, compared; returns the largest difference of a logit."""
+    """Write a detector's graph after comparison; returns the largest difference of a logit."""
     if not isinstance(module, Detector):
-        raise WeightsError(f"{record.name}: {type(module).__name__} is no detector of ours")
+        raise WeightsError(f"{record.name}: {type(module).__name__} is not an overpaint detector")
     graph, stride = _Graph(module).eval(), module.stride
     image = torch.rand(
         (1, 3, *(-(-side // stride) * stride for side in _TRACED)),
         generator=torch.Generator().manual_seed(0),
     )
     with torch.inference_mode():
-        found = found_in(module, image)
-    names = [name for name in _OUTPUTS if getattr(found, name) is not None]
+        found = compute_findings(module, image)
+    names = [name for name in OUTPUTS if getattr(found, name) is not None]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         _write_onnx(graph, image, names, temporary)
         _describe(temporary, record, module)
-        largest = measure_difference(module, graph_detector()(temporary))
+        largest = measure_difference(module, find_installed_graph()(temporary))
         if not largest <= PARITY:
             raise WeightsError(
                 f"{record.name}: a logit of the exported graph differs by {largest:.2g} from "
@@ -119,7 +135,8 @@ def _write_onnx(graph: nn.Module, image: Tensor, names: list[str], path: Path) -
     sizes = {2: "height", 3: "width"}
     axes = {name: sizes for name in ("image", *names) if name != "score"}
     try:
-        with warnings.catch_warnings():  # of branches that are frozen, which are compared below
+        # Warnings about branches that a trace fixes: `_export` compares the graph with the network.
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 graph,
@@ -138,7 +155,7 @@ def _write_onnx(graph: nn.Module, image: Tensor, names: list[str], path: Path) -
 
 
 def _describe(path: Path, record: WeightsRecord, module: Detector) -> None:
-    """State in the file what it was made of."""
+    """Add metadata to the file: the weights and what `GraphDetector` reads."""
     try:
         import onnx
     except ImportError as error:

@@ -30,7 +30,7 @@ from overpaint.detection.result import (
     Examiner,
     Threshold,
     Verdict,
-    probability,
+    format_probability,
 )
 from overpaint.detection.transparency import describe_left_out, find_counted, find_hidden
 from overpaint.errors import InputError, OverpaintError
@@ -102,7 +102,7 @@ class FusedDetection(Detection):
     @property
     def threshold_words(self) -> str:
         """The threshold of the fused heatmap, and why it has no false-alarm rate."""
-        return f"threshold {probability(self.threshold)} of the fused heatmap: {self.reason}"
+        return f"threshold {format_probability(self.threshold)} of the fused heatmap: {self.reason}"
 
 
 class FusedRunner:
@@ -144,8 +144,8 @@ class FusedRunner:
                 results.append(Failure(runner.name, runner.weights_sha256, describe_error(error)))
                 continue
             results.append(detection)
-            if fitted := runner.fitted(detection.quality):
-                moments.add(fitted.probabilities(assessed.judged.smoothed))
+            if fitted := runner.get_fitted_band(detection.quality):
+                moments.add(fitted.compute_probabilities(assessed.judged.smoothed))
         found = [d for d in results if isinstance(d, Detection)]
         if not found:
             errors = "; ".join(f"{d.model}: {d.error}" for d in results if isinstance(d, Failure))

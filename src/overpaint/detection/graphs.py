@@ -1,11 +1,13 @@
-"""Exported detectors as detectors: run by onnxruntime or OpenVINO, on the processor.
+"""Exported detectors, run by onnxruntime or OpenVINO on the processor.
 
-- Each has the contract of any `Detector`: what looks at a photo's size in Python, the padding to
-  the stride and the crop, stays outside of the graph (`Detector.examine`).
-- fp32 is asked for in so many words: by default OpenVINO computes in bfloat16 where the processor
-  can, which moves logits in the first digit.
-- OpenVINO pins threads to processors by default, and several processes would share one.
-- Neither is believed: `measure_difference` compares what two detectors say.
+- Each is a `Detector`: padding to the stride and cropping are done outside the graph
+  (`Detector.examine`).
+- fp32 is set explicitly: by default OpenVINO computes in bfloat16 on processors that support it,
+  which changes the first digit of logits.
+- OpenVINO's pinning of threads to processors is switched off: several processes would be pinned to
+  the same one.
+- `measure_difference` compares the outputs of two detectors. A graph whose logits differ from
+  torch's is not used (`overpaint.detection.runtimes`).
 """
 
 from abc import abstractmethod
@@ -20,33 +22,34 @@ from overpaint.detectors.base import Detector, Findings
 from overpaint.errors import WeightsError
 
 PARITY = 1e-3
-"""Largest difference of a logit from torch's."""
+"""Largest accepted absolute difference of a logit from torch's."""
 
 _COMPARED = ((131, 200), (256, 173), (840, 904))
-"""Height and width. The last is that of a tile: what is summed over a whole tile, as the statistics
-of NIX-Net are, differs more the larger it is."""
+"""Heights and widths, pixels. The last is the size of a tile: sums over a whole tile, such as the
+statistics of NIX-Net, differ more the larger it is."""
 
-_OUTPUTS = ("logits", "score", "confidence")
+OUTPUTS = ("logits", "score", "confidence")
+"""Names of a graph's outputs, those of `Findings`; it has the first and those of its detector."""
 
 
 class GraphDetector(Detector):
-    """An exported detector; a subclass says what runs its graph."""
+    """An exported detector; a subclass runs its graph."""
 
     runtime: ClassVar[str]
-    """What `--runtime` calls it, and the extra that installs it."""
+    """Its name for `--runtime`, which is also the extra that installs it."""
     package: ClassVar[str]
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
         """threads: of the network; None takes torch's number. Raises `WeightsError`."""
         super().__init__()
         self.path = Path(path)
-        self.version = str(self.imported().__version__).partition("-")[0]
+        self.version = str(self.import_package().__version__).partition("-")[0]
         try:
             about = self._load(str(path), threads or torch.get_num_threads())
             self.stride = int(about["overpaint.stride"])  # type: ignore[misc]  # of this file
             self.tile = int(about["overpaint.tile"])
             self.weights_sha256 = about["overpaint.weights_sha256"]
-        except Exception as error:  # neither runtime's errors have another base
+        except Exception as error:  # the errors of the runtimes have no other common base
             raise WeightsError(
                 f"{path}: no detector exported by this overpaint ({error}); export it anew with "
                 "`overpaint export`"
@@ -54,8 +57,8 @@ class GraphDetector(Detector):
         self.eval()
 
     @classmethod
-    def imported(cls) -> Any:
-        """The package; `WeightsError`, naming the extra to install, without it."""
+    def import_package(cls) -> Any:
+        """The package; raises `WeightsError`, naming the extra to install, if it is missing."""
         try:
             return __import__(cls.package)
         except ImportError as error:
@@ -71,19 +74,19 @@ class GraphDetector(Detector):
 
     @abstractmethod
     def _load(self, path: str, threads: int) -> dict[str, str]:
-        """Take a file, and return what it says of itself."""
+        """Load a file; returns its metadata."""
 
     @abstractmethod
     def _run(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs by name, for float32 (1, 3, h, w)."""
 
     def prepare(self, height: int, width: int) -> None:
-        """Make ready for many photos of one size, pixels, where that saves time or memory."""
+        """Prepare for many photos of one size, pixels, where that saves time or memory."""
 
     def release(self) -> None:
-        """Give back the memory of the maps, where it is kept from one photo to the next."""
+        """Free the memory of feature maps that is kept from one photo to the next."""
 
-    def _logits(self, image: Tensor) -> Findings:
+    def _compute_logits(self, image: Tensor) -> Findings:
         found = self._run(np.ascontiguousarray(image.numpy()))
         return Findings(**{name: torch.from_numpy(value) for name, value in found.items()})
 
@@ -95,10 +98,10 @@ class OnnxDetector(GraphDetector):
     package = "onnxruntime"
 
     def _load(self, path: str, threads: int) -> dict[str, str]:
-        package = self.imported()
+        package = self.import_package()
         options = package.SessionOptions()
         options.intra_op_num_threads = threads
-        # Both keep memory by shape, and photos come in many.
+        # Both keep memory for each shape, and photos have many shapes.
         options.enable_mem_pattern = False
         options.enable_cpu_mem_arena = False
         self._session = package.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -116,7 +119,7 @@ class OpenVinoDetector(GraphDetector):
     package = "openvino"
 
     def _load(self, path: str, threads: int) -> dict[str, str]:
-        self._core = self.imported().Core()
+        self._core = self.import_package().Core()
         self._settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
@@ -131,7 +134,7 @@ class OpenVinoDetector(GraphDetector):
         self._compiled = self._core.compile_model(model, "CPU", self._settings)
         self._fixed, self._size = None, (0, 0)
         if (precision := self._compiled.get_property("INFERENCE_PRECISION_HINT")) != (
-            self.imported().Type.f32
+            self.import_package().Type.f32
         ):
             raise RuntimeError(f"OpenVINO computes in {precision.get_type_name()}, not in fp32")
         self._names = [output.get_any_name() for output in self._compiled.outputs]
@@ -142,7 +145,7 @@ class OpenVinoDetector(GraphDetector):
         """Compile a graph for this size alone, which takes half the memory for its maps."""
         size = (-(-height // self.stride) * self.stride, -(-width // self.stride) * self.stride)
         if self._size != size:
-            self._fixed = None  # the memory of the one before, first
+            self._fixed = None  # frees the memory of the earlier graph first
             model = self._core.read_model(self.path)
             model.reshape([1, 3, *size])
             self._fixed, self._size = self._core.compile_model(model, "CPU", self._settings), size
@@ -163,11 +166,11 @@ class OpenVinoDetector(GraphDetector):
 GRAPHS: tuple[type[GraphDetector], ...] = (OnnxDetector, OpenVinoDetector)
 
 
-def graph_detector() -> type[GraphDetector]:
-    """One that is installed; `WeightsError` where none is."""
+def find_installed_graph() -> type[GraphDetector]:
+    """The first kind that is installed; raises `WeightsError` where none is."""
     for kind in GRAPHS:
         try:
-            kind.imported()
+            kind.import_package()
         except WeightsError:
             continue
         return kind
@@ -176,21 +179,24 @@ def graph_detector() -> type[GraphDetector]:
     )
 
 
-def found_in(detector: Detector, image: Tensor) -> Findings:
-    """What it says of sides that are multiples of its stride, without the checks and the crop."""
-    found = detector._logits(image)
+def compute_findings(detector: Detector, image: Tensor) -> Findings:
+    """Outputs for sides that are multiples of the stride; nothing is checked or cropped."""
+    found = detector._compute_logits(image)
     return found if isinstance(found, Findings) else Findings(found)
 
 
 def measure_difference(one: Detector, other: Detector) -> float:
-    """Largest difference of what two detectors say, over photos of several sizes."""
+    """Largest absolute difference of two detectors' outputs, over photos of several sizes.
+
+    Infinite where only one of them has an output.
+    """
     generator, largest = torch.Generator().manual_seed(1), 0.0
     for height, width in _COMPARED:
         size = min(height, one.tile), min(width, one.tile)
         image = make_photo(size, generator).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             found, expected = other.examine(image), one.examine(image)
-        for name in _OUTPUTS:
+        for name in OUTPUTS:
             mine, theirs = getattr(found, name), getattr(expected, name)
             if (mine is None) != (theirs is None):
                 return float("inf")

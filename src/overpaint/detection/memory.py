@@ -49,7 +49,7 @@ class Budget:
     """A tile's side is a multiple of it, pixels."""
 
     @classmethod
-    def measured(
+    def measure(
         cls,
         examine: Callable[[torch.Tensor], Findings],
         limit: float,
@@ -74,7 +74,7 @@ class Budget:
         release_memory()
         return cls(limit, base, SLACK * max(rise, 0) / _SIDE**2, stride)
 
-    def tile(self, height: int, width: int, largest: int) -> int:
+    def find_tile(self, height: int, width: int, largest: int) -> int:
         """Side of the tiles of a photo, at most `largest`, pixels; `InputError` where even the
         smallest tile needs too much memory."""
         left = self.limit - self.base - PHOTO_BYTES * height * width

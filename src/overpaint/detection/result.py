@@ -204,7 +204,7 @@ class Detection:
     def extent(self) -> str:
         """The mask in words: "3.1 % of the photo, 2 regions"."""
         count = f"{self.num_regions or 'no'} region{'' if self.num_regions == 1 else 's'}"
-        return f"{percent(self.fraction)} of the photo, {count}"
+        return f"{format_percent(self.fraction)} of the photo, {count}"
 
     @property
     def words(self) -> str:
@@ -224,7 +224,7 @@ class Detection:
     def threshold_words(self) -> str:
         """The threshold and its false-alarm rate in one line."""
         of = f"for {self.quality}" if self.calibrated else "of the uncalibrated heatmap"
-        at = f"threshold {probability(self.threshold)} {of}"
+        at = f"threshold {format_probability(self.threshold)} {of}"
         limit = self.mask_threshold
         if limit.window > 1:
             at += f", on averages over {limit.window} pixels square"
@@ -233,11 +233,12 @@ class Detection:
         bound = ""
         if limit.bound is not None:
             bound = (
-                f"at most {percent(limit.bound)} with 95 % confidence, {limit.num_photos} photos; "
+                f"at most {format_percent(limit.bound)} with 95 % confidence, "
+                f"{limit.num_photos} photos; "
             )
         return (
-            f"{at}: false-alarm rate {percent(limit.false_alarm_rate)} ({bound}untouched photos "
-            "with more than 1 % of their area above it)"
+            f"{at}: false-alarm rate {format_percent(limit.false_alarm_rate)} ({bound}untouched "
+            "photos with more than 1 % of their area above it)"
         )
 
     @property
@@ -255,20 +256,20 @@ class Detection:
         if not said:
             fewest = min(count.num for count in self.edits.values())
             return (
-                f"no ordinary edit gives a strong trace in {percent(NOTABLE)} of photos or more "
-                f"({fewest} photos of each kind were tested)"
+                f"no ordinary edit gives a strong trace in {format_percent(NOTABLE)} of photos or "
+                f"more ({fewest} photos of each kind were tested)"
             )
         return f"ordinary edits of untouched photos give a strong trace, too: {said}"
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """0.031 -> "3.1 %"; only 0 is shown as 0 %."""
     if 0 < share < 0.001:
         return "under 0.1 %"
     return f"{100 * share:.1f} %".replace(".0 %", " %")
 
 
-def probability(value: float) -> str:
+def format_probability(value: float) -> str:
     """With at least two digits, and enough that it differs from 0 and 1: 0.50, 0.93, 0.99987."""
     gap = min(value, 1 - value)
     digits = 2 if gap <= 0 else min(12, 1 - int(np.floor(np.log10(gap))))

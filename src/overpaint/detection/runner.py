@@ -30,9 +30,9 @@ from overpaint.detection.calibration import (
     Calibration,
     Judgement,
     QualityBand,
+    find_quality,
     judge,
     logit_of,
-    quality_band,
     sigmoid,
 )
 from overpaint.detection.graphs import GraphDetector
@@ -43,7 +43,7 @@ from overpaint.detection.result import (
     Source,
     Threshold,
     Verdict,
-    percent,
+    format_percent,
 )
 from overpaint.detection.runtimes import describe_runtime, load_runtime
 from overpaint.detection.tiles import Seen, examine_in_tiles, place_tiles
@@ -144,14 +144,14 @@ class DetectorRunner:
         self.overlap = min(OVERLAP, quarter) if overlap is None else overlap
         self.budget: Budget | None = None
         if memory is not None:
-            self.budget = Budget.measured(self._examine, memory, self.stride, self.device)
+            self.budget = Budget.measure(self._examine, memory, self.stride, self.device)
 
     @property
     def _examine(self) -> Callable[[Tensor], Findings]:
         """Of the current module, because tests replace it."""
-        return self.module.examine if isinstance(self.module, Detector) else self._plain
+        return self.module.examine if isinstance(self.module, Detector) else self._examine_plain
 
-    def _plain(self, image: Tensor) -> Findings:
+    def _examine_plain(self, image: Tensor) -> Findings:
         """The findings of a module that is no `Detector`: logits only."""
         return Findings(self.module(image))
 
@@ -162,7 +162,7 @@ class DetectorRunner:
     def look(self, pixels: np.ndarray) -> Seen:
         """All outputs of the detector for uint8 (h, w, 3); errors as for `logits`, and `InputError`
         where the memory limit is too low."""
-        tile = self.tile_of(*pixels.shape[:2])
+        tile = self.find_tile(*pixels.shape[:2])
         overlap = min(self.overlap, tile // 4 // self.stride * self.stride)
         if isinstance(self.module, GraphDetector):
             self._prepare(self.module, pixels.shape[:2], tile, overlap)
@@ -191,11 +191,11 @@ class DetectorRunner:
         if len(rows) * len(columns) * height * width >= MANY_PIXELS:
             graph.prepare(height, width)
 
-    def tile_of(self, height: int, width: int) -> int:
+    def find_tile(self, height: int, width: int) -> int:
         """Largest side of a photo's tiles, pixels; `InputError` if the memory limit is too low."""
-        return self.tile if self.budget is None else self.budget.tile(height, width, self.tile)
+        return self.tile if self.budget is None else self.budget.find_tile(height, width, self.tile)
 
-    def fitted(self, quality: str) -> QualityBand | None:
+    def get_fitted_band(self, quality: str) -> QualityBand | None:
         """The calibration for photos of a quality band; None where there is none."""
         return self.calibration.bands.get(quality) if self.calibration else None
 
@@ -206,18 +206,18 @@ class DetectorRunner:
 
         counted: bool (h, w), the pixels that belong to the photo; None for all.
         """
-        fitted = self.fitted(quality)
+        fitted = self.get_fitted_band(quality)
         if fitted is None or self.calibration is None:
             return judge(logits, counted=counted)
         return judge(logits, fitted.threshold_logit, self.calibration.window, counted)
 
-    def verdict(self, judged: Judgement, quality: str) -> Band:
+    def decide_verdict(self, judged: Judgement, quality: str) -> Band:
         """The verdict on a photo of a quality band, independent of the caller's threshold."""
-        fitted = self.fitted(quality)
+        fitted = self.get_fitted_band(quality)
         if fitted is None:
             return "uncalibrated"
         largest, _ = find_regions(judged.mask, judged.smoothed, max_regions=1)
-        return _verdict(fitted, judged.statistic, largest[0].area if largest else 0)
+        return _decide_verdict(fitted, judged.statistic, largest[0].area if largest else 0)
 
     def run(self, photo: Photo) -> Detection:
         """Detect in a photo that has been read; the time grows with its pixels."""
@@ -229,32 +229,34 @@ class DetectorRunner:
         hidden = find_hidden(photo.alpha)
         counted = None if hidden is None else find_counted(hidden)
         seen = self.look(photo.pixels if hidden is None else fill_hidden(photo.pixels, hidden))
-        quality = quality_band(photo.jpeg_quality, photo.lossy)
+        quality = find_quality(photo)
         judged = self.judge(seen.logits, quality, counted)
         return Assessed(seen, judged, quality, hidden, counted, started)
 
     def conclude(self, photo: Photo, assessed: Assessed) -> Detection:
         """The detection that follows from the result of `assess`."""
         seen, judged, quality = assessed.seen, assessed.judged, assessed.quality
-        hidden, counted, fitted = assessed.hidden, assessed.counted, self.fitted(quality)
+        hidden, counted, fitted = assessed.hidden, assessed.counted, self.get_fitted_band(quality)
         chosen = judged.threshold if self.threshold is None else logit_of(self.threshold)
         heatmap = _to_heatmap(judged.logits)
         mask = judged.mask if self.threshold is None else judged.smoothed >= chosen
         if counted is not None:
             mask = mask & counted  # a threshold of 0 is a logit of -inf
         regions, num_regions = find_regions(mask, heatmap)
-        band, reason = self._no_verdict(photo, hidden, counted)
+        band, reason = self._explain_no_verdict(photo, hidden, counted)
         if fitted is not None and band is None:
             # The verdict never depends on a threshold that the caller chose.
             usual = regions
             if self.threshold is not None:
                 usual, _ = find_regions(judged.mask, heatmap, max_regions=1)
-            band = _verdict(fitted, judged.statistic, usual[0].area if usual else 0)
-        caveats = self.calibration.caveats(*photo.pixels.shape[:2]) if self.calibration else ()
-        rate, note = fitted.false_alarms(chosen) if fitted and not reason else (None, reason)
+            band = _decide_verdict(fitted, judged.statistic, usual[0].area if usual else 0)
+        caveats = self.calibration.list_caveats(*photo.pixels.shape[:2]) if self.calibration else ()
+        rate, note = (
+            fitted.find_false_alarm_rate(chosen) if fitted and not reason else (None, reason)
+        )
         if hidden is not None:
             caveats = (describe_left_out(hidden), *caveats)
-        if (tile := self.tile_of(*photo.pixels.shape[:2])) < self.tile:
+        if (tile := self.find_tile(*photo.pixels.shape[:2])) < self.tile:
             caveats = (f"processed in tiles of {tile} pixels because of the memory limit", *caveats)
         if len(seen.scores) > 1:
             caveats = (*caveats, f"the image score is the highest of {len(seen.scores)} tiles")
@@ -286,7 +288,7 @@ class DetectorRunner:
             mask=mask,
             regions=regions,
             num_regions=num_regions,
-            fraction=judged.share(mask),
+            fraction=judged.measure_share(mask),
             notes=(*photo.notes, *caveats),
             edits=fitted.edits_by_words if fitted else {},
             image_score=sigmoid(max(seen.scores)) if seen.scores else None,
@@ -296,25 +298,25 @@ class DetectorRunner:
             found = replace(found, notes=(*found.notes, found.edits_words))
         return found
 
-    def _no_verdict(
+    def _explain_no_verdict(
         self, photo: Photo, hidden: np.ndarray | None, counted: np.ndarray | None
     ) -> tuple[Band | None, str | None]:
         """(band, reason) where there is no verdict, otherwise (None, None)."""
         if self.calibration is None:
             return "uncalibrated", NO_CALIBRATION
-        reasons = self.calibration.outside(
+        reasons = self.calibration.explain_outside(
             photo.height, photo.width, photo.jpeg_quality, photo.lossy
         )
         if hidden is not None and counted is not None:
             share, least = float(hidden.mean()), self.calibration.min_side**2
             if share > MAX_HIDDEN:
-                reasons += (f"{percent(share)} of it is transparent",)
+                reasons += (f"{format_percent(share)} of it is transparent",)
             elif (num := np.count_nonzero(counted)) < least:
                 reasons += (f"{num:,} pixels are left beside transparent ones, under {least:,}",)
         return ("outside the tested range", "; ".join(reasons)) if reasons else (None, None)
 
 
-def _verdict(fitted: QualityBand, statistic: float, largest_area: int) -> Band:
+def _decide_verdict(fitted: QualityBand, statistic: float, largest_area: int) -> Band:
     if statistic >= fitted.threshold_logit:
         return "strong trace"
     if statistic >= fitted.inconclusive_logit or largest_area >= MIN_REGION:

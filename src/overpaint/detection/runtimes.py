@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from overpaint import __version__, atomic, hashes
-from overpaint.detection.export import cache_folder, export_cached
+from overpaint.detection.export import export_cached, make_cache_folder
 from overpaint.detection.graphs import GRAPHS, PARITY, GraphDetector, make_photo, measure_difference
 from overpaint.detectors.base import Detector
 from overpaint.errors import InputError, WeightsError
@@ -60,14 +60,14 @@ def load_runtime(
         return module
     can = isinstance(module, Detector) and record is not None and device.type == "cpu"
     if runtime == "auto":
-        return _fastest(module, record) if can and isinstance(module, Detector) else module
+        return _choose_fastest(module, record) if can and isinstance(module, Detector) else module
     if not can or record is None or not isinstance(module, Detector):
         why = "a module without a file of weights" if device.type == "cpu" else f"--device {device}"
         raise InputError(f"--runtime {runtime}: not for {why}; give --runtime torch")
     check_installed(runtime)
     (kind,) = (kind for kind in GRAPHS if kind.runtime == runtime)
     graph = kind(export_cached(record.path))
-    (measured,) = _measured(module, [graph], record)
+    (measured,) = _measure(module, [graph], record)
     if not (found := measured.difference) <= PARITY:
         raise WeightsError(
             f"{record.name}: a logit of {graph.words} differs by {found:.2g} from torch's on this "
@@ -80,10 +80,10 @@ def check_installed(runtime: str) -> None:
     """Raise `WeightsError`, naming the extra to install, where a runtime's package is missing."""
     for kind in GRAPHS:
         if kind.runtime == runtime:
-            kind.imported()
+            kind.import_package()
 
 
-def name_of(module: nn.Module) -> str:
+def name_runtime(module: nn.Module) -> str:
     """The name for `--runtime` of the runtime of a module."""
     return module.runtime if isinstance(module, GraphDetector) else "torch"
 
@@ -98,37 +98,38 @@ def describe_runtime(module: nn.Module, device: torch.device) -> str:
     return f"torch {torch.__version__}, {precision}, {device}"
 
 
-def _fastest(module: Detector, record: WeightsRecord | None) -> nn.Module:
+def _choose_fastest(module: Detector, record: WeightsRecord | None) -> nn.Module:
     assert record is not None
     choices: list[Detector] = [module]
     for kind in GRAPHS:
         with contextlib.suppress(WeightsError):  # not installed, or cannot be exported
-            kind.imported()
+            kind.import_package()
             choices.append(kind(export_cached(record.path)))
-    found = _measured(module, choices, record)
+    if len(choices) == 1:
+        return module
+    found = _measure(module, choices, record)
     equal = [number for number, one in enumerate(found) if one.difference <= PARITY]
     return choices[min(equal, key=lambda number: found[number].seconds)]
 
 
-def _measured(
+def _measure(
     module: Detector, choices: Sequence[Detector], record: WeightsRecord
 ) -> list[Measured]:
     """The measurements in the user's cache; missing ones are made and stored."""
-    keys = [_key(choice, record) for choice in choices]
-    path = cache_folder() / f"runtimes-{_processor()}.json"
-    kept = _kept(path)
+    keys = [_make_key(choice, record) for choice in choices]
+    path = make_cache_folder() / f"runtimes-{_name_processor()}.json"
+    kept = _read_measurements(path)
     if not all(key in kept for key in keys):
         differences = [0.0 if one is module else measure_difference(module, one) for one in choices]
-        for key, *found in zip(keys, differences, _seconds(choices), strict=True):
+        for key, *found in zip(keys, differences, _time_choices(choices), strict=True):
             kept[key] = Measured(*found)
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Another process may have stored other measurements since.
-        merged = {name: asdict(one) for name, one in {**_kept(path), **kept}.items()}
+        merged = {name: asdict(one) for name, one in {**_read_measurements(path), **kept}.items()}
         atomic.write(path, (json.dumps(merged, indent=1) + "\n").encode(), WeightsError)
     return [kept[key] for key in keys]
 
 
-def _key(choice: Detector, record: WeightsRecord) -> str:
+def _make_key(choice: Detector, record: WeightsRecord) -> str:
     """Cache key: everything that a measurement depends on."""
     file = choice.path if isinstance(choice, GraphDetector) else record.path
     parts = hashes.file_sha256(file), __version__, torch.__version__
@@ -136,14 +137,14 @@ def _key(choice: Detector, record: WeightsRecord) -> str:
     return " / ".join((*parts, said, f"{torch.get_num_threads()} threads"))
 
 
-def _kept(path: Path) -> dict[str, Measured]:
+def _read_measurements(path: Path) -> dict[str, Measured]:
     try:
         return {name: Measured(**one) for name, one in json.loads(path.read_bytes()).items()}
     except (OSError, ValueError, TypeError, AttributeError):  # none yet, or damaged: measured anew
         return {}
 
 
-def _seconds(choices: Sequence[Detector]) -> list[float]:
+def _time_choices(choices: Sequence[Detector]) -> list[float]:
     """The shortest time of several runs of each, after one run that is not counted.
 
     The choices run in turns, so that other work on the machine slows all of them equally.
@@ -160,7 +161,7 @@ def _seconds(choices: Sequence[Detector]) -> list[float]:
     return [min(times[1:]) for times in found]
 
 
-def _processor() -> str:
+def _name_processor() -> str:
     """Kind of processor, as a part of a file's name."""
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, ValueError):

@@ -1,18 +1,18 @@
 """Photos of any size through a network: overlapping tiles, blended seams, bounded memory.
 
-- Nothing is scaled. A photo that fits into one tile goes through whole.
-- Tiles start at multiples of the network's stride, so that its sampling grid lies as in a whole
-  pass; the last tile ends where the photo ends. Away from tile borders the result is therefore
-  equal to the whole pass, up to rounding.
-- Towards an inner border a tile's weight is zero over the outermost quarter of the overlap (there
-  the network saw its own padding), then rises linearly over the next half.
+- Nothing is scaled. A photo no larger than a tile is processed whole.
+- Tiles start at multiples of the network's stride, so that its sampling grid is that of a pass over
+  the whole photo; the last tile ends where the photo ends. Away from tile borders the result is
+  therefore equal to that of such a pass, up to rounding.
+- At an inner border, a tile's weight is zero over the outermost quarter of the overlap, which the
+  network's padding affects most, then rises linearly over the next half.
 - The weights are products of one ramp along each axis and sum to one along each, so one
   accumulator the size of the photo is enough.
 - A photo given as uint8 stays uint8; one tile at a time becomes float.
-- What a network compares over the whole photo, it compares over one tile here, as each tile is a
-  photo of its own to it: the means and deviations of ManTra-Net, the correlations of PSCC-Net, the
-  similar places of IID-Net, the attention and the score of TruFor, the statistics of NIX-Net with
-  context. NIX-Net as published and LDICN look at neighbourhoods only.
+- A network processes each tile as a separate photo. What it computes over a whole photo is computed
+  over one tile: the means and deviations of ManTra-Net, the correlations of PSCC-Net, the similar
+  places of IID-Net, the attention and the score of TruFor, the statistics of NIX-Net with context.
+  NIX-Net as published and LDICN use neighbourhoods only.
 """
 
 from collections.abc import Callable
@@ -31,14 +31,14 @@ from overpaint.process import release_memory
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """What a detector says of a photo."""
+    """A detector's outputs for a photo."""
 
     logits: np.ndarray = field(repr=False)
     """float32 (h, w)."""
     confidence: np.ndarray | None = field(default=None, repr=False)
-    """Logits, float32 (h, w), of a detector that says how far to trust each pixel."""
+    """Logits, float32 (h, w), of a detector that estimates the reliability of each pixel."""
     scores: tuple[float, ...] = ()
-    """Logit of each tile, of a detector that judges the photo apart from its pixels."""
+    """Logit of each tile, of a detector with a separate score for the whole photo."""
 
 
 def examine_in_tiles(
@@ -50,7 +50,7 @@ def examine_in_tiles(
     stride: int = 8,
     device: torch.device | str = "cpu",
 ) -> Seen:
-    """What a detector says of a whole photo.
+    """A detector's outputs for a whole photo.
 
     `examine` takes a float tensor (1, 3, h, w) in [0, 1], channels last, as `Detector.examine`.
     `image` is uint8 (h, w, 3) or such a tensor. `tile` (the largest side) and `overlap` are pixels
@@ -84,9 +84,10 @@ def examine_in_tiles(
 def place_tiles(length: int, tile: int, overlap: int, stride: int) -> list[tuple[int, np.ndarray]]:
     """(start, weights float32) of each tile along one axis; the weights sum to one per pixel.
 
-    As few tiles as `tile` allows, and those no larger than needed: 4000 px become five tiles of
-    904 px and not of 1024, which saves a quarter of the work on a photo of 12 megapixels. All have
-    one size (the last too, once padded to the stride), for which a graph can be compiled.
+    The number of tiles is the smallest that `tile` allows, and their size the smallest for that
+    number: 4000 px become five tiles of 904 px and not of 1024, which saves a quarter of the work
+    on a photo of 12 megapixels. All have one size (the last one after padding to the stride), for
+    which a graph can be compiled.
     """
     if length <= tile:
         return [(0, np.ones(length, dtype=np.float32))]
@@ -97,7 +98,7 @@ def place_tiles(length: int, tile: int, overlap: int, stride: int) -> list[tuple
     ramps = []
     for start in (*range(0, (count - 1) * step, step), last):
         end = min(start + size, length)
-        ramps.append((start, _ramp(end - start, overlap, rises=start > 0, falls=end < length)))
+        ramps.append((start, _make_ramp(end - start, overlap, rises=start > 0, falls=end < length)))
     total = np.zeros(length)
     for start, ramp in ramps:
         total[start : start + ramp.size] += ramp
@@ -107,7 +108,7 @@ def place_tiles(length: int, tile: int, overlap: int, stride: int) -> list[tuple
     ]
 
 
-def _ramp(size: int, overlap: int, *, rises: bool, falls: bool) -> np.ndarray:
+def _make_ramp(size: int, overlap: int, *, rises: bool, falls: bool) -> np.ndarray:
     """Weights of one tile: 0, then linear, then 1, at the ends that have a neighbour."""
     quarter = overlap // 4
     distance = np.arange(size) + 0.5

@@ -21,7 +21,7 @@ from itertools import product
 
 import numpy as np
 
-from overpaint.detection.result import percent
+from overpaint.detection.result import format_percent
 
 HALF = 128
 """Alpha, 0..255, below which a pixel is hidden."""
@@ -32,7 +32,7 @@ MARGIN = 24
 
 def describe_left_out(hidden: np.ndarray) -> str:
     """A note on the pixels that are not counted."""
-    share = percent(float(hidden.mean()))
+    share = format_percent(float(hidden.mean()))
     return f"transparent: {share}, left out with {MARGIN} pixels around; shares are of the rest"
 
 

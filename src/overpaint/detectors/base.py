@@ -51,7 +51,8 @@ def pad_to(image: Tensor, stride: int) -> Tensor:
 class Detector(nn.Module, ABC):
     """Base of all detectors: a photo (b, 3, h, w) in [0, 1] to logits (b, 1, h, w).
 
-    A subclass sets `stride` and implements `_logits`, whose input sides are multiples of it.
+    A subclass sets `stride` and implements `_compute_logits`, whose inputs have sides that are
+    multiples of it.
     """
 
     stride: ClassVar[int] = 1
@@ -80,7 +81,7 @@ class Detector(nn.Module, ABC):
         else:
             check_image(image)
         height, width = image.shape[-2:]
-        found = self._logits(pad_to(image, self.stride))
+        found = self._compute_logits(pad_to(image, self.stride))
         if isinstance(found, Tensor):
             found = Findings(found)
         logits = _promote(found.logits[..., :height, :width])
@@ -91,7 +92,7 @@ class Detector(nn.Module, ABC):
         return Findings(logits, score, confidence)
 
     @abstractmethod
-    def _logits(self, image: Tensor) -> Tensor | Findings:
+    def _compute_logits(self, image: Tensor) -> Tensor | Findings:
         """Map (b, 3, h, w), h and w multiples of `stride`, to logits (b, 1, h, w).
 
         A detector with more outputs returns its `Findings`.

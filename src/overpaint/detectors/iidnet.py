@@ -292,7 +292,7 @@ class IIDNet(Detector):
             nn.Conv2d(8 * c, 1, 3, padding=1),
         )
 
-    def _logits(self, image: Tensor) -> Tensor:
+    def _compute_logits(self, image: Tensor) -> Tensor:
         x = 2 * image - 1
         x = self.enhancement(x.flip(1) if self.config.faithful else x)  # (b, 15, h, w)
         x = self.cells(self.entry(x))  # (b, 2c, h/2, w/2) -> (b, 8c, h/8, w/8)

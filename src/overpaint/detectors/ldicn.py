@@ -153,7 +153,7 @@ class LDICN(Detector):
         self.logits = nn.Conv2d(4, 2, 5, padding=2)
         self._initialise()
 
-    def _logits(self, image: Tensor) -> Tensor:
+    def _compute_logits(self, image: Tensor) -> Tensor:
         x = self.body(self.residual(image))  # (b, 32 * width, h/16, w/16)
         x = self.up1(self.up0(x))  # (b, 2 * width, h/4, w/4), (b, 4, h, w)
         untouched, inpainted = self.logits(F.relu(self.norm(x))).split(1, dim=1)

@@ -56,6 +56,7 @@ from torch.nn import functional as F
 from overpaint.detectors.base import Detector
 from overpaint.errors import ConfigError, WeightsError
 from overpaint.layers.highpass import SRM_DIVISORS, SRM_KERNELS
+from overpaint.layers.windows import average_windows
 from overpaint.registry import Official, detectors
 from overpaint.weights.rename_keys import rename_keys
 
@@ -151,16 +152,6 @@ class TraceFeatures(nn.Module):
         return F.normalize(self.layers(F.relu(x)), dim=1)
 
 
-def window_mean(x: Tensor, side: int) -> Tensor:
-    """Mean of x (b, c, h, w) in a window around each pixel, cut off at the borders.
-
-    Separable, first along the columns, then the rows: 2 * side operations, not side squared.
-    """
-    half = side // 2
-    x = F.avg_pool2d(x, (side, 1), 1, (half, 0), count_include_pad=False)
-    return F.avg_pool2d(x, (1, side), 1, (0, half), count_include_pad=False)
-
-
 class ConvLSTM(nn.Module):
     """Convolutional LSTM with the hard sigmoid of Keras: a sequence to the last hidden state."""
 
@@ -209,9 +200,9 @@ class AnomalyDetector(nn.Module):
             over = (0, 2, 3) if self.config.faithful else (2, 3)
             variance, mean = torch.var_mean(x, dim=over, correction=0, keepdim=True)
             x = (x - mean) * (variance + 1e-3).rsqrt()
-            return self.predict(self.lstm(self.z_scores(x)))
+            return self.predict(self.lstm(self.compute_z_scores(x)))
 
-    def z_scores(self, x: Tensor) -> list[Tensor]:
+    def compute_z_scores(self, x: Tensor) -> list[Tensor]:
         """Distances to the windows' means and to the photo's, in the photo's standard deviations.
 
         x and each: (b, c, h, w).
@@ -219,7 +210,7 @@ class AnomalyDetector(nn.Module):
         variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
         # A square root has no gradient at 0, the variance of a flat photo.
         std = torch.maximum(variance.clamp(min=1e-12).sqrt(), F.relu(self.min_std) + 1e-6)
-        means = [*(window_mean(x, side) for side in self.config.windows), mean]
+        means = [*(average_windows(x, side) for side in self.config.windows), mean]
         return [((m - x) / std).abs() for m in means]
 
 
@@ -235,7 +226,7 @@ class ManTraNet(Detector):
         self.features = TraceFeatures(config.width)
         self.anomaly = AnomalyDetector(config)
 
-    def _logits(self, image: Tensor) -> Tensor:
+    def _compute_logits(self, image: Tensor) -> Tensor:
         return self.anomaly(self.features(2 * image - 1))
 
 

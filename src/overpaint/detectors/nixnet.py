@@ -4,7 +4,7 @@ Li, Ke, Ma, Weng, Zong, Xue and Zhang, IJCAI 2021 (arXiv 2106.01532). There is n
 and there are no official weights; everything here is written from section 4 and figure 5 of the
 paper. Licence of this file: Apache-2.0, as the project.
 
-Where the paper is silent, these readings are ours and not in the paper:
+The paper leaves these choices open; they are ours:
 - the noise residual of eq. 3 is the response of the three SRM kernels (layers/highpass.py), as
   in Zhou et al. 2018, in float32 also under autocast. There, as in the common port of those
   kernels, a residual is summed over the colours; `residual="colours"` keeps x - d(x) of each
@@ -24,10 +24,10 @@ upsample". Both are linear, one over channels and the other over positions, and 
 weights sum to 1, so the result is the same with 4 or 16 times fewer operations.
 
 Beyond the paper, and off by default: `context` compares a region with the rest of its photo
-(`nixnet_context`); `colour` adds the noise of the colour differences to the noise stream, which in
-the paper's residual, a sum over the colours, cancels or is far below that of the luma; `energies`
-adds there how strong both are in windows (why: experiments/fine_detail.py); `content` adds a third
-stream to the coarsest joint map.
+(`nixnet_context`); `colour` adds the noise of the colour differences to the noise stream, because
+in the paper's residual, a sum over the colours, it cancels or is far below the noise of the luma;
+`energies` adds the strength of both in windows (why: experiments/fine_detail.py); `content` adds a
+third stream to the coarsest joint map.
 
 Size: 29.5 M parameters at the paper's widths, 1.85 M at 32/64/128, 0.46 M at 16/32/64. One photo
 of 256x256 costs 182.8 GFLOP, 11.6 and 3.0; with the upsampling first and the SRM kernels applied to
@@ -48,11 +48,11 @@ from overpaint.detectors.nixnet_context import (
     Content,
     Context,
     Energies,
-    context_blocks,
-    zero_conv,
+    make_context_blocks,
+    make_zero_conv,
 )
 from overpaint.errors import ConfigError
-from overpaint.layers.folding import conv_norm
+from overpaint.layers.folding import apply_conv_norm
 from overpaint.layers.highpass import SRMFilter
 from overpaint.registry import detectors
 
@@ -102,7 +102,7 @@ class NIXNetConfig:
             raise ConfigError(f"nixnet: no context {self.context!r}; there are {known}")
 
 
-def conv(in_channels: int, out_channels: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
+def make_conv(in_channels: int, out_channels: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
     """A same-size (or halving) convolution without bias."""
     return nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
 
@@ -118,13 +118,17 @@ class ConvBlock(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         layers: list[nn.Module] = []
         for c in (in_channels, out_channels):
-            layers += [conv(c, out_channels), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+            layers += [
+                make_conv(c, out_channels),
+                nn.BatchNorm2d(out_channels),
+                nn.ReLU(inplace=True),
+            ]
         super().__init__(*layers)
 
     def forward(self, *maps: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Concatenated maps (b, c_i, h, w), whose channels sum to in_channels."""
         conv_1, norm_1, relu, conv_2, norm_2, _ = self
-        return relu(conv_norm(conv_2, norm_2, relu(conv_norm(conv_1, norm_1, *maps))))
+        return relu(apply_conv_norm(conv_2, norm_2, relu(apply_conv_norm(conv_1, norm_1, *maps))))
 
 
 class ResidualBlock(nn.Module):
@@ -134,21 +138,21 @@ class ResidualBlock(nn.Module):
         super().__init__()
         relu = nn.ReLU(inplace=True)
         self.activate = nn.Identity() if first else nn.Sequential(nn.BatchNorm2d(in_channels), relu)
-        self.conv_1 = conv(in_channels, out_channels)
+        self.conv_1 = make_conv(in_channels, out_channels)
         self.norm = nn.BatchNorm2d(out_channels)
-        self.conv_2 = conv(out_channels, out_channels, stride=2)
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2), conv(in_channels, out_channels, size=1))
+        self.conv_2 = make_conv(out_channels, out_channels, stride=2)
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), make_conv(in_channels, out_channels, size=1))
 
     def forward(self, x: Tensor) -> Tensor:  # (b, c, h, w) -> (b, out_channels, h/2, w/2)
         active = self.activate(x)
-        inner = F.relu(conv_norm(self.conv_1, self.norm, active), inplace=True)
+        inner = F.relu(apply_conv_norm(self.conv_1, self.norm, active), inplace=True)
         return self.conv_2(inner) + self.shortcut(active)
 
 
 class Stream(nn.Module):
     """Three residual blocks; returns the maps at 1/2, 1/4 and 1/8.
 
-    `beside` is added to the first block's output.
+    `added` is added to the first block's output.
     """
 
     def __init__(self, widths: Sequence[int], in_channels: int = 3) -> None:
@@ -158,8 +162,8 @@ class Stream(nn.Module):
         self.block_2 = ResidualBlock(fine, middle)
         self.block_3 = ResidualBlock(middle, coarse)
 
-    def forward(self, x: Tensor, beside: Tensor | float = 0) -> list[Tensor]:
-        fine = self.block_1(x) + beside
+    def forward(self, x: Tensor, added: Tensor | float = 0) -> list[Tensor]:
+        fine = self.block_1(x) + added
         middle = self.block_2(fine)
         return [fine, middle, self.block_3(middle)]
 
@@ -174,28 +178,28 @@ class ColourNoise(nn.Module):
         super().__init__()
         self.block = ResidualBlock(6, fine, first=True)
         self.activate = nn.Sequential(nn.BatchNorm2d(fine), nn.ReLU(inplace=True))
-        self.back = zero_conv(fine, fine)
+        self.back = make_zero_conv(fine, fine)
 
     def forward(self, noise: Tensor) -> Tensor:
         return self.back(self.activate(self.block(noise)))
 
 
 class Fusion(nn.Module):
-    """Every scale becomes the sum of all three, brought to its size and channels (figure 5)."""
+    """Each output is the sum of all three scales, converted to its size and channels (figure 5)."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         fine, middle, coarse = widths
-        self.middle_to_fine = conv(middle, fine, size=1)
-        self.coarse_to_fine = conv(coarse, fine, size=1)
-        self.coarse_to_middle = conv(coarse, middle, size=1)
-        self.fine_to_middle = conv(fine, middle, stride=2)
-        self.middle_to_coarse = conv(middle, coarse, stride=2)
+        self.middle_to_fine = make_conv(middle, fine, size=1)
+        self.coarse_to_fine = make_conv(coarse, fine, size=1)
+        self.coarse_to_middle = make_conv(coarse, middle, size=1)
+        self.fine_to_middle = make_conv(fine, middle, stride=2)
+        self.middle_to_coarse = make_conv(middle, coarse, stride=2)
         self.fine_to_coarse = nn.Sequential(
-            conv(fine, middle, stride=2),
+            make_conv(fine, middle, stride=2),
             nn.BatchNorm2d(middle),
             nn.ReLU(inplace=True),
-            conv(middle, coarse, stride=2),
+            make_conv(middle, coarse, stride=2),
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -241,29 +245,29 @@ class NIXNet(Detector):
         self.noise_stream = Stream(widths, planes) if config.noise_stream else None
         in_each = config.image_stream + config.noise_stream
 
-        def fusion(wanted: bool) -> nn.Module:
+        def make_fusion(wanted: bool) -> nn.Module:
             return Fusion(widths) if wanted else nn.Identity()
 
-        self.fusion_1 = fusion(config.fusion_12 and config.image_stream)
-        self.fusion_2 = fusion(config.fusion_12 and config.noise_stream)
+        self.fusion_1 = make_fusion(config.fusion_12 and config.image_stream)
+        self.fusion_2 = make_fusion(config.fusion_12 and config.noise_stream)
         self.cross = nn.ModuleList(ConvBlock(in_each * c, c) for c in widths)
-        self.fusion_3 = fusion(config.fusion_3)
+        self.fusion_3 = make_fusion(config.fusion_3)
         self.head = Head(widths)
         self._initialise()
         # Last, because `_initialise` must not change their initial values.
         self.colour_residual = SRMFilter(unit=2)  # colours have less noise than the luma
         self.colour = ColourNoise(widths[0]) if config.colour else None
         self.energies = Energies(9, widths[0]) if config.energies else None
-        self.context = context_blocks(config.context, widths)
+        self.context = make_context_blocks(config.context, widths)
         self.content = Content(widths[2]) if config.content else None
 
-    def _logits(self, image: Tensor) -> Tensor:
+    def _compute_logits(self, image: Tensor) -> Tensor:
         streams = []  # each: (b, c1, h/2, w/2), (b, c2, h/4, w/4), (b, c3, h/8, w/8)
         if self.image_stream is not None:
             streams.append(self.fusion_1(self.image_stream((image - 0.5) / 0.25)))
         if self.noise_stream is not None:
-            noise = self._noise(image)  # eq. 3
-            streams.append(self.fusion_2(self.noise_stream(noise, self._beside(image, noise))))
+            noise = self._compute_noise(image)  # eq. 3
+            streams.append(self.fusion_2(self.noise_stream(noise, self._sum_options(image, noise))))
         joint = [
             block(*maps)  # two of (b, c, ...) -> (b, c, ...)
             for block, maps in zip(self.cross, zip(*streams, strict=True), strict=True)
@@ -275,31 +279,31 @@ class NIXNet(Detector):
             joint = [block(x) for block, x in zip(self.context, joint, strict=True)]
         return self.head(joint)  # (b, 1, h, w)
 
-    def _noise(self, image: Tensor) -> Tensor:
+    def _compute_noise(self, image: Tensor) -> Tensor:
         """(b, 3, h, w) -> (b, 3 or 9, h, w): see `NIXNetConfig.residual`."""
         if self.config.residual == "colours":
-            return self.residual.of_planes(image)
+            return self.residual.filter_planes(image)
         return self.residual(image)
 
-    def _beside(self, image: Tensor, noise: Tensor) -> Tensor | float:
+    def _sum_options(self, image: Tensor, noise: Tensor) -> Tensor | float:
         """The sum of the options' maps, which is added to the noise stream's first map."""
-        beside: Tensor | float = 0.0
+        added: Tensor | float = 0.0
         if self.colour is None and self.energies is None:
-            return beside
-        colour_noise = self._colour_noise(image)
+            return added
+        colour_noise = self._compute_colour_noise(image)
         if self.colour is not None:
-            beside = beside + self.colour(colour_noise)
+            added = added + self.colour(colour_noise)
         if self.energies is not None:
             halved = F.avg_pool2d(image, 2)
-            beside = beside + self.energies(
+            added = added + self.energies(
                 torch.cat([noise, colour_noise], dim=1),
-                torch.cat([self.residual(halved), self._colour_noise(halved)], dim=1),
+                torch.cat([self.residual(halved), self._compute_colour_noise(halved)], dim=1),
             )
-        return beside
+        return added
 
-    def _colour_noise(self, image: Tensor) -> Tensor:
+    def _compute_colour_noise(self, image: Tensor) -> Tensor:
         """(b, 3, h, w) -> (b, 6, h, w): the residuals of R - G, then those of B - G."""
-        return self.colour_residual.of_planes(image[:, ::2] - image[:, 1:2])
+        return self.colour_residual.filter_planes(image[:, ::2] - image[:, 1:2])
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -1,31 +1,26 @@
-"""Context for NIX-Net: what a region is compared with. Ours, not in the paper.
+"""Options of NIX-Net that compare a region with the rest of its photo. Ours, not in the paper.
 
-A region is unusual only compared with the rest of its photo; NIX-Net compares it with its
-neighbourhood alone. Behind fusion module 3 this adds to the joint maps:
+NIX-Net compares a region with its neighbourhood alone. These modules add:
 
-- `Statistics`: how many standard deviations a reduced map is away from its mean, over the whole
-  photo and over large windows. Idea: ManTra-Net (Wu et al., CVPR 2019), section 4, which takes
-  the means of windows and the deviation of the whole photo; here each window has its own.
-
-And beside the noise stream's first block:
-
-- `Energies`: the strength of the noise of luma and colours in windows, at two sizes of the photo. A
-  convolution cannot take a ratio of two mean sizes. Ours; the logarithm makes it a difference.
-
-And beside the joint maps:
-
-- `Content`: features of a network trained on ImageNet. The grain that sets a fill apart is gone
-  after a JPEG file; that its content is unusual is not. They are fixed: there are too few photos to
-  train them. If the holes lie on salient objects, it learns where holes lie instead
-  (docs/experiments.md).
+- `Statistics`, to the joint maps after fusion module 3: z-scores of a reduced map, over the whole
+  photo and over large windows. Idea: ManTra-Net (Wu et al., CVPR 2019), section 4, which takes the
+  means of windows and the deviation of the whole photo; here each window has its own deviation.
+- `Energies`, to the first map of the noise stream: the strength of the noise of luma and colours in
+  windows, at two sizes of the photo. As logarithms, because a convolution can compute a difference
+  of two strengths and not their ratio.
+- `Content`, to the coarsest joint map: features of a network trained on ImageNet. JPEG compression
+  removes the difference in noise between a fill and its photo, but not that its content is unusual.
+  The features are not trained, because there are too few photos. If the holes lie on salient
+  objects, the module learns the position of holes instead (docs/experiments.md).
 
 Written from the papers, no code taken. Licence of this file: Apache-2.0, as the project.
 
 - The last convolution starts at zero: a network with context starts as the one without.
-- Statistics are in float32 under autocast, as deviations are differences of near numbers. A
-  window's are those of the photo's z-scores, so that `EPS` is a share of the photo's own variance.
-- At the borders, a window holds fewer places; nothing is padded. A photo's own padding, of at most
-  7 reflected rows and columns, counts. Of a photo in tiles, the whole photo is the tile.
+- Statistics are in float32 under autocast, because deviations are differences of nearly equal
+  numbers. A window's are those of the photo's z-scores, so that `EPS` is a share of the photo's own
+  variance.
+- At the borders, a window has fewer places; nothing is padded. The padding of the photo, of at most
+  7 reflected rows and columns, is counted. In tiles, the whole photo is one tile.
 """
 
 from collections.abc import Sequence
@@ -36,31 +31,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overpaint.layers.efficientnet import CHANNELS, LiteFeatures
+from overpaint.layers.windows import average_windows
 
 Context = Literal["none", "statistics"]
 CONTEXTS: tuple[str, ...] = get_args(Context)
 
 WINDOWS = (15, 31)  # sides in places of the map, odd: 30 and 62 pixels at 1/2, 120 and 248 at 1/8
 ENERGY_WINDOWS = (3, 9, 17)  # sides in places of the map at 1/2: 6, 18 and 34 pixels
-FLOOR = 0.01  # added to mean sizes, of a median near 0.3 for luma and for colours
-SHARE = 4  # a reduced map has so many times fewer channels
+FLOOR = 0.01  # added to mean magnitudes, whose median is near 0.3 for luma and for colours
+SHARE = 4  # channels of a map divided by those of the reduced map
 EPS = 1e-3  # added to variances
 DROPPED = 0.2  # of the features of the content, in training
 
 
-def window_mean(x: Tensor, side: int) -> Tensor:
-    """Mean of x (b, c, h, w) in a window around each place, of fewer places at the borders."""
-    half = side // 2
-    x = F.avg_pool2d(x, (side, 1), 1, (half, 0), count_include_pad=False)
-    return F.avg_pool2d(x, (1, side), 1, (0, half), count_include_pad=False)
-
-
-def moments(x: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+def compute_moments(x: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
     """Variance and mean over two dimensions, which become 1.
 
-    Exported, each sum is made along one dimension after the other: onnxruntime and OpenVINO add up
-    all in one float32, and over a large tile that moved logits by more than 0.001. OpenVINO would
-    join two sums that both keep their dimension.
+    In an export, sums are taken along one dimension after the other: onnxruntime and OpenVINO add
+    all values in one float32, which changed logits of a large tile by more than 0.001. OpenVINO
+    would merge two sums that both keep their dimension.
     """
     if not torch.onnx.is_in_onnx_export():
         return torch.var_mean(x, dim=(rows, columns), correction=0, keepdim=True)
@@ -69,35 +58,35 @@ def moments(x: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
     return squares.mean(rows).unsqueeze(rows), mean
 
 
-def z_scores(x: Tensor, windows: Sequence[int] = WINDOWS) -> Tensor:
-    """(b, c, h, w) -> (b, c * (1 + windows), h, w): against the whole, then against each window.
+def compute_z_scores(x: Tensor, windows: Sequence[int] = WINDOWS) -> Tensor:
+    """(b, c, h, w) -> (b, c * (1 + windows), h, w): over the whole map, then over each window.
 
     With the mean m and the variance v of the whole, z = (x - m) / sqrt(v + EPS); with those of z
     in a window, (z - m') / sqrt(v' + EPS).
     """
-    variance, mean = moments(x, 2, 3)
+    variance, mean = compute_moments(x, 2, 3)
     z = (x - mean) * (variance + EPS).rsqrt()
     out = [z]
     for side in windows:
-        mean = window_mean(z, side)
-        variance = (window_mean(z.square(), side) - mean.square()).clamp(min=0)
+        mean = average_windows(z, side)
+        variance = (average_windows(z.square(), side) - mean.square()).clamp(min=0)
         out.append((z - mean) * (variance + EPS).rsqrt())
     return torch.cat(out, dim=1)
 
 
-def log_energy(sizes: Tensor, side: int) -> Tensor:
-    """Logarithm of the mean of sizes (b, c, h, w) in a window around each place."""
-    return (window_mean(sizes, side) + FLOOR).log()
+def compute_log_energy(magnitudes: Tensor, side: int) -> Tensor:
+    """Logarithm of the mean of magnitudes (b, c, h, w) in a window around each place."""
+    return (average_windows(magnitudes, side) + FLOOR).log()
 
 
 def mix_with_scores(x: Tensor, raw: Tensor, scored: Tensor) -> Tensor:
     """raw @ x + scored @ z(x), with z the z-scores of the whole photo.
 
     x (b, c, h, w), weights (o, c) each -> (b, o, h, w). The z-scores are linear in x once mean and
-    variance are known, so they become a part of the weights and are never held.
+    variance are known, so they become a part of the weights and no map of them is stored.
     """
     places = x.permute(0, 2, 3, 1)  # a view where x is channels last; so is what is returned
-    variance, mean = (value[:, 0, 0] for value in moments(places, 1, 2))
+    variance, mean = (value[:, 0, 0] for value in compute_moments(places, 1, 2))
     scale = (variance + EPS).rsqrt()  # (b, c)
     weight = raw.T + scored.T * scale[..., None]  # (b, c, o)
     bias = (scale * mean) @ scored.T  # (b, o)
@@ -106,39 +95,40 @@ def mix_with_scores(x: Tensor, raw: Tensor, scored: Tensor) -> Tensor:
 
 
 class Statistics(nn.Module):
-    """(b, c, h, w) -> the same, plus what its z-scores say."""
+    """(b, c, h, w) -> the same shape: the map plus a learned map of its z-scores."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         few = max(1, channels // SHARE)
         self.reduce = nn.Conv2d(channels, few, 1, bias=False)
         self.mix = make_mixing((1 + len(WINDOWS)) * few, few)
-        self.back = zero_conv(few, channels)
+        self.back = make_zero_conv(few, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            scores = z_scores(self.reduce(x.to(self.reduce.weight.dtype)))
+            scores = compute_z_scores(self.reduce(x.to(self.reduce.weight.dtype)))
         return x + self.back(self.mix(scores))
 
 
 class Energies(nn.Module):
-    """How strong the noise is in windows, of luma and colours: a map (b, fine, h/2, w/2).
+    """Strength of the noise of luma and colours in windows: a map (b, fine, h/2, w/2).
 
-    Of residuals side by side, about 1 on photos: of the photo (b, channels, h, w), and of the photo
-    at half of its size (b, channels, h/2, w/2). Logarithms, so that a ratio of two is a difference;
-    raw, and as z-scores of the whole photo. Even h and w.
+    noise: concatenated residuals of the photo (b, channels, h, w), of a magnitude of about 1; h and
+    w are even. halved: those of the photo at half of its size (b, channels, h/2, w/2). The map is
+    learned from logarithms of mean magnitudes, raw and as z-scores over the whole photo.
     """
 
     def __init__(self, channels: int, fine: int) -> None:
         super().__init__()
         self.mix = make_mixing(2 * 2 * len(ENERGY_WINDOWS) * channels, fine)
-        self.back = zero_conv(fine, fine)
+        self.back = make_zero_conv(fine, fine)
 
     def forward(self, noise: Tensor, halved: Tensor) -> Tensor:
         with torch.autocast(noise.device.type, enabled=False):
-            sizes = torch.cat([F.avg_pool2d(noise.abs(), 2), halved.abs()], dim=1)
-            sizes = sizes.contiguous(memory_format=torch.channels_last)  # pooled 4 times faster
-            logs = [log_energy(sizes, side) for side in ENERGY_WINDOWS]
+            magnitudes = torch.cat([F.avg_pool2d(noise.abs(), 2), halved.abs()], dim=1)
+            # Pooled 4 times faster.
+            magnitudes = magnitudes.contiguous(memory_format=torch.channels_last)
+            logs = [compute_log_energy(magnitudes, side) for side in ENERGY_WINDOWS]
             conv, norm, relu = self.mix
             raw, scored = cast(nn.Conv2d, conv).weight.flatten(1).chunk(2, dim=1)
             joint = mix_with_scores(torch.cat(logs, dim=1), raw, scored)
@@ -148,8 +138,8 @@ class Energies(nn.Module):
 class Content(nn.Module):
     """Photo (b, 3, h, w) in [0, 1], sides multiples of 8, to a map (b, coarse, h/8, w/8).
 
-    Each feature as its z-score in the photo, and that without its sign: far from the rest in either
-    direction. Whole channels are dropped in training.
+    The map is learned from the z-score of each feature over the photo and from its absolute value,
+    the distance from the mean in either direction. Whole channels are dropped in training.
     """
 
     def __init__(self, coarse: int) -> None:
@@ -158,7 +148,7 @@ class Content(nn.Module):
         self.features.requires_grad_(False)
         self.drop = nn.Dropout2d(DROPPED)
         self.mix = make_mixing(2 * sum(CHANNELS), coarse)
-        self.back = zero_conv(coarse, coarse)
+        self.back = make_zero_conv(coarse, coarse)
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[2] // 8, image.shape[3] // 8
@@ -167,8 +157,8 @@ class Content(nn.Module):
         fine, middle, coarse = self.features(padded)
         maps = [F.avg_pool2d(fine, 2), middle, F.interpolate(coarse, scale_factor=2.0)]
         with torch.autocast(image.device.type, enabled=False):
-            joint = window_mean(torch.cat(maps, dim=1).float(), 3)[..., :height, :width]
-            scores = z_scores(joint, ())
+            joint = average_windows(torch.cat(maps, dim=1).float(), 3)[..., :height, :width]
+            scores = compute_z_scores(joint, ())
             scores = self.drop(torch.cat([scores, scores.abs()], dim=1))
         return self.back(self.mix(scores))
 
@@ -179,14 +169,14 @@ def make_mixing(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
-def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+def make_zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     """A 1x1 convolution that outputs zero until it is trained."""
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
     nn.init.zeros_(conv.weight)
     return conv
 
 
-def context_blocks(kind: Context, widths: Sequence[int]) -> nn.ModuleList | None:
+def make_context_blocks(kind: Context, widths: Sequence[int]) -> nn.ModuleList | None:
     """A block for each joint map, fine to coarse; None for "none"."""
     if kind == "none":
         return None

@@ -201,7 +201,7 @@ class PSCCNet(Detector):
         score = None if self.image_head is None else self.image_head(maps)
         return Stages((finest, fine, coarse, coarsest), score)
 
-    def _logits(self, image: Tensor) -> Findings:
+    def _compute_logits(self, image: Tensor) -> Findings:
         stages = self.run_stages(image)
         return Findings(_resize_logits(image.shape[-2:], stages.masks[0]), stages.score)
 

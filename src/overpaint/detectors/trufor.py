@@ -172,10 +172,10 @@ class TruFor(Detector):
         """As in the base class; with `faithful` the photo is not padded."""
         if self.config.faithful and image.ndim == 4 and min(image.shape[-2:]) >= SMALLEST:
             (check_shape if self.training else check_image)(image)
-            return self._logits(image)
+            return self._compute_logits(image)
         return super().examine(image)
 
-    def _logits(self, image: Tensor) -> Findings:
+    def _compute_logits(self, image: Tensor) -> Findings:
         if self.config.faithful:
             image = image * (255 / 256)
         with torch.autocast(image.device.type, enabled=False):  # bfloat16 would lose the noise

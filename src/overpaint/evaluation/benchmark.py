@@ -20,7 +20,7 @@ from overpaint.data.autoencoder import reconstruct
 from overpaint.data.bank import load_bank
 from overpaint.data.degrade import jpeg
 from overpaint.data.sources import PhotoSource
-from overpaint.detection.calibration import LOSSLESS, QUALITY_BANDS, quality_band
+from overpaint.detection.calibration import LOSSLESS, QUALITY_BANDS, find_quality, find_quality_band
 from overpaint.errors import ConfigError
 from overpaint.evaluation.edits import measure_edits
 from overpaint.evaluation.families import compute_left_out, measure_families
@@ -70,7 +70,7 @@ def store(pixels: np.ndarray, qualities: Iterable[int]) -> Iterator[tuple[str, s
     """(label, quality band, pixels) of a picture stored without loss, then as JPEGs."""
     yield "lossless", LOSSLESS, pixels
     for quality in qualities:
-        yield f"JPEG {quality}", quality_band(quality, True), jpeg(pixels, quality)
+        yield f"JPEG {quality}", find_quality_band(quality, True), jpeg(pixels, quality)
 
 
 def measure_triplets(job: Measurement) -> Result:
@@ -83,7 +83,7 @@ def measure_triplets(job: Measurement) -> Result:
         for triplet in triplets:
             photo = read_image(triplet.inpainted)
             mask = read_mask(triplet.mask, size=(photo.height, photo.width))
-            quality = quality_band(photo.jpeg_quality, photo.lossy)
+            quality = find_quality(photo)
             numbers = score_picture(runner, photo.pixels, quality, mask)
             pictures.append(Picture("triplets", group, job.name, triplet.id, numbers))
     protocol = "whole pictures at native resolution; headline: mean of four groups' means"
@@ -123,16 +123,16 @@ def measure_untouched(job: Measurement) -> Result:
         job.report(f"untouched: {len(indices[: job.settings.limit])} photos of {folder}")
         for index in indices[: job.settings.limit]:
             photo = photos.read_photo(index)
-            own = quality_band(photo.jpeg_quality, photo.lossy)
+            own = find_quality(photo)
             name = photo.path.name
             measured[own, "as-is"].append(look(folder, "as-is", name, photo.pixels, own))
             for q in job.settings.recompressed:
                 pixels = jpeg(photo.pixels, q)
-                look(folder, f"jpeg{q}", name, pixels, quality_band(q, True))
+                look(folder, f"jpeg{q}", name, pixels, find_quality_band(q, True))
     pictures = [p for (m, _), group in measured.items() if m in folders for p in group]
     for path in _list_originals(job):
         photo = read_image(path)
-        own = quality_band(photo.jpeg_quality, photo.lossy)
+        own = find_quality(photo)
         pictures.append(look(ORIGINALS, "as-is", path.name, photo.pixels, own))
     protocol = "test split at native resolution; flagged: over 1 % of the area in the default mask"
     source = job.make_source("untouched", protocol, runner)

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from overpaint.data.crops import crop_middle
 from overpaint.data.degrade import jpeg
 from overpaint.data.ordinary_edits import ORDINARY_EDITS, WORDS, apply_edit
 from overpaint.data.sources import PhotoSource
-from overpaint.detection.calibration import LOSSLESS, quality_band
+from overpaint.detection.calibration import LOSSLESS, find_quality_band
 from overpaint.errors import ConfigError
 from overpaint.evaluation.measurement import Measurement, Result, score_judged
 from overpaint.evaluation.rows import Picture, make_row
@@ -49,7 +50,7 @@ def measure_edits(job: Measurement) -> Result:
         for kind, pixels in _make_versions(photos, index, job.settings.seed):
             for stored, quality, seen in _store(pixels):
                 judged = runner.judge(runner.logits(seen), quality)
-                verdicts[kind, stored].append(runner.verdict(judged, quality))
+                verdicts[kind, stored].append(runner.decide_verdict(judged, quality))
                 name = f"{stored}/{photos.names[index]}"
                 numbers = score_judged(judged)
                 pictures.append(Picture("edits", kind, job.name, name, numbers))
@@ -70,7 +71,7 @@ def measure_edits(job: Measurement) -> Result:
 
 def _make_versions(photos: PhotoSource, index: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     """(kind, pixels): the crop of a photo, unedited and after each edit."""
-    pixels, other = (_crop(photos.read(i % len(photos))) for i in (index, index + 1))
+    pixels, other = (crop_middle(photos.read(i % len(photos)), SIDE) for i in (index, index + 1))
     yield UNEDITED, pixels
     for number, kind in enumerate(ORDINARY_EDITS):
         yield kind, apply_edit(kind, pixels, np.random.default_rng([seed, index, number]), other)
@@ -79,10 +80,4 @@ def _make_versions(photos: PhotoSource, index: int, seed: int) -> Iterator[tuple
 def _store(pixels: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
     """(label, quality band, pixels) of each file."""
     yield "lossless", LOSSLESS, pixels
-    yield f"jpeg{JPEG}", quality_band(JPEG, True), jpeg(pixels, JPEG)
-
-
-def _crop(pixels: np.ndarray) -> np.ndarray:
-    """The middle of a photo (h, w, 3), each side at most `SIDE` pixels."""
-    top, left = (max(0, (n - SIDE) // 2) for n in pixels.shape[:2])
-    return np.ascontiguousarray(pixels[top : top + SIDE, left : left + SIDE])
+    yield f"jpeg{JPEG}", find_quality_band(JPEG, True), jpeg(pixels, JPEG)

@@ -26,7 +26,7 @@ import numpy as np
 
 from overpaint.data.degrade import Step
 from overpaint.data.real_fills import POOLS, RealFill, read_fills
-from overpaint.detection.calibration import LOSSLESS, quality_band
+from overpaint.detection.calibration import LOSSLESS, find_quality, find_quality_band
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError
 from overpaint.evaluation.measurement import Measurement, Result, make_rows_by_method
@@ -35,7 +35,6 @@ from overpaint.evaluation.robustness import (
     CONDITIONS,
     Condition,
     Exhibit,
-    find_quality,
     score_exhibit,
     write_sheets,
 )
@@ -58,7 +57,8 @@ FAMILY_CONDITIONS: Mapping[str, Condition] = {
     "4:2:0": Condition((Step("halved_colours"),)),
     "JPEG 85": CONDITIONS["JPEG 85"],
     "resize 0.75 and JPEG 80": Condition(
-        (Step("resize", {"scale": 0.75}), Step("jpeg", {"quality": 80})), quality_band(80, True)
+        (Step("resize", {"scale": 0.75}), Step("jpeg", {"quality": 80})),
+        find_quality_band(80, True),
     ),
 }
 METRICS = ("auc", "f1@default")

@@ -37,7 +37,6 @@ TITLES = {
     "sd2": "Stable Diffusion 2",
     "shiftnet": "Shift-Net",
 }
-INDEPENDENT = "independent set: "
 NOT_TRAINED_ON, TRAINED_ON = "own pictures, not trained on: ", "own pictures, trained on: "
 
 
@@ -62,10 +61,10 @@ def list_families(results: Path, wanted: Callable[[Row], bool]) -> list[Line]:
     """
     lines = [
         Line(family, max(r.n for r in rows.values()), rows)
-        for family, rows in _by_family(results / "independent.csv", wanted).items()
+        for family, rows in _group_by_family(results / "independent.csv", wanted).items()
     ]
-    found = _by_family(results / "families.csv", wanted)
-    trained = _trained_on({r.weights_sha256 for rows in found.values() for r in rows.values()})
+    found = _group_by_family(results / "families.csv", wanted)
+    trained = _list_trained({r.weights_sha256 for rows in found.values() for r in rows.values()})
     for heading, mean in ((NOT_TRAINED_ON, UNSEEN), (TRAINED_ON, SEEN)):
         if mean not in found:
             continue
@@ -85,7 +84,7 @@ def list_families(results: Path, wanted: Callable[[Row], bool]) -> list[Line]:
     return lines
 
 
-def _by_family(path: Path, wanted: Callable[[Row], bool]) -> dict[str, dict[str, Row]]:
+def _group_by_family(path: Path, wanted: Callable[[Row], bool]) -> dict[str, dict[str, Row]]:
     found: dict[str, dict[str, Row]] = {}
     for row in read_rows(path):
         family, _, condition = row.method.rpartition(", ")
@@ -94,7 +93,7 @@ def _by_family(path: Path, wanted: Callable[[Row], bool]) -> dict[str, dict[str,
     return found
 
 
-def _trained_on(weights_sha256: set[str]) -> set[str]:
+def _list_trained(weights_sha256: set[str]) -> set[str]:
     records = [record for record in list_records() if record.sha256 in weights_sha256]
     if weights_sha256 and not records:
         raise ConfigError("families.csv has rows of weights that are not shipped")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from overpaint.data.crops import crop_middle
 from overpaint.data.masks import MaskFn, limit_ratio
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import make_mask_mixture
@@ -88,18 +89,12 @@ def draw_cases(
     )
     chosen = np.random.default_rng(seed).permutation(len(photos))[:num].tolist()
     for i, index in enumerate(chosen):
-        photo = cut_middle(photos.read(index), SIDE)
+        photo = crop_middle(photos.read(index), SIDE)
         for name, (low, high) in BINS.items():
             draw = limit_ratio(kinds[i % 2], low, high, tries=5000)
             height, width = photo.shape[:2]
             hole = draw(height, width, np.random.default_rng([seed, i]))
             yield name, photo, hole.astype(np.uint8)
-
-
-def cut_middle(pixels: np.ndarray, side: int) -> np.ndarray:
-    """The middle of a photo (h, w, 3), each side at most `side` pixels."""
-    top, left = (max(0, (n - side) // 2) for n in pixels.shape[:2])
-    return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
 @torch.inference_mode()

@@ -32,6 +32,7 @@ import numpy as np
 from torch import nn
 
 from overpaint.data.bank import load_bank
+from overpaint.data.crops import crop_middle
 from overpaint.data.degrade import Kernel, Subsampling, crop, jpeg, resize
 from overpaint.data.ordinary_edits import ORDINARY_EDITS, apply_edit
 from overpaint.data.photo_sets import collect_photos
@@ -47,10 +48,10 @@ from overpaint.detection.calibration import (
     EditCount,
     QualityBand,
     average_logits,
-    bound_rate,
+    bound_rate_of_variants,
+    compute_untouched_quantiles,
+    find_quality,
     q99,
-    quality_band,
-    untouched_quantiles,
 )
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import InputError, WeightsError
@@ -105,18 +106,18 @@ def fit_platt(untouched: np.ndarray, inpainted: np.ndarray) -> tuple[float, floa
     target = np.repeat([1 / (n_0 + 2), (n_1 + 1) / (n_1 + 2)], [n_0, n_1])
     weight = np.repeat([0.5 / n_0, 0.5 / n_1], [n_0, n_1])
     center, spread = x.mean(), max(x.std(), 1e-6)
-    slope, intercept = _newton((x - center) / spread, target, weight)
+    slope, intercept = _fit_logistic((x - center) / spread, target, weight)
     slope, intercept = slope / spread, intercept - slope * center / spread
     return (slope, intercept) if slope > 0 else (1e-6, 0.0)
 
 
-def _newton(x: np.ndarray, target: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+def _fit_logistic(x: np.ndarray, target: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
     """Weighted logistic regression; the targets lie inside (0, 1), so that the optimum is finite.
 
     (slope, intercept) for x, target, weight (n,).
     """
 
-    def loss(beta: np.ndarray) -> float:
+    def compute_loss(beta: np.ndarray) -> float:
         z = design @ beta
         return float(weight @ (np.logaddexp(0, z) - target * z))
 
@@ -127,7 +128,7 @@ def _newton(x: np.ndarray, target: np.ndarray, weight: np.ndarray) -> tuple[floa
         gradient = design.T @ (weight * (p - target))
         hessian = design.T @ (design * (weight * p * (1 - p))[:, None]) + 1e-12 * np.eye(2)
         step = np.linalg.solve(hessian, gradient)
-        while loss(beta - step) > loss(beta) and np.abs(step).max() > 1e-12:
+        while compute_loss(beta - step) > compute_loss(beta) and np.abs(step).max() > 1e-12:
             step /= 2
         beta = beta - step
         if np.abs(step).max() < 1e-10:
@@ -161,7 +162,6 @@ def fit_band(
     """
     num_photos = len(untouched) if num_photos is None else num_photos
     allowed = math.floor(rate * len(untouched) + 1e-9)
-    alarms = math.ceil(allowed * num_photos / len(untouched) - 1e-9)
     check_num_photos(num_photos, rate)
     threshold = fit_threshold(untouched, rate)
     slope, intercept = (1.0, -threshold) if inpainted is None else fit_platt(untouched, inpainted)
@@ -173,9 +173,9 @@ def fit_band(
         num_untouched=len(untouched),
         num_photos=num_photos,
         num_inpainted=0 if inpainted is None else len(inpainted),
-        untouched_quantiles=untouched_quantiles(untouched),
+        untouched_quantiles=compute_untouched_quantiles(untouched),
         false_alarm_rate=rate,
-        false_alarm_bound=bound_rate(alarms, num_photos),
+        false_alarm_bound=bound_rate_of_variants(allowed, len(untouched), num_photos),
     )
 
 
@@ -212,7 +212,7 @@ def make_untouched_variants(
     photo: Photo, num: int, seed: int, index: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(band, pixels) of one photo: `num` in each band; in its own band one is the photo itself."""
-    own = quality_band(photo.jpeg_quality, photo.lossy)
+    own = find_quality(photo)
     if min(photo.pixels.shape[:2]) < MIN_SIDE:
         return
     for b, band in enumerate(QUALITY_BANDS):
@@ -243,7 +243,9 @@ def measure_edits(
     found: dict[str, dict[str, list[float]]] = {b: defaultdict(list) for b in names}
     for place in range(num):
         index = place * len(photos) // num
-        pixels, other = (_crop_middle(photos.read(i % len(photos))) for i in (index, index + 1))
+        pixels, other = (
+            crop_middle(photos.read(i % len(photos)), EDITED_SIDE) for i in (index, index + 1)
+        )
         if min(pixels.shape[:2]) < MIN_SIDE:
             continue
         for number, kind in enumerate(ORDINARY_EDITS):
@@ -271,25 +273,20 @@ def raise_for_edits(
     threshold = max([band.threshold_logit, *needed]) if rate < 1 else band.threshold_logit
     update: dict[str, object] = {}
     if threshold > band.threshold_logit:
-        share, _ = band.false_alarms(threshold)
+        share, _ = band.find_false_alarm_rate(threshold)
         reached = math.ceil((share or 0.0) * band.num_untouched - 1e-9)
-        alarms = math.ceil(reached * band.num_photos / band.num_untouched - 1e-9)
         update = {
             "threshold_logit": threshold,
             "false_alarm_rate": reached / band.num_untouched,
-            "false_alarm_bound": bound_rate(alarms, band.num_photos),
+            "false_alarm_bound": bound_rate_of_variants(
+                reached, band.num_untouched, band.num_photos
+            ),
         }
     update["edits"] = {
         kind: EditCount(num=len(values), num_reached=sum(v >= threshold for v in values))
         for kind, values in edits.items()
     }
     return band.model_copy(update=update)
-
-
-def _crop_middle(pixels: np.ndarray) -> np.ndarray:
-    """The middle of a photo (h, w, 3), each side at most `EDITED_SIDE` pixels."""
-    top, left = (max(0, (n - EDITED_SIDE) // 2) for n in pixels.shape[:2])
-    return np.ascontiguousarray(pixels[top : top + EDITED_SIDE, left : left + EDITED_SIDE])
 
 
 def calibrate(

@@ -120,7 +120,7 @@ def forge(
     if isinstance(masks, Mapping):
         fns = dict(masks)
     else:
-        fns = {kind: _mask_fn(kind, assets) for kind in dict.fromkeys(masks)}
+        fns = {kind: _make_mask_fn(kind, assets) for kind in dict.fromkeys(masks)}
     claim(folder, _describe(photos, runner, fns, seed, size), KINDS)
     make = _Forger(folder, photos, runner, fns, seed, size, part_of)
     num = len(photos) if num is None else num
@@ -208,7 +208,7 @@ class _Forger:
         return pixels[top : top + self.size, left : left + self.size].copy(), top, left
 
 
-def _mask_fn(kind: str, assets: Path) -> MaskFn:
+def _make_mask_fn(kind: str, assets: Path) -> MaskFn:
     """Masks that are not empty and whose hole is not too large to fill (`MAX_SHARE`)."""
     return limit_ratio(make_mask_mixture({kind: 1.0}, assets), _MIN_SHARE, MAX_SHARE)
 

@@ -1,10 +1,7 @@
 """Code that the parts of the benchmark share: the measurement, its photos, a picture's numbers.
 
-- Photos and faces of the test split, and universal samples of them.
-- Every picture is examined as a user's photo is (`DetectorRunner`), at native resolution and with
-  the threshold of its own quality band.
-- `flagged` is the share of pictures with more than 1 % of their area in the default mask: the
-  detection rate of inpainted pictures, the false-alarm rate of untouched ones.
+Photos are those of the test split of photos/ and faces/; universal samples are made from them. The
+protocol is in `evaluation.benchmark`.
 """
 
 from collections import defaultdict

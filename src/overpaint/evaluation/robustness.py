@@ -22,7 +22,7 @@ from overpaint import hashes
 from overpaint.data.degrade import Step, replay
 from overpaint.data.forgeries import ForgedRow, read_forgeries
 from overpaint.data.samples import MANIFEST
-from overpaint.detection.calibration import LOSSLESS, QUALITY_BANDS, quality_band
+from overpaint.detection.calibration import LOSSLESS, QUALITY_BANDS, find_quality, find_quality_band
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ConfigError
 from overpaint.evaluation.measurement import (
@@ -38,7 +38,7 @@ from overpaint.evaluation.measurement import (
 from overpaint.evaluation.rows import Picture, Row, Source, list_values, make_row
 from overpaint.evaluation.sheets import Album, draw_row
 from overpaint.evaluation.triplets import GROUPS, HALVES, HEADLINE, Triplet, read_triplets
-from overpaint.images import Photo, read_image, read_mask, write_png
+from overpaint.images import read_image, read_mask, write_png
 from overpaint.run_identity import hash_config
 
 SET = "robustness"
@@ -56,7 +56,7 @@ class Condition:
 
 
 def _make_jpeg(quality: int) -> Condition:
-    return Condition((Step("jpeg", {"quality": quality}),), quality_band(quality, True))
+    return Condition((Step("jpeg", {"quality": quality}),), find_quality_band(quality, True))
 
 
 def _make_resize(scale: float) -> Condition:
@@ -68,7 +68,7 @@ CONDITIONS: Mapping[str, Condition] = {
     "JPEG 95": _make_jpeg(95),
     "JPEG 85": _make_jpeg(85),
     "JPEG 75": _make_jpeg(75),
-    "WebP 85": Condition((Step("webp", {"quality": 85}),), quality_band(None, True)),
+    "WebP 85": Condition((Step("webp", {"quality": 85}),), find_quality_band(None, True)),
     "resize 0.75": _make_resize(0.75),
     "resize 1.5": _make_resize(1.5),
 }
@@ -96,11 +96,6 @@ def apply_condition(exhibit: Exhibit, condition: Condition) -> Exhibit:
     else:
         pixels, mask = replay(exhibit.pixels, exhibit.mask, condition.steps)
     return replace(exhibit, pixels=pixels, mask=mask, quality=condition.quality or exhibit.quality)
-
-
-def find_quality(photo: Photo) -> str:
-    """The quality band of a photo's file."""
-    return quality_band(photo.jpeg_quality, photo.lossy)
 
 
 # The pictures
@@ -268,11 +263,11 @@ def score_exhibit(
         pictures.append(Picture(SET, method, weights, exhibit.id, numbers))
         if album and name == AS_IS:
             drawn = draw_row(shown.pixels, shown.mask, judged)
-            album.add(exhibit.set, *_place(exhibit.id, numbers), drawn)
+            album.add(exhibit.set, *_make_label(exhibit.id, numbers), drawn)
     return pictures
 
 
-def _place(name: str, numbers: Mapping[str, float]) -> tuple[float, str]:
+def _make_label(name: str, numbers: Mapping[str, float]) -> tuple[float, str]:
     """(sort key in a sheet, label)."""
     if "auc" not in numbers:
         return numbers["q99"], f"{name}, q99 {numbers['q99']:.2f}"

@@ -218,10 +218,10 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> None:
     for r in rows:
         line = lines.setdefault((r.source.key, r.weights, r.method, r.n), {})
         # A number that could not be computed is written as such: an empty cell is no row.
-        line[r.metric] = _format_value(r.value) or "nan"
+        line[r.metric] = format_value(r.value) or "nan"
         line[f"{r.metric} low"], line[f"{r.metric} high"] = (
-            _format_value(r.ci_low),
-            _format_value(r.ci_high),
+            format_value(r.ci_low),
+            format_value(r.ci_high),
         )
     cells = ([*key, *(line.get(c, "") for c in columns)] for key, line in lines.items())
     _write(path, ["source", "weights", "method", "n", *columns], cells)
@@ -368,7 +368,8 @@ def _read(path: Path) -> list[dict[str, str]]:
         ) from error
 
 
-def _format_value(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """A value as a cell of a CSV file: numbers with six digits, NaN as an empty cell."""
     if not isinstance(value, float):
         return str(value)
     return "" if math.isnan(value) else f"{value:.6g}"

@@ -97,7 +97,7 @@ _HOLES = {**{ratio: f"{ratio} %" for ratio in _RATIOS}, "all": "all"}
 _SEEN = {f"{ratio}, nixnet-s": heading for ratio, heading in _HOLES.items()}
 
 
-def _pair(method: str, of: str = "") -> dict[str, str]:
+def _make_columns(method: str, of: str = "") -> dict[str, str]:
     """Columns for time and peak memory of a method."""
     return {
         f"{method}:seconds": f"{of} time".strip(),
@@ -242,13 +242,13 @@ LAYOUTS = {
     "detect-large": Layout(
         "speed",
         "12 megapixels",
-        _pair("detect in 12 megapixels"),
+        _make_columns("detect in 12 megapixels"),
         metric="seconds",
     ),
     "inpaint-large": Layout(
         "speed",
         "a hole of 300x300 in 12 megapixels",
-        _pair("inpaint 300x300 in 12 megapixels"),
+        _make_columns("inpaint 300x300 in 12 megapixels"),
         metric="seconds",
     ),
     "networks": Layout(
@@ -256,8 +256,8 @@ LAYOUTS = {
         "network",
         {
             "network:parameters": "parameters",
-            **_pair("256 px", "256 px"),
-            **_pair("512 px", "512 px"),
+            **_make_columns("256 px", "256 px"),
+            **_make_columns("512 px", "512 px"),
         },
         metric="seconds",
     ),

@@ -20,7 +20,7 @@ from overpaint.registry import Entry, detectors, inpainters
 from overpaint.terminal import say_json
 
 
-def peak_mib() -> float:
+def read_peak_mib() -> float:
     """Largest resident memory of this process so far.
 
     On Linux, getrusage's peak includes that of the parent process, so VmHWM is read instead.
@@ -50,7 +50,7 @@ def inpaint(model: str, photo: str, mask: str) -> list[float]:
 
     make_runner(model)
     out = Path(photo).with_name("filled.png")
-    return [_seconds(lambda: run(photo, mask, model=model, out=out, overwrite=True))]
+    return [_time(lambda: run(photo, mask, model=model, out=out, overwrite=True))]
 
 
 def find_network(kind: str, name: str) -> tuple[Entry[Any], dict[str, Any]]:
@@ -64,7 +64,7 @@ def find_network(kind: str, name: str) -> tuple[Entry[Any], dict[str, Any]]:
     return (detectors if kind == "detector" else inpainters).get(name), config
 
 
-def network(kind: str, name: str, side: str, runs: str) -> list[float]:
+def time_network(kind: str, name: str, side: str, runs: str) -> list[float]:
     """Seconds of each forward pass of a network."""
     import torch
 
@@ -75,10 +75,10 @@ def network(kind: str, name: str, side: str, runs: str) -> list[float]:
     mask[..., int(side) // 4 : int(side) // 2, int(side) // 4 : int(side) // 2] = 1
     inputs = (image,) if kind == "detector" else (image, mask)
     with torch.inference_mode():
-        return [_seconds(lambda: model(*inputs)) for _ in range(int(runs) + 1)][1:]
+        return [_time(lambda: model(*inputs)) for _ in range(int(runs) + 1)][1:]
 
 
-def _seconds(job: Callable[[], object]) -> float:
+def _time(job: Callable[[], object]) -> float:
     started = time.perf_counter()
     job()
     return time.perf_counter() - started
@@ -86,9 +86,9 @@ def _seconds(job: Callable[[], object]) -> float:
 
 def main(arguments: Sequence[str]) -> None:
     """Run the job that the first argument names, and print its time and peak memory."""
-    jobs = {"detect": detect, "inpaint": inpaint, "network": network}
+    jobs = {"detect": detect, "inpaint": inpaint, "network": time_network}
     seconds = jobs[arguments[0]](*arguments[1:])
-    say_json({"seconds": seconds, "peak_mib": peak_mib()})
+    say_json({"seconds": seconds, "peak_mib": read_peak_mib()})
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@
 """
 
 import csv
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from overpaint import hashes
 from overpaint.errors import ImageError
 
 HEADLINE = ("madf", "crfill256", "deepfillv1", "sd2_fill")
@@ -49,7 +49,7 @@ def read_triplets(data_dir: str | Path, groups: Collection[str] = GROUPS) -> lis
     try:
         with index.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        half_of = assign_halves((_group(row), find_source(row["id"])) for row in rows)
+        half_of = assign_halves((_find_group(row), find_source(row["id"])) for row in rows)
         found = [_make_triplet(root, row, half_of[find_source(row["id"])]) for row in rows]
     except OSError as error:
         raise ImageError(
@@ -74,7 +74,7 @@ def assign_halves(pictures: Iterable[tuple[str, str]]) -> dict[str, Half]:
     for sources in sorted(groups.values(), key=lambda s: (len(s), min(s))):
         reported = [s for s in sources if decided.get(s) == "report"]
         left = (len(sources) + 1) // 2 - len(reported)
-        free = sorted(sources - decided.keys(), key=lambda s: hashlib.sha256(s.encode()).digest())
+        free = sorted(sources - decided.keys(), key=lambda s: hashes.sha256(s.encode()))
         decided |= {s: "report" if i < left else "choice" for i, s in enumerate(free)}
     return decided
 
@@ -87,10 +87,10 @@ def find_source(name: str) -> str:
 def _make_triplet(root: Path, row: dict[str, str], half: Half) -> Triplet:
     original = root / row["original"] if row["original"] else None
     paths = root / row["inpainted"], root / row["mask"], original
-    return Triplet(_group(row), row["id"], *paths, half)
+    return Triplet(_find_group(row), row["id"], *paths, half)
 
 
-def _group(row: dict[str, str]) -> str:
+def _find_group(row: dict[str, str]) -> str:
     method = row["method"]
     if method == "crfill":  # its object removals are large and saved as JPEG
         return "crfill256" if row["inpainted"].endswith(".png") else "crfill_jpeg"

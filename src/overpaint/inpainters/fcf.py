@@ -58,7 +58,7 @@ from overpaint.layers.modulated import (
     StyledConv,
     ToRGB,
     append_minibatch_deviation,
-    leaky,
+    apply_leaky_relu,
     upsample,
 )
 from overpaint.registry import Official, inpainters
@@ -165,7 +165,7 @@ class Encoder(nn.Module):
         x = append_minibatch_deviation(x, 4 if self.training else 1)  # (b, m + 1, 4, 4)
         features[4] = self.last(x)
         seen = F.adaptive_avg_pool2d(features[4], 4).flatten(1)
-        return self.dropout(leaky(self.to_code(seen))), features
+        return self.dropout(apply_leaky_relu(self.to_code(seen))), features
 
 
 class SynthesisBlock(nn.Module):
@@ -215,7 +215,7 @@ class Synthesis(nn.Module):
 
     def forward(self, code: Tensor, features: dict[int, Tensor], styles: Tensor) -> Tensor:
         each = [torch.cat([style, code.to(style.dtype)], dim=1) for style in styles.unbind(dim=1)]
-        x = leaky(self.start(code)).unflatten(1, (-1, 4, 4))
+        x = apply_leaky_relu(self.start(code)).unflatten(1, (-1, 4, 4))
         x = F.interpolate(x, features[4].shape[2:], mode="bilinear") + features[4]
         x = self.conv(x, each[0])  # (b, m, h/128, w/128), where the resolution is 512
         picture = self.to_rgb(x, each[1])
@@ -319,7 +319,7 @@ class Discriminator(nn.Module):
         x = self.blocks(self.first(torch.cat([0.5 - mask, 2 * image - 1], dim=1)))
         x = self.last(append_minibatch_deviation(x))  # (b, m, 4, 4)
         x = self.to_features(F.adaptive_avg_pool2d(x, 4).flatten(1))
-        return self.to_logit(leaky(x))
+        return self.to_logit(apply_leaky_relu(x))
 
 
 _LAYER = r"(weight|bias)"

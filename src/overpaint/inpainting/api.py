@@ -20,7 +20,7 @@ import numpy as np
 from torch import nn
 
 from overpaint.data.finding import find_reason
-from overpaint.detection.result import percent
+from overpaint.detection.result import format_percent
 from overpaint.errors import ImageError, InputError
 from overpaint.images import File, decode_image, is_file, read_file_bytes
 from overpaint.images.from_arrays import Picture, as_photo
@@ -90,7 +90,7 @@ class Inpainted:
     def words(self) -> str:
         """The result in one line: "2 holes, 3.1 % of the photo, filled in by telea"."""
         holes = f"{self.num_holes} hole{'' if self.num_holes == 1 else 's'}"
-        return f"{holes}, {percent(self.fraction)} of the photo, filled in by {self.model}"
+        return f"{holes}, {format_percent(self.fraction)} of the photo, filled in by {self.model}"
 
 
 def inpaint(

@@ -1,8 +1,9 @@
-"""A convolution and its batch norm in one step, where nothing is trained.
+"""A convolution and the batch norm after it in one step, in eval mode.
 
-With running statistics a batch norm is a factor and a summand for each channel, and both fit into
-the convolution before it. The map between the two, and that of several maps side by side, are the
-largest tensors of a network; neither is made. The same up to rounding; textbook, no code taken.
+With running statistics a batch norm multiplies each channel by a factor and adds a constant; both
+are folded into the convolution. This avoids two of a network's largest tensors, the map between the
+two and the concatenation of several input maps. The result is the same up to rounding. Textbook, no
+code taken.
 """
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def conv_norm(conv: nn.Module, norm: nn.Module, first: Tensor, *others: Tensor) -> Tensor:
-    """norm(conv(x)), x being maps (b, c_i, h, w) side by side, of any numbers of channels.
+def apply_conv_norm(conv: nn.Module, norm: nn.Module, first: Tensor, *others: Tensor) -> Tensor:
+    """norm(conv(x)), where x is the concatenation of maps (b, c_i, h, w) along the channels.
 
     The convolution has neither groups nor a bias and pads with zeros.
     """
@@ -28,7 +29,7 @@ def conv_norm(conv: nn.Module, norm: nn.Module, first: Tensor, *others: Tensor) 
 
 
 def fold_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight (o, i, h, w) and bias (o,) of the convolution that is the given one, then the norm."""
+    """Weight (o, i, h, w) and bias (o,) of a convolution that equals the given one and the norm."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)

@@ -1,11 +1,11 @@
-"""Fixed high-pass filters: what is left of a photo once its content is taken away.
+"""Fixed high-pass filters, whose response to a photo is its noise residual.
 
 - The three SRM kernels and their use on colour images follow Zhou et al. 2018, "Learning Rich
   Features for Image Manipulation Detection" (arXiv 1805.04953), section 3.2; the kernels come
   from Fridrich and Kodovsky 2012, "Rich Models for Steganalysis of Digital Images".
 - The kernels are kept as whole numbers with a divisor each, so that they stay exact in a model
   that was cast to half precision.
-- Borders are padded by replication: zero padding would give a false edge as strong as the photo's
+- Borders are padded by replication: zero padding would add an edge as strong as the photo's
   brightness, far above any noise.
 """
 
@@ -65,16 +65,16 @@ class SRMFilter(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the residuals of `image`, float32 (float64 for a float64 image)."""
-        # The same kernel on every colour, then the sum: the sum may come first.
-        return self.of_planes(image.to(_at_least_float32(image)).sum(dim=1, keepdim=True))
+        # All colours have the same kernels, so they may be summed before the convolution.
+        return self.filter_planes(image.to(_promote_dtype(image)).sum(dim=1, keepdim=True))
 
-    def of_planes(self, planes: Tensor) -> Tensor:
-        """The residuals of each plane by itself, those of one beside each other.
+    def filter_planes(self, planes: Tensor) -> Tensor:
+        """The three residuals of each plane, in the order of the planes.
 
         (b, n, h, w), in the image's units -> (b, 3 * n, h, w), dtype as of `forward`.
         """
         b, n, h, w = planes.shape
-        dtype = _at_least_float32(planes)
+        dtype = _promote_dtype(planes)
         with torch.autocast(planes.device.type, enabled=False):
             single = planes.to(dtype).reshape(b * n, 1, h, w) * 255
             single = F.pad(single, (2, 2, 2, 2), mode="replicate")
@@ -82,5 +82,5 @@ class SRMFilter(nn.Module):
             return (response / (self.divisors.to(dtype) * self.unit)).reshape(b, 3 * n, h, w)
 
 
-def _at_least_float32(x: Tensor) -> torch.dtype:
+def _promote_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)

@@ -30,7 +30,7 @@ CLAMP = 256.0
 TAPS = (0.125, 0.375, 0.375, 0.125)
 
 
-def leaky(x: Tensor) -> Tensor:
+def apply_leaky_relu(x: Tensor) -> Tensor:
     """Leaky ReLU of slope 0.2, times sqrt(2)."""
     return F.leaky_relu(x, 0.2) * math.sqrt(2)
 
@@ -110,7 +110,7 @@ class ScaledConv2d(nn.Module):
             x = F.conv2d(smooth(x, self.padding + 1), weight, self.bias, stride=2)
         else:  # 1x1: positions that the stride leaves out need no filtering either
             x = F.conv2d(smooth(x, 1, stride=2), weight, self.bias)
-        return x if self.linear else leaky(x).clamp(-CLAMP, CLAMP)
+        return x if self.linear else apply_leaky_relu(x).clamp(-CLAMP, CLAMP)
 
 
 class ModulatedConv2d(nn.Module):
@@ -177,7 +177,7 @@ class StyledConv(ModulatedConv2d):
         x = super().forward(x, style)
         if self.noise_strength is not None:
             x = x + self._draw_noise(x) * self.noise_strength
-        return leaky(x).clamp(-self.limit, self.limit)
+        return apply_leaky_relu(x).clamp(-self.limit, self.limit)
 
     def _draw_noise(self, x: Tensor) -> Tensor:
         """(b or 1, 1, h, w)"""
@@ -218,7 +218,7 @@ class Mapping(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         x = latent * (latent.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
         for layer in self.layers:
-            x = leaky(layer(x))
+            x = apply_leaky_relu(layer(x))
         return x
 
     def follow(self, styles: Tensor) -> None:

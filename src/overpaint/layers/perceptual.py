@@ -342,7 +342,7 @@ class LPIPS(nn.Module):
 def load_lpips(
     folder: Path, net: LPIPSNet, *, sha256: dict[str, str] | None = None
 ) -> LPIPS | None:
-    """LPIPS from the official files in `folder`, or None (a table says "n/a") if one is missing.
+    """LPIPS from the official files in `folder`, or None if one is missing.
 
     Files: alexnet-owt-7be5be79.pth and alex.pth, or vgg16-397923af.pth and vgg.pth. Raises
     WeightsError for a damaged file.
@@ -358,14 +358,6 @@ def load_lpips(
     named = {str(i): weights.get(f"lin{i}.model.1.weight") for i in range(5)}
     _load(metric.linear, {k: v for k, v in named.items() if v is not None}, linear)
     return metric
-
-
-def lpips_distance(metric: LPIPS | None, image: Tensor, reference: Tensor) -> list[float] | str:
-    """LPIPS of each pair, or "n/a" without the official weights."""
-    if metric is None:
-        return "n/a"
-    with torch.no_grad():
-        return metric(image, reference).tolist()
 
 
 # Files

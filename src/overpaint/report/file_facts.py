@@ -10,7 +10,6 @@
 - Texts in a file are untrusted: each is shown as one visible line (`terminal.make_printable`).
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
+from overpaint import hashes
 from overpaint.errors import OverpaintError
 from overpaint.images import Photo, decode_image
 from overpaint.images.decoding import (
@@ -123,7 +123,7 @@ def describe_jpeg(data: bytes, quality: int | None) -> Jpeg | None:
     known = b"".join(table for table in used if table)
     return Jpeg(
         estimated_quality=quality,
-        tables_sha256=hashlib.sha256(known).hexdigest() if used and all(used) else None,
+        tables_sha256=hashes.sha256(known) if used and all(used) else None,
         process=process,
         subsampling=_name_subsampling(components),
         segments=segments,

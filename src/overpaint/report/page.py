@@ -6,14 +6,14 @@
   support them.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
 
-from overpaint.detection.result import percent, probability
+from overpaint import hashes
+from overpaint.detection.result import format_percent, format_probability
 from overpaint.report import wording
 from overpaint.report.contents import Failure, Report
 from overpaint.report.views import make_data_uri
@@ -32,7 +32,7 @@ def render_page(
         report=report,
         chapters=chapters,
         json_name=json_name,
-        json_sha256=hashlib.sha256(text).hexdigest(),
+        json_sha256=hashes.sha256(text),
     )
     return made.encode()
 
@@ -47,14 +47,14 @@ def _make_environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": percent,
-        "probability": probability,
+        "percent": format_percent,
+        "probability": format_probability,
         "png": lambda picture: make_data_uri(picture, "image/png"),
         "extent": wording.describe_extent,
         "false_alarms": wording.describe_false_alarms,
         "count": lambda number: f"{number:,}",
         "figure": lambda value: "n/a" if value is None else f"{value:.3f}",
-        "share": lambda value: "not tried" if value is None else percent(value),
+        "share": lambda value: "not tried" if value is None else format_percent(value),
     }
     environment.tests["failure"] = lambda about: isinstance(about, Failure)
     return environment

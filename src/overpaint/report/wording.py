@@ -12,7 +12,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from overpaint.detection.result import NOTABLE, WHOLE, WHOLE_EDIT, percent, probability
+from overpaint.detection.result import (
+    NOTABLE,
+    WHOLE,
+    WHOLE_EDIT,
+    format_percent,
+    format_probability,
+)
 from overpaint.report.contents import EditTest, Finding, Opinion
 from overpaint.report.stability import SHIFT, STAYS, Trial
 
@@ -62,23 +68,25 @@ def make_finding(said: Mapping[str, Any]) -> Finding:
 def describe_extent(finding: Finding) -> str:
     """What is marked: "3.1 % of the photo in 2 regions"."""
     if not finding.num_regions:
-        return "nothing" if not finding.fraction else f"{percent(finding.fraction)} in specks"
+        return (
+            "nothing" if not finding.fraction else f"{format_percent(finding.fraction)} in specks"
+        )
     regions = "1 region" if finding.num_regions == 1 else f"{finding.num_regions} regions"
-    return f"{percent(finding.fraction)} of the photo in {regions}"
+    return f"{format_percent(finding.fraction)} of the photo in {regions}"
 
 
 def describe_false_alarms(finding: Finding) -> str:
     """The false-alarm rate of the photo's quality band in one sentence."""
-    threshold = probability(finding.threshold)
+    threshold = format_probability(finding.threshold)
     at = f"At the threshold {threshold}, for photos of the quality {finding.quality}"
     if finding.false_alarm_rate is None:
         return f"{at}, the false-alarm rate is unknown: {finding.false_alarm_note}."
     said = (
-        f"{at}, {percent(finding.false_alarm_rate)} of untouched photos have more than 1 % of "
-        "their area marked"
+        f"{at}, {format_percent(finding.false_alarm_rate)} of untouched photos have more than 1 % "
+        "of their area marked"
     )
     if finding.false_alarm_bound is not None:
-        bound = percent(finding.false_alarm_bound)
+        bound = format_percent(finding.false_alarm_bound)
         said += f"; {finding.num_photos} photos bound the rate by {bound} with 95 % confidence"
     return f"{said}."
 

@@ -65,9 +65,9 @@ class LoadedDetector:
     @property
     def runtime(self) -> str:
         """The name for `--runtime` of the runtime that was chosen."""
-        from overpaint.detection.runtimes import name_of
+        from overpaint.detection.runtimes import name_runtime
 
-        return name_of(self._runner.module)
+        return name_runtime(self._runner.module)
 
     def make_row(self, photo: Photo) -> PhotoRow:
         """The row of a photo, without its place; for a failure only `sha256` and `error`."""

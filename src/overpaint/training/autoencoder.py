@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from overpaint.data.autoencoder import reconstruct
-from overpaint.data.crops import PhotoCrops
+from overpaint.data.crops import PhotoCrops, crop_middle
 from overpaint.data.sources import PhotoSource
 from overpaint.errors import ConfigError
 from overpaint.layers.patchgan import PatchDiscriminator
@@ -72,7 +72,9 @@ class AutoencoderTask:
         number = min(run.validation_photos, len(validation))
         # Spread over the list, which is sorted by folder.
         chosen = np.linspace(0, len(validation) - 1, number).round().astype(int)
-        self.validation = [cut_centre(validation.read(int(i)), run.validation_crop) for i in chosen]
+        self.validation = [
+            crop_middle(validation.read(int(i)), run.validation_crop) for i in chosen
+        ]
 
     def make_dataset(self) -> PhotoCrops:
         return PhotoCrops(self.photos, self.run.crop, self.run.loop.seed)
@@ -103,10 +105,3 @@ class AutoencoderTask:
         photo = self.validation[0]
         pair = np.concatenate([photo, reconstruct(model, photo)], axis=1)
         return {"photo and reconstruction": torch.from_numpy(pair / 255).permute(2, 0, 1)}
-
-
-def cut_centre(pixels: np.ndarray, size: int) -> np.ndarray:
-    """The middle (size, size) of a photo, or all of it along a side that is shorter."""
-    height, width = pixels.shape[:2]
-    top, left = max(0, (height - size) // 2), max(0, (width - size) // 2)
-    return pixels[top : top + size, left : left + size]

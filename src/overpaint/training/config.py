@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from overpaint import run_identity as origin
+from overpaint import run_identity
 from overpaint.errors import ConfigError
 from overpaint.registry import Registry
 
@@ -152,7 +152,7 @@ def create_model(registry: Registry[ModelT], name: str, config: Mapping[str, Any
 
 def hash_config(config: BaseModel) -> str:
     """`run_identity.hash_config` of a section's values."""
-    return origin.hash_config(config.model_dump(mode="json"))
+    return run_identity.hash_config(config.model_dump(mode="json"))
 
 
 def merge(values: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:

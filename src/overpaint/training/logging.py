@@ -1,7 +1,7 @@
 """What a run writes while it goes: a JSONL file, TensorBoard events, a progress bar.
 
-A run that resumes first takes back what was logged after its checkpoint, so that every step has
-one row, however often the run was interrupted.
+A run that resumes first deletes the rows after its checkpoint, so that every step has one row,
+however often the run was interrupted.
 """
 
 import json
@@ -24,7 +24,7 @@ class RunLog:
     """`log.jsonl` and TensorBoard events in a run's folder; silent in all but the main process."""
 
     def __init__(self, out: Path, step: int, *, enabled: bool = True) -> None:
-        """step: where the run begins or resumes; what was logged after it is taken back."""
+        """step: where the run begins or resumes; the rows after it are deleted."""
         self.out, self.step, self.enabled = out, step, enabled
         self.console = make_console(err=True, quiet=not enabled)
         self.writer: Any = None

@@ -1,13 +1,13 @@
 """The training loop, for detectors, autoencoders and inpainters alike.
 
-- A `Task` says what is trained and what a step's losses are; everything else is here, flat.
+- A `Task` defines the networks and the losses of a step; everything else is in this file.
 - Sample i of a run is a function of (seed, i), and so are the random numbers of a step, so a
   resumed run needs no state of either, and any number of workers or processes sees the same
   samples.
-- Several optimisers (GANs): `Task.losses` is a generator; each loss that it yields is minimised
-  before it goes on, by the optimiser of the module that it names.
-- Several processes (torchrun): gradients are averaged by one all-reduce per loss. That is what
-  DistributedDataParallel does without its overlap, and it has no trouble with frozen modules.
+- Several optimisers (GANs): `Task.compute_losses` is a generator; each loss that it yields is
+  minimised before it continues, by the optimiser of the module that it names.
+- Several processes (torchrun): gradients are averaged by one all-reduce per loss. This is
+  DistributedDataParallel without its overlap, and it also works with frozen modules.
 - SIGTERM and Ctrl-C save a checkpoint first; the same command then resumes.
 """
 
@@ -224,7 +224,7 @@ class Run:
 
 
 class _Swapped:
-    """Context manager: lend a module another state, and give it its own back."""
+    """Context manager in which a module has another state; afterwards it has its own again."""
 
     def __init__(self, module: nn.Module, state: dict[str, Tensor] | None) -> None:
         self.module, self.state = module, state
@@ -335,8 +335,8 @@ def _load_batches(run: Run, processes: Processes) -> Generator[Batch, None, None
 
 
 def _ignore_signals(_: int) -> None:
-    """Ctrl-C goes to the whole group, and systemd and Slurm send SIGTERM to every process; a worker
-    that died of it would take the checkpoint along. It ends when its parent does."""
+    """Ctrl-C is sent to the whole group, and SIGTERM of systemd and Slurm to every process. If it
+    ended a worker, the run would fail before its checkpoint. A worker ends with its parent."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 

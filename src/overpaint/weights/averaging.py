@@ -1,10 +1,10 @@
 """The mean of several trainings that started from the same weights, as one file of weights.
 
-What a network learned last and what it knew before both stay in the mean, without a second
-network at inference. Ideas: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022,
-section 3 (the mean of a network before and after), and "Model soups", ICML 2022, section 2 (that of
-several that went on from it). Written from the papers, no code taken. Licence of this file:
-Apache-2.0, as the project.
+The mean keeps most of what a network detected before its last training and after it, without a
+second network at inference. Ideas: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR
+2022, section 3 (the mean of a network before and after), and "Model soups", ICML 2022, section 2
+(that of several trainings that started from it). Written from the papers, no code taken. Licence of
+this file: Apache-2.0, as the project.
 """
 
 import math
@@ -22,9 +22,9 @@ from overpaint.weights import WeightsRecord, build, load_weights, save_weights
 def average_weights(shares: Mapping[str, float], name: str, folder: str | Path) -> WeightsRecord:
     """Write the mean of weights as NAME.safetensors and NAME.json to `folder`.
 
-    shares: how much of each file, by name or path, positive and 1 together. What is counted and
-    not learned (batches seen) is that of the first. Batch norm's statistics are averaged as weights
-    are, which is near enough where the networks are near.
+    shares: how much of each file, by name or path, positive and 1 together. Counts
+    (batches seen) are those of the first. Batch norm's statistics are averaged as weights are,
+    which is accurate enough for networks with similar weights.
 
     Raises ConfigError for other shares and for networks that are not of one configuration,
     WeightsError for files that cannot be read.

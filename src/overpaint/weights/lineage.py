@@ -2,8 +2,8 @@
 
 - A record names its parents: the weights that its training went on from (share 1), or those that it
   is the mean of.
-- It also repeats what the records of all earlier generations said (`ancestors`), since intermediate
-  weights are rarely kept. So one record tells the whole history.
+- It also repeats the records of all earlier generations (`ancestors`), because intermediate weights
+  are rarely kept. One record therefore holds the whole history.
 - What is not known is None.
 """
 
@@ -36,7 +36,7 @@ class Lineage(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{12,64}$")
     """As of `Parent`."""
     parents: tuple[Parent, ...] = ()
-    """None for a training that started from random weights, and for imported weights."""
+    """Empty for a training that started from random weights, and for imported weights."""
     new_parts: tuple[str, ...] = ()
     """Parts of the network that its parent does not have."""
     recipe: str | None = None

@@ -4,7 +4,7 @@ A zip that `torch.save` wrote is of the same build, and is read the same way whe
 classes that are not here (`checkpoints`).
 
 - An archive is a zip of code, raw storages and `data.pkl`, a pickle of the module's attributes.
-  `torch.jit.load` would compile the code. Here only the pickle and the storages are looked at.
+  `torch.jit.load` would compile the code. Here only the pickle and the storages are read.
 - The pickle is not unpickled. Its opcodes are taken one by one (`pickletools`), and what they would
   import, call or build becomes a description of that: nothing is looked up, and nothing is called.
 - Of the descriptions, those of a tensor are followed; all others are values of no use here.

@@ -23,7 +23,7 @@ from overpaint.benchmark.store import Stage
 from overpaint.data.pair_sets import Pair
 from overpaint.data.real_fills import read_fills
 from overpaint.data.sources import Part, Place
-from overpaint.detection.calibration import LOSSLESS, quality_band
+from overpaint.detection.calibration import LOSSLESS, find_quality
 from overpaint.errors import ConfigError, OverpaintError
 from overpaint.evaluation.families import OF_TRIPLETS
 from overpaint.evaluation.triplets import HEADLINE, read_triplets
@@ -389,7 +389,7 @@ class RacePlanner(Planner):
 
 def _is_lossless(path: Path) -> bool:
     photo = read_image(path)
-    return quality_band(photo.jpeg_quality, photo.lossy) == LOSSLESS
+    return find_quality(photo) == LOSSLESS
 
 
 def plan_race(recipe: Hardening, folder: Path, data: Path, cache: Path) -> Race:

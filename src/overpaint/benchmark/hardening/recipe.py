@@ -59,7 +59,7 @@ class Mining(Section):
     share: float = Field(default=0.5, gt=0, le=1, description="of all fills of training photos")
 
     @model_validator(mode="after")
-    def _of_a_picture(self) -> Self:
+    def _check_metric(self) -> Self:
         if self.by not in METRICS or METRICS[self.by].level != "picture":
             raise ValueError(f"by {self.by!r}: give a metric of one picture, for instance auc")
         return self
@@ -114,8 +114,8 @@ class Hardening(Section):
 
     @property
     def hash(self) -> str:
-        """`hash_config` of all of it."""
-        return hash_config(self)
+        """`hash_config` of all but the notes, which change no figure."""
+        return hash_config(self.model_copy(update={"notes": ()}))
 
     def name_adversary(self, after: int) -> str:
         """The adversary's name after a number of rounds."""

@@ -1,6 +1,6 @@
 """What the training of every detector shares: the recipe, the data, validation and pictures.
 
-A detector's own file says what its loss is. Validation samples are drawn as those of the training,
+A detector's own file defines its loss. Validation samples are drawn as those of the training,
 from photos that are not trained on, once, and kept; NIX-Net (IJCAI 2021, section 5) stops early by
 their mIoU at the threshold 0.5.
 """
@@ -97,7 +97,7 @@ class DetectorRun(Section):
     validation_samples: int = Field(default=128, ge=1)
 
     @model_validator(mode="after")
-    def _shares_fit(self) -> Self:
+    def _check_shares(self) -> Self:
         if self.forged.share + self.fills.share + self.untouched.share > 1:
             raise ValueError("the shares of forged, fills and untouched are above 1; lower one")
         return self
@@ -221,7 +221,7 @@ class DetectorTask(ABC, Generic[ModelT, LossT]):
 
     @torch.inference_mode()
     def examine(self, model: nn.Module, image: Tensor) -> Findings:
-        """What the detector says of one picture (3, h, w)."""
+        """The detector's outputs for one picture (3, h, w)."""
         device = next(model.parameters()).device
         return cast(Detector, model).examine(image[None].to(device))
 

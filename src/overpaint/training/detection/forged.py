@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from overpaint.data.assets import find_asset
 from overpaint.data.crops import random_crop
 from overpaint.data.forgeries import read_forgeries
 from overpaint.data.sources import Part
@@ -43,7 +44,7 @@ class ForgedConfig(Section):
     share: float = Field(default=0.0, ge=0, le=1, description="of the samples")
 
     @model_validator(mode="after")
-    def _can_be_drawn(self) -> Self:
+    def _check_weights(self) -> Self:
         if self.share and not any(self.folders.values()):
             raise ValueError("folders: give at least one folder a weight above 0, or share 0")
         return self
@@ -51,7 +52,7 @@ class ForgedConfig(Section):
 
 def describe_forgeries(config: ForgedConfig, assets: Path, exclude: Collection[str] = ()) -> str:
     """For a record: "0.5 of the samples from forgeries by aotgan-s, lama-s"."""
-    folders = (_find_folder(assets, name) for name in _select_drawn(config))
+    folders = (find_asset(name, assets) for name in _select_drawn(config))
     rows = (r for f in folders for r in read_forgeries(f, "train", exclude))
     inpainters = ", ".join(sorted({row.inpainter for row in rows}))
     return f"{config.share:g} of the samples from forgeries by {inpainters}"
@@ -74,7 +75,7 @@ class ForgedDataset(Dataset[dict[str, Tensor]]):
     ) -> None:
         self.config, self.seed = config, seed
         self.weights = _select_drawn(forged)
-        self.folders = {name: _find_folder(assets, name) for name in self.weights}
+        self.folders = {name: find_asset(name, assets) for name in self.weights}
         self.rows = {n: read_forgeries(f, part, exclude) for n, f in self.folders.items()}
 
     def sample(self, index: int) -> Sample:
@@ -128,12 +129,6 @@ def crop_at_hole(
     row, column = rng.choice(np.argwhere(mask))
     rows, columns = (slice(max(0, at - size + 1), at + size) for at in (row, column))
     return random_crop(np.dstack([picture, mask])[rows, columns], size, rng)
-
-
-def _find_folder(assets: Path, name: str) -> Path:
-    """Below the assets if it is there, otherwise as it is named."""
-    below = assets / name
-    return below if below.is_dir() else Path(name)
 
 
 def _select_drawn(config: ForgedConfig) -> Mapping[str, float]:

@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from overpaint.data.assets import find_asset
 from overpaint.data.masks import MaskFn
 from overpaint.data.sources import PhotoSource
 from overpaint.data.universal import (
@@ -66,8 +67,7 @@ class UntouchedDataset(Dataset[dict[str, Tensor]]):
         self.config, self.photos, self.mask_fn, self.seed = config, photos, mask_fn, seed
         weights = np.ones(len(photos))
         if untouched.often is not None:
-            below = assets / untouched.often
-            weights = read_weights(below if below.is_file() else Path(untouched.often), photos)
+            weights = read_weights(find_asset(untouched.often, assets), photos)
         self.shares = weights / weights.sum()
 
     def sample(self, index: int) -> Sample:
