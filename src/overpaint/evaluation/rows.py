@@ -369,10 +369,10 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 
 def format_value(value: Any) -> str:
-    """A value as a cell of a CSV file: numbers with six digits, NaN as an empty cell."""
+    """A value as a cell of a CSV file: numbers with five digits, NaN as an empty cell."""
     if not isinstance(value, float):
         return str(value)
-    return "" if math.isnan(value) else f"{value:.6g}"
+    return "" if math.isnan(value) else f"{value:.5g}"
 
 
 def _write(path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
