@@ -11,6 +11,7 @@
 - Reasons why the result could not be written are checked before the filling.
 """
 
+import json
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,7 +124,7 @@ def inpaint(
     Raises `ImageError` (files; also if the format of `out` would make hidden pixels visible),
     `InputError` (arrays, arguments) and `WeightsError`.
     """
-    colour = flatten and parse_colour(flatten)
+    colour = None if flatten is None else parse_colour(flatten)
     if out is None:
         samples = _read_samples(photo)
         samples = samples.flatten(colour) if colour else samples
@@ -245,6 +246,18 @@ def _check_out(out: Path, kept: list[Path], overwrite: bool) -> None:
     if there and not overwrite:
         remedy = "name another, or replace an earlier result with --overwrite (overwrite=True)"
         raise ImageError(f"{there[0]}: there is such a file; {remedy}")
-    if there == [out]:
+    receipt, manifests = beside
+    if there and receipt not in there:
         remedy = "name another, or remove this one yourself"
-        raise ImageError(f"{out}: has no receipt, so it is no earlier result; {remedy}")
+        raise ImageError(f"{there[0]}: has no receipt, so it is no earlier result; {remedy}")
+    if manifests in there and not _names(receipt, manifests):
+        remedy = "move it away, or name another result"
+        raise ImageError(f"{manifests}: the receipt of {out.name} does not name it; {remedy}")
+
+
+def _names(receipt: Path, manifests: Path) -> bool:
+    """Whether a receipt says that the file with the source's manifests was written with it."""
+    try:
+        return json.loads(receipt.read_bytes())["source_c2pa"]["file"] == manifests.name
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
