@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import stat
@@ -242,11 +241,5 @@ def _encode(array: np.ndarray, allow_uint16: bool, **how: Any) -> bytes:
 
 
 def _check_is_no_input(path: Path, keep: Collection[Path]) -> None:
-    if any(_is_same_file(path, kept) for kept in keep):
+    if any(atomic.is_same_file(path, kept) for kept in keep):
         raise ImageError(f"{path}: this is an input and is never written over; name another file")
-
-
-def _is_same_file(one: Path, other: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return one.samefile(other)
-    return one.resolve() == Path(other).resolve()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from torch import nn
 
+from overpaint.atomic import is_same_file
 from overpaint.data.finding import find_reason
 from overpaint.detection.result import percent
 from overpaint.errors import ImageError, InputError
@@ -241,7 +242,7 @@ def _check_out(out: Path, kept: list[Path], overwrite: bool) -> None:
     if not has_folder:
         raise ImageError(f"{out}: its folder does not exist; make it first")
     for path in there:
-        if any(other.exists() and path.samefile(other) for other in kept):
+        if any(is_same_file(path, other) for other in kept):
             raise ImageError(f"{path}: this is an input and is never written over; name another")
     if there and not overwrite:
         remedy = "name another, or replace an earlier result with --overwrite (overwrite=True)"
