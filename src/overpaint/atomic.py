@@ -6,6 +6,7 @@ short, because file systems limit a name to 255 bytes.
 """
 
 import contextlib
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def is_same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two names are of one file, however they are spelled, also through links."""
+    with contextlib.suppress(OSError, ValueError):
+        return Path(one).samefile(other)
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def write(path: str | Path, data: bytes, failure: type[OverpaintError]) -> None:

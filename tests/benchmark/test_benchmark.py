@@ -442,7 +442,7 @@ def test_the_command(toys: Path, data: Path) -> None:
     run = CliRunner().invoke
     planned = run(build(), [*common, "--plan"])
     assert planned.exit_code == 0
-    assert "0 results are there, 11 to make" in planned.output
+    assert "0 results are there, 11 to make: an unknown time for" in planned.output
     some = run(
         build(), [*common, "--out", out, "--only", "detector=st*", "--only", "inpainter=mean"]
     )

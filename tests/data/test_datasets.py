@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from helpers.locked import lock
 from overpaint.cli import build
 from overpaint.data import datasets as module
 from overpaint.data.datasets import Dataset, check_datasets, hash_files, list_datasets
@@ -167,3 +168,9 @@ class TestShippedManifest:
         assert len(scripts) > 5
         for path in scripts:
             assert not re.search(r'"shared"|\.\./', path.read_text()), path
+
+
+def test_a_folder_without_permission_is_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock(data / "photos" / "a", monkeypatch)
+    with pytest.raises(ConfigError, match=r"a: cannot be read .*make it readable"):
+        check_datasets(data)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.locked import lock
 from overpaint.data.mask_sets import NVIDIA_BINS, draw_mask, open_masks
 from overpaint.data.masks import hole_ratio
 from overpaint.errors import ConfigError, ImageError, InputError
@@ -127,3 +128,22 @@ def test_an_unknown_kind_is_told(spec: str) -> None:
 def test_an_impossible_bin_is_told() -> None:
     with pytest.raises(ConfigError, match="low < high"):
         open_masks("brush", (0.3, 0.3))
+
+
+@pytest.mark.parametrize("kind", ["folder", "folder-black", "objects"])
+def test_a_folder_of_masks_without_permission_is_told(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "m.png", 0.2)
+    (tmp_path / "more").mkdir()
+    lock(tmp_path / "more", monkeypatch)
+    with pytest.raises(ImageError, match=r"more: cannot be read .*access rights"):
+        open_masks(f"{kind}:{tmp_path}")
+
+
+def test_the_nvidia_set_without_permission_is_told(
+    nvidia: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock(nvidia / "mask" / "testing_mask_dataset", monkeypatch)
+    with pytest.raises(ImageError, match=r"testing_mask_dataset: cannot be read"):
+        open_masks(f"nvidia:{nvidia}")

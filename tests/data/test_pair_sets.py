@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.locked import lock
 from overpaint.data.pair_sets import SETS, read_pairs
 from overpaint.errors import ConfigError, ImageError
 
@@ -328,3 +329,12 @@ def test_damaged_tables_are_told(tmp_path: Path) -> None:
     (tmp_path / "sd15-00000-of-00001.parquet").write_bytes(b"nothing")
     with pytest.raises(ImageError, match="not a Parquet file"):
         read_pairs(f"opensdi:{tmp_path}")
+
+
+def test_a_folder_without_permission_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defacto(tmp_path)
+    lock(tmp_path / "splicing_1_img", monkeypatch)
+    with pytest.raises(ImageError, match=r"splicing_1_img: cannot be read .*access rights"):
+        read_pairs(spec("defacto", tmp_path))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.locked import lock
 from overpaint.data.photo_sets import (
     COUNTS,
     LAYOUTS,
@@ -240,6 +241,46 @@ def test_damaged_lists_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"list_eval_partition\.txt is not there"):
         open_photos(f"celeba:{tmp_path}", "test", split="official")
     assert len(open_photos(f"celeba:{tmp_path}")) == 7
+
+
+@pytest.mark.parametrize("name", ["celeba", "celeba-hq"])
+def test_a_list_that_is_no_text_is_told(name: str, tmp_path: Path) -> None:
+    MAKERS[name](tmp_path)
+    (listing,) = tmp_path.rglob("*.txt")
+    for data, said in (
+        (b"\xff\xfe0\x001\x00", "is no text in UTF-8"),
+        (b"h\n\xc2\xb2 2 3.jpg", "line"),
+    ):
+        listing.write_bytes(data)
+        with pytest.raises(ImageError, match=rf"{listing.name}: .*{said}"):
+            open_photos(f"{name}:{tmp_path}", "test", split="official")
+
+
+def test_a_list_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    want = celeba(tmp_path)
+    listing = tmp_path / "Eval" / "list_eval_partition.txt"
+    listing.write_bytes(b"\xef\xbb\xbf" + listing.read_bytes())
+    found = open_photos(f"celeba:{tmp_path}", "train", split="official").names
+    assert {Path(each).name for each in found} == {Path(each).name for each in want["train"]}
+
+
+@pytest.mark.parametrize("locked", ["data_256", "data_256/a"])
+def test_a_folder_without_permission_is_told_and_not_passed_over(
+    locked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "set"
+    places2(root)
+    save(root / "data_256" / "a" / "cabin" / "00000009.jpg")
+    lock(root / locked, monkeypatch)
+    for read in (open_photos, lambda spec: collect_photos([spec])):
+        with pytest.raises(ImageError, match=rf"{root / locked}: cannot be read .*access rights"):
+            read(f"places2:{root}")
+
+
+def test_a_root_without_permission_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock(tmp_path, monkeypatch)
+    with pytest.raises(ImageError, match=rf"{tmp_path}: cannot be read .*access rights"):
+        open_photos(f"places2:{tmp_path}")
 
 
 def test_trainings_take_sets_by_name_beside_folders(tmp_path: Path) -> None:

@@ -50,6 +50,16 @@ def test_a_graph_that_froze_a_size_is_refused(
         assert export.export_onnx("fine", tmp_path / "fine.onnx").path.exists()
 
 
+def test_the_weights_are_not_written_over(tmp_path: Path) -> None:
+    with registered(tmp_path) as folder:
+        save(folder, "fine", "bright")
+        for name in ("fine.safetensors", "fine.json"):
+            before = (folder / name).read_bytes()
+            with pytest.raises(WeightsError, match="input and is never written over"):
+                export.export_onnx("fine", f"{folder}/../{folder.name}/{name}")
+            assert (folder / name).read_bytes() == before
+
+
 def test_the_cache_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OVERPAINT_CACHE", str(tmp_path / "cache"))
     with registered(tmp_path) as folder:

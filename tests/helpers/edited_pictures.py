@@ -1,6 +1,7 @@
 """Pictures with marks in them, and the shortest way to edit one."""
 
 import io
+import struct
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -58,3 +59,26 @@ def packet(properties: str, attributes: str = "") -> bytes:
 </x:xmpmeta>
 {" " * 200}
 <?xpacket end="w"?>""".encode()
+
+
+_BOX = struct.pack(">I4sI4s", 4096, b"jumb", 33, b"jumd") + bytes.fromhex(
+    "63327061 0011 0010 8000 00aa00389b71 03"
+)
+STORE = _BOX + bytes(i * 7 % 251 for i in range(4096 - len(_BOX)))
+"""What looks like a C2PA manifest store."""
+
+
+def with_manifests(data: bytes, *, parts: int = 1, kind: bytes = STORE, head: int = 8) -> bytes:
+    """A JPEG with a box in APP11 segments, as ISO 19566-5 says, with another box in between.
+
+    head: bytes of the box's header, which each part repeats.
+    """
+    step = -(-len(kind) // parts)
+    out = b""
+    for packet_number, start in enumerate(range(0, len(kind), step), 1):
+        again = kind[:head] if packet_number > 1 else b""
+        body = b"JP\0\1" + struct.pack(">I", packet_number) + again + kind[start : start + step]
+        out += b"\xff\xeb" + struct.pack(">H", len(body) + 2) + body
+        other = b"JP\0\2" + struct.pack(">I", packet_number) + b"\0\0\0\x10jumbother"
+        out += b"\xff\xeb" + struct.pack(">H", len(other) + 2) + other
+    return data[:2] + out + data[2:]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import overpaint
 from conftest import textured
+from helpers.edited_pictures import STORE, with_manifests
 from helpers.handmade import save
 from helpers.holed import holes, noise
 from helpers.random_weights import save_random
@@ -22,6 +23,7 @@ from overpaint.images import read_image, read_mask, write_png
 from overpaint.inpainters import Inpainter
 from overpaint.inpainting.api import Inpainted, inpaint_file
 from overpaint.inpainting.inpainter_runner import InpainterRunner, check_known, shrink
+from overpaint.provenance.checking import check_file
 from overpaint.provenance.marking import Edited, read_source
 from overpaint.provenance.metadata import read_xmp
 from overpaint.provenance.xmp import COMPOSITE, HUMAN_EDITS, read_mark
@@ -377,6 +379,50 @@ class TestFiles:
         again = overpaint.inpaint(photo, read_mask(mask)[::-1], model=flat, out=out, overwrite=True)
         assert np.array_equal(read_image(out).pixels, again.pixels)
         assert out.read_bytes() != first
+
+    def test_manifests_of_a_replaced_result_do_not_stay_beside_the_new_one(
+        self, files: tuple[Path, Path, Path], flat: str
+    ) -> None:
+        photo, mask, out = files
+        plain = photo.with_name("plain.png")
+        write_png(plain, read_image(photo).pixels)
+        photo.write_bytes(with_manifests(photo.read_bytes()))
+        beside = out.with_name("out.png.source.c2pa")
+        overpaint.inpaint(photo, mask, model=flat, out=out)
+        assert beside.read_bytes() == STORE
+        overpaint.inpaint(plain, mask, model=flat, out=out, overwrite=True)
+        assert not beside.exists()
+        assert check_file(out)["failed"] == []
+        overpaint.inpaint(photo, mask, model=flat, out=out, overwrite=True)
+        assert beside.read_bytes() == STORE
+
+    def test_manifests_that_no_receipt_names_are_somebody_elses(
+        self, files: tuple[Path, Path, Path], flat: str
+    ) -> None:
+        photo, mask, out = files
+        beside = out.with_name("out.png.source.c2pa")
+        beside.write_bytes(b"somebody's")
+        with pytest.raises(ImageError, match=r"out\.png\.source\.c2pa: has no receipt.*remove"):
+            overpaint.inpaint(photo, mask, model=flat, out=out, overwrite=True)
+        beside.unlink()
+        overpaint.inpaint(photo, mask, model=flat, out=out)
+        beside.write_bytes(b"somebody's")
+        assert "does not name out.png.source.c2pa" in check_file(out)["failed"][0]
+        with pytest.raises(ImageError, match="does not name it; move it away"):
+            overpaint.inpaint(photo, mask, model=flat, out=out, overwrite=True)
+        assert beside.read_bytes() == b"somebody's"
+
+    @pytest.mark.parametrize("colour", [(1, 2, 3), 0, b"red", "", "reddish", "#ff000080"])
+    def test_a_background_that_is_no_colour_is_named_with_what_to_give(
+        self, files: tuple[Path, Path, Path], flat: str, colour: Any
+    ) -> None:
+        photo, mask, out = files
+        for where in (None, out):
+            with pytest.raises(InputError, match=r"colour .*give a name such as white, or #rrggbb"):
+                overpaint.inpaint(photo, mask, model=flat, out=where, flatten=colour)
+        with pytest.raises(InputError, match=r"colour .*give a name"):
+            inpaint_file(read_source(photo), mask, out, model=flat, flatten=colour)
+        assert not out.exists()
 
     def test_what_would_stop_the_writing_is_found_before_the_filling(
         self, files: tuple[Path, Path, Path]

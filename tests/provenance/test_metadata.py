@@ -7,7 +7,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from helpers import deep_pictures
-from helpers.edited_pictures import edited, jpeg, packet
+from helpers.edited_pictures import STORE, edited, jpeg, packet, with_manifests
 from helpers.handmade import png_chunk
 from overpaint.images import decode_image, read_image
 from overpaint.provenance.containers import (
@@ -128,29 +128,13 @@ class TestExif:
 class TestC2paOfTheSource:
     """Without a key: what C2PA manifests look like is enough, no package is needed."""
 
-    BOX = struct.pack(">I4sI4s", 4096, b"jumb", 33, b"jumd") + bytes.fromhex(
-        "63327061 0011 0010 8000 00aa00389b71 03"
-    )
-    STORE = BOX + bytes(i * 7 % 251 for i in range(4096 - len(BOX)))
-
     LONG = struct.pack(">I4sQ", 1, b"jumb", 4096) + STORE[8:-8]
-
-    def in_jpeg(self, data: bytes, *, parts: int, kind: bytes = STORE) -> bytes:
-        """Split over APP11 segments, as ISO 19566-5 says, with another box in between."""
-        step = -(-len(kind) // parts)
-        out = b""
-        for packet_number, start in enumerate(range(0, len(kind), step), 1):
-            head = kind[: 16 if kind == self.LONG else 8] if packet_number > 1 else b""
-            body = b"JP\0\1" + struct.pack(">I", packet_number) + head + kind[start : start + step]
-            out += b"\xff\xeb" + struct.pack(">H", len(body) + 2) + body
-            other = b"JP\0\2" + struct.pack(">I", packet_number) + b"\0\0\0\x10jumbother"
-            out += b"\xff\xeb" + struct.pack(">H", len(other) + 2) + other
-        return data[:2] + out + data[2:]
 
     @pytest.mark.parametrize("parts", [1, 2, 7])
     @pytest.mark.parametrize("store", [STORE, LONG], ids=["short", "long"])
     def test_is_put_together_from_a_jpeg(self, picture, parts, store):
-        data = self.in_jpeg(jpeg(picture), parts=parts, kind=store)
+        head = 16 if store == self.LONG else 8
+        data = with_manifests(jpeg(picture), parts=parts, kind=store, head=head)
         assert extract_manifests(data) == store
         decode_image(data, "a.jpg")  # still a JPEG
 
@@ -158,34 +142,34 @@ class TestC2paOfTheSource:
         image = Image.fromarray(picture)
         image.save(tmp_path / "a.png")
         png = (tmp_path / "a.png").read_bytes()
-        assert extract_manifests(png[:33] + png_chunk(b"caBX", self.STORE) + png[33:]) == self.STORE
+        assert extract_manifests(png[:33] + png_chunk(b"caBX", STORE) + png[33:]) == STORE
         image.save(tmp_path / "a.webp")
-        webp = (tmp_path / "a.webp").read_bytes() + b"C2PA" + struct.pack("<I", 4096) + self.STORE
-        assert extract_manifests(webp) == self.STORE
-        image.save(tmp_path / "a.tif", tiffinfo={52545: self.STORE})
-        assert extract_manifests((tmp_path / "a.tif").read_bytes()) == self.STORE
+        webp = (tmp_path / "a.webp").read_bytes() + b"C2PA" + struct.pack("<I", 4096) + STORE
+        assert extract_manifests(webp) == STORE
+        image.save(tmp_path / "a.tif", tiffinfo={52545: STORE})
+        assert extract_manifests((tmp_path / "a.tif").read_bytes()) == STORE
 
     def test_nothing_else_is_taken_for_one(self, picture):
-        other = self.STORE.replace(b"c2pa", b"json")
-        assert extract_manifests(self.in_jpeg(jpeg(picture), parts=2, kind=other)) is None
+        other = STORE.replace(b"c2pa", b"json")
+        assert extract_manifests(with_manifests(jpeg(picture), parts=2, kind=other)) is None
         assert extract_manifests(b"") is None
         assert not has_manifest(jpeg(picture))
 
     def test_is_kept_beside_the_picture(self, tmp_path, picture):
-        (tmp_path / "a.jpg").write_bytes(self.in_jpeg(jpeg(picture), parts=2))
+        (tmp_path / "a.jpg").write_bytes(with_manifests(jpeg(picture), parts=2))
         _, receipt = edited(tmp_path / "a.jpg", tmp_path / "b.jpg")
-        assert (tmp_path / "b.jpg.source.c2pa").read_bytes() == self.STORE
+        assert (tmp_path / "b.jpg.source.c2pa").read_bytes() == STORE
         assert receipt["source_c2pa"]["file"] == "b.jpg.source.c2pa"
         assert any("beside this one" in note for note in receipt["notes"])
         assert not has_manifest((tmp_path / "b.jpg").read_bytes())
 
     def test_files_cut_anywhere_give_it_whole_or_not_at_all(self, tmp_path, picture):
-        Image.fromarray(picture).save(tmp_path / "a.tif", tiffinfo={52545: self.STORE})
+        Image.fromarray(picture).save(tmp_path / "a.tif", tiffinfo={52545: STORE})
         tiff = (tmp_path / "a.tif").read_bytes()
-        for data in (self.in_jpeg(jpeg(picture), parts=2), tiff):
+        for data in (with_manifests(jpeg(picture), parts=2), tiff):
             for size in [*range(200), *range(200, len(data), 97)]:
-                assert extract_manifests(data[:size]) in (None, self.STORE)
-            assert extract_manifests(data) == self.STORE
+                assert extract_manifests(data[:size]) in (None, STORE)
+            assert extract_manifests(data) == STORE
 
 
 class TestEveryFormat:

@@ -133,10 +133,16 @@ class TestAverage:
     def test_a_file_named_twice(self, tmp_path: Path) -> None:
         assert run("average", tmp_path / "m.safetensors", "0.5=a", "0.5=a").exit_code == 2
 
-    def test_an_input_is_not_written_over(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", ["a", "w/../a", "link", "hard"])
+    def test_an_input_is_not_written_over(self, tmp_path: Path, name: str) -> None:
         a, b = (saved(tmp_path, name, seed) for seed, name in enumerate("ab"))
-        before = a.path.read_bytes()
-        result = run("average", a.path, f"0.5={a.path}", f"0.5={b.path}")
+        (tmp_path / "w").mkdir()
+        (tmp_path / "link.safetensors").symlink_to(a.path)
+        (tmp_path / "hard.safetensors").hardlink_to(a.path)
+        before = a.path.read_bytes(), a.path.with_suffix(".json").read_bytes()
+        out = f"{tmp_path}/{name}.safetensors"
+        result = run("average", out, f"0.5={a.path}", f"0.5={b.path}")
         assert result.exit_code == 1
         assert "write to another name" in str(result.exception)
-        assert a.path.read_bytes() == before
+        assert (a.path.read_bytes(), a.path.with_suffix(".json").read_bytes()) == before
+        assert not (tmp_path / "link.json").exists()

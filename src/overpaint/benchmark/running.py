@@ -46,11 +46,13 @@ class Outlook:
         left = f"{self.num_made} results are there, {len(self.stages)} to make"
         if not self.stages:
             return left
-        time_left = f"about {_format_duration(self.seconds)} of one process"
+        times = []
+        if self.seconds or not self.unknown:
+            times.append(f"about {_format_duration(self.seconds)} of one process")
         if self.unknown:
             parts = ", ".join(f"{num} {kind}" for kind, num in self.unknown.items())
-            time_left += f", and an unknown time for {parts}"
-        return f"{left}: {time_left}"
+            times.append(f"an unknown time for {parts}")
+        return f"{left}: {', and '.join(times)}"
 
 
 def look_ahead(cells: Sequence[Cell], store: Store) -> Outlook:

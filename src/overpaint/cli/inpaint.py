@@ -128,7 +128,8 @@ def inpaint(
     try:
         how = {"model": model, "size": size, "invert_mask": invert_mask, "overwrite": overwrite}
         how |= {"dilate": dilate, "flatten": flatten, "device": device}
-        parse_colour(flatten or "black")
+        if flatten is not None:
+            parse_colour(flatten)
         how["signer"] = make_signer(c2pa_cert, c2pa_key)
         choose(model, size, share=0, device=device)
         jobs, problems = _list_jobs(photo, mask, masks, out)

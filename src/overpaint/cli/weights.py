@@ -106,7 +106,6 @@ def average(
 
     Means of trainings that started from the same weights keep part of what each has learned.
     """
-    from overpaint.errors import WeightsError
     from overpaint.weights.averaging import average_weights
 
     shares: dict[str, float] = {}
@@ -123,7 +122,5 @@ def average(
         shares[path] = number
     if out.suffix != ".safetensors":
         raise typer.BadParameter(f"{out}: the name must end in .safetensors")
-    if any(Path(path).absolute() == out.absolute() for path in shares):
-        raise WeightsError(f"{out}: is one of the files to average; write to another name")
     record = average_weights(shares, out.stem, out.parent)
     say(f"{record.path}: sha256 {record.sha256}")

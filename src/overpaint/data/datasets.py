@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from overpaint import hashes
+from overpaint.data.finding import list_below
 from overpaint.errors import ConfigError
 
 MANIFEST = Path(__file__).with_name("datasets.yaml")
@@ -87,8 +88,11 @@ def list_datasets() -> tuple[Dataset, ...]:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The files of a folder, to the bottom, sorted by path (as bytes), without hidden ones."""
-    found = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    """The files of a folder, to the bottom, sorted by path (as bytes), without hidden ones.
+
+    Raises OSError for a folder that cannot be read.
+    """
+    found = (p for p in list_below(folder) if p.is_file() and not p.name.startswith("."))
     return sorted(found, key=lambda p: p.relative_to(folder).as_posix().encode())
 
 

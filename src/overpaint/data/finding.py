@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import glob
 import os
@@ -318,6 +319,40 @@ def find_photos(paths: Iterable[str | Path], *, results: bool = False) -> Search
 def find_reason(error: Exception) -> str:
     """What the system says, without number and name of the file."""
     return getattr(error, "strerror", None) or str(error)
+
+
+def list_below(folder: str | Path) -> Iterator[Path]:
+    """The files and folders below a folder, to the bottom; links to folders are not followed.
+
+    Raises OSError for a folder that cannot be read, which `Path.rglob` passes over.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=stop):
+        yield from (Path(place, name) for name in (*folders, *files))
+
+
+@contextlib.contextmanager
+def refuse_unreadable(place: str | Path) -> Iterator[None]:
+    """Turn an OSError in the block into an `ImageError` that names its file, or else `place`."""
+    try:
+        yield
+    except OSError as error:
+        raise ImageError(
+            f"{error.filename or place}: cannot be read ({find_reason(error)}); change its access "
+            "rights, or fetch it again"
+        ) from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list that a data set comes with; raises `ImageError`."""
+    try:
+        with refuse_unreadable(path):
+            return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ImageError(f"{path}: is no text in UTF-8 ({error}); fetch it again") from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from overpaint.data.finding import list_below, refuse_unreadable
 from overpaint.data.masks import (
     MASK_SUFFIXES,
     MASKS,
@@ -137,11 +138,12 @@ def list_nvidia_files(root: Path) -> tuple[Path, ...]:
     """The test masks of the NVIDIA set by number; raises ImageError for another layout."""
     places = [root, *(root / p for p in ("testing_mask_dataset", "mask/testing_mask_dataset"))]
     places += [root / "test_mask" / "testing_mask_dataset"]
-    for place in places:
-        found = [p for p in place.glob("*.png") if re.fullmatch(r"\d{5}", p.stem)]
-        if found:
-            return tuple(sorted(found))
-    here = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
+    with refuse_unreadable(root):
+        for place in places:
+            names = place.iterdir() if place.is_dir() else ()
+            if found := [p for p in names if re.fullmatch(r"\d{5}\.png", p.name)]:
+                return tuple(sorted(found))
+        here = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
     raise ImageError(f"{root}: not the NVIDIA irregular masks: holds {here}; {_NVIDIA}")
 
 
@@ -161,8 +163,9 @@ def _select_bin(paths: Sequence[Path], bin: Bin | None) -> tuple[Path, ...]:
 
 
 def _list_mask_files(folder: Path) -> tuple[Path, ...]:
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in MASK_SUFFIXES and p.is_file())
-    paths = tuple(sorted(p for p in found if not p.name.startswith(".")))
+    with refuse_unreadable(folder):
+        named = (p for p in list_below(folder) if p.suffix.lower() in MASK_SUFFIXES)
+        paths = tuple(sorted(p for p in named if p.is_file() and not p.name.startswith(".")))
     if not paths:
         raise ImageError(f"{folder}: no mask images in this folder; give a folder that holds some")
     return paths

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from overpaint.data.finding import list_below, refuse_unreadable
 from overpaint.errors import ImageError, InputError, UnknownNameError
 from overpaint.images import read_mask_levels
 
@@ -247,7 +248,9 @@ class _Shape:
 
 
 def _list_mask_files(folder: Path) -> list[Path]:
-    files = [p for p in folder.rglob("*") if p.suffix.lower() in MASK_SUFFIXES and p.is_file()]
+    with refuse_unreadable(folder):
+        named = (p for p in list_below(folder) if p.suffix.lower() in MASK_SUFFIXES)
+        files = [p for p in named if p.is_file()]
     if not files:
         raise ImageError(f"{folder}: no mask images in this folder; give a folder that holds some")
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())

@@ -33,6 +33,7 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image
 
+from overpaint.data.finding import list_below, refuse_unreadable
 from overpaint.errors import ConfigError, ImageError
 from overpaint.images import Photo, decode_image, image_suffixes, read_image
 from overpaint.images.decoding import read_orientation, turn_upright
@@ -116,21 +117,21 @@ class PairSet(Sequence[Pair]):
 def read_pairs(spec: str) -> PairSet:
     """The pairs of a set; see the header.
 
-    Raises ConfigError for an unknown set or part, ImageError for a folder that is not there or of
-    another layout.
+    Raises ConfigError for an unknown set or part, ImageError for a folder that is not there, of
+    another layout, or not to be read.
     """
     name, colon, rest = spec.partition(":")
     if not colon or name not in SETS:
         raise ConfigError(f"pairs {spec!r}: give NAME:ROOT with one of {', '.join(SETS)}")
     root, _, part = rest.partition("#")
     kind, place = SETS[name], Path(root).expanduser()
-    if not place.exists():
-        raise ImageError(f"{place}: not there; {kind.expected}")
-    pairs, problems = kind.search(place, part or None)
+    with refuse_unreadable(place):
+        if not place.exists():
+            raise ImageError(f"{place}: not there; {kind.expected}")
+        pairs, problems = kind.search(place, part or None)
+        names = sorted(p.name for p in place.iterdir()) if place.is_dir() else ["a file"]
     if not pairs:
-        here = (
-            ", ".join(sorted(p.name for p in place.iterdir())[:8]) if place.is_dir() else "a file"
-        )
+        here = ", ".join(names[:8])
         reason = f"; {problems[0]}" if problems else ""
         raise ImageError(
             f"{place}: not the layout of {kind.title}: holds {here or 'nothing'}{reason}; "
@@ -196,7 +197,7 @@ def _list_pictures(folder: Path) -> list[Path]:
 
 def _list_folders(root: Path, named: Callable[[Path], bool]) -> list[Path]:
     """Folders below a root, and itself, by path."""
-    return sorted(p for p in (root, *root.rglob("*")) if p.is_dir() and named(p))
+    return sorted(p for p in (root, *list_below(root)) if p.is_dir() and named(p))
 
 
 def _name_picture(root: Path, path: Path) -> str:
@@ -370,7 +371,7 @@ def _find_autosplice(root: Path, part: str | None) -> _Found:
 
 
 def _find_sagi_d(root: Path, part: str | None) -> _Found:
-    results = sorted(root.rglob("results.csv"))
+    results = sorted(p for p in list_below(root) if p.name == "results.csv")
     if results:
         return _join(*(_read_sagi_results(root, path) for path in results))
     found: list[_Found] = []

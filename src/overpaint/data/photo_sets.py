@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from overpaint.data.crops import crop_middle
+from overpaint.data.finding import list_below, read_lines, refuse_unreadable
 from overpaint.data.sources import Part, PhotoSource, Place, shorten_name
 from overpaint.errors import ConfigError, ImageError
 from overpaint.images import Photo, image_suffixes
@@ -143,7 +144,8 @@ def open_photos(
     spec: "NAME:ROOT" with a name in `LAYOUTS`, or a folder, list, archive or address. part: None
     for all photos. size, how, small: see `Fit`; size None leaves photos as they are. split: see the
     header. Raises ConfigError for an impossible part, split or size, and ImageError for a folder
-    that is not there, of another layout, or without a photo in this part.
+    that is not there, of another layout, or without a photo in this part, and for a folder or list
+    of the set that cannot be read.
     """
     if part is not None and part not in COUNTS:
         raise ConfigError(f"part {part!r}: choose one of {', '.join(COUNTS)}")
@@ -277,15 +279,17 @@ class Layout:
     no_official: str = ""
 
     def find(self, root: Path) -> Found:
-        """Raises ImageError for a root that is not there, or of another layout."""
-        if not root.is_dir():
-            raise ImageError(f"{root}: no such folder; {self.expected}")
-        found = self.search(root)
-        if found is None or not any(found.parts.values()):
-            here = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
-            raise ImageError(
-                f"{root}: not the layout of {self.title}: holds {here}; {self.expected}"
-            )
+        """Raises ImageError for a root that is not there, or of another layout, and for a folder
+        that cannot be read."""
+        with refuse_unreadable(root):
+            if not root.is_dir():
+                raise ImageError(f"{root}: no such folder; {self.expected}")
+            found = self.search(root)
+            if found is None or not any(found.parts.values()):
+                here = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
+                raise ImageError(
+                    f"{root}: not the layout of {self.title}: holds {here}; {self.expected}"
+                )
         return found
 
 
@@ -293,7 +297,7 @@ def _list_photos(folder: Path, pattern: str = r".*") -> list[Path]:
     """Photos below a folder by path, whose whole file name fits the pattern."""
     if not folder.is_dir():
         return []
-    named = (p for p in folder.rglob("*") if re.fullmatch(pattern, p.name))
+    named = (p for p in list_below(folder) if re.fullmatch(pattern, p.name))
     return sorted(p for p in named if p.suffix.lower() in image_suffixes and p.is_file())
 
 
@@ -336,7 +340,7 @@ def _split_by_list(photos: Sequence[Path], partition: Path) -> dict[Part, list[P
     """CelebA's list: a line "000001.jpg 0" for each photo; 0 train, 1 validation, 2 test."""
     codes: dict[str, Part] = {"0": "train", "1": "validation", "2": "test"}
     part_of: dict[str, Part] = {}
-    for number, line in enumerate(partition.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(partition), 1):
         words = line.split()
         if len(words) != 2 or words[1] not in codes:
             raise ImageError(f"{partition}: line {number} is not FILE and 0, 1 or 2: {line[:60]!r}")
@@ -368,11 +372,11 @@ def _split_by_mapping(photos: Sequence[Path], mapping: Path) -> dict[Part, list[
     mapping: a header, then lines "0 119613 119614.jpg": number here, number in CelebA from 0, file.
     """
     original: dict[int, int] = {}
-    for number, line in enumerate(mapping.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(mapping), 1):
         words = line.split()
         if number == 1 or not words:
             continue
-        if len(words) != 3 or not words[0].isdigit() or not Path(words[2]).stem.isdigit():
+        if len(words) != 3 or not words[0].isdecimal() or not Path(words[2]).stem.isdecimal():
             raise ImageError(f"{mapping}: line {number} is not NUMBER NUMBER FILE: {line[:60]!r}")
         original[int(words[0])] = int(Path(words[2]).stem)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from overpaint import __version__
+from overpaint.atomic import is_same_file
 from overpaint.detection.graphs import (
     OUTPUTS,
     PARITY,
@@ -49,10 +50,13 @@ def export_onnx(model: str | Path, out: str | Path | None = None) -> Export:
     """Export a detector by its name or weights file; out: None writes NAME.onnx here.
 
     Raises `WeightsError` for missing packages, for a network whose graph would differ from it, and
-    where the file cannot be written; `UnknownNameError`.
+    where the file cannot be written or would replace the weights or their record;
+    `UnknownNameError`.
     """
     record, state = load_weights(find(model, "detector").path, kind="detector")
     path = Path(f"{record.name}.onnx") if out is None else Path(out)
+    if any(is_same_file(path, kept) for kept in (record.path, record.path.with_suffix(".json"))):
+        raise WeightsError(f"{path}: this is an input and is never written over; name another file")
     return Export(path, record, _export(build(record, state), record, path))
 
 

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import stat
@@ -164,9 +163,18 @@ def write_bytes(path: str | Path, data: bytes, *, keep: Collection[Path] = ()) -
     when the file cannot be written.
     """
     path = Path(path)
-    if any(_is_same_file(path, kept) for kept in keep):
-        raise ImageError(f"{path}: this is an input and is never written over; name another file")
+    _check_is_no_input(path, keep)
     atomic.write(path, data, ImageError)
+
+
+def remove_file(path: Path, *, keep: Collection[Path] = ()) -> None:
+    """Remove a file if it is there. keep: as in `write_bytes`. Raises `ImageError`."""
+    _check_is_no_input(path, keep)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ImageError(f"{path}: cannot be removed ({reason}); remove it yourself") from error
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:
@@ -232,7 +240,6 @@ def _encode(array: np.ndarray, allow_uint16: bool, **how: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _is_same_file(one: Path, other: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return one.samefile(other)
-    return one.resolve() == Path(other).resolve()
+def _check_is_no_input(path: Path, keep: Collection[Path]) -> None:
+    if any(atomic.is_same_file(path, kept) for kept in keep):
+        raise ImageError(f"{path}: this is an input and is never written over; name another file")

@@ -11,6 +11,7 @@
 - Reasons why the result could not be written are checked before the filling.
 """
 
+import json
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from torch import nn
 
+from overpaint.atomic import is_same_file
 from overpaint.data.finding import find_reason
 from overpaint.detection.result import format_percent
 from overpaint.errors import ImageError, InputError
@@ -123,7 +125,7 @@ def inpaint(
     Raises `ImageError` (files; also if the format of `out` would make hidden pixels visible),
     `InputError` (arrays, arguments) and `WeightsError`.
     """
-    colour = flatten and parse_colour(flatten)
+    colour = None if flatten is None else parse_colour(flatten)
     if out is None:
         samples = _read_samples(photo)
         samples = samples.flatten(colour) if colour else samples
@@ -240,11 +242,23 @@ def _check_out(out: Path, kept: list[Path], overwrite: bool) -> None:
     if not has_folder:
         raise ImageError(f"{out}: its folder does not exist; make it first")
     for path in there:
-        if any(other.exists() and path.samefile(other) for other in kept):
+        if any(is_same_file(path, other) for other in kept):
             raise ImageError(f"{path}: this is an input and is never written over; name another")
     if there and not overwrite:
         remedy = "name another, or replace an earlier result with --overwrite (overwrite=True)"
         raise ImageError(f"{there[0]}: there is such a file; {remedy}")
-    if there == [out]:
+    receipt, manifests = beside
+    if there and receipt not in there:
         remedy = "name another, or remove this one yourself"
-        raise ImageError(f"{out}: has no receipt, so it is no earlier result; {remedy}")
+        raise ImageError(f"{there[0]}: has no receipt, so it is no earlier result; {remedy}")
+    if manifests in there and not _names(receipt, manifests):
+        remedy = "move it away, or name another result"
+        raise ImageError(f"{manifests}: the receipt of {out.name} does not name it; {remedy}")
+
+
+def _names(receipt: Path, manifests: Path) -> bool:
+    """Whether a receipt says that the file with the source's manifests was written with it."""
+    try:
+        return json.loads(receipt.read_bytes())["source_c2pa"]["file"] == manifests.name
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False

@@ -129,12 +129,17 @@ def _check_kept_manifest(path: Path, said: object) -> str | None:
     """What is wrong with the source's manifest file beside the picture; None where nothing is.
 
     said: the receipt's entry on it. A missing file is no problem: the picture may have been copied
-    without it.
+    without it. One that the receipt does not name is of another picture.
     """
     beside = path.with_name(path.name + MANIFESTS)
-    if not isinstance(said, dict) or not beside.is_file():
+    if not beside.is_file():
         return None
-    same = hashes.sha256(beside.read_bytes()) == said.get("sha256")
+    if not isinstance(said, dict):
+        return f"it does not name {beside.name}, which is beside the file"
+    try:
+        same = hashes.sha256(beside.read_bytes()) == said.get("sha256")
+    except OSError as error:
+        return f"{beside.name} cannot be read ({error.strerror or error})"
     return None if same else f"{beside.name} is not the file that was kept from the source"
 
 

@@ -81,11 +81,16 @@ def find_format(out: str | Path) -> Format:
 
 def parse_colour(text: str) -> tuple[int, int, int]:
     """8 bit RGB of a colour's name in CSS or "#rrggbb"; raises `InputError`."""
+    wanted = "give a name such as white, or #rrggbb"
+    if not isinstance(text, str):
+        raise InputError(f"colour {text!r}: {wanted}, as text")
     try:
-        red, green, blue = ImageColor.getrgb(text)[:3]
+        colour = ImageColor.getrgb(text)
     except ValueError as error:
-        raise InputError(f"colour {text!r}: give a name such as white, or #rrggbb") from error
-    return red, green, blue
+        raise InputError(f"colour {text!r}: {wanted}") from error
+    if len(colour) != 3:
+        raise InputError(f"colour {text!r} has an alpha; {wanted}")
+    return colour
 
 
 def fit_samples(
@@ -94,17 +99,19 @@ def fit_samples(
     """The samples as a file called `out` holds them, and notes on what it does not hold.
 
     flatten: colour that replaces transparency (see `parse_colour`). Raises `ImageError` for another
-    suffix, for a photo that is too large for the format, and for transparency that it cannot hold.
+    suffix, for a photo that is too large for the format, and for transparency that it cannot hold,
+    and `InputError` for another colour.
     """
     form, notes, alpha = find_format(out), [], samples.alpha
+    colour = None if flatten is None else parse_colour(flatten)
     if max(samples.values.shape[:2]) > form.longest:
         reason = f"{form.name} holds at most {form.longest} pixels a side"
         raise ImageError(f"{out}: {reason}; write .png or .tif")
-    if alpha is not None and alpha.min() == samples.opaque and (flatten or not form.deep):
+    if alpha is not None and alpha.min() == samples.opaque and (colour or not form.deep):
         samples, alpha = samples.remove_alpha(), None
         notes.append("alpha left out: it is opaque everywhere")
-    if alpha is not None and flatten is not None:
-        samples = samples.flatten(parse_colour(flatten))
+    if alpha is not None and colour is not None:
+        samples = samples.flatten(colour)
         notes.append(f"transparency laid on {flatten}: alpha is gone")
     elif alpha is not None and not form.alpha:
         raise ImageError(

@@ -27,7 +27,14 @@ import numpy as np
 
 from overpaint import __version__, hashes
 from overpaint.errors import ImageError, InputError, OverpaintError
-from overpaint.images import Photo, decode_image, find_pixel_limit, read_bytes, write_bytes
+from overpaint.images import (
+    Photo,
+    decode_image,
+    find_pixel_limit,
+    read_bytes,
+    remove_file,
+    write_bytes,
+)
 from overpaint.images.decoding import turn_upright
 from overpaint.images.samples import Samples, decode_samples
 from overpaint.provenance.c2pa import MIME, Signer, sign
@@ -249,8 +256,9 @@ def _to_json(receipt: Mapping[str, Any]) -> bytes:
 def write_edited(out: Path, edited: Edited, *, keep: Collection[Path] = ()) -> None:
     """Write the picture first, as it contains its mark; then the files beside it, the receipt last.
 
-    out: with the file name that it was marked for. keep: files that are never overwritten, besides
-    the source. Raises `ImageError` where a file cannot be written. Where that is the picture,
+    out: with the file name that it was marked for; a manifest store that an earlier result of this
+    name left beside it is removed. keep: files that are never overwritten, besides the source.
+    Raises `ImageError` where a file cannot be written or removed. Where that is the picture,
     nothing is written.
     """
     if out.name != edited.receipt["file"]:
@@ -258,9 +266,12 @@ def write_edited(out: Path, edited: Edited, *, keep: Collection[Path] = ()) -> N
     keep = {edited.source, *keep}
     text = edited.receipt_file
     write_bytes(out, edited.data, keep=keep)
+    manifests = out.with_name(out.name + MANIFESTS)
     try:
         if edited.manifests is not None:
-            write_bytes(out.with_name(out.name + MANIFESTS), edited.manifests, keep=keep)
+            write_bytes(manifests, edited.manifests, keep=keep)
+        else:
+            remove_file(manifests, keep=keep)
         write_bytes(out.with_name(out.name + RECEIPT), text, keep=keep)
     except ImageError as error:
         there = f"{out} itself is written and marked, but has no valid receipt"

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from overpaint.errors import ConfigError
+from overpaint.atomic import is_same_file
+from overpaint.errors import ConfigError, WeightsError
 from overpaint.run_identity import find_commit
 from overpaint.weights import WeightsRecord, build, load_weights, save_weights
 
@@ -27,11 +28,14 @@ def average_weights(shares: Mapping[str, float], name: str, folder: str | Path) 
     which is accurate enough for networks with similar weights.
 
     Raises ConfigError for other shares and for networks that are not of one configuration,
-    WeightsError for files that cannot be read.
+    WeightsError for files that cannot be read, and where the mean would replace one of them.
     """
     if not shares or min(shares.values()) <= 0 or not math.isclose(sum(shares.values()), 1):
         raise ConfigError(f"shares must be positive and make 1 together, not {dict(shares)}")
     records, states = zip(*(load_weights(path) for path in shares), strict=True)
+    target = Path(folder) / f"{name}.safetensors"
+    if any(is_same_file(record.path, target) for record in records):
+        raise WeightsError(f"{target}: is one of the files to average; write to another name")
     first = records[0]
     for record in records[1:]:
         if (record.architecture, _list_settings(record)) != (

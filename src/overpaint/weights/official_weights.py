@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from overpaint import registry
+from overpaint.atomic import is_same_file
 from overpaint.errors import UnknownNameError, WeightsError
 from overpaint.registry import Entry, Official
 from overpaint.run_identity import find_commit
@@ -165,7 +166,7 @@ def _check_free(folder: Path, name: str, inputs: list[Path]) -> None:
     target = folder / f"{name}.safetensors"
     if folder == find_imported_folder() and is_shipped(name):
         raise WeightsError(f"{name}: weights of this name are shipped and win; give --out FOLDER")
-    if any(path.exists() and target.exists() and path.samefile(target) for path in inputs):
+    if any(is_same_file(path, target) for path in inputs):
         raise WeightsError(f"{target}: this is an input and is never written over; give --out")
     if target.exists() and read_record(target).published is None:
         raise WeightsError(f"{target}: there are other weights of this name; give --out FOLDER")
