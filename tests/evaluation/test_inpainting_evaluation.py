@@ -286,7 +286,7 @@ class TestWholeBenchmark:
         ]
         l1 = [p.numbers["l1"] for p in pictures if p.method == "10-20"]
         (row,) = [r for r in rows if (r.weights, r.method, r.metric) == ("flat", "10-20", "l1")]
-        assert row.value == pytest.approx(np.mean(l1), rel=1e-5)
+        assert row.value == pytest.approx(np.mean(l1), rel=1e-4)
 
     def test_weights_are_read_before_the_first_picture_is_filled(
         self, data: Path, tmp_path: Path, toy: str, spied: dict[str, list[Case]]
