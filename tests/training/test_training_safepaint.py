@@ -305,11 +305,6 @@ def test_a_training_goes_on_from_weights(photos: PhotoSource, tmp_path: Path) ->
         task_and_batch(photos, start_from=str(record.path), model={"width": 8})
 
 
-def test_recipes_without_weights_to_go_on_from_keep_their_hash() -> None:
-    assert "start_from" not in recipe().model_dump()
-    assert recipe(start_from="safepaint-s").model_dump()["start_from"] == "safepaint-s"
-
-
 # Configuration and whole runs
 
 

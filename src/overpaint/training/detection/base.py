@@ -76,7 +76,6 @@ class DetectorRun(Section):
         default=(),
         description="weights of parts that take the place of the network's own: imported names, "
         "or paths",
-        exclude_if=lambda names: not names,
     )
     content_from: str | None = Field(
         default=None,
@@ -87,9 +86,7 @@ class DetectorRun(Section):
     data: UniversalConfig
     forged: ForgedConfig = ForgedConfig()
     fills: RealFills = RealFills()
-    untouched: UntouchedConfig = Field(
-        default=UntouchedConfig(), exclude_if=lambda value: value == UntouchedConfig()
-    )
+    untouched: UntouchedConfig = UntouchedConfig()
     cache: CacheConfig = CacheConfig()
     loss: dict[str, Any] = Field(
         default={}, description="settings of its loss: the `loss_config` of its task"

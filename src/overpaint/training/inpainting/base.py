@@ -50,9 +50,7 @@ class InpainterRun(Section):
     inpainter: str = Field(default="safepaint", description="name in the registry")
     model: dict[str, Any] = Field(default={}, description="the inpainter's configuration")
     start_from: str | None = Field(
-        default=None,
-        description="weights to go on from: a shipped name, or a path",
-        exclude_if=lambda name: name is None,
+        default=None, description="weights to go on from: a shipped name, or a path"
     )
     loop: LoopConfig
     data: InpaintingData = InpaintingData()
