@@ -54,22 +54,14 @@ def _compute_scale(height: int, width: int) -> float:
     return min(height, width) / REFERENCE_SIDE
 
 
-def _make_canvas(height: int, width: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("L", (width, height))
-    return image, ImageDraw.Draw(image)
-
-
 def _draw_disc(draw: ImageDraw.ImageDraw, centre: Point, diameter: float) -> None:
     (x, y), r = centre, diameter / 2
     draw.ellipse((x - r, y - r, x + r, y + r), fill=1)
 
 
-def _to_mask(image: Image.Image, rng: np.random.Generator, *, flips: bool) -> Mask:
-    mask = np.array(image)
-    if flips:
-        rows, columns = (2 * rng.integers(2, size=2) - 1).tolist()
-        mask = np.ascontiguousarray(mask[::rows, ::columns])
-    return mask
+def _flip_at_random(image: Image.Image, rng: np.random.Generator) -> Mask:
+    rows, columns = (2 * rng.integers(2, size=2) - 1).tolist()
+    return np.ascontiguousarray(np.array(image)[::rows, ::columns])
 
 
 # DeepFill v2
@@ -114,14 +106,15 @@ def brush(height: int, width: int, rng: np.random.Generator) -> Mask:
     Differs from the published code in one point: that code calls random flips and discards their
     result, so that its strokes always drift to the right. Here the flips are applied.
     """
-    image, draw = _make_canvas(height, width)
+    image = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(image)
     for _ in range(rng.integers(1, 4)):
         vertices = draw_brush_vertices(height, width, rng)
         thickness = max(1, int(rng.uniform(12, 40) * _compute_scale(height, width)))
         draw.line(vertices, fill=1, width=thickness)
         for vertex in vertices:
             _draw_disc(draw, vertex, thickness)
-    return _to_mask(image, rng, flips=True)
+    return _flip_at_random(image, rng)
 
 
 def free_form(height: int, width: int, rng: np.random.Generator) -> Mask:
@@ -172,7 +165,8 @@ LAMA_TRIES = 20
 
 def _draw_lama_strokes(height: int, width: int, rng: np.random.Generator, rule: LamaRule) -> Mask:
     scale = _compute_scale(height, width)
-    image, draw = _make_canvas(height, width)
+    image = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(image)
     num_strokes = int(rng.integers(rule.strokes[0], rule.strokes[1], endpoint=True))
     # Drawn all at once, five segments a stroke: a call per segment would cost more than the lines.
     shape = (num_strokes, 5)
@@ -191,7 +185,7 @@ def _draw_lama_strokes(height: int, width: int, rng: np.random.Generator, rule: 
             _draw_disc(draw, (x, y), widths[i][j])
             _draw_disc(draw, (end_x, end_y), widths[i][j])
             x, y = end_x, end_y
-    return _to_mask(image, rng, flips=False)
+    return np.array(image)
 
 
 def lama(height: int, width: int, rng: np.random.Generator, kind: LamaKind = "medium") -> Mask:
@@ -307,7 +301,7 @@ class ObjectMasks:
         ratio = rng.uniform(*self.scale) / max(shape.size[0] / height, shape.size[1] / width)
         high, wide = (max(1, int(side * ratio)) for side in shape.size)
         scaled = shape.to_image().resize((wide, high), Image.Resampling.BILINEAR)
-        grey = _to_mask(scaled, rng, flips=True)
+        grey = _flip_at_random(scaled, rng)
         top = rng.integers(height - high, endpoint=True)
         left = rng.integers(width - wide, endpoint=True)
         mask = np.zeros((height, width), np.uint8)
