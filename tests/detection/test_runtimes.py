@@ -65,15 +65,18 @@ def test_logits_of_ten_photos_of_any_size_are_those_of_torch(
 @pytest.mark.parametrize("runtime", list(KINDS))
 def test_records_state_runtime_and_precision(runtime: str, tmp_path: Path) -> None:
     need(runtime)
-    write_png(tmp_path / "p.png", textured(130, 140, seed=3))
-    arguments = ["detect", str(tmp_path / "p.png"), "--out", str(tmp_path), "--runtime", runtime]
-    assert CliRunner().invoke(build(), arguments).exit_code == 0
-    said = json.loads((tmp_path / "p.json").read_text())["runtime"]
-    assert said.startswith(f"{KINDS[runtime].package} ")
-    assert said.endswith(", fp32, cpu")
-    found = overpaint.detect(tmp_path / "p.png", runtime=runtime)  # type: ignore[arg-type]
-    assert found.examiner.runtime == said
-    plain = overpaint.detect(tmp_path / "p.png")
+    photo = tmp_path / "p.png"
+    write_png(photo, textured(130, 140, seed=3))
+    with registered(tmp_path) as folder:
+        model = str(save(folder, "fine", "bright").path)
+        arguments = ["detect", str(photo), "--out", str(tmp_path), "--model", model]
+        assert CliRunner().invoke(build(), [*arguments, "--runtime", runtime]).exit_code == 0
+        said = json.loads((tmp_path / "p.json").read_text())["runtime"]
+        assert said.startswith(f"{KINDS[runtime].package} ")
+        assert said.endswith(", fp32, cpu")
+        found = overpaint.detect(photo, model=model, runtime=runtime)  # type: ignore[arg-type]
+        assert found.examiner.runtime == said
+        plain = overpaint.detect(photo, model=model)
     assert plain.examiner.runtime == f"torch {torch.__version__}, fp32, cpu"
     assert plain.score == pytest.approx(found.score, abs=1e-4)
 
@@ -126,6 +129,33 @@ def test_auto_takes_the_fastest_that_says_the_same(
         assert DetectorRunner(third, runtime="auto").runtime.startswith("onnxruntime ")
         with pytest.raises(WeightsError, match=r"differs by 0\.1 from torch's on this machine"):
             DetectorRunner(third, runtime="openvino")
+
+
+def test_a_runtime_that_is_named_is_compared_once_and_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("onnx")
+    monkeypatch.setenv("OVERPAINT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(graphs, "GRAPHS", graphs.GRAPHS[:1])
+    monkeypatch.setattr(runtimes, "GRAPHS", graphs.GRAPHS)
+    compared, timed = [], []
+    differ, time_choices = runtimes.measure_difference, runtimes._time_choices
+    monkeypatch.setattr(
+        runtimes, "measure_difference", lambda *two: compared.append(two) or differ(*two)
+    )
+    monkeypatch.setattr(
+        runtimes, "_time_choices", lambda each: timed.append(each) or time_choices(each)
+    )
+    with registered(tmp_path) as folder:
+        path = save(folder, "fine", "bright").path
+        for _ in range(2):
+            assert DetectorRunner(path, runtime="onnx").runtime.startswith("onnxruntime ")
+        assert (len(compared), len(timed)) == (1, 0)
+        for _ in range(2):
+            DetectorRunner(path, runtime="auto")
+        assert (len(compared), len(timed)) == (2, 1)
+        DetectorRunner(path, runtime="onnx")
+        assert (len(compared), len(timed)) == (2, 1)
 
 
 def test_what_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,16 @@
 - The graph holds the network alone. Padding to the stride and cropping depend on the photo's size,
   which a trace would fix, so they are done outside the graph (`Detector.examine`).
 - Height and width are dynamic; they have to be multiples of the stride. One photo at a time.
-- A trace may fix other values, too. Each export is therefore compared with torch at other sizes
-  than the traced one, and refused where a logit differs by more than `PARITY`.
+- A trace may fix other values, too. An export is therefore compared with torch at other sizes than
+  the traced one, and refused where a logit differs by more than `PARITY`.
 - fp32 throughout. The file states the weights from which it was made.
 - torch's exporter by TorchScript is used, because it exports all our networks with dynamic sizes.
 """
 
+import contextlib
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,19 +59,30 @@ def export_onnx(model: str | Path, out: str | Path | None = None) -> Export:
     path = Path(f"{record.name}.onnx") if out is None else Path(out)
     if any(is_same_file(path, kept) for kept in (record.path, record.path.with_suffix(".json"))):
         raise WeightsError(f"{path}: this is an input and is never written over; name another file")
-    return Export(path, record, _export(build(record, state), record, path))
+    module = _build_detector(record, state)
+    with _exporting(module, record, path) as file:
+        largest = measure_difference(module, find_installed_graph()(file))
+        if not largest <= PARITY:
+            raise WeightsError(
+                f"{record.name}: a logit of the exported graph differs by {largest:.2g} from "
+                f"torch's, more than {PARITY:g}; this network cannot be exported"
+            )
+    return Export(path, record, largest)
 
 
 def export_cached(model: str | Path) -> Path:
     """The exported file of a model in the user's cache; it is exported if there is none yet.
 
+    Not compared with torch here: `runtimes.load_runtime` does so, for each processor and runtime.
     Errors as of `export_onnx`.
     """
     record = find(model, "detector")
     name = f"{record.name}-{record.sha256[:16]}-{__version__}-{OPSET}.onnx"
     path = make_cache_folder() / name
     if not path.exists():
-        export_onnx(model, path)
+        record, state = load_weights(record.path, kind="detector")
+        with _exporting(_build_detector(record, state), record, path):
+            pass
     return path
 
 
@@ -105,10 +118,16 @@ class _Graph(nn.Module):
         return tuple(x for name in OUTPUTS if (x := getattr(found, name)) is not None)
 
 
-def _export(module: nn.Module, record: WeightsRecord, path: Path) -> float:
-    """Write a detector's graph after comparison; returns the largest difference of a logit."""
+def _build_detector(record: WeightsRecord, state: dict[str, Tensor]) -> Detector:
+    module = build(record, state)
     if not isinstance(module, Detector):
         raise WeightsError(f"{record.name}: {type(module).__name__} is not an overpaint detector")
+    return module
+
+
+@contextlib.contextmanager
+def _exporting(module: Detector, record: WeightsRecord, path: Path) -> Iterator[Path]:
+    """A temporary file with a detector's graph, which becomes `path` at the end of the block."""
     graph, stride = _Graph(module).eval(), module.stride
     image = torch.rand(
         (1, 3, *(-(-side // stride) * stride for side in _TRACED)),
@@ -121,18 +140,12 @@ def _export(module: nn.Module, record: WeightsRecord, path: Path) -> float:
     try:
         _write_onnx(graph, image, names, temporary)
         _describe(temporary, record, module)
-        largest = measure_difference(module, find_installed_graph()(temporary))
-        if not largest <= PARITY:
-            raise WeightsError(
-                f"{record.name}: a logit of the exported graph differs by {largest:.2g} from "
-                f"torch's, more than {PARITY:g}; this network cannot be exported"
-            )
+        yield temporary
         temporary.replace(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be written ({error.strerror})") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return largest
 
 
 def _write_onnx(graph: nn.Module, image: Tensor, names: list[str], path: Path) -> None:

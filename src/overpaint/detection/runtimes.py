@@ -4,8 +4,8 @@
 - An exported network is compared with torch on this processor before it is used, and refused where
   a logit differs by more than `PARITY`. "auto" selects the fastest of the installed runtimes that
   pass.
-- Difference and time are measured once, and stored in the user's cache for these weights, versions,
-  number of threads and kind of processor.
+- Difference, and time for "auto", are measured once, and stored in the user's cache for these
+  weights, versions, number of threads and kind of processor.
 - On a graphics card only torch is used.
 """
 
@@ -41,8 +41,8 @@ class Measured:
 
     difference: float
     """Largest absolute difference of a logit from torch's."""
-    seconds: float
-    """Time for one photo of 512 x 512 pixels."""
+    seconds: float | None
+    """Time for one photo of 512 x 512 pixels; None where "auto" has not asked yet."""
 
 
 def load_runtime(
@@ -67,7 +67,7 @@ def load_runtime(
     check_installed(runtime)
     (kind,) = (kind for kind in GRAPHS if kind.runtime == runtime)
     graph = kind(export_cached(record.path))
-    (measured,) = _measure(module, [graph], record)
+    (measured,) = _measure(module, [graph], record, timed=False)
     if not (found := measured.difference) <= PARITY:
         raise WeightsError(
             f"{record.name}: a logit of {graph.words} differs by {found:.2g} from torch's on this "
@@ -107,22 +107,23 @@ def _choose_fastest(module: Detector, record: WeightsRecord | None) -> nn.Module
             choices.append(kind(export_cached(record.path)))
     if len(choices) == 1:
         return module
-    found = _measure(module, choices, record)
+    found = _measure(module, choices, record, timed=True)
     equal = [number for number, one in enumerate(found) if one.difference <= PARITY]
-    return choices[min(equal, key=lambda number: found[number].seconds)]
+    return choices[min(equal, key=lambda number: found[number].seconds or 0.0)]
 
 
 def _measure(
-    module: Detector, choices: Sequence[Detector], record: WeightsRecord
+    module: Detector, choices: Sequence[Detector], record: WeightsRecord, *, timed: bool
 ) -> list[Measured]:
     """The measurements in the user's cache; missing ones are made and stored."""
     keys = [_make_key(choice, record) for choice in choices]
     path = make_cache_folder() / f"runtimes-{_name_processor()}.json"
     kept = _read_measurements(path)
-    if not all(key in kept for key in keys):
+    if not all(key in kept and (kept[key].seconds or not timed) for key in keys):
         differences = [0.0 if one is module else measure_difference(module, one) for one in choices]
-        for key, *found in zip(keys, differences, _time_choices(choices), strict=True):
-            kept[key] = Measured(*found)
+        times = _time_choices(choices) if timed else [None] * len(choices)
+        for key, difference, seconds in zip(keys, differences, times, strict=True):
+            kept[key] = Measured(difference, seconds)
         # Another process may have stored other measurements since.
         merged = {name: asdict(one) for name, one in {**_read_measurements(path), **kept}.items()}
         atomic.write(path, (json.dumps(merged, indent=1) + "\n").encode(), WeightsError)
