@@ -45,6 +45,8 @@ format: $(READY)
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+# A pip of 2023 tries hundreds of versions of boto3 before it finds those that belong together.
+	$(PIP) install --upgrade "pip>=24.1"
 ifeq ($(TORCH_INDEX),)
 	@echo 'Installing into $(VENV), which prints nothing for some minutes; on Linux it can download 3 GB, see docs/start.md'
 else
