@@ -23,7 +23,12 @@ from overpaint.detection.calibration import (
     QUALITY_BANDS,
     EditCount,
 )
-from overpaint.detection.result import format_percent, format_probability
+from overpaint.detection.result import (
+    AS_AFTER_EDITS,
+    SMOOTH,
+    format_percent,
+    format_probability,
+)
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError, InputError, WeightsError
 from overpaint.images import Photo, read_image, write_jpeg, write_png
@@ -104,31 +109,60 @@ def test_the_bound_stands_beside_the_rate() -> None:
     assert runner(1).run(photo(grey(0))).mask_threshold.bound is None
 
 
-def edited_runner(**counts: tuple[int, int]) -> DetectorRunner:
-    """A runner whose calibration knows of so many (reached, of) edits of a kind."""
-    edits = {kind: EditCount(num=of, num_reached=reached) for kind, (reached, of) in counts.items()}
-    band = calibration().bands["lossless"].model_copy(update={"edits": edits})
+def edited_runner(strong: float | None = None, **counts: tuple[int, int, int]) -> DetectorRunner:
+    """A runner whose calibration knows of so many (strong, reached, of) edits of a kind."""
+    edits = {
+        kind: EditCount(num=of, num_reached=reached, num_strong=most)
+        for kind, (most, reached, of) in counts.items()
+    }
+    update = {"edits": edits, "strong_logit": strong}
+    band = calibration().bands["lossless"].model_copy(update=update)
     return runner(bands=dict.fromkeys(QUALITY_BANDS, band))
 
 
 def test_a_trace_comes_with_the_rates_of_ordinary_edits() -> None:
-    of_edits = edited_runner(median=(9, 20), rotation=(10, 20), vignette=(0, 20))
-    said = (
-        "ordinary edits of untouched photos give a strong trace, too: rotation 10 of 20, median fil"
-    )
-    for value in (180, 154):
-        assert of_edits.run(photo(grey(value))).notes[-1].startswith(said)
+    of_edits = edited_runner(median=(4, 9, 20), rotation=(2, 10, 20), vignette=(0, 0, 20))
+    for value, said in (
+        (180, "photos give a strong trace after ordinary edits, too: median filter 4 of 20, rota"),
+        (154, "photos reach the threshold after ordinary edits, too: rotation 10 of 20, median "),
+    ):
+        assert of_edits.run(photo(grey(value))).notes[-1].startswith(f"untouched {said}")
     found = of_edits.run(photo(grey(0)))
     assert not any("edit" in note for note in found.notes)
     counts = {kind: (count.num_reached, count.num) for kind, count in found.edits.items()}
     assert counts == {"median filter": (9, 20), "rotation": (10, 20), "vignette": (0, 20)}
-    (note,) = edited_runner(vignette=(0, 20)).run(photo(grey(180))).notes
+    (note,) = edited_runner(vignette=(0, 0, 20)).run(photo(grey(180))).notes
     assert note == (
-        "no ordinary edit gives a strong trace in 5 % of photos or more (20 photos of each kind "
-        "were tested)"
+        "no kind of ordinary edit makes 5 % of untouched photos or more give a strong trace "
+        "(20 photos of each kind were tested)"
     )
     (note,) = runner().run(photo(grey(180))).notes
     assert "was not measured for this detector" in note
+
+
+def test_a_strong_trace_is_above_what_edited_photos_reach() -> None:
+    rough = np.random.default_rng(0).integers(-9, 10, (160, 200, 1))
+    pixels = (grey(180).astype(int) + rough).astype(np.uint8)
+    limit = calibration().bands["lossless"].threshold_logit
+    seen = {
+        strong: edited_runner(strong, blur=(0, 3, 20)).run(photo(pixels))
+        for strong in (None, limit, limit + 9)
+    }
+    assert [found.band for found in seen.values()] == [*["strong trace"] * 2, "inconclusive"]
+    doubt, rates = seen[limit + 9].notes
+    assert doubt == AS_AFTER_EDITS
+    assert rates == "untouched photos reach the threshold after ordinary edits, too: blur 3 of 20"
+    for found in seen.values():  # the mask and its threshold do not depend on it
+        assert found.threshold == seen[None].threshold
+        assert np.array_equal(found.mask, seen[None].mask)
+
+
+def test_a_smooth_region_is_no_strong_trace_where_edits_were_measured() -> None:
+    limit = calibration().bands["lossless"].threshold_logit
+    assert runner().run(photo(grey(180))).band == "strong trace"
+    found = edited_runner(limit, blur=(0, 3, 20)).run(photo(grey(180)))
+    assert found.band == "inconclusive"
+    assert SMOOTH in found.notes
 
 
 def test_a_trace_over_most_of_the_photo_may_be_an_edit_of_the_whole() -> None:
@@ -406,5 +440,5 @@ def test_the_shipped_detector_is_calibrated_and_looks_at_a_photo() -> None:
     assert found.model == DEFAULT_DETECTOR
     assert found.band != "uncalibrated"
     assert found.false_alarm_rate is not None
-    assert 0 <= found.false_alarm_rate <= 0.01  # less where ordinary edits raise the threshold
+    assert 0 <= found.false_alarm_rate <= 0.01
     assert found.heatmap.shape == (512, 512)

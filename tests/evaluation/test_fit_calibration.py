@@ -1,12 +1,14 @@
 """Calibration: the rank convention, the score's fit, and the variants it is made of."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -21,12 +23,13 @@ from overpaint.detection.calibration import (
     QUALITY_BANDS,
     Calibration,
     QualityBand,
-    bound_rate,
 )
 from overpaint.errors import InputError
 from overpaint.evaluation import fit_calibration as module
 from overpaint.evaluation.fit_calibration import (
+    Edited,
     add_edits,
+    add_strong_threshold,
     calibrate,
     calibrate_weights,
     fit_band,
@@ -34,7 +37,6 @@ from overpaint.evaluation.fit_calibration import (
     fit_threshold,
     make_untouched_variants,
     measure_edits,
-    raise_for_edits,
     vary,
 )
 from overpaint.images import write_png
@@ -179,10 +181,16 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def darkness(pixels: np.ndarray) -> np.ndarray:
+    """Logits."""
+    level = float(110 - np.quantile(pixels, 0.01)) / 10
+    return np.full(pixels.shape[:2], level, np.float32)
+
+
 def test_calibrate_from_photos_to_verdict(photos: Path):
     source = PhotoSource.from_paths([photos], "validation")
     calibration = calibrate(
-        lambda pixels: float(110 - np.quantile(pixels, 0.01)) / 10,
+        darkness,
         source,
         {"dimmer": Dimmer()},
         data="noise",
@@ -195,7 +203,7 @@ def test_calibrate_from_photos_to_verdict(photos: Path):
         assert band.num_untouched == band.num_inpainted == 2 * len(source)
         assert band.score(8.0) > 0.7 > 0.5 > band.score(0.0)
     assert calibration == calibrate(
-        lambda pixels: float(110 - np.quantile(pixels, 0.01)) / 10,
+        darkness,
         source,
         {"dimmer": Dimmer()},
         data="noise",
@@ -205,7 +213,7 @@ def test_calibrate_from_photos_to_verdict(photos: Path):
 
 
 def test_too_few_photos_are_refused_before_one_is_looked_at(photos: Path):
-    def never(pixels: np.ndarray) -> float:
+    def never(pixels: np.ndarray) -> np.ndarray:
         raise AssertionError("looked at")
 
     source = PhotoSource.from_paths([photos], "validation")
@@ -215,44 +223,58 @@ def test_too_few_photos_are_refused_before_one_is_looked_at(photos: Path):
 
 def test_each_photo_is_seen_after_each_edit_in_one_band(photos: Path):
     source = PhotoSource.from_paths([photos], "validation")
-    seen = measure_edits(lambda _: 5.0, source, [LOSSLESS, LOW])
+    band = fit_band(np.linspace(0, 1, 100), np.linspace(0, 9, 100))
+    bands = {LOSSLESS: band, LOW: band}
+
+    def five(pixels: np.ndarray) -> np.ndarray:
+        return np.full(pixels.shape[:2], 5.0, np.float32)
+
+    seen = measure_edits(five, source, bands)
     both = [sum(len(kinds.get(kind, [])) for kinds in seen.values()) for kind in ORDINARY_EDITS]
     assert both == [len(source)] * len(ORDINARY_EDITS)
-    few = measure_edits(lambda _: 5.0, source, [LOSSLESS, LOW], num=1)
+    few = measure_edits(five, source, bands, num=1)
     assert {len(values) for kinds in few.values() for values in kinds.values()} == {1}
-    assert measure_edits(lambda _: 5.0, source, [LOSSLESS], num=0) == {LOSSLESS: {}}
+    assert {edited.statistic for kinds in few.values() for (edited,) in kinds.values()} == {5.0}
+    assert measure_edits(five, source, {LOSSLESS: band}, num=0) == {LOSSLESS: {}}
 
 
-def test_a_threshold_rises_until_few_of_each_edit_reach_it():
+def rough(values: Iterable[float]) -> list[Edited]:
+    return [Edited(value, smooth=False) for value in values]
+
+
+def test_the_threshold_of_a_strong_trace_is_one_that_few_of_each_edit_reach():
     band = fit_band(np.linspace(0, 1, 100), np.linspace(0, 9, 100))
-    edits = {"blur": np.linspace(0, 2, 40).tolist(), "median": np.linspace(0, 0.9, 40).tolist()}
-    raised = raise_for_edits(band, edits, 0.05)
-    assert raised.edits["blur"].num_reached == 2  # of 40
-    assert raised.edits["median"].num_reached == 0
-    assert raised.threshold_logit > 1  # no untouched photo reaches it any more
-    assert raised.false_alarm_rate == 0
-    assert raised.false_alarm_bound == pytest.approx(bound_rate(0, 100))
-    assert raised.inconclusive_logit == band.inconclusive_logit
+    edits = {"blur": rough(np.linspace(0, 2, 40)), "median": rough(np.linspace(0, 0.9, 40))}
+    raised = add_strong_threshold(band, edits, 0.05)
+    blur = raised.edits["blur"]
+    assert (blur.num_strong, blur.num) == (2, 40)
+    assert blur.num_reached == sum(v >= band.threshold_logit for v in np.linspace(0, 2, 40)) > 10
+    assert raised.edits["median"].num_strong == raised.edits["median"].num_reached == 0
+    assert raised.strong_logit is not None
+    assert 1.8 < raised.strong_logit < 2
+    same = raised.model_copy(update={"strong_logit": None, "edits": {}})
+    assert same == band  # neither the mask nor the false-alarm rate depends on it
     assert QualityBand.model_validate(raised.model_dump()) == raised
 
 
 def test_a_threshold_that_edits_do_not_reach_stays():
     band = fit_band(np.linspace(0, 1, 100), np.linspace(0, 9, 100))
-    same = raise_for_edits(band, {"blur": [0.5] * 20}, 0.05)
-    assert same.model_copy(update={"edits": {}}) == band
-    assert same.edits["blur"].rate == 0
-    assert raise_for_edits(band, {}, 0.05) == band
-    left = raise_for_edits(band, {"blur": [5.0] * 20}, 1)
-    assert left.threshold_logit == band.threshold_logit
-    assert left.edits["blur"].rate == 1
+    same = add_strong_threshold(band, {"blur": rough([0.5] * 20)}, 0.05)
+    assert same.strong_logit == band.threshold_logit
+    assert add_strong_threshold(band, {}, 0.05) == band
+    left = add_strong_threshold(band, {"blur": rough([5.0] * 20)}, 1)
+    assert left.strong_logit == band.threshold_logit
+    assert left.edits["blur"].num_strong == 20
+    with pytest.raises(ValidationError, match="strong_logit is below"):
+        QualityBand.model_validate(band.model_dump() | {"strong_logit": -1.0})
 
 
-def test_the_false_alarm_rate_of_a_raised_threshold_is_that_of_the_curve():
-    band = fit_band(np.linspace(0, 1, 1000), np.linspace(0, 9, 100))
-    raised = raise_for_edits(band, {"blur": [0.995] * 20}, 0.05)
-    assert 0 < raised.false_alarm_rate <= 0.006
-    assert raised.find_false_alarm_rate(raised.threshold_logit) == (raised.false_alarm_rate, None)
-    assert QualityBand.model_validate(raised.model_dump()) == raised
+def test_smooth_regions_are_no_strong_traces_and_raise_nothing():
+    band = fit_band(np.linspace(0, 1, 100), np.linspace(0, 9, 100))
+    blurred = [Edited(9.0, smooth=True)] * 20
+    raised = add_strong_threshold(band, {"blur": blurred}, 0.05)
+    assert raised.strong_logit == band.threshold_logit
+    assert (raised.edits["blur"].num_strong, raised.edits["blur"].num_reached) == (0, 20)
 
 
 def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path):

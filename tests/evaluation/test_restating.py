@@ -28,7 +28,9 @@ def calibrations(tmp_path: Path) -> tuple[Path, Path]:
     before, after = tmp_path / "before.json", tmp_path / "after.json"
     shutil.copy(record.folder / str(record.calibration), before)
     values = json.loads(before.read_text())
-    values["bands"]["lossless"]["edits"] = {"median": {"num": 4, "num_reached": 3}}
+    band = values["bands"]["lossless"]
+    band["edits"] = {"median": {"num": 4, "num_reached": 3, "num_strong": 1}}
+    band["strong_logit"] = band["threshold_logit"] + 1
     after.write_text(json.dumps(values))
     return before, after
 

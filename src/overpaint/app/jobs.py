@@ -22,7 +22,7 @@ from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.api import make_runner
 from overpaint.detection.calibration import QUANTILE_LEVELS
 from overpaint.detection.report import CAVEAT, Runner, make_record
-from overpaint.detection.result import MEANINGS, Detection, format_percent
+from overpaint.detection.result import Detection, format_percent
 from overpaint.detection.runner import DetectorRunner
 from overpaint.detection.runtimes import name_runtime
 from overpaint.errors import ImageError, InputError, TooLargeError
@@ -146,7 +146,7 @@ def _make_result(found: Detection, photo: Photo, runner: Runner) -> dict[str, An
         "levels": list(QUANTILE_LEVELS),
     }
     return said | {
-        "meaning": MEANINGS.get(found.band) or f"There is no verdict: {found.reason}.",
+        "meaning": found.meaning,
         "caveat": CAVEAT,
         "edits_words": found.edits_words,
         "false_alarm_curve": curve,

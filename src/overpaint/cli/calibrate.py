@@ -59,8 +59,8 @@ def calibrate(
             "--edit-rate",
             min=0,
             max=1,
-            help="Share of photos after one kind of ordinary edit that may reach the threshold, "
-            "which is raised where more would; 1 leaves it as it is.",
+            help="Share of photos after one kind of ordinary edit that may have a strong trace, "
+            "whose threshold is raised where more would; 1 leaves it as it is.",
         ),
     ] = 0.05,
     only_edits: Annotated[
@@ -72,9 +72,10 @@ def calibrate(
 ) -> None:
     """Write NAME.calibration.json beside the weights, and name it in their record.
 
-    For each quality band: the threshold that at most 1 % of untouched validation photos and 5 % of
-    those after each kind of ordinary edit (blur, rotation, montage and others) reach, with the
-    bound that their number allows, a lower one for 10 % of the untouched, and the score.
+    For each quality band: the threshold that at most 1 % of untouched validation photos reach, with
+    the bound that their number allows; a lower one for 10 %; that of a strong trace, which at most
+    5 % of photos after each kind of ordinary edit (blur, rotation, montage and others) have; and
+    the score.
 
     Exit code 0: all photos were used. 1: some could not be found or searched, the rest is done; or
     the detector could not be calibrated.
@@ -114,9 +115,12 @@ def calibrate(
         )
     say(record.folder / str(record.calibration))
     for name, band in calibration.bands.items():
+        strong = ""
+        if band.strong_logit is not None:
+            strong = f"strong trace from {sigmoid(band.strong_logit):.4f}, "
         say(
             f"{name:<10} threshold {sigmoid(band.threshold_logit):.4f}, "
-            f"inconclusive from {sigmoid(band.inconclusive_logit):.4f}, "
+            f"inconclusive from {sigmoid(band.inconclusive_logit):.4f}, {strong}"
             f"{band.num_untouched} untouched and {band.num_inpainted} inpainted; false alarms "
             f"{band.false_alarm_rate:.2%}, at most {band.false_alarm_bound:.2%} with 95 % "
             f"confidence ({band.num_photos} photos)"

@@ -12,8 +12,10 @@
   chosen by the user can be stated, too.
 - A rate is stated with the bound that the number of photos allows (Clopper and Pearson 1934,
   one-sided, 95 %). The variants of one photo are not independent: n is the number of photos.
-- Ordinary edits (blur, rotation, montage) are not inpainting. The threshold may be raised for
-  them; the number of edited photos that reach it is stored by kind.
+- Ordinary edits (blur, rotation, montage) are not inpainting, and many photos are edited. A strong
+  trace therefore has to reach a second, higher threshold, which at most 5 % of untouched photos
+  reach after each kind of edit, and what it marks has to have fine detail (`smoothness`). The mask
+  does not depend on either.
 - Outside the tested range there is no verdict. No verdict says that a photo is authentic.
 """
 
@@ -213,20 +215,14 @@ class _Frozen(BaseModel):
 
 
 class EditCount(_Frozen):
-    """How many photos reach the threshold after one kind of ordinary edit."""
+    """How many photos have a trace after one kind of ordinary edit."""
 
     num: int = Field(ge=1)
     """Number of edited photos."""
     num_reached: int = Field(ge=0)
     """Number of those whose q99 reaches the threshold."""
-
-    @property
-    def rate(self) -> float:
-        """Share in [0, 1] of a "strong trace"."""
-        return self.num_reached / self.num
-
-    def __str__(self) -> str:
-        return f"{self.num_reached} of {self.num}"
+    num_strong: int = Field(ge=0)
+    """Number of those with a "strong trace"."""
 
 
 class QualityBand(_Frozen):
@@ -236,6 +232,9 @@ class QualityBand(_Frozen):
     """At most `false_alarm_rate` of the untouched photos have a q99 at or above it."""
     inconclusive_logit: float
     """The lower threshold, with ten times the false-alarm rate that was requested."""
+    strong_logit: float | None = None
+    """Of a "strong trace": `threshold_logit`, or higher where ordinary edits reach that. None where
+    edits were not measured: then every trace is a strong one."""
     slope: float = Field(gt=0)
     """Platt scaling: score = sigmoid(slope · q99 + intercept); positive, so monotone."""
     intercept: float
@@ -254,6 +253,8 @@ class QualityBand(_Frozen):
 
     @model_validator(mode="after")
     def _check_bound(self) -> "QualityBand":
+        if self.strong_logit is not None and self.strong_logit < self.threshold_logit:
+            raise ValueError("strong_logit is below threshold_logit")
         if self.num_photos > self.num_untouched:
             raise ValueError(f"{self.num_untouched} variants of {self.num_photos} photos")
         bound = self.bound(self.false_alarm_rate)

@@ -105,7 +105,7 @@ def _record(found: Detection) -> Record:
         "num_photos": limit.num_photos,
         "false_alarm_note": limit.note,
         "edits": {
-            kind: {"photos": count.num, "strong_trace": count.num_reached}
+            kind: {"photos": count.num, "strong_trace": count.num_strong}
             for kind, count in found.edits.items()
         },
         "quality": found.quality,

@@ -16,11 +16,23 @@ WHOLE_EDIT = (
     "most of the photo, so it may be an edit of the whole photo, such as a median filter, noise "
     "reduction or a rotation: that is an edit and not inpainting"
 )
+SMOOTH = (
+    "it reaches the threshold that 1 % of untouched photos reach, but what is marked has hardly "
+    "any fine detail, like a blurred region or a plain surface, so it is no strong trace"
+)
+AS_AFTER_EDITS = (
+    "it reaches the threshold that 1 % of untouched photos reach, but not the higher one that few "
+    "photos reach after an ordinary edit, so it is no strong trace"
+)
 NOTABLE = 0.05
-"""Lowest rate of strong traces at which a kind of edit is named."""
+"""Lowest rate at which a kind of edit is named."""
 
 MEANINGS: Mapping[Band, str] = {
-    "strong trace": "It reaches the threshold that 1 % of untouched photos of this quality reach.",
+    "strong trace": (
+        "It reaches the threshold that 1 % of untouched photos of this quality reach. With a "
+        "detector that was measured on ordinary edits, it also reaches the one that at most 5 % of "
+        "untouched photos reach after each kind of edit, and what is marked has fine detail."
+    ),
     "inconclusive": (
         "It reaches a lower threshold, which 10 % of untouched photos of this quality reach, or "
         "has one clear region, but does not reach the threshold of a trace."
@@ -30,7 +42,7 @@ MEANINGS: Mapping[Band, str] = {
         "That does not show that the photo is authentic."
     ),
 }
-"""Explanation of each verdict. For the other bands `Verdict.reason` is the explanation."""
+"""Explanation of each verdict without a `Verdict.doubt`; see `Detection.meaning`."""
 
 # RuntimeError: what torch raises when memory runs out.
 FAILURES = (OverpaintError, OSError, MemoryError, RuntimeError)
@@ -65,6 +77,8 @@ class Verdict:
     calibrated: bool
     """Whether score and default threshold were fitted for photos of this quality; if not, the
     threshold is 0.5."""
+    doubt: str | None = None
+    """Why a photo that reaches the threshold is inconclusive, otherwise None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +171,13 @@ class Detection:
         return self.verdict.reason
 
     @property
+    def meaning(self) -> str:
+        """Explanation of the verdict, in a sentence or two."""
+        if doubt := self.verdict.doubt:
+            return f"{doubt[0].upper()}{doubt[1:]}."
+        return MEANINGS.get(self.band) or f"There is no verdict: {self.reason}."
+
+    @property
     def score(self) -> float:
         """In [0, 1]; its meaning depends on `calibrated` (`Verdict.score`)."""
         return self.verdict.score
@@ -243,7 +264,7 @@ class Detection:
 
     @property
     def edits_words(self) -> str:
-        """How often ordinary edits give a strong trace, in one line; "" where there is no trace."""
+        """How often ordinary edits give such a trace, in one line; "" where there is no trace."""
         if self.band not in ("strong trace", "inconclusive"):
             return ""
         if not self.edits:
@@ -251,15 +272,21 @@ class Detection:
                 "other edits (blur, noise reduction, rotation, montage) may leave such a trace "
                 "without any inpainting; how often was not measured for this detector"
             )
-        worst = sorted(self.edits.items(), key=lambda item: (-item[1].rate, item[0]))
-        said = ", ".join(f"{kind} {count}" for kind, count in worst if count.rate >= NOTABLE)
+        strong = self.band == "strong trace"
+        does = "give a strong trace" if strong else "reach the threshold"
+        counts = {
+            kind: (count.num_strong if strong else count.num_reached, count.num)
+            for kind, count in self.edits.items()
+        }
+        worst = sorted(counts.items(), key=lambda item: (-item[1][0] / item[1][1], item[0]))
+        said = [f"{kind} {some} of {num}" for kind, (some, num) in worst if some / num >= NOTABLE]
         if not said:
             fewest = min(count.num for count in self.edits.values())
             return (
-                f"no ordinary edit gives a strong trace in {format_percent(NOTABLE)} of photos or "
-                f"more ({fewest} photos of each kind were tested)"
+                f"no kind of ordinary edit makes {format_percent(NOTABLE)} of untouched photos or "
+                f"more {does} ({fewest} photos of each kind were tested)"
             )
-        return f"ordinary edits of untouched photos give a strong trace, too: {said}"
+        return f"untouched photos {does} after ordinary edits, too: {', '.join(said)}"
 
 
 def format_percent(share: float) -> str:

@@ -38,6 +38,8 @@ from overpaint.detection.calibration import (
 from overpaint.detection.graphs import GraphDetector
 from overpaint.detection.memory import Budget
 from overpaint.detection.result import (
+    AS_AFTER_EDITS,
+    SMOOTH,
     Detection,
     Examiner,
     Source,
@@ -46,6 +48,7 @@ from overpaint.detection.result import (
     format_percent,
 )
 from overpaint.detection.runtimes import describe_runtime, load_runtime
+from overpaint.detection.smoothness import is_smooth
 from overpaint.detection.tiles import Seen, examine_in_tiles, place_tiles
 from overpaint.detection.transparency import (
     describe_left_out,
@@ -211,13 +214,16 @@ class DetectorRunner:
             return judge(logits, counted=counted)
         return judge(logits, fitted.threshold_logit, self.calibration.window, counted)
 
-    def decide_verdict(self, judged: Judgement, quality: str) -> Band:
-        """The verdict on a photo of a quality band, independent of the caller's threshold."""
+    def decide_verdict(self, judged: Judgement, quality: str, pixels: np.ndarray) -> Band:
+        """The verdict on a photo of a quality band, independent of the caller's threshold.
+
+        pixels: uint8 (h, w, 3).
+        """
         fitted = self.get_fitted_band(quality)
         if fitted is None:
             return "uncalibrated"
         largest, _ = find_regions(judged.mask, judged.smoothed, max_regions=1)
-        return _decide_verdict(fitted, judged.statistic, largest[0].area if largest else 0)
+        return _decide_verdict(fitted, judged, largest[0].area if largest else 0, pixels)[0]
 
     def run(self, photo: Photo) -> Detection:
         """Detect in a photo that has been read; the time grows with its pixels."""
@@ -244,12 +250,14 @@ class DetectorRunner:
             mask = mask & counted  # a threshold of 0 is a logit of -inf
         regions, num_regions = find_regions(mask, heatmap)
         band, reason = self._explain_no_verdict(photo, hidden, counted)
+        doubt = None
         if fitted is not None and band is None:
             # The verdict never depends on a threshold that the caller chose.
             usual = regions
             if self.threshold is not None:
                 usual, _ = find_regions(judged.mask, heatmap, max_regions=1)
-            band = _decide_verdict(fitted, judged.statistic, usual[0].area if usual else 0)
+            area = usual[0].area if usual else 0
+            band, doubt = _decide_verdict(fitted, judged, area, photo.pixels)
         caveats = self.calibration.list_caveats(*photo.pixels.shape[:2]) if self.calibration else ()
         rate, note = (
             fitted.find_false_alarm_rate(chosen) if fitted and not reason else (None, reason)
@@ -268,6 +276,7 @@ class DetectorRunner:
                 score=fitted.score(judged.statistic) if fitted else sigmoid(judged.statistic),
                 statistic=judged.statistic,
                 calibrated=fitted is not None,
+                doubt=doubt,
             ),
             mask_threshold=Threshold(
                 value=sigmoid(chosen) if self.threshold is None else self.threshold,
@@ -289,7 +298,7 @@ class DetectorRunner:
             regions=regions,
             num_regions=num_regions,
             fraction=judged.measure_share(mask),
-            notes=(*photo.notes, *caveats),
+            notes=(*photo.notes, *caveats, *([doubt] if doubt else [])),
             edits=fitted.edits_by_words if fitted else {},
             image_score=sigmoid(max(seen.scores)) if seen.scores else None,
             confidence=None if seen.confidence is None else _to_heatmap(seen.confidence),
@@ -316,12 +325,20 @@ class DetectorRunner:
         return ("outside the tested range", "; ".join(reasons)) if reasons else (None, None)
 
 
-def _decide_verdict(fitted: QualityBand, statistic: float, largest_area: int) -> Band:
-    if statistic >= fitted.threshold_logit:
-        return "strong trace"
-    if statistic >= fitted.inconclusive_logit or largest_area >= MIN_REGION:
-        return "inconclusive"
-    return "no trace found"
+def _decide_verdict(
+    fitted: QualityBand, judged: Judgement, largest_area: int, pixels: np.ndarray
+) -> tuple[Band, str | None]:
+    """The verdict, and why a photo that reaches the threshold has no strong trace."""
+    if judged.statistic >= fitted.threshold_logit:
+        # Without a threshold for edited photos the detector was not measured on them.
+        if fitted.strong_logit is not None and is_smooth(pixels, judged.mask):
+            return "inconclusive", SMOOTH
+        if fitted.strong_logit is not None and judged.statistic < fitted.strong_logit:
+            return "inconclusive", AS_AFTER_EDITS
+        return "strong trace", None
+    if judged.statistic >= fitted.inconclusive_logit or largest_area >= MIN_REGION:
+        return "inconclusive", None
+    return "no trace found", None
 
 
 def _to_heatmap(logits: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ def measure_edits(job: Measurement) -> Result:
         for kind, pixels in _make_versions(photos, index, job.settings.seed):
             for stored, quality, seen in _store(pixels):
                 judged = runner.judge(runner.logits(seen), quality)
-                verdicts[kind, stored].append(runner.decide_verdict(judged, quality))
+                verdicts[kind, stored].append(runner.decide_verdict(judged, quality, seen))
                 name = f"{stored}/{photos.names[index]}"
                 numbers = score_judged(judged)
                 pictures.append(Picture("edits", kind, job.name, name, numbers))

@@ -10,9 +10,9 @@
   only an upper bound of the rate is known. Variants of one photo do not count as more photos.
 - Then ordinary edits (`data.ordinary_edits`) of the same photos are measured: each photo after each
   kind of edit, in one band, which changes from photo to photo. If a larger share than `EDIT_RATE`
-  of one kind reaches the threshold, the threshold is raised. The false-alarm rate of untouched
-  photos is then lower than requested, and the lower rate is stored. The number of edited photos
-  that reach the threshold is stored by kind and shown in every report.
+  of one kind reaches the threshold, that of a strong trace is higher. Photos on which what is
+  marked is smooth count as not reaching it, as they have no strong trace. The numbers of edited
+  photos that reach each are stored by kind and shown in every report.
 - Rank convention: of n untouched variants, floor(rate * n) may reach the threshold. The threshold
   is the smallest float32 above the value of the next variant.
 - Score: Platt scaling with smoothed targets, fitted by Newton's method. Both classes have the same
@@ -26,7 +26,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from torch import nn
@@ -51,9 +51,11 @@ from overpaint.detection.calibration import (
     bound_rate_of_variants,
     compute_untouched_quantiles,
     find_quality,
+    judge,
     q99,
 )
 from overpaint.detection.runner import DetectorRunner
+from overpaint.detection.smoothness import is_smooth
 from overpaint.errors import InputError, WeightsError
 from overpaint.images import Photo, write_bytes
 from overpaint.weights import WeightsRecord, build, load_weights
@@ -70,7 +72,7 @@ FALSE_ALARMS = 0.01
 TIMES_INCONCLUSIVE = 10
 """Rate of the lower threshold as a multiple of the false-alarm rate; the product is at most 0.5."""
 EDIT_RATE = 0.05
-"""Share of photos after one kind of ordinary edit that may reach the threshold."""
+"""Share of photos after one kind of ordinary edit that may have a strong trace."""
 EDITED_SIDE = 512
 """Longest side of the photos that are edited, pixels."""
 SAMPLE_SIDE = 320
@@ -79,7 +81,8 @@ WINDOW = 13
 """Side of the window for averaging logits, pixels; chosen in docs/experiments.md."""
 KERNELS: tuple[Kernel, ...] = ("bilinear", "bicubic", "lanczos")
 
-Statistic = Callable[[np.ndarray], float]
+Logits = Callable[[np.ndarray], np.ndarray]
+"""Of a detector: uint8 (h, w, 3) -> float32 (h, w)."""
 
 
 def fit_threshold(untouched: np.ndarray, rate: float) -> float:
@@ -224,23 +227,32 @@ def make_untouched_variants(
             yield band, vary(photo.pixels, band, rng, lossy=photo.lossy)
 
 
+class Edited(NamedTuple):
+    """What the detector says of an edited photo."""
+
+    statistic: float
+    """q99."""
+    smooth: bool
+    """Whether what is marked has no fine detail."""
+
+
 def measure_edits(
-    statistic: Statistic,
+    compute_logits: Logits,
     photos: PhotoSource,
-    bands: Iterable[str],
+    bands: Mapping[str, QualityBand],
+    window: int = 1,
     *,
     num: int | None = None,
     seed: int = 0,
     report: Callable[[str], None] = lambda _: None,
-) -> dict[str, dict[str, list[float]]]:
-    """Statistics of photos after ordinary edits, by band and kind.
+) -> dict[str, dict[str, list[Edited]]]:
+    """Photos after ordinary edits, by band and kind.
 
-    statistic: uint8 (h, w, 3) -> q99. num: number of photos, evenly spaced; None for all. Each is
-    measured after each kind of edit, in one of the bands. Montages and collages also use the next
-    photo.
+    num: number of photos, evenly spaced; None for all. Each is measured after each kind of edit, in
+    one of the bands. Montages and collages also use the next photo.
     """
     num, names = len(photos) if num is None else min(num, len(photos)), tuple(bands)
-    found: dict[str, dict[str, list[float]]] = {b: defaultdict(list) for b in names}
+    found: dict[str, dict[str, list[Edited]]] = {b: defaultdict(list) for b in names}
     for place in range(num):
         index = place * len(photos) // num
         pixels, other = (
@@ -254,43 +266,41 @@ def measure_edits(
             seen = apply_edit(kind, pixels, rng, other)
             if band != LOSSLESS:
                 seen = jpeg(seen, int(rng.integers(*QUALITIES[band], endpoint=True)), 2)
-            found[band][kind].append(statistic(seen))
+            judged = judge(compute_logits(seen), bands[band].threshold_logit, window)
+            found[band][kind].append(Edited(judged.statistic, is_smooth(seen, judged.mask)))
         if (place + 1) % 10 == 0:
             report(f"{place + 1} of {num} photos edited")
     return {band: dict(sorted(kinds.items())) for band, kinds in found.items()}
 
 
-def raise_for_edits(
-    band: QualityBand, edits: Mapping[str, Sequence[float]], rate: float
+def add_strong_threshold(
+    band: QualityBand, edits: Mapping[str, Sequence[Edited]], rate: float
 ) -> QualityBand:
-    """The band with its threshold raised as far as needed, and with counts by kind of edit.
+    """The band with the threshold of a strong trace, and with counts by kind of edit.
 
-    Of the photos after each kind of edit, at most the share `rate` reaches the raised threshold
-    (rank convention as above). The lower threshold is not changed. edits: statistics by kind.
-    rate: in [0, 1]; 1 keeps the threshold.
+    Of the photos after each kind of edit, at most the share `rate` has a strong trace (rank
+    convention as above). The other thresholds do not change. rate: in [0, 1]; 1 gives the
+    threshold itself.
     """
-    needed = [fit_threshold(np.array(values), rate) for values in edits.values()]
-    threshold = max([band.threshold_logit, *needed]) if rate < 1 else band.threshold_logit
-    update: dict[str, object] = {}
-    if threshold > band.threshold_logit:
-        share, _ = band.find_false_alarm_rate(threshold)
-        reached = math.ceil((share or 0.0) * band.num_untouched - 1e-9)
-        update = {
-            "threshold_logit": threshold,
-            "false_alarm_rate": reached / band.num_untouched,
-            "false_alarm_bound": bound_rate_of_variants(
-                reached, band.num_untouched, band.num_photos
-            ),
-        }
-    update["edits"] = {
-        kind: EditCount(num=len(values), num_reached=sum(v >= threshold for v in values))
+    low = np.finfo(np.float32).min
+    needed = [
+        fit_threshold(np.array([low if smooth else value for value, smooth in values]), rate)
+        for values in edits.values()
+    ]
+    strong = max([band.threshold_logit, *needed]) if rate < 1 else band.threshold_logit
+    counts = {
+        kind: EditCount(
+            num=len(values),
+            num_reached=sum(value >= band.threshold_logit for value, _ in values),
+            num_strong=sum(value >= strong and not smooth for value, smooth in values),
+        )
         for kind, values in edits.items()
     }
-    return band.model_copy(update=update)
+    return band.model_copy(update={"strong_logit": strong if edits else None, "edits": counts})
 
 
 def calibrate(
-    statistic: Statistic,
+    compute_logits: Logits,
     photos: PhotoSource,
     autoencoders: Mapping[str, nn.Module],
     *,
@@ -305,13 +315,17 @@ def calibrate(
 ) -> Calibration:
     """Fit all bands.
 
-    statistic: uint8 (h, w, 3) -> q99 of the detector's logits, averaged over `window`. photos: the
-    validation split. data: description of the photos in words. variants: number for each photo and
-    band. rate: false-alarm rate, in (0, 1). edits: number of photos for measuring ordinary edits,
-    None for all. edit_rate: largest share of the photos after one kind of edit that may reach the
-    threshold, 1 for no limit. report: called with a line of progress from time to time. Raises
-    InputError when the photos are too few for the rate.
+    photos: the validation split. data: description of the photos in words. window: side in pixels
+    over which logits are averaged. variants: number for each photo and band. rate: false-alarm
+    rate, in (0, 1). edits: number of photos for measuring ordinary edits, None for all. edit_rate:
+    largest share of the photos after one kind of edit that may have a strong trace, 1 for no limit.
+    report: called with a line of progress from time to time. Raises InputError when the photos are
+    too few for the rate.
     """
+
+    def statistic(pixels: np.ndarray) -> float:
+        return q99(average_logits(compute_logits(pixels), window))
+
     check_num_photos(len(photos), rate)  # before the first photo is measured
     untouched, inpainted = defaultdict(list), defaultdict(list)
     max_pixels = num_photos = 0
@@ -338,9 +352,9 @@ def calibrate(
         b: fit_band(np.array(untouched[b]), np.array(inpainted[b]), num_photos, rate)
         for b in QUALITY_BANDS
     }
-    seen = measure_edits(statistic, photos, bands, num=edits, seed=seed, report=report)
+    seen = measure_edits(compute_logits, photos, bands, window, num=edits, seed=seed, report=report)
     return Calibration(
-        bands={b: raise_for_edits(band, seen[b], edit_rate) for b, band in bands.items()},
+        bands={b: add_strong_threshold(band, seen[b], edit_rate) for b, band in bands.items()},
         window=window,
         min_side=MIN_SIDE,
         min_jpeg_quality=QUALITIES[LOW][0],
@@ -388,7 +402,7 @@ def calibrate_weights(
         f"{', '.join(sorted(modules))}"
     )
     calibration = calibrate(
-        lambda pixels: q99(average_logits(runner.logits(pixels), window)),
+        runner.logits,
         photos,
         modules,
         data=data,
@@ -419,10 +433,9 @@ def add_edits(
     report: Callable[[str], None] = lambda _: None,
     problem: Callable[[str], None] | None = None,
 ) -> tuple[WeightsRecord, Calibration]:
-    """Measure ordinary edits with the weights' calibration, raise its thresholds, and write it.
+    """Measure ordinary edits with the weights' calibration, and write its strong thresholds anew.
 
-    A threshold is raised where a larger share than `rate` of one kind of edit reaches it. Arguments
-    and errors as for `calibrate_weights`; WeightsError where there is no calibration.
+    Arguments and errors as for `calibrate_weights`; WeightsError where there is no calibration.
     """
     record, state = load_weights(weights, kind="detector")
     if record.calibration is None:
@@ -433,14 +446,9 @@ def add_edits(
     photos = collect_photos(paths, "validation", seed=0)
     _tell_of(photos, report, problem)
     seen = measure_edits(
-        lambda pixels: q99(average_logits(runner.logits(pixels), old.window)),
-        photos,
-        old.bands,
-        num=num,
-        seed=seed,
-        report=report,
+        runner.logits, photos, old.bands, old.window, num=num, seed=seed, report=report
     )
-    bands = {name: raise_for_edits(band, seen[name], rate) for name, band in old.bands.items()}
+    bands = {name: add_strong_threshold(band, seen[name], rate) for name, band in old.bands.items()}
     calibration = old.model_copy(update={"bands": bands})
     calibration.save(path)
     return record, calibration

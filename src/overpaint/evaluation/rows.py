@@ -247,8 +247,9 @@ def _write_sources(path: Path, sources: Sequence[Source]) -> None:
 def restate_calibration(folder: Path, before: Path, after: Path) -> list[Path]:
     """Replace a calibration's hash in all rows by that of a file with the same thresholds.
 
-    If only its counts of ordinary edits (`overpaint calibrate --only-edits`) or its words changed,
-    a calibration gives the same verdicts, so the measured numbers stay valid. In every
+    If only ordinary edits were measured again (`overpaint calibrate --only-edits`) or its words
+    changed, a calibration gives the same masks and scores, so the measured numbers stay valid;
+    those of the set "edits", which depend on the threshold of a strong trace, do not. In every
     `sources.csv` in `folder` or below, the hash is replaced in `calibration_sha256` and `seen_by`;
     in the files beside it, the keys that depend on it. A second call completes an interrupted one.
     -> the files that were changed.
@@ -282,7 +283,8 @@ def restate_calibration(folder: Path, before: Path, after: Path) -> list[Path]:
 
 
 def _remove_edits(calibration: Calibration) -> dict[str, Any]:
-    return calibration.model_dump(exclude={"data": True, "bands": {"__all__": {"edits"}}})
+    of_edits = {"edits", "strong_logit"}
+    return calibration.model_dump(exclude={"data": True, "bands": {"__all__": of_edits}})
 
 
 def _restate(source: Source, before: str, after: str) -> Source:

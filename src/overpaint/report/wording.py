@@ -113,8 +113,8 @@ def form_opinion(
         grade = "no support either way"
         words = (
             f"Inconclusive: what is seen ({extent} above the threshold) is more than in most "
-            "untouched photos, but does not reach the threshold of a trace. It supports neither "
-            "proposition."
+            "untouched photos, but not enough for a strong trace; the notes say why. It supports "
+            "neither proposition."
         )
     elif "no trace found" in verdicts:
         grade = "no support either way"
@@ -147,7 +147,7 @@ def _list_reasons(
         found.append("The detectors do not agree.")
     rates = {kind: test.strong_trace / test.photos for kind, test in finding.edits.items()}
     found += [
-        f"{finding.edits[kind]} photos with {kind} and without inpainting reach the threshold."
+        f"{finding.edits[kind]} photos with {kind} and without inpainting have one, too."
         for kind in sorted(rates, key=lambda kind: (-rates[kind], kind))
         if rates[kind] >= NOTABLE
     ]

@@ -288,7 +288,7 @@ export class Detect {
 
   #describeFalseAlarms() {
     const { result } = this.entry;
-    if (this.isOwn) return "The verdict uses this threshold.";
+    if (this.isOwn) return "The mask of the verdict uses this threshold.";
     const curve = result.false_alarm_curve;
     if (!curve) return "The share of untouched photos that reach it is not known.";
     const rate = findFalseAlarmRate(curve, this.#logit);
