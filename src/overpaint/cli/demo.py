@@ -60,6 +60,7 @@ def demo(
     for (file, made), record in zip(files.items(), records, strict=True):
         say(f"{made}: {file}")
         say(f"  {record['words']} (score {record['score']:.2f})")
+        say(*(f"  note: {note}" for note in record["notes"]))
         if file.name != "untouched.png":
             say(f"  {_describe_agreement(read_mask(record['mask']), mask)}")
         say(f"  heatmap: {record['heatmap']}; overlay: {record['overlay']}", "")

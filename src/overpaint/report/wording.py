@@ -113,7 +113,7 @@ def form_opinion(
         grade = "no support either way"
         words = (
             f"Inconclusive: what is seen ({extent} above the threshold) is more than in most "
-            "untouched photos, but not enough for a strong trace; the notes say why. It supports "
+            "untouched photos, but not enough for a strong trace. It supports "
             "neither proposition."
         )
     elif "no trace found" in verdicts:

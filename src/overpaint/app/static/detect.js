@@ -126,7 +126,8 @@ export class Detect {
       h("div", { class: "verdict-body" },
         h("p", {}, h("b", {}, makeSentence(describeExtent(result))), kind === "unsure" ? " Why inconclusive: " : " ", makeSentence(result.meaning)),
         h("p", {}, describeFalseAlarms(result)),
-        notes.length ? h("ul", { class: "notes" }, notes.map((note) => h("li", {}, makeSentence(note)))) : null),
+        notes.length ? h("ul", { class: "notes" }, notes.map(makeSentence).filter((note) => note !== result.meaning)
+          .map((note) => h("li", {}, note))) : null),
       h("details", {}, h("summary", {}, "Figures and hashes"),
         h("table", { class: "facts-table" }, h("tbody", {}, facts.map(([name, value]) => (
           h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value ?? "none"))))))));
