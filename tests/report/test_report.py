@@ -13,6 +13,7 @@ import pytest
 
 from helpers.bright_detectors import calibration, registered, save, two_tone
 from overpaint.detection.api import make_runner
+from overpaint.detection.result import AS_AFTER_EDITS
 from overpaint.images import write_jpeg, write_png
 from overpaint.report import api, contents, measured, wording
 from overpaint.report.contents import Change, EditTest, Failure, Finding, Parameters
@@ -233,6 +234,19 @@ def test_what_takes_weight_from_a_trace_is_said() -> None:
     made = wording.form_opinion(mean, split, shifted(), 0.9)
     assert made.grade == "limited support"
     assert "do not agree" in " ".join(made.reasons)
+
+
+def test_why_a_photo_that_reaches_the_threshold_is_inconclusive() -> None:
+    finding = a_finding("inconclusive", notes=["grey", AS_AFTER_EDITS])
+    reasons = wording.form_opinion(finding, [], shifted(), 0.9).reasons
+    assert reasons[1:] == [f"I{AS_AFTER_EDITS[1:]}."]
+    assert len(wording.form_opinion(a_finding("inconclusive"), [], shifted(), 0.9).reasons) == 1
+
+
+def test_edits_are_listed_with_those_that_have_a_trace_first() -> None:
+    tests = {"blur": EditTest(20, 0), "collage": EditTest(20, 3), "border": EditTest(10, 0)}
+    said = wording.describe_edits(a_finding("strong trace", edits=tests))
+    assert said == "collage: 3 of 20 photos; none of 10 photos or more each: blur, border"
 
 
 def test_an_unknown_false_alarm_rate_is_not_a_low_one() -> None:

@@ -52,6 +52,7 @@ def _make_environment() -> jinja2.Environment:
         "png": lambda picture: make_data_uri(picture, "image/png"),
         "extent": wording.describe_extent,
         "false_alarms": wording.describe_false_alarms,
+        "edits": wording.describe_edits,
         "count": lambda number: f"{number:,}",
         "figure": lambda value: "n/a" if value is None else f"{value:.3f}",
         "share": lambda value: "not tried" if value is None else format_percent(value),

@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from overpaint.detection.result import (
+    AS_AFTER_EDITS,
     NOTABLE,
+    SMOOTH,
     WHOLE,
     WHOLE_EDIT,
     format_percent,
@@ -40,6 +42,7 @@ LIMITS = (
 )
 
 
+DOUBTS = (SMOOTH, AS_AFTER_EDITS)
 _VERDICTS = ("strong trace", "inconclusive", "no trace found")
 
 
@@ -91,6 +94,18 @@ def describe_false_alarms(finding: Finding) -> str:
     return f"{said}."
 
 
+def describe_edits(finding: Finding) -> str:
+    """How many untouched photos had a strong trace, by kind of edit: those with any, then the rest
+    together."""
+    some = {kind: test for kind, test in finding.edits.items() if test.strong_trace}
+    said = [f"{kind}: {test} photos" for kind, test in some.items()]
+    rest = [kind for kind in finding.edits if kind not in some]
+    if rest:
+        fewest = min(finding.edits[kind].photos for kind in rest)
+        said.append(f"none of {fewest} photos or more each: {', '.join(rest)}")
+    return "; ".join(said)
+
+
 def form_opinion(
     finding: Finding, others: Sequence[Finding], tried: Sequence[Trial], largest: float | None
 ) -> Opinion:
@@ -113,9 +128,10 @@ def form_opinion(
         grade = "no support either way"
         words = (
             f"Inconclusive: what is seen ({extent} above the threshold) is more than in most "
-            "untouched photos, but not enough for a strong trace. It supports "
-            "neither proposition."
+            "untouched photos, but not enough for a strong trace. It supports neither proposition."
         )
+        doubts = [note for one in (others or [finding]) for note in one.notes if note in DOUBTS]
+        reasons += [f"{doubt[0].upper()}{doubt[1:]}." for doubt in dict.fromkeys(doubts)]
     elif "no trace found" in verdicts:
         grade = "no support either way"
         words = (
