@@ -64,10 +64,10 @@ stages() {
   for name in 1-base 2-colour 3-forged-one 3-forged-other; do
     train detector nixnet-s-$name nixnet-s-$name
   done
-  overpaint weights average "$(weights nixnet-s-4-mean)" "0.2=$(weights nixnet-s-2-colour)" \
+  overpaint weights average --overwrite "$(weights nixnet-s-4-mean)" "0.2=$(weights nixnet-s-2-colour)" \
     "0.4=$(weights nixnet-s-3-forged-one)" "0.4=$(weights nixnet-s-3-forged-other)"
   train detector nixnet-s-5-last nixnet-s-5-last
-  overpaint weights average $PRETRAINED/nixnet-s.safetensors \
+  overpaint weights average --overwrite $PRETRAINED/nixnet-s.safetensors \
     "0.5=$(weights nixnet-s-2-colour)" "0.5=$(weights nixnet-s-5-last)"
   overpaint calibrate nixnet-s "${PHOTOS[@]}"
 }
@@ -78,7 +78,7 @@ real() {
     --export $BENCHMARKED
   train detector real-fills-long nixnet-real-3 --set name=nixnet-real-3 --cache cache/real-400 \
     --export $BENCHMARKED
-  overpaint weights average $PRETRAINED/nixnet-real.safetensors \
+  overpaint weights average --overwrite $PRETRAINED/nixnet-real.safetensors \
     0.35=$PRETRAINED/nixnet-s.safetensors 0.65=$BENCHMARKED/nixnet-real-3.safetensors
   overpaint calibrate nixnet-real "${PHOTOS[@]}" --variants 2 --edits 80
 }

@@ -229,9 +229,18 @@ def test_the_gallery_holds_the_highest_scores_and_no_live_names(
     scores = [part.split('"')[0] for part in text.split('data-score="')[1:]]
     assert scores == sorted(scores, reverse=True)
     assert "http" not in text.replace("http-equiv", "")
-    run("gallery", here / "results", "-o", page)
+    assert run("gallery", here / "results", "-o", page).exit_code == 0
     text = page.read_text(encoding="utf-8")
     assert "&lt;img src=x onerror=alert(1)&gt;\\u202e&amp;&quot;&#x27;.png" in text
+
+
+def test_the_gallery_replaces_no_other_file(scanned: tuple[Path, Result], tmp_path: Path) -> None:
+    page = tmp_path / "notes.html"
+    page.write_text("<!doctype html><p>notes")
+    result = run("gallery", scanned[0] / "results", "-o", page)
+    assert result.exit_code == 2
+    assert "notes.html: exists and is no page" in result.output
+    assert page.read_text() == "<!doctype html><p>notes"
 
 
 @pytest.mark.slow

@@ -123,6 +123,13 @@ class TestAverage:
         record = read_record(out)
         assert record.sha256 in result.stdout
         assert record.parents == (a.as_parent(0.5), b.as_parent(0.5))
+        parts = f"0.2={a.path}", f"0.8={b.path}"
+        again = run("average", out, *parts)
+        assert again.exit_code == 2
+        assert "exists" in again.stderr
+        assert read_record(out) == record
+        assert run("average", out, *parts, "--overwrite").exit_code == 0
+        assert read_record(out).parents == (a.as_parent(0.2), b.as_parent(0.8))
 
     @pytest.mark.parametrize("part", ["a", "=a", "x=a", "0.5=", "-1=a", "nan=a"])
     def test_what_is_no_share_of_a_file(self, tmp_path: Path, part: str) -> None:
@@ -141,7 +148,7 @@ class TestAverage:
         (tmp_path / "hard.safetensors").hardlink_to(a.path)
         before = a.path.read_bytes(), a.path.with_suffix(".json").read_bytes()
         out = f"{tmp_path}/{name}.safetensors"
-        result = run("average", out, f"0.5={a.path}", f"0.5={b.path}")
+        result = run("average", out, f"0.5={a.path}", f"0.5={b.path}", "--overwrite")
         assert result.exit_code == 1
         assert "write to another name" in str(result.exception)
         assert (a.path.read_bytes(), a.path.with_suffix(".json").read_bytes()) == before

@@ -3,6 +3,7 @@
 Exit codes: 0 done; 1 refused, with the reason; 2 the command was used wrongly.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -101,6 +102,9 @@ def average(
         list[str],
         typer.Argument(metavar="SHARE=FILE...", help="Weights and their shares, which make 1."),
     ],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="An earlier file is replaced.")] = (
+        False
+    ),
 ) -> None:
     """Write the mean of several files of weights of one network, and its record.
 
@@ -122,5 +126,8 @@ def average(
         shares[path] = number
     if out.suffix != ".safetensors":
         raise typer.BadParameter(f"{out}: the name must end in .safetensors")
+    for path in (out, out.with_suffix(".json")):
+        if not overwrite and os.path.lexists(path):
+            raise typer.BadParameter(f"{path}: exists; name another file, or use --overwrite")
     record = average_weights(shares, out.stem, out.parent)
     say(f"{record.path}: sha256 {record.sha256}")

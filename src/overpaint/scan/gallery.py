@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from html import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from overpaint.errors import ScanError
 from overpaint.images import write_bytes
 from overpaint.scan.reading import connect
 from overpaint.terminal import make_printable
 
+_OURS = '<meta name="generator" content="overpaint scan gallery">'
 STYLE = """
 body{font:15px/1.4 system-ui,sans-serif;margin:1.5rem;color:#111;background:#fff}
 form{display:flex;gap:1.5rem;flex-wrap:wrap;align-items:end;margin:1rem 0;padding:0}
@@ -62,14 +65,24 @@ def write_gallery(
 ) -> int:
     """Write a page of at most `top` photos with a score of `least` or more; returns their number.
 
-    Each of several identical files has an entry. Raises `ScanError`, and `ImageError` where the
-    page cannot be written.
+    Each of several identical files has an entry. An earlier page is replaced. Raises `ScanError`,
+    also for another file in its place, and `ImageError` where the page cannot be written.
     """
+    if os.path.lexists(out) and not _is_gallery(Path(out)):
+        raise ScanError(f"{out}: exists and is no page of `overpaint scan gallery`; name another")
     db = connect(folder)
     ((num_photos,),) = db.execute("SELECT count(*) FROM photos").fetchall()
     hits = db.execute(_HITS, [least, top]).fetchall()
     write_bytes(out, render_page(hits, num_photos).encode())
     return len(hits)
+
+
+def _is_gallery(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return _OURS.encode() in file.read(200)
+    except OSError:
+        return False
 
 
 def render_page(hits: list[tuple[Any, ...]], num_photos: int) -> str:
@@ -85,6 +98,7 @@ def render_page(hits: list[tuple[Any, ...]], num_photos: int) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
+{_OURS}
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width">
 <title>overpaint scan: highest scores</title>
