@@ -271,8 +271,10 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "false_alarm_bound": 0.0377,
         "num_photos": 165,
         "false_alarm_note": None,
-        "edits": {"median filter": {"photos": 10, "strong_trace": 4}},
-        "edits_words": "ordinary edits give a strong trace, too: median filter 4 of 10",
+        "edits": {"blur": {"photos": 20, "strong_trace": 1}},
+        "edits_words": (
+            "untouched photos give a strong trace after ordinary edits, too: blur 1 of 20"
+        ),
         "false_alarm_curve": {"logits": [-4.2, 0.3, 2.73], "levels": [0, 0.5, 0.99]},
         "quality": "jpeg>=90",
         "notes": [],
