@@ -13,9 +13,9 @@
 - A rate is stated with the bound that the number of photos allows (Clopper and Pearson 1934,
   one-sided, 95 %). The variants of one photo are not independent: n is the number of photos.
 - Ordinary edits (blur, rotation, montage) are not inpainting, and many photos are edited. A strong
-  trace therefore has to reach a second, higher threshold, which at most 5 % of untouched photos
-  reach after each kind of edit, and what it marks has to have fine detail (`smoothness`). The mask
-  does not depend on either.
+  trace therefore has to reach a second, higher threshold, which at most 5 % of the validation
+  photos reach after each kind of edit, and what it marks has to have fine detail (`smoothness`).
+  The mask does not depend on either.
 - Outside the tested range there is no verdict. No verdict says that a photo is authentic.
 """
 

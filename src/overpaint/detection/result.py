@@ -31,7 +31,7 @@ MEANINGS: Mapping[Band, str] = {
     "strong trace": (
         "It reaches the threshold that 1 % of untouched photos of this quality reach. With a "
         "detector that was measured on ordinary edits, it also reaches the one that at most 5 % of "
-        "untouched photos reach after each kind of edit, and what is marked has fine detail."
+        "the calibration photos reach after each kind of edit, and what is marked has fine detail."
     ),
     "inconclusive": (
         "It reaches a lower threshold, which 10 % of untouched photos of this quality reach, or "
