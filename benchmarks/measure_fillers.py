@@ -14,7 +14,7 @@ import typer
 from overpaint.errors import OverpaintError
 
 ROOT = Path(__file__).parents[1]
-USUAL = ("telea", "navier-stokes", "biharmonic", "patchmatch", "safepaint-s")
+USUAL = ("telea", "navier-stokes", "biharmonic", "patchmatch", "mean", "safepaint-s")
 
 
 def main(
@@ -22,7 +22,7 @@ def main(
     inpainter: Annotated[
         list[str] | None, typer.Option(help="Name or weights; repeatable.")
     ] = None,
-    num: Annotated[int, typer.Option(min=2, help="Photos.")] = 20,
+    num: Annotated[int, typer.Option(min=2, help="Photos of each size.")] = 60,
     out: Annotated[Path, typer.Option(help="Folder of the CSV file.")] = ROOT / "results",
 ) -> None:
     """Fill, compare, and write the rows."""
