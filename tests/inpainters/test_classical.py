@@ -209,6 +209,11 @@ class TestDiffusion:
         assert abs((filled("telea", image, mask) - image).mean().item()) < 0.5 * LEVEL
 
 
+def without_texture(picture: np.ndarray) -> np.ndarray:
+    """Colours with the two channels of the texture, which are 0."""
+    return np.pad(picture, ((0, 0), (0, 0), (0, 2)))
+
+
 class TestPatches:
     @pytest.mark.parametrize(
         "texture",
@@ -250,6 +255,7 @@ class TestPatches:
         hole = np.zeros((30, 40), bool)
         hole[8:13, 9:15] = True
         picture[4:17, 5:19] = picture[17:30, 24:38]  # all that patches over the hole cover
+        picture = without_texture(picture)
         patches = patchmatch.Patches(hole, 5)
         assert patches.targets.shape == (2, 9 * 10)
         field = patchmatch.match_nearest(patches)
@@ -269,14 +275,46 @@ class TestPatches:
         hole = np.zeros((40, 50), bool)
         hole[10:20, 12:25] = True
         patches, rng = patchmatch.Patches(hole, 5), np.random.default_rng(0)
-        found = patches.compute_descriptors(picture, patches.compute_components(picture, rng))
-        assert found.shape == (36 * 46, patchmatch.NUM_COMPONENTS)
+        components = patches.compute_components(without_texture(picture), rng)
+        found = patches.compute_descriptors(without_texture(picture), components)
+        assert found.shape == (36 * 46, patchmatch.NUM_COMPONENTS + 2)
         whole = np.lib.stride_tricks.sliding_window_view(picture, (5, 5), axis=(0, 1))
         flat = whole.reshape(36 * 46, -1)
         first, second = rng.integers(len(flat), size=(2, 100))
         exact = np.square(flat[first] - flat[second]).sum(axis=1)
         near = np.square(found[first] - found[second]).sum(axis=1)
         np.testing.assert_allclose(near, exact, rtol=1e-3, atol=1e-5)
+
+    def test_texture_is_the_mean_difference_of_neighbours_that_are_known(self) -> None:
+        photo = np.zeros((40, 60, 3), np.float32)
+        photo[:, ::2] = 8  # 8 from column to column, 0 from row to row
+        hole = np.zeros((40, 60), bool)
+        hole[10:30, 20:40] = True
+        photo[hole] = 1000
+        texture = patchmatch.measure_texture(photo, hole)
+        far = patchmatch.WINDOW // 2 + 1  # from what is known, or from a border without a next one
+        assert texture.shape == (40, 60, 2)
+        assert np.abs(texture[..., 0]).max() < 1e-3
+        np.testing.assert_allclose(texture[:, :20][..., 1], 8, rtol=1e-4)
+        assert np.abs(texture[10 + far : 30 - far, 20 + far : 40 - far]).max() < 1e-3
+
+    def test_a_large_hole_in_a_texture_does_not_become_smooth(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In noise, of which nothing in the hole is known, half of the photo being smooth."""
+        rng = np.random.default_rng(0)
+        photo = np.full((96, 96, 3), 120, np.float32)
+        photo[:64] += rng.normal(0, 40, (64, 96, 1))
+        hole = np.zeros((96, 96), bool)
+        hole[8:56, 24:72] = True
+
+        def measure_deviation() -> float:
+            filled = patchmatch.synthesise(photo, hole, patchmatch.PatchMatchConfig())
+            return float(filled[16:48, 32:64].std())
+
+        with_texture = measure_deviation()
+        monkeypatch.setattr(patchmatch, "TEXTURE", 0)
+        assert with_texture > 1.5 * measure_deviation()
 
     def test_a_coarser_level_is_the_mean_of_known_pixels_only(self) -> None:
         picture = np.arange(15, dtype=np.float32).reshape(3, 5, 1).repeat(3, 2)

@@ -4,14 +4,18 @@ A hole is filled so that each patch in it is similar to some patch of the known 
 Shechtman and Irani, "Space-Time Completion of Video", PAMI 29(3), 2007). Two steps alternate on
 every level of a pyramid: find the most similar known patch of each patch that touches the hole
 (Barnes et al., "PatchMatch", SIGGRAPH 2009), and set each pixel of the hole to the weighted mean
-of the values that the patches over it propose. Written from the papers, no code taken; licence:
-Apache-2.0.
+of the values that the patches over it propose. Patches are compared by colour and by strength of
+texture (Newson et al., "Video Inpainting of Complex Scenes", SIAM Journal on Imaging Sciences 7(4),
+2014, section 3.2). Written from the papers, no code taken; licence: Apache-2.0.
 
 - A patch's position is its upper left pixel, and all patches lie inside the picture, so that its
   edge needs no special case. A *source* contains no hole; every other patch is a *target*.
-- Patches are compared by descriptors: their 16 principal components, computed for each level from
-  its sources. All of a level's descriptors are one convolution, and a comparison reads 16
-  contiguous numbers instead of 75 from five rows.
+- Patches are compared by descriptors: the 14 principal components of their colours, computed for
+  each level from its sources, and their mean texture. All of a level's descriptors are one
+  convolution, and a comparison reads 16 contiguous numbers instead of 75 from five rows.
+- Texture is two more channels of the picture, the mean strength of horizontal and of vertical
+  differences in a window. In the hole it is copied with the colours. Colours alone make large holes
+  smooth: the mean of many proposals is smooth, and is then most similar to a smooth source.
 - A match is always a source: a proposed position is moved to the nearest source.
 - All targets are improved at once from the matches of the previous step, while Barnes et al. scan
   the picture row by row. Propagation then advances one pixel per round, which is enough because
@@ -39,16 +43,22 @@ from overpaint.inpainters.classical import Classical, Hole, Picture, import_opti
 from overpaint.registry import inpainters
 
 Colours = NDArray[np.float32]
+"""Red, green and blue, and in `synthesise` the texture's two channels."""
 Positions = NDArray[np.intp]
 """Rows and columns (2, ...) of patches, by their upper left pixels."""
 
-NUM_COMPONENTS = 16  # one cache line of float32
+NUM_COMPONENTS = 14  # with the texture one cache line of float32
 NUM_EXAMPLES = 4000  # sources from which a level's components are found
 SIDES = ((0, -1), (0, 1), (-1, 0), (1, 0))
 # A patch's weight falls by this factor for each pixel into the hole. With 1.3, as in Wexler et al.,
 # flat backgrounds got grey blotches, which spread from the inside of the hole.
-GAMMA = 1.6
-EXTRA_ROUNDS = 2  # for each coarser level, where a round costs a quarter
+GAMMA = 2.0
+# The variance of the similarity, as a multiple of that in Wexler et al. (the third quartile of the
+# squared distances).
+SOFTNESS = 3.0
+EXTRA_ROUNDS = 4  # for each coarser level, where a round costs a quarter
+TEXTURE = 20.0  # weight of a squared difference of texture, against one of a pixel's colour
+WINDOW = 16  # side of the window of the texture, pixels of the photo
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,7 @@ class PatchMatchConfig:
 
     patch: int = 5
     """Side of a patch, pixels; smaller where the photo has too few known patches of this size."""
-    num_rounds: int = 2
+    num_rounds: int = 3
     """Rounds of search and vote at full resolution."""
     seed: int = 0
     """Seed of the search."""
@@ -119,7 +129,7 @@ class Patches:
         rows, columns = np.nonzero(known)
         chosen = rng.choice(len(rows), min(NUM_EXAMPLES, len(rows)), replace=False)
         pixels = self._index_pixels(np.stack([rows[chosen], columns[chosen]]))
-        colours = picture.reshape(-1, 3)
+        colours = np.ascontiguousarray(picture[..., :3]).reshape(-1, 3)
         patches = np.stack([colours.take(pixels + offset, axis=0) for offset in self.offsets], 2)
         flat = patches.reshape(len(pixels), -1).astype(np.float64)  # (n, 3 side side)
         around = flat - flat.mean(axis=0)
@@ -128,9 +138,11 @@ class Patches:
         return largest.reshape(-1, 3, self.side, self.side).astype(np.float32)
 
     def compute_descriptors(self, picture: Colours, components: Colours) -> Colours:
-        """Components of all patches (rows * columns, k)."""
+        """Components and weighted mean texture of all patches (rows * columns, k + 2)."""
         image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
-        found = F.conv2d(image, torch.from_numpy(components))[0]
+        colours = F.conv2d(image[:, :3], torch.from_numpy(components))[0]
+        texture = F.avg_pool2d(image[:, 3:], self.side, stride=1)[0]
+        found = torch.cat([colours, self.side * TEXTURE**0.5 * texture])
         return found.flatten(1).T.contiguous().numpy()
 
     def compute_costs(self, descriptors: Colours, matches: Positions) -> Colours:
@@ -146,18 +158,19 @@ class Patches:
 
         Weights as in Wexler et al.: similarity, and nearness to the known part.
         """
-        variance = np.percentile(costs, 75) + 1e-6
+        variance = SOFTNESS * np.percentile(costs, 75) + 1e-6
         weights = self.trust * np.maximum(np.exp(-costs / (2 * variance)), 1e-6)
         here, there = (
             self._index_pixels(self.targets),
             self._index_pixels(self.select_targets(field)),
         )
-        colours = np.ones((picture.size // 3, 4), np.float32)  # the fourth counts the weights
-        colours[:, :3] = picture.reshape(-1, 3)
+        num = picture.shape[2]
+        colours = np.ones((picture.size // num, num + 1), np.float32)  # the last counts the weights
+        colours[:, :num] = picture.reshape(-1, num)
         sums = np.zeros(colours.shape, np.float32)
         for offset in self.offsets:  # for one offset, no pixel occurs twice in `here`
             sums[here + offset] += weights[:, None] * colours.take(there + offset, axis=0)
-        means = (sums[:, :3] / np.maximum(sums[:, 3:], 1e-30)).reshape(picture.shape)
+        means = (sums[:, :num] / np.maximum(sums[:, num:], 1e-30)).reshape(picture.shape)
         return np.where(self.hole[..., None], means, picture).astype(np.float32)
 
 
@@ -230,11 +243,28 @@ def has_sources(hole: Hole, side: int) -> bool:
     return int(np.count_nonzero(~touches)) >= side**2
 
 
+def measure_texture(photo: Colours, hole: Hole) -> Colours:
+    """Mean strength of a grey photo's vertical and horizontal differences (h, w, 2).
+
+    Over the pairs of known pixels in a window of `WINDOW` pixels around each pixel.
+    """
+    ndimage = import_optional("scipy.ndimage")
+    grey, maps = photo.mean(axis=2), []
+    for axis in (0, 1):
+        last = [(0, int(axis == i)) for i in (0, 1)]  # the last row or column has no next one
+        strength = np.pad(np.abs(np.diff(grey, axis=axis)), last)
+        next_hole = np.delete(hole, 0, axis=axis)
+        pairs = np.pad(~(np.delete(hole, -1, axis=axis) | next_hole), last).astype(np.float32)
+        sums, num = (ndimage.uniform_filter(x, WINDOW) for x in (strength * pairs, pairs))
+        maps.append(sums / np.maximum(num, 1e-3))  # below one pair: none, up to rounding
+    return np.stack(maps, axis=2)
+
+
 def synthesise(photo: Colours, hole: Hole, config: PatchMatchConfig) -> Colours:
     """Fill the hole (h, w) of photo (h, w, 3), of which at least one pixel is known."""
     rng = np.random.default_rng(config.seed)
     side = next(n for n in range(config.patch, 0, -1) if n == 1 or has_sources(hole, n))
-    levels = [(photo, hole)]
+    levels = [(np.concatenate([photo, measure_texture(photo, hole)], axis=2), hole)]
     while levels[-1][1].any():
         levels.append(halve(*levels[-1]))
     picture, field = levels.pop()[0], None
@@ -255,7 +285,7 @@ def synthesise(photo: Colours, hole: Hole, config: PatchMatchConfig) -> Colours:
         for _ in range(config.num_rounds + EXTRA_ROUNDS * len(levels)):
             found = patches.compute_descriptors(picture, components)
             picture = patches.vote(picture, field, search(patches, found, field, rng))
-    return picture
+    return picture[..., :3]
 
 
 class PatchMatch(Classical):
