@@ -22,7 +22,9 @@ def main(
     inpainter: Annotated[
         list[str] | None, typer.Option(help="Name or weights; repeatable.")
     ] = None,
-    num: Annotated[int, typer.Option(min=2, help="Photos of each size.")] = 60,
+    num: Annotated[
+        int | None, typer.Option(min=2, help="Photos of each size, for a quick run.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the CSV file.")] = ROOT / "results",
 ) -> None:
     """Fill, compare, and write the rows."""

@@ -33,9 +33,9 @@ from overpaint.run_identity import find_commit, hash_config
 SET = "fillers"
 BINS = {"1": (0.007, 0.014), "5": (0.04, 0.06), "15": (0.13, 0.17), "30": (0.27, 0.33)}
 """Lowest and highest share of the photo in the hole, by the bin's name in percent."""
-SIDES: dict[int, tuple[Part | None, int]] = {512: ("test", 0), 1024: (None, 1000)}
-"""For the longest side of a crop, pixels: part of the photos (None: all), and the length that the
-longer side of a photo has at least."""
+SIDES: dict[int, tuple[Part | None, int, int]] = {512: ("test", 0, 60), 1024: (None, 1000, 20)}
+"""For the longest side of a crop, pixels: part of the photos (None: all), the length that the
+longer side of a photo has at least, and the number of photos."""
 SHAPES = {"objects:masks/bsds_segments": 1.0, "objects:masks/person": 1.0}
 BACKBONE = "distilled:weights/vgg19_distilled_16x.pth"
 
@@ -45,25 +45,25 @@ def measure_fillers(
     data: str | Path,
     out: str | Path,
     *,
-    num: int = 60,
+    num: int | None = None,
     seed: int = 0,
     report: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
     """Distance by the distilled VGG, PSNR and seconds for each inpainter, hole size and side.
 
     The rows are written to `out`/fillers.csv and replace earlier ones of these inpainters. data: a
-    folder with photos/, masks/ and weights/. num: number of photos of each side, fewer where there
-    are not so many. Raises OverpaintError.
+    folder with photos/, masks/ and weights/. num: photos of each side, for a quick run; None for
+    the numbers in `SIDES`. Raises OverpaintError.
     """
     data = Path(data)
     backbone = load_backbone(BACKBONE, data)
     assert backbone is not None
     runners = [InpainterRunner(model) for model in models]
     found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    for side, (part, _) in SIDES.items():
-        photos = PhotoSource.from_paths([data / "photos"], part=part)
-        for i, (photo, holes) in enumerate(draw_cases(photos, data, num, seed, side)):
-            report(f"{SET}: photo {i + 1} of {num}, {side} px")
+    for side, (part, _, usual) in SIDES.items():
+        photos, wished = PhotoSource.from_paths([data / "photos"], part=part), num or usual
+        for i, (photo, holes) in enumerate(draw_cases(photos, data, wished, seed, side)):
+            report(f"{SET}: photo {i + 1} of {wished}, {side} px")
             wanted = _compute_features(backbone, photo)
             for (name, hole), runner in product(holes.items(), runners):
                 for metric, value in _score_fill(runner, backbone, photo, wanted, hole).items():
@@ -110,7 +110,7 @@ def _read_large(photos: PhotoSource, at_least: int, seed: int) -> Iterator[np.nd
             yield photo
 
 
-def _make_source(runner: InpainterRunner, num: int, seed: int) -> Source:
+def _make_source(runner: InpainterRunner, num: int | None, seed: int) -> Source:
     return Source(
         set=SET,
         weights=runner.name,
