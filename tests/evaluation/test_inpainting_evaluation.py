@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from conftest import textured
@@ -391,13 +392,30 @@ class TestContactSheet:
         spec.loader.exec_module(module)
         return module
 
-    def test_a_row_per_photo_and_a_column_per_inpainter(self, recipe: ModuleType, toy: str) -> None:
-        cases = [square(100), square(50)]
-        methods = [load_method(toy), load_method(UNTOUCHED)]
-        rows = list(recipe.make_rows(cases, methods, DetectorRunner(Grey())))
-        assert [len(row) for row in rows] == [5, 5]
-        photo, hole, flat, untouched, _ = rows[1]
-        assert (photo == 50).all()
-        assert (hole[5:15, 5:15] == recipe.HOLE).all()
-        assert (flat[5:15, 5:15] == 128).all()
-        assert (untouched == photo).all()
+    def test_a_row_per_photo_and_a_column_per_inpainter(self, recipe: ModuleType) -> None:
+        photo = np.full((90, 100, 3), 50, np.uint8)
+        photo[:, 50:] = 200
+        mask = np.zeros((90, 100), np.uint8)
+        mask[20:40, 10:30] = 1
+        names = ["mean", "safepaint-s:stage-1", "safepaint-s", "auto"]
+        (row,) = recipe.make_rows([(photo, mask)], names)
+        shown, hole, flat, first, second, chosen = row
+        assert (shown == photo).all()
+        assert (hole[mask == 1] == recipe.HOLE).all()
+        assert np.ptp(flat[mask == 1], axis=0).max() <= 1
+        assert (first != second)[mask == 1].any()
+        assert (chosen == recipe.fill(photo, mask, recipe.load("patchmatch"))).all()
+        for fill in (flat, first, second, chosen):
+            assert (fill[mask == 0] == photo[mask == 0]).all()
+
+    def test_a_first_stage_is_of_safepaint_alone(self, recipe: ModuleType) -> None:
+        with pytest.raises(ConfigError, match="mean:stage-1: give NAME:stage-1 with weights of"):
+            recipe.load("mean:stage-1")
+
+    def test_blocks_of_different_height_are_beside_each_other(
+        self, recipe: ModuleType, tmp_path: Path
+    ) -> None:
+        blocks = [np.zeros((40, 20, 3), np.uint8), np.zeros((20, 30, 3), np.uint8)]
+        recipe.write_sheet(tmp_path / "sheet.webp", blocks)
+        with Image.open(tmp_path / "sheet.webp") as sheet:
+            assert (sheet.format, sheet.size) == ("WEBP", (20 + 30 + 2 * 4, 40))

@@ -56,18 +56,20 @@ def draw_row(pixels: np.ndarray, mask: np.ndarray | None, judged: Judgement) -> 
     pixels: uint8 (h, w, 3). mask: (h, w), 1 = inpainted; None for an untouched picture. judged:
     the detector's result for the picture.
     """
-    picture, heatmap = _shrink(pixels), _shrink(draw_heat(judged.logits).astype(np.float32))
+    picture, heatmap = shrink(pixels), shrink(draw_heat(judged.logits).astype(np.float32))
     true = np.zeros(judged.mask.shape, np.uint8) if mask is None else mask
-    found = _shrink(judged.mask.astype(np.uint8), Image.Resampling.NEAREST)
-    views = (_shrink(true, Image.Resampling.NEAREST) * np.uint8(255), _to_grey_levels(heatmap))
+    found = shrink(judged.mask.astype(np.uint8), Image.Resampling.NEAREST)
+    views = (shrink(true, Image.Resampling.NEAREST) * np.uint8(255), _to_grey_levels(heatmap))
     colourless = [np.repeat(view[..., None], 3, axis=2) for view in views]
     return [picture, *colourless, draw_overlay(picture, heatmap, found == 1)]
 
 
-def _shrink(array: np.ndarray, kernel: Image.Resampling = Image.Resampling.BOX) -> np.ndarray:
-    """An array (h, w) or (h, w, 3) at `SIDE` or its own size, whichever is smaller."""
+def shrink(
+    array: np.ndarray, kernel: Image.Resampling = Image.Resampling.BOX, side: int = SIDE
+) -> np.ndarray:
+    """An array (h, w) or (h, w, 3), its longer side at most `side` pixels."""
     height, width = array.shape[:2]
-    scale = SIDE / max(height, width)
+    scale = side / max(height, width)
     if scale >= 1:
         return array
     size = max(1, round(width * scale)), max(1, round(height * scale))
