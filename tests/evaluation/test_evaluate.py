@@ -1,5 +1,6 @@
 """The benchmark from pictures to rows, its files, and the README's tables."""
 
+import importlib
 import math
 import sys
 from dataclasses import replace
@@ -256,6 +257,17 @@ def test_pictures_without_pyarrow_are_refused_before_anything_is_measured(
     with pytest.raises(ConfigError, match=r"overpaint\[results\]"):
         write_results(tmp_path / "r", [], [Picture("triplets", "madf", "net", "a", {"auc": 1})])
     assert not (tmp_path / "r").exists()
+
+
+def test_f1_is_not_stored_where_it_follows_from_iou(tmp_path: Path):
+    hits = {"iou@0.5": 3 / 6, "f1@0.5": 6 / 9, "f1@default": 0.25}
+    none = {"iou@0.5": 0.0, "f1@0.5": 0.0, "f1@default": 0.5}
+    pictures = [Picture("triplets", "madf", "net", n, f) for n, f in {"a": hits, "b": none}.items()]
+    write_results(tmp_path, [make_row(SOURCE, "madf", "auc", [[0.5]])], pictures)
+    path = find_pictures_file(tmp_path, "triplets")
+    assert [p.numbers for p in read_pictures(path)] == [pytest.approx(hits), none]
+    columns = importlib.import_module("pyarrow.parquet").read_schema(path).names
+    assert columns == ["weights", "method", "picture", "iou@0.5", "f1@default"]
 
 
 def test_a_damaged_file_of_pictures_is_named(tmp_path: Path):

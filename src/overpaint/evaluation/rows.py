@@ -40,6 +40,8 @@ NUMBERS = (
     "lpips-alex",
 )
 """Numbers of a picture that are kept."""
+F1_OF = {"f1@0.5": "iou@0.5", "f1@default": "iou@default"}
+"""The numbers that are computed from another one, 2 IoU / (1 + IoU), and not stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,12 +329,17 @@ def read_pictures(path: Path) -> list[Picture]:
                 line["method"],
                 line["weights"],
                 line["picture"],
-                {n: line[n] for n in NUMBERS if line.get(n) is not None},
+                _add_f1({n: line[n] for n in NUMBERS if line.get(n) is not None}),
             )
             for line in lines
         ]
     except (OSError, KeyError, ValueError) as error:  # of pyarrow, ArrowInvalid is a ValueError
         raise ConfigError(f"{path}: cannot be read ({error}); measure again") from error
+
+
+def _add_f1(numbers: dict[str, float]) -> dict[str, float]:
+    derived = {f1: numbers[iou] for f1, iou in F1_OF.items() if iou in numbers}
+    return numbers | {f1: 2 * iou / (1 + iou) for f1, iou in derived.items()}
 
 
 def _write_pictures(path: Path, pictures: Sequence[Picture]) -> None:
@@ -342,6 +349,8 @@ def _write_pictures(path: Path, pictures: Sequence[Picture]) -> None:
     columns: dict[str, Any] = {c: pa.array([getattr(p, c) for p in pictures]) for c in labels}
     for number in NUMBERS:
         values = [p.numbers.get(number) for p in pictures]
+        if F1_OF.get(number) in columns:
+            continue
         if any(v is not None for v in values):
             columns[number] = pa.array(values, pa.float32())
     buffer = io.BytesIO()
