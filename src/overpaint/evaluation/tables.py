@@ -94,6 +94,10 @@ _EXPERIMENT = {
 }
 _RATIOS = ("10-20", "20-30", "30-40", "40-50", "50-60")
 _HOLES = {**{ratio: f"{ratio} %" for ratio in _RATIOS}, "all": "all"}
+_FILLED = {
+    name: name
+    for name in (f"{share} %, {side} px" for side in (512, 1024) for share in (1, 5, 15, 30))
+}
 _SEEN = {f"{ratio}, nixnet-s": heading for ratio, heading in _HOLES.items()}
 
 
@@ -200,6 +204,10 @@ LAYOUTS = {
         },
         metric="psnr",
     ),
+    "fillers": Layout(
+        "fillers", "distance by the distilled VGG, by hole", _FILLED, metric="vgg-distilled"
+    ),
+    "fillers-seconds": Layout("fillers", "time of a fill, by hole", _FILLED, metric="seconds"),
     "known_pixels": Layout(
         "known_pixels", "inpainter", {"written PNG": "changed known pixels"}, metric="changed"
     ),
