@@ -26,7 +26,7 @@ _GOOD_FOR = {
     "mean": "Nothing to look at: one colour, to compare others with.",
     "safepaint": (
         "Small holes, with little statistical trace at the seam; larger ones are smeared. Takes "
-        "up to a minute."
+        "some seconds."
     ),
     "big-lama": "Large holes and regular structures: the best here.",
 }
