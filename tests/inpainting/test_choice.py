@@ -13,7 +13,7 @@ from helpers.random_weights import save_random
 from overpaint import weights
 from overpaint.data.crops import crop_middle
 from overpaint.errors import WeightsError
-from overpaint.evaluation.fillers import BINS, SET, draw_cases
+from overpaint.evaluation.fillers import BINS, SET, SIDES, draw_cases, name_method
 from overpaint.evaluation.rows import read_rows
 from overpaint.inpainting.api import inpaint
 from overpaint.inpainting.choice import AUTO, BEST, BIG_LAMA, LIMITS, choose
@@ -50,9 +50,12 @@ def test_the_best_for_the_holes_size_is_taken_and_named(
 def test_the_measured_table_has_the_same_order(index: int) -> None:
     rows = [r for r in read_rows(TABLE) if r.metric == "vgg-distilled"]
     name = list(BINS)[index]
-    distances = {r.weights: r.value for r in rows if r.method == name}
-    assert {*BEST[index], "telea"} <= distances.keys()
-    assert distances[BEST[index][0]] < 1.02 * min(distances.values())  # nearer ones are no better
+    for side in SIDES:
+        found = [r for r in rows if r.method == name_method(name, side)]
+        distances = {r.weights: r.value for r in found}
+        assert {*BEST[index], "telea"} <= distances.keys()
+        assert {r.n for r in found} == {SIDES[side][2]}
+        assert distances[BEST[index][0]] == min(distances.values())
     low, high = ([0, *LIMITS][index], [*LIMITS, 1][index])
     assert low <= BINS[name][0] < BINS[name][1] <= high
 

@@ -1,15 +1,13 @@
 """`--model auto`: the best measured inpainter for the size of a photo's hole.
 
 - The order is measured: results/fillers.csv has the mean distance by the distilled VGG on holes of
-  1, 5, 15 and 30 % of a photo (benchmarks/measure_fillers.py). A test compares this file with it.
-- Between inpainters within 2 % of the smallest distance, the appearance of the fills decided. At
-  5 % the distance of `safepaint-s` is smaller by 0.001 of 0.123, on eight photos, but its larger
-  fills are blurred where PatchMatch continues the background.
+  1, 5, 15 and 30 % of a photo of 512 or 1024 px (benchmarks/measure_fillers.py). PatchMatch is
+  nearest to the photo at each of these sizes. A test compares this file with the table.
 - Big LaMa comes first once its authors' weights are imported
   (`overpaint weights import big-lama FILE`). It is not in that table, because the weights were not
   available there; its place is based on its authors' published comparisons.
 - OpenCV's shift maps (He and Sun 2012; `cv2.xphoto`, in opencv-contrib only) were a candidate. On
-  the first seven of those holes they took 7.5 s of one core each, PatchMatch 0.7 s, and were nearer
+  seven holes of an earlier set they took 7.5 s of one core each, PatchMatch 0.7 s, and were nearer
   to the photo in two. Edges of the copied parts stay visible, and in one hole of 30 % a part was
   left unfilled. They are not used.
 - An inpainter whose optional package is missing is skipped, and a note says so.
