@@ -6,7 +6,7 @@ every level of a pyramid: find the most similar known patch of each patch that t
 (Barnes et al., "PatchMatch", SIGGRAPH 2009), and set each pixel of the hole to the weighted mean
 of the values that the patches over it propose. Patches are compared by colour and by strength of
 texture (Newson et al., "Video Inpainting of Complex Scenes", SIAM Journal on Imaging Sciences 7(4),
-2014, section 3.2). Written from the papers, no code taken; licence: Apache-2.0.
+2014). Written from the papers, no code taken; licence: Apache-2.0.
 
 - A patch's position is its upper left pixel, and all patches lie inside the picture, so that its
   edge needs no special case. A *source* contains no hole; every other patch is a *target*.
