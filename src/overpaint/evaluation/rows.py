@@ -348,9 +348,9 @@ def _write_pictures(path: Path, pictures: Sequence[Picture]) -> None:
     labels = ("weights", "method", "picture")
     columns: dict[str, Any] = {c: pa.array([getattr(p, c) for p in pictures]) for c in labels}
     for number in NUMBERS:
-        values = [p.numbers.get(number) for p in pictures]
         if F1_OF.get(number) in columns:
             continue
+        values = [p.numbers.get(number) for p in pictures]
         if any(v is not None for v in values):
             columns[number] = pa.array(values, pa.float32())
     buffer = io.BytesIO()

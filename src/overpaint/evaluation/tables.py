@@ -19,6 +19,7 @@ from typing import Literal
 
 from overpaint.errors import ConfigError, OverpaintError
 from overpaint.evaluation.family_table import TRAINED_ON, list_families
+from overpaint.evaluation.fillers import BINS, SIDES, name_method
 from overpaint.evaluation.rows import Row, read_rows
 from overpaint.images import write_bytes
 from overpaint.metrics import EQUAL_PSNR
@@ -94,10 +95,7 @@ _EXPERIMENT = {
 }
 _RATIOS = ("10-20", "20-30", "30-40", "40-50", "50-60")
 _HOLES = {**{ratio: f"{ratio} %" for ratio in _RATIOS}, "all": "all"}
-_FILLED = {
-    name: name
-    for name in (f"{share} %, {side} px" for side in (512, 1024) for share in (1, 5, 15, 30))
-}
+_FILLED = {name_method(share, side): name_method(share, side) for side in SIDES for share in BINS}
 _SEEN = {f"{ratio}, nixnet-s": heading for ratio, heading in _HOLES.items()}
 
 
