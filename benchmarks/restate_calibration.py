@@ -25,7 +25,7 @@ def main(
     results: Annotated[Path, typer.Option(help="Folder of the CSV files.")] = ROOT / "results",
 ) -> None:
     """Replace a calibration's hash in all rows, where the thresholds are the same."""
-    from overpaint.evaluation.rows import restate_calibration
+    from overpaint.benchmark.restating import restate_calibration
 
     changed = restate_calibration(results, before, after)
     typer.echo("\n".join(map(str, changed)) or "no row names that calibration")

@@ -13,6 +13,7 @@ import numpy as np
 
 from overpaint.benchmark.plan import Cell
 from overpaint.benchmark.recipe import ANY, QUALITY, Recipe
+from overpaint.benchmark.rendering import WORDS
 from overpaint.benchmark.rows import ALL, UNSEEN, BenchmarkRow
 from overpaint.benchmark.stages import read_scores
 from overpaint.benchmark.store import Stage, Store
@@ -134,7 +135,7 @@ def _plot_heat(rows: Sequence[BenchmarkRow], metric: str) -> "Callable[[Axes], N
             if not math.isnan(value):
                 colour = "black" if value > low + 0.6 * (high - low) else "white"
                 axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, size=8)
-        figure.colorbar(image, label=metric)
+        figure.colorbar(image, label=WORDS.get(metric, metric))
 
     return draw
 
@@ -153,7 +154,7 @@ def _plot_curves(
             numbers = [found.get(v, math.nan) for v in values]
             axes.plot(values, numbers, marker="o", label=_make_label(line, means))
         axes.set_ylim(*_choose_limits(metric))  # whole, so that a small difference looks small
-        axes.set_ylabel(metric)
+        axes.set_ylabel(WORDS.get(metric, metric))
         axes.set_xlabel("hole, % of the picture" if axis == "bin" else axis)
         axes.tick_params(axis="x", rotation=30)
         axes.legend(fontsize="small")

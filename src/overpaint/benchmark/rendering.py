@@ -27,6 +27,7 @@ HEADINGS: dict[str, str] = {"training": "trained on", "mask": "masks", "bin": "h
 WORDS: dict[str, str] = {
     "iou@0.5": "mIoU",
     "f1@0.5": "F1",
+    "f1@default": "F1, default threshold",
     "auc": "pixel AUC",
     "detected@0.5": "detected",
     "psnr": "PSNR, dB",

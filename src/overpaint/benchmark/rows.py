@@ -296,32 +296,37 @@ def publish_rows(path: Path, folder: Path) -> Path:
     before are replaced, those of other tables kept. Returns the file of the rows. Raises
     ConfigError for a file without rows.
     """
-    lines = _read_lines(path)
+    lines = read_lines(path)
     tables = {line["table"] for line in lines}
     if len(tables) != 1:
         raise ConfigError(f"{path}: holds the rows of {len(tables)} tables; give those of one")
     place, sources = folder / f"{tables.pop()}.csv", {}
     if (folder / PROVENANCE).exists():
-        old = {line["source"]: line for line in _read_lines(folder / PROVENANCE)}
+        old = {line["source"]: line for line in read_lines(folder / PROVENANCE)}
         sources = {key: line for key, line in old.items() if line["table"] != place.stem}
     for line in lines:
         source = {name: line.pop(name, "") for name in SHARED}
-        key = hashes.sha256(json.dumps(source).encode())[:12]
+        key = make_source_key(source)
         sources[key] = {"source": key, **source}
         line["source"] = key
     filled = [name for name in lines[0] if any(line[name] for line in lines)]
     folder.mkdir(parents=True, exist_ok=True)
-    _write_lines(folder / PROVENANCE, ["source", *SHARED], sources.values())
-    _write_lines(place, filled, lines)
+    write_lines(folder / PROVENANCE, ["source", *SHARED], sources.values())
+    write_lines(place, filled, lines)
     return place
+
+
+def make_source_key(source: Mapping[str, str]) -> str:
+    """The key in `provenance.csv` of what rows share; its names are in the order of `SHARED`."""
+    return hashes.sha256(json.dumps(source).encode())[:12]
 
 
 def read_rows(path: Path, kind: type[RowT] = BenchmarkRow) -> list[RowT]:  # type: ignore[assignment]
     """What `write_rows` or `publish_rows` wrote; raises ConfigError naming the file."""
     try:
-        lines = _read_lines(path)
+        lines = read_lines(path)
         if lines and "source" in lines[0]:
-            sources = {line.pop("source"): line for line in _read_lines(path.with_name(PROVENANCE))}
+            sources = {line.pop("source"): line for line in read_lines(path.with_name(PROVENANCE))}
             lines = [sources[line.pop("source")] | line for line in lines]
         return [kind(**_parse_line(line, kind)) for line in lines]
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -335,12 +340,14 @@ def _parse_line(line: Mapping[str, str], kind: type[BenchmarkRow]) -> dict[str, 
     return {**named, **numbers, **counts}
 
 
-def _read_lines(path: Path) -> list[dict[str, str]]:
+def read_lines(path: Path) -> list[dict[str, str]]:
+    """The lines of a CSV file by the names in its header."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def _write_lines(path: Path, names: Sequence[str], lines: Iterable[Mapping[str, str]]) -> None:
+def write_lines(path: Path, names: Sequence[str], lines: Iterable[Mapping[str, str]]) -> None:
+    """A CSV file of the named columns."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -15,13 +15,12 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from overpaint import hashes
-from overpaint.detection.calibration import Calibration
 from overpaint.errors import ConfigError
 from overpaint.images import write_bytes
 from overpaint.metrics import bootstrap, mean
@@ -241,63 +240,6 @@ def _write_sources(path: Path, sources: Sequence[Source]) -> None:
     columns = [f.name for f in fields(Source)]
     lines = ([s.key, *(getattr(s, c) for c in columns)] for s in sources)
     _write(path, ["source", *columns], lines)
-
-
-# Calibrations
-
-
-def restate_calibration(folder: Path, before: Path, after: Path) -> list[Path]:
-    """Replace a calibration's hash in all rows by that of a file with the same thresholds.
-
-    If only ordinary edits were measured again (`overpaint calibrate --only-edits`) or its words
-    changed, a calibration gives the same masks and scores, so the measured numbers stay valid;
-    those of the set "edits", which depend on the threshold of a strong trace, do not. In every
-    `sources.csv` in `folder` or below, the hash is replaced in `calibration_sha256` and `seen_by`;
-    in the files beside it, the keys that depend on it. A second call completes an interrupted one.
-    -> the files that were changed.
-
-    Raises ConfigError where anything but edits and words differs; the rows must then be measured
-    again. Raises WeightsError for calibrations that cannot be read.
-    """
-    old, new = (_remove_edits(Calibration.load(path)) for path in (before, after))
-    if old != new:
-        raise ConfigError(
-            f"{after}: its thresholds, scores or limits are not those of {before}, so that numbers "
-            "measured by that do not hold; measure again"
-        )
-    hashes_of = hashes.file_sha256(before), hashes.file_sha256(after)
-    changed = []
-    for place in sorted(folder.rglob(f"{SOURCES}.csv")):
-        found = read_sources(place).values()
-        here = list(dict.fromkeys(_restate(source, *hashes_of) for source in found))
-        # By the sources as they are to be, so that lines of an interrupted run are known as well.
-        keys = {_restate(source, *reversed(hashes_of)).key: source.key for source in here}
-        if here != list(found):
-            _write_sources(place, here)
-            changed.append(place)
-        for path in sorted(place.parent.glob("*.csv")):
-            lines = _read(path) if path != place else []
-            moved = [line | {"source": keys.get(line["source"], line["source"])} for line in lines]
-            if moved != lines:
-                _write(path, list(moved[0]), (list(line.values()) for line in moved))
-                changed.append(path)
-    return changed
-
-
-def _remove_edits(calibration: Calibration) -> dict[str, Any]:
-    of_edits = {"edits", "strong_logit"}
-    return calibration.model_dump(exclude={"data": True, "bands": {"__all__": of_edits}})
-
-
-def _restate(source: Source, before: str, after: str) -> Source:
-    """With one calibration's hash in the place of another's."""
-    seen = [entry.split(" ") for entry in source.seen_by.split("; ")]
-    for entry in seen:
-        if entry[-1] == before[:12]:
-            entry[-1] = after[:12]
-    own = after if source.calibration_sha256 == before else source.calibration_sha256
-    seen_by = "; ".join(map(" ".join, seen))
-    return replace(source, calibration_sha256=own, seen_by=seen_by)
 
 
 # Pictures
