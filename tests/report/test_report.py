@@ -177,6 +177,7 @@ def a_finding(verdict: str, fraction: float = 0.1, **more: Any) -> Finding:
         model="net",
         verdict=verdict,
         reason=None,
+        doubt=None,
         score=0.9,
         calibrated=True,
         quality="lossless",
@@ -237,7 +238,7 @@ def test_what_takes_weight_from_a_trace_is_said() -> None:
 
 
 def test_why_a_photo_that_reaches_the_threshold_is_inconclusive() -> None:
-    finding = a_finding("inconclusive", notes=["grey", AS_AFTER_EDITS])
+    finding = a_finding("inconclusive", notes=["grey"], doubt=AS_AFTER_EDITS)
     reasons = wording.form_opinion(finding, [], shifted(), 0.9).reasons
     assert reasons[1:] == [f"I{AS_AFTER_EDITS[1:]}."]
     assert len(wording.form_opinion(a_finding("inconclusive"), [], shifted(), 0.9).reasons) == 1

@@ -138,6 +138,8 @@ class DetectResult(BaseModel):
     """The verdict."""
     words: str
     """The verdict and the extent, in one line."""
+    doubt: str | None
+    """Why a photo that reaches the threshold is inconclusive; null otherwise."""
     meaning: str
     """What the verdict says, or why there is none."""
     caveat: str
@@ -257,6 +259,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "image_score": None,
         "band": "strong trace",
         "words": "strong trace of inpainting: 3.1 % of the photo, 1 region",
+        "doubt": None,
         "meaning": "It reaches the threshold that 1 % of untouched photos of this quality reach.",
         "caveat": "A photo without a trace is not shown to be authentic.",
         "fraction": 0.031,

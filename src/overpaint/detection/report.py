@@ -94,6 +94,7 @@ def _record(found: Detection) -> Record:
         "image_score": None if found.image_score is None else round(found.image_score, 6),
         "band": found.band,
         "words": found.words,
+        "doubt": found.verdict.doubt,
         "fraction": found.fraction,
         "regions": [region.to_dict() for region in found.regions],
         "num_regions": found.num_regions,

@@ -169,6 +169,8 @@ class Finding(_Fields):
     """One of overpaint's verdicts: "strong trace", "inconclusive", "no trace found", ..."""
     reason: str | None
     """Why there is no verdict; null where there is one."""
+    doubt: str | None
+    """Why a photo that reaches the threshold is inconclusive; null otherwise."""
     score: float
     """0..1; see `calibrated`."""
     calibrated: bool

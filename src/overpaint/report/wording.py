@@ -13,9 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from overpaint.detection.result import (
-    AS_AFTER_EDITS,
     NOTABLE,
-    SMOOTH,
     WHOLE,
     WHOLE_EDIT,
     format_percent,
@@ -42,7 +40,6 @@ LIMITS = (
 )
 
 
-DOUBTS = (SMOOTH, AS_AFTER_EDITS)
 _VERDICTS = ("strong trace", "inconclusive", "no trace found")
 
 
@@ -52,6 +49,7 @@ def make_finding(said: Mapping[str, Any]) -> Finding:
         model=said["model"],
         verdict=said["band"],
         reason=None if said["band"] in _VERDICTS else said["false_alarm_note"],
+        doubt=said["doubt"],
         score=said["score"],
         calibrated=said["calibrated"],
         quality=said["quality"],
@@ -130,7 +128,7 @@ def form_opinion(
             f"Inconclusive: what is seen ({extent} above the threshold) is more than in most "
             "untouched photos, but not enough for a strong trace. It supports neither proposition."
         )
-        doubts = [note for one in (others or [finding]) for note in one.notes if note in DOUBTS]
+        doubts = [one.doubt for one in (others or [finding]) if one.doubt]
         reasons += [f"{doubt[0].upper()}{doubt[1:]}." for doubt in dict.fromkeys(doubts)]
     elif "no trace found" in verdicts:
         grade = "no support either way"
