@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,16 @@ with torch.inference_mode():
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), torch.get_num_threads())
 """
 
+BUSY_CHILD = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from overpaint.benchmark.running import start_process
+context = multiprocessing.get_context("spawn")
+with ProcessPoolExecutor(1, mp_context=context, initializer=start_process) as pool:
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600).result()
+"""
+
 
 def run(code: str, **environment: str) -> str:
     """Standard output of a Python process, which has five minutes: a hang has more."""
@@ -74,3 +85,30 @@ def test_limits_of_the_user_stay() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_child_forked_after_torch_used_its_threads_does_not_hang() -> None:
     assert run(FORK, OMP_NUM_THREADS="2") == "0 2"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc: Linux alone has it")
+def test_a_child_at_work_ends_with_its_parent() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", BUSY_CHILD],
+        env=os.environ | {"PYTHONPATH": str(SOURCES)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with parent:
+        assert parent.stdout is not None
+        place = Path("/proc", parent.stdout.readline().strip(), "stat")
+        assert is_running(place)
+        parent.kill()
+        parent.wait(60)
+    until = time.monotonic() + 60
+    while is_running(place) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not is_running(place)
+
+
+def is_running(place: Path) -> bool:
+    try:
+        return place.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

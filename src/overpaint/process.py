@@ -1,4 +1,4 @@
-"""Settings of a process that runs networks on photos of many sizes, and forks.
+"""Settings of a process that runs networks on photos of many sizes, forks, and has children.
 
 - oneDNN and torch's layer above it each cache up to 1024 compiled convolutions, one for every
   shape: the memory of a run over photos of many sizes grew by gigabytes. The limit here is `CACHED`
@@ -10,14 +10,21 @@
 - A forked child has none of its parent's threads, but torch's pool does not know this, and the
   first parallel loop in the child waits for them forever. So a forked child runs on one thread;
   processes started by "spawn" or "forkserver" have all threads.
+- A process that is killed cannot end its children. A child that only looks for its parent when its
+  work is done would go on for hours, beside the next run; so a thread of it waits for that end.
 
 No code of others was taken.
 """
 
 import os
+import signal
 import sys
+import threading
+import time
 
 CACHED = 256
+GRACE = 60
+"""Seconds in which a child may save its state after the end of its parent."""
 
 
 def bound_caches() -> None:
@@ -37,6 +44,27 @@ def _use_one_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads"):  # it may be half imported
         torch.set_num_threads(1)
+
+
+def end_with_parent() -> None:
+    """End this process when the process that started it by `multiprocessing` has ended.
+
+    It gets SIGTERM, for which a training saves its state, and is ended `GRACE` seconds later if it
+    is still there.
+    """
+    import multiprocessing  # here, so that the command line starts quickly
+
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="waits for the parent's end", daemon=True).start()
 
 
 def release_memory() -> None:

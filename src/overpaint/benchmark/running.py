@@ -22,6 +22,7 @@ from overpaint.benchmark.plan import Cell
 from overpaint.benchmark.store import Stage, Store
 from overpaint.benchmark.work import run_stage
 from overpaint.errors import OverpaintError
+from overpaint.process import end_with_parent
 from overpaint.run_identity import find_commit
 from overpaint.terminal import guard
 from overpaint.training.loop import InterruptedRunError
@@ -172,14 +173,15 @@ def run(
 ) -> dict[Stage, str]:
     """Make what is missing; -> the errors of the stages that failed, or that need one that did.
 
-    jobs: processes; 1 works in this one. Ctrl-C ends the run; what was made stays.
+    jobs: processes; 1 works in this one. They end with this one. Ctrl-C ends the run; what was made
+    stays.
     """
     outlook = look_ahead(cells, store)
     state = _Run(store, dict.fromkeys(outlook.stages), device, report, on_progress, jobs)
     pool: AbstractContextManager[ProcessPoolExecutor | None] = nullcontext()
     if jobs > 1 and len(state.left) > 1:
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=guard)
+        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=start_process)
     with pool as executor:
         if executor is None:
             _run_one_by_one(state)
@@ -221,6 +223,12 @@ def _run_in_parallel(state: _Run, pool: ProcessPoolExecutor) -> None:
                     f"{stage.label}: its process was killed, perhaps for want of memory; run the "
                     "same command again with fewer --jobs"
                 ) from error
+
+
+def start_process() -> None:
+    """What each process of a pool begins with."""
+    guard()
+    end_with_parent()
 
 
 def _time_stage(
