@@ -151,7 +151,7 @@ def test_figures_are_those_of_the_pictures(toys: Path, data: Path) -> None:
     both = find(done.rows, inpainter=ALL, metric="auc")
     assert both.interval == OVER_BOTH
     assert both.value == pytest.approx(mean(map(mean, by_hand.values())))
-    groups = [by_hand["mean"], by_hand["telea"]]
+    groups = [dict(enumerate(by_hand[name])) for name in ("mean", "telea")]
     assert (both.ci_low, both.ci_high) == pytest.approx(bootstrap_levels(groups))
 
 

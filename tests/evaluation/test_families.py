@@ -103,15 +103,28 @@ def test_photos_count_alike_in_a_family() -> None:
 
     pictures = [picture("a", 0.2), picture("b", 0.4), picture("c", 0.9)]
     sources = {"a": "s", "b": "s", "c": "t"}
-    assert average_by_source(pictures, sources, "f, as is", "auc") == pytest.approx([0.3, 0.9])
-    assert average_by_source(pictures, sources, "f, as is", "f1@default") == []
+    assert average_by_source(pictures, sources, "f, as is", "auc") == pytest.approx(
+        {"s": 0.3, "t": 0.9}
+    )
+    assert average_by_source(pictures, sources, "f, as is", "f1@default") == {}
 
 
 def test_the_interval_is_over_families() -> None:
-    apart: Any = [[0.5] * 50, [0.7] * 50, [0.9] * 50]
+    apart: Any = [{(x, i): x for i in range(50)} for x in (0.5, 0.7, 0.9)]
     low, high = bootstrap_levels(apart)
-    assert bootstrap(apart) == pytest.approx((0.7, 0.7))  # other photos change nothing
+    assert bootstrap([g.values() for g in apart]) == pytest.approx((0.7, 0.7))  # photos: nothing
     assert low < 0.57
     assert high > 0.83
     assert bootstrap_levels(apart) == (low, high)
-    assert all(math.isnan(value) for value in bootstrap_levels([[0.5, 0.6], []]))
+    assert all(math.isnan(value) for value in bootstrap_levels([{0: 0.5, 1: 0.6}, {}]))
+
+    def measure_width(values: Any) -> float:
+        low, high = bootstrap_levels(values)
+        return high - low
+
+    # Ten generators have filled the same twenty photos, which are easy or hard for all of them.
+    shared: Any = [{i: float(i % 2) for i in range(20)} for _ in range(10)]
+    alone: Any = [{(k, i): x for i, x in group.items()} for k, group in enumerate(shared)]
+    normal = 2 * 1.96 * math.sqrt(0.25 / 20)  # that of one generator: the others add nothing
+    assert measure_width(shared) == pytest.approx(normal, rel=0.1)
+    assert measure_width(alone) < 0.5 * measure_width(shared)

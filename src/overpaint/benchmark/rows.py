@@ -5,7 +5,7 @@
   none.
 - Rows of the inpainter `ALL` are means over the inpainters of a combination, and those of `UNSEEN`
   over those whose fills the detector was not trained on; both have an interval that draws
-  inpainters, and of each its pictures, anew.
+  inpainters and photos anew, a photo for all inpainters that filled it.
 - A cell that failed is a row with its error and no value.
 - `publish_rows` makes them small for a commit: what many rows share goes into one `provenance.csv`.
 """
@@ -102,8 +102,8 @@ class Measured:
     cell: Cell
     row: BenchmarkRow
     """Without metric and value."""
-    values: Mapping[str, list[float]]
-    """By metric of single pictures."""
+    values: Mapping[str, Mapping[str, float]]
+    """By metric of single pictures, by picture: fills of one photo have one name."""
 
 
 def make_rows(
@@ -167,11 +167,12 @@ def _describe_model(model: Stage | Mapping[str, Any] | None, store: Store) -> Ma
     return model or {}
 
 
-def _list_values(scores: Mapping[str, Any]) -> dict[str, list[float]]:
-    values: dict[str, list[float]] = {}
+def _list_values(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    values: dict[str, dict[str, float]] = {}
     for picture in scores["pictures"]:
         for name, value in picture["numbers"].items():
-            values.setdefault(name, []).append(math.nan if value is None else value)
+            of_metric = values.setdefault(name, {})
+            of_metric[picture["picture"]] = math.nan if value is None else value
     return values
 
 
@@ -179,7 +180,7 @@ def _make_row(
     base: BenchmarkRow,
     metric: str,
     scores: Mapping[str, Any],
-    values: Mapping[str, list[float]],
+    values: Mapping[str, Mapping[str, float]],
     cell: Cell,
     store: Store,
 ) -> BenchmarkRow:
@@ -189,7 +190,7 @@ def _make_row(
         return replace(base, metric=metric, value=value, n=n)
     if level == "image":
         return _make_photo_row(base, metric, values, cell, store)
-    numbers = values.get(metric, [])
+    numbers = list(values.get(metric, {}).values())
     n = sum(not math.isnan(v) for v in numbers)
     low, high = bootstrap([numbers]) if n > 1 else (math.nan, math.nan)
     over = OVER_PICTURES if n > 1 else ""
@@ -201,19 +202,19 @@ def _make_row(
 def _make_photo_row(
     base: BenchmarkRow,
     metric: str,
-    values: Mapping[str, list[float]],
+    values: Mapping[str, Mapping[str, float]],
     cell: Cell,
     store: Store,
 ) -> BenchmarkRow:
-    scores, labels = np.array(values["score"]), np.array(values["forged"])
+    scores, labels = (np.array(list(values[name].values())) for name in ("score", "forged"))
     if cell.originals is not None:
         untouched = _list_values(read_scores(store.find_folder(cell.originals)))
-        scores = np.append(scores, untouched["score"])
-        labels = np.append(labels, untouched["forged"])
+        scores = np.append(scores, list(untouched["score"].values()))
+        labels = np.append(labels, list(untouched["forged"].values()))
     if len(np.unique(labels)) < 2:  # a set without untouched pictures
         return replace(base, metric=metric)
     # Photos of several quality bands have no threshold in common.
-    thresholds = set(values["default_score"])
+    thresholds = set(values["default_score"].values())
     default = thresholds.pop() if len(thresholds) == 1 else None
     default = None if default is None or math.isnan(default) else default
 
@@ -260,13 +261,13 @@ def _list_picture_metrics(recipe: Recipe, group: Sequence[Measured]) -> list[str
 def _make_mean_row(name: str, metric: str, group: Sequence[Measured]) -> BenchmarkRow:
     values = [each.values[metric] for each in group]
     low, high = bootstrap_levels(values)
-    n = sum(not math.isnan(v) for numbers in values for v in numbers)
+    n = sum(not math.isnan(v) for numbers in values for v in numbers.values())
     return replace(
         group[0].row,
         inpainter=name,
         inpainter_sha256="",
         metric=metric,
-        value=mean(mean(numbers) for numbers in values),
+        value=mean(mean(numbers.values()) for numbers in values),
         n=n,
         ci_low=low,
         ci_high=high,

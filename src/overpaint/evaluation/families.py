@@ -7,8 +7,8 @@
   record states; the mean over the others is shown beside it.
 - Several weights, each trained without some families, give leave-one-family-out figures: each
   family is measured by the weights that were not trained on it.
-- The interval resamples families, then photos: it estimates how the figure would differ with other
-  generators, not with other photos by the same ones.
+- The interval resamples families and photos, a photo that several families filled for all of them
+  together: it estimates how the figure would differ with other generators and other photos.
 - "originals of FAMILY": untouched originals, scored with the masks of their fills. An AUC above 0.5
   there shows only where people make holes, so a family's AUC counts only as far as it exceeds it.
 - "4:2:0": photo and fill both get colours at half of the resolution, so that the finer colours of a
@@ -162,19 +162,19 @@ def compute_headlines(
 
 def average_by_source(
     pictures: Iterable[Picture], sources: Mapping[str, str], method: str, metric: str
-) -> list[float]:
-    """One mean for each photo: that over its pictures."""
+) -> dict[str, float]:
+    """One mean for each photo, by its source: that over its pictures."""
     values: dict[str, list[float]] = defaultdict(list)
     for picture in pictures:
         if picture.method == method and metric in picture.numbers:
             values[sources[picture.picture]].append(picture.numbers[metric])
-    return [mean(group) for _, group in sorted(values.items())]
+    return {photo: mean(group) for photo, group in sorted(values.items())}
 
 
 def _make_mean_and_worst(
-    source: Source, method: str, metric: str, groups: Sequence[Sequence[float]]
+    source: Source, method: str, metric: str, groups: Sequence[Mapping[str, float]]
 ) -> list[Row]:
-    means = [mean(group) for group in groups]
+    means = [mean(group.values()) for group in groups]
     low, high = bootstrap_levels(groups)
     n, nan = len(groups), float("nan")
     found = {

@@ -4,15 +4,15 @@
   before the first.
 - `side`: "detector" for what the detector finds, "inpainter" for the quality of the adversary's
   fills.
-- Generators that are means: `GROUPS`. Each generator counts alike; the interval draws generators,
-  and of each its pictures, anew. The adversary counts as it was before the first round, so that
+- Generators that are means: `GROUPS`. Each generator counts alike; the interval draws generators
+  and photos anew. The adversary counts as it was before the first round, so that
   all rounds are measured on the same pictures.
 - "gain:METRIC": the change since round 0 on the same pictures, with an interval over these pairs.
 - "mined": the share of a generator's fills that a round mined, of `n` that it made.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -92,7 +92,7 @@ def _list_members(recipe: Hardening, looks: Iterable[Look], name: str) -> list[s
 
 
 def _make_mean_row(
-    base: HardeningRow, name: str, metric: str, values: list[list[float]]
+    base: HardeningRow, name: str, metric: str, values: Sequence[Mapping[Hashable, float]]
 ) -> HardeningRow:
     """Over generators; base: of one of them."""
     low, high = bootstrap_levels(values)
@@ -103,15 +103,15 @@ def _make_mean_row(
         data_hash="",
         group="",
         metric=metric,
-        value=mean(mean(numbers) for numbers in values),
-        n=_count_numbers(values),
+        value=mean(mean(numbers.values()) for numbers in values),
+        n=_count_numbers(numbers.values() for numbers in values),
         ci_low=low,
         ci_high=high,
         interval=OVER_BOTH,
     )
 
 
-def _count_numbers(values: Iterable[Sequence[float]]) -> int:
+def _count_numbers(values: Iterable[Iterable[float]]) -> int:
     return sum(not math.isnan(v) for numbers in values for v in numbers)
 
 
@@ -129,7 +129,7 @@ def _make_means(
                 continue
             base = found[members[0]][2]
             for metric in OF_DETECTOR:
-                values = [found[m][1].values[metric] for m in members]
+                values = [_name_photos(found[m][1], metric) for m in members]
                 rows.append(_make_mean_row(base, name, metric, values))
     return rows
 
@@ -143,11 +143,14 @@ def _make_gains(
         pairs = {n: (measured[0, n], each) for n, each in later.items() if (0, n) in measured}
         for metric in OF_DETECTOR:
             changes = {
-                name: [b - a for a, b in _pair_numbers(first[1], last[1], metric)]
+                name: _subtract(_name_photos(last[1], metric), _name_photos(first[1], metric))
                 for name, (first, last) in pairs.items()
             }
-            changes = {name: values for name, values in changes.items() if _count_numbers([values])}
-            for name, values in changes.items():
+            changes = {
+                name: found for name, found in changes.items() if _count_numbers([found.values()])
+            }
+            for name, found in changes.items():
+                values = list(found.values())
                 base = pairs[name][1][2]
                 low, high = bootstrap([values]) if len(values) > 1 else (math.nan, math.nan)
                 row = replace(
@@ -165,9 +168,19 @@ def _make_gains(
     return rows
 
 
-def _pair_numbers(first: Measured, last: Measured, metric: str) -> Iterable[tuple[float, float]]:
-    """The numbers of the same pictures, in the same order."""
-    return zip(first.values.get(metric, []), last.values.get(metric, []), strict=True)
+def _name_photos(measured: Measured, metric: str) -> dict[Hashable, float]:
+    """The numbers by set and picture, so that only fills of the same photo have one name."""
+    photos = measured.row.photos
+    return {(photos, name): x for name, x in measured.values.get(metric, {}).items()}
+
+
+def _subtract(
+    last: Mapping[Hashable, float], first: Mapping[Hashable, float]
+) -> dict[Hashable, float]:
+    """Differences by photo; both have the same photos."""
+    if last.keys() != first.keys():
+        raise ValueError("the pictures of two rounds differ")
+    return {photo: x - first[photo] for photo, x in last.items()}
 
 
 def _make_mined_rows(
