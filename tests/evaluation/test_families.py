@@ -12,7 +12,14 @@ from helpers.bright_detectors import registered, save
 from helpers.real_fills import write_fills
 from overpaint.errors import ConfigError
 from overpaint.evaluation import benchmark
-from overpaint.evaluation.families import FAMILY_CONDITIONS, SEEN, UNSEEN, average_by_source
+from overpaint.evaluation.families import (
+    FAMILY_CONDITIONS,
+    FITTED,
+    FITTED_MEAN,
+    SEEN,
+    UNSEEN,
+    average_by_source,
+)
 from overpaint.evaluation.measurement import RobustnessSettings
 from overpaint.evaluation.robustness import AS_IS
 from overpaint.evaluation.rows import Picture, Row, read_rows
@@ -28,6 +35,7 @@ def data(tmp_path: Path) -> Path:
         ("a", "train", "one", "s"),
         ("b", "train", "one", "s"),
         ("c", "dev", "other", "st"),
+        ("d", "dev", "one", "u"),
     )
     triplets(tmp_path / "data" / "triplets")
     return tmp_path / "data"
@@ -57,6 +65,12 @@ def test_every_family_by_itself_and_together(data: Path, tmp_path: Path) -> None
     unseen = [found[f"{family}, {AS_IS}"] for family in families[1:]]
     assert found[f"{UNSEEN}, {AS_IS}"] == pytest.approx(np.mean(unseen))
     assert found[f"{SEEN}, {AS_IS}"] == found[f"one, {AS_IS}"]
+    (held_out, fitted) = (
+        next(r for r in rows if r.method == f"{name}, {AS_IS}" and r.metric == "f1@default")
+        for name in ("one", f"{FITTED}one")
+    )
+    assert (held_out.n, fitted.n) == (1, 2)  # the pool "dev", and "train"
+    assert found[f"{FITTED_MEAN}, {AS_IS}"] == found[f"{FITTED}one, {AS_IS}"]
     assert found[f"originals of madf, {AS_IS}"] == 0.5  # they are plain
     assert f"originals of deepfillv1, {AS_IS}" not in found  # there is none
     worst = values(rows, "net", "worst auc")
