@@ -18,7 +18,14 @@ from typing import Any
 
 from overpaint.benchmark.hardening.plan import Group, Look, Race
 from overpaint.benchmark.hardening.recipe import OF_DETECTOR, Hardening
-from overpaint.benchmark.rows import OVER_BOTH, OVER_PICTURES, BenchmarkRow, Measured, measure
+from overpaint.benchmark.rows import (
+    OVER_BOTH,
+    OVER_PICTURES,
+    BenchmarkRow,
+    Measured,
+    mark_incomplete,
+    measure,
+)
 from overpaint.benchmark.store import Stage, Store
 from overpaint.metrics import bootstrap, bootstrap_levels, mean
 
@@ -58,8 +65,9 @@ def make_rows_of_race(
         if numbers is not None and look.cell.axes["detector"]:
             base = _make_row(recipe, look, numbers.row)
             measured[look.round, look.generator] = look, numbers, base
-    rows += _make_means(recipe, measured.values())
-    rows += _make_gains(recipe, measured)
+    everyone = {name: _list_members(recipe, race.looks, name) for name in GROUPS}
+    rows += _make_means(recipe, measured.values(), everyone)
+    rows += _make_gains(recipe, measured, everyone)
     rows += _make_mined_rows(recipe, race, store, errors)
     steps = [""] + [str(stage.units) for stage in race.trained]
     return [replace(r, steps=steps[r.round] if r.side == DETECTOR else r.steps) for r in rows]
@@ -116,8 +124,11 @@ def _count_numbers(values: Iterable[Iterable[float]]) -> int:
 
 
 def _make_means(
-    recipe: Hardening, measured: Iterable[tuple[Look, Measured, HardeningRow]]
+    recipe: Hardening,
+    measured: Iterable[tuple[Look, Measured, HardeningRow]],
+    everyone: Mapping[str, Sequence[str]],
 ) -> list[HardeningRow]:
+    """everyone: the generators of each group; without one of them in a round, it has no mean."""
     by_round: dict[int, dict[str, tuple[Look, Measured, HardeningRow]]] = {}
     for each in measured:
         by_round.setdefault(each[0].round, {})[each[0].generator] = each
@@ -128,14 +139,18 @@ def _make_means(
             if len(members) < 2:
                 continue
             base = found[members[0]][2]
+            lost = [m for m in everyone[name] if m not in members]
             for metric in OF_DETECTOR:
                 values = [_name_photos(found[m][1], metric) for m in members]
-                rows.append(_make_mean_row(base, name, metric, values))
+                row = _make_mean_row(base, name, metric, values)
+                rows.append(mark_incomplete(row, lost) if lost else row)
     return rows
 
 
 def _make_gains(
-    recipe: Hardening, measured: Mapping[tuple[int, str], tuple[Look, Measured, HardeningRow]]
+    recipe: Hardening,
+    measured: Mapping[tuple[int, str], tuple[Look, Measured, HardeningRow]],
+    everyone: Mapping[str, Sequence[str]],
 ) -> list[HardeningRow]:
     rows = []
     for number in range(1, recipe.rounds + 1):
@@ -164,7 +179,9 @@ def _make_gains(
                 if len(members) > 1:
                     base = pairs[members[0]][1][2]
                     values = [changes[m] for m in members]
-                    rows.append(_make_mean_row(base, name, f"{GAIN}{metric}", values))
+                    row = _make_mean_row(base, name, f"{GAIN}{metric}", values)
+                    lost = [m for m in everyone[name] if m not in members]
+                    rows.append(mark_incomplete(row, lost) if lost else row)
     return rows
 
 
