@@ -29,7 +29,7 @@ from overpaint.images.regions import find_regions
 from overpaint.provenance.checking import is_edited
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page, Request
+    from playwright.sync_api import Browser, Locator, Page, Request, Route
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 STATIC = Path(__file__).parents[2] / "src" / "overpaint" / "app" / "static"
@@ -60,8 +60,8 @@ def detecting() -> Holding:
 
 
 @pytest.fixture(scope="module")
-def inpainting() -> Doer:
-    return Doer(jobs.inpaint)
+def inpainting() -> Holding:
+    return Holding(jobs.inpaint)
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,13 @@ def photo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels[40:100, 60:130] = (120, 130, 140)
     path = tmp_path_factory.mktemp("photo") / "bridge.png"
     Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def other_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "other.png"
+    Image.fromarray(textured(120, 160, seed=5)).save(path)
     return path
 
 
@@ -558,6 +565,108 @@ class TestRemove:
         page.get_by_role("radio", name="telea").check()
         remove(page)
         assert np.array_equal(sent_mask(inpainting), values > 127)
+
+    def test_a_result_is_there_again_after_another_photo(
+        self, removing: Seen, other_file: Path, tmp_path: Path
+    ) -> None:
+        page = removing.page
+        unread = tmp_path / "unread.png"
+        unread.write_bytes(b"\x89PNG" + bytes(100))
+        page.set_input_files("#files", [unread, other_file])
+        page.locator(".item-said", has_text="not examined").wait_for(timeout=SLOW)
+        removing.faults.clear()  # the browser's own note of the refusal
+        first, second, third = page.locator(".pick-photo").all()
+        page.get_by_role("radio", name="telea").check()
+        drag(page, page.locator(".view.draws"), (0.45, 0.5), (0.55, 0.55))
+        remove(page)
+        page.locator("#wipe").fill("20")
+        page.mouse.move(5, 5)
+        compared, result = removing.canvas(), page.locator(".result").inner_text()
+        second.click()
+        page.locator(".verdict.failed", has_text="cannot show this photo").wait_for()
+        first.click()
+        page.locator("#wipe").wait_for()
+        assert removing.canvas() == compared
+        assert page.locator("#wipe").input_value() == "20"
+        assert page.locator(".result").inner_text() == result
+        third.click()
+        page.locator(".marked", has_text="Nothing is marked").wait_for()
+        assert page.locator(".result").inner_text() == ""
+        page.evaluate(  # before the second of them has been opened
+            "() => { const all = document.querySelectorAll('.pick-photo'); "
+            "for (const each of [all[0], all[2], all[0]]) each.click(); }"
+        )
+        page.locator("#wipe").wait_for()
+        assert page.locator(".result").inner_text() == result
+        second.focus()
+        second.click()
+        first.focus()
+        page.keyboard.press("Enter")
+        page.locator("#wipe").wait_for()
+        assert first.evaluate("one => one === document.activeElement")
+
+    def test_progress_and_cancel_are_there_again_after_another_photo(
+        self,
+        removing: Seen,
+        other_file: Path,
+        inpainting: Holding,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(inpainting, "hold", True)
+        page = removing.page
+        page.set_input_files("#files", [other_file])
+        drag(page, page.locator(".view.draws"), (0.45, 0.5), (0.55, 0.55))
+        page.get_by_role("button", name="Remove", exact=True).click()
+        result = page.locator(".result")
+        result.locator("progress[value='0.3']").wait_for()
+        cancel = result.get_by_role("button", name="Cancel")
+        assert cancel.evaluate("one => one === document.activeElement")
+        first, second = page.locator(".pick-photo").all()
+        second.click()
+        page.locator(".marked", has_text="Nothing is marked").wait_for()
+        assert result.inner_text() == ""
+        first.focus()
+        first.click()
+        result.locator("progress[value='0.3']").wait_for()
+        assert first.evaluate("one => one === document.activeElement"), "the focus was taken away"
+        with page.expect_request(lambda r: r.method == "DELETE"):
+            cancel.click()
+        assert "Cancelled" in result.inner_text()
+
+    def test_a_result_keeps_the_name_of_its_photo(self, removing: Seen, other_file: Path) -> None:
+        page = removing.page
+        page.set_input_files("#files", [other_file])
+        page.get_by_role("radio", name="telea").check()
+        drag(page, page.locator(".view.draws"), (0.45, 0.5), (0.55, 0.55))
+        remove(page)
+        held: list[Route] = []
+        picture = page.get_by_role("link", name="Download the picture").get_attribute("href")
+        page.route(f"**{picture}", lambda route: held.append(route))
+        with page.expect_request(f"**{picture}"):
+            page.get_by_role("button", name="Examine the result").click()
+        page.locator(".pick-photo").last.click()
+        page.locator(".marked", has_text="Nothing is marked").wait_for()
+        held[0].continue_()
+        page.locator(".item-name", has_text="overpaint").wait_for()
+        names = page.locator(".item-name").all_inner_texts()
+        assert names == ["bridge.png", "other.png", "bridge.overpaint.png"]
+
+    def test_a_photo_that_was_taken_off_is_not_sent(self, removing: Seen) -> None:
+        page = removing.page
+        drag(page, page.locator(".view.draws"), (0.45, 0.5), (0.55, 0.55))
+        removing.script(
+            """const { Mask } = await import("/static/mask.js"), encode = Mask.prototype.encodePng;
+            Mask.prototype.encodePng = async function () {
+              await new Promise((resolve) => { window.encodeNow = resolve; });
+              return encode.call(this);
+            };"""
+        )
+        page.get_by_role("button", name="Remove", exact=True).click()
+        page.get_by_role("button", name="Take off").click()
+        assert page.locator("#empty").is_visible()
+        page.evaluate("encodeNow()")
+        page.wait_for_timeout(500)
+        assert not [one.url for one in removing.requests if "/api/inpaint" in one.url]
 
 
 # For everybody

@@ -28,7 +28,10 @@ const detect = new Detect($("panel-detect"), {
 });
 
 const remove = new Remove($("panel-remove"), {
-  remove: (entry, mask, inpainter) => entry.removal.start({ file: entry.file, mask, inpainter }),
+  remove: (entry, mask, inpainter) => {
+    // The photo may have been taken off the list while its mask was made.
+    if (entries.includes(entry)) entry.removal.start({ file: entry.file, mask, inpainter });
+  },
   look: (file) => {
     add([file], true);
     open("detect");
