@@ -278,6 +278,23 @@ class TestModules:
 # Detect
 
 
+class TestTasks:
+    pytestmark = browser_only
+
+    def test_only_the_last_progress_box_is_kept_up_to_date(self, open_page: Open) -> None:
+        code = """const { Task, makeProgressBox } = await import("/static/tasks.js");
+            const task = new Task("report"), other = new Task("detect");
+            const kept = makeProgressBox(other, "Looking");
+            const boxes = [1, 2, 3].map(() => makeProgressBox(task, "Making"));
+            for (const each of [task, other]) {
+              each.progress = { state: "running", share: 0.5 };
+              each.dispatchEvent(new Event("progress"));
+            }
+            return [...boxes, kept].map((box) => box.textContent);"""
+        told = open_page().script(code)
+        assert told == ["Waiting \u2026", "Waiting \u2026", "Making \u2026", "Looking \u2026"]
+
+
 class TestDetect:
     pytestmark = browser_only
 
