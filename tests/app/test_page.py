@@ -428,6 +428,86 @@ class TestDetect:
         panel.get_by_role("button", name="Try again").click()
         panel.locator("#threshold:not([disabled])").wait_for(timeout=SLOW)
 
+    def test_a_search_for_regions_that_fails(self, open_page: Open, photo_file: Path) -> None:
+        seen = open_page()
+        seen.add(photo_file)
+        seen.script(
+            """const send = Worker.prototype.postMessage;
+            Worker.prototype.postMessage = function (said, given) {
+              Worker.prototype.postMessage = send;
+              send.call(this, { ...said, about: null }, given);
+            };"""
+        )
+        regions, slider = seen.page.locator(".regions"), seen.page.locator("#threshold")
+        slider.fill("-1")
+        regions.get_by_role("alert").wait_for()
+        assert "Regions not known" in regions.inner_text()
+        assert not regions.locator("tbody tr").count()
+        slider.fill("-1.1")
+        regions.locator("tbody tr").first.wait_for()
+        assert "not known" not in regions.inner_text()
+
+    def test_taken_off_while_regions_are_searched(self, open_page: Open, photo_file: Path) -> None:
+        seen = open_page()
+        page = seen.page
+        seen.add(photo_file)
+        seen.script(
+            """const send = Worker.prototype.postMessage;
+            Worker.prototype.postMessage = function (...given) {
+              window.sendNow = () => send.apply(this, given);
+            };"""
+        )
+        for logit in ("-1", "-0.5"):
+            page.locator("#threshold").fill(logit)
+        page.get_by_role("button", name="detector's own").click()
+        page.get_by_role("button", name="Take off").click()
+        page.evaluate("sendNow()")
+        page.wait_for_timeout(500)
+        assert not seen.faults
+
+    @pytest.mark.parametrize("end", ["taken off", "failed"])
+    def test_maps_that_arrive_after_the_result_has_gone(
+        self,
+        open_page: Open,
+        photo_file: Path,
+        other_file: Path,
+        detecting: Holding,
+        monkeypatch: pytest.MonkeyPatch,
+        end: str,
+    ) -> None:
+        def fail_late(job: Any) -> Iterator[Any]:
+            yield next(iter(jobs.detect(job)))
+            assert go_on.wait(60)
+            raise JobError("failed", "the views failed")
+
+        def hold(route: "Route") -> None:
+            held.append((route, route.fetch()))
+
+        seen, held, go_on = open_page(), [], threading.Event()
+        page = seen.page
+        page.route("**/heatmap.png", hold, times=1)
+        if end == "failed":
+            monkeypatch.setattr(detecting, "do", fail_late)
+        with page.expect_response("**/mask.png"):
+            page.set_input_files("#files", [photo_file])
+        page.get_by_role("tab", name="Remove").click()
+        page.locator(".view.draws").wait_for()
+        row = page.locator(".strip li").first
+        if end == "failed":
+            go_on.set()
+            row.locator(".item-said", has_text="not examined").wait_for(timeout=SLOW)
+        else:
+            page.set_input_files("#files", [other_file])
+            row.get_by_role("button", name="Take off").click()
+            page.locator(".view.draws[aria-label*=other]").wait_for()
+        route, answer = held[0]
+        route.fulfill(response=answer)
+        page.wait_for_timeout(500)
+        assert not seen.faults
+        page.get_by_role("tab", name="Detect").click()
+        now = "Could not be examined" if end == "failed" else "other.png"
+        page.locator(".verdict", has_text=now).wait_for(timeout=SLOW)
+
     def test_report(self, open_page: Open, photo_file: Path) -> None:
         seen = open_page()
         page = seen.page

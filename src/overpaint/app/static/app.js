@@ -87,6 +87,7 @@ function examine(entry) {
 function showDetected(entry) {
   entry.item.tell();
   if (entry === current && tab === "detect") detect.show(entry);
+  else if (!entry.result) detect.leave(entry); // kept from before the other task was chosen
   if (entry === current && tab === "remove" && remove.entry !== entry) remove.show(entry); // it can be shown now
   if (entry.detection.state === "done") {
     announce(`${entry.name}: ${describeVerdict(entry.result).words}`);
@@ -153,6 +154,7 @@ function takeOff(entry) {
   const at = entries.indexOf(entry);
   if (at < 0) return;
   entries.splice(at, 1);
+  for (const panel of [detect, remove]) panel.leave(entry);
   entry.item.row.remove();
   if (entry === current) current = null;
   const next = current ?? entries[Math.min(at, entries.length - 1)];

@@ -83,6 +83,14 @@ export class Remove {
     this.#build();
   }
 
+  /** Forget a photo that was taken off the list. */
+  leave(entry) {
+    if (this.entry !== entry) return;
+    this.#close();
+    this.entry = null;
+    this.root.replaceChildren();
+  }
+
   #close() {
     this.#serial++;
     this.#picture?.close();
