@@ -275,9 +275,6 @@ class TestModules:
             assert one == {k: v for k, v in wanted.to_dict().items() if k != "mean"}
 
 
-# Detect
-
-
 class TestTasks:
     pytestmark = browser_only
 
@@ -293,6 +290,9 @@ class TestTasks:
             return [...boxes, kept].map((box) => box.textContent);"""
         told = open_page().script(code)
         assert told == ["Waiting \u2026", "Waiting \u2026", "Making \u2026", "Looking \u2026"]
+
+
+# Detect
 
 
 class TestDetect:
@@ -447,6 +447,18 @@ class TestDetect:
         regions.locator("tbody tr").first.wait_for()
         assert "not known" not in regions.inner_text()
 
+    def test_a_worker_that_does_not_start(self, open_page: Open, photo_file: Path) -> None:
+        seen = open_page()
+        page = seen.page
+        page.route("**/heat-worker.js", lambda route: route.abort())
+        page.reload()
+        page.set_input_files("#files", [photo_file])
+        alert = page.get_by_role("alert").filter(has_text="The heatmap cannot be shown")
+        alert.wait_for(timeout=SLOW)
+        assert "Load the page again" in alert.inner_text()
+        assert page.locator("#threshold").is_disabled()
+        seen.faults.clear()  # the browser's own note of the file that did not come
+
     def test_taken_off_while_regions_are_searched(self, open_page: Open, photo_file: Path) -> None:
         seen = open_page()
         page = seen.page
@@ -488,8 +500,10 @@ class TestDetect:
         page.route("**/heatmap.png", hold, times=1)
         if end == "failed":
             monkeypatch.setattr(detecting, "do", fail_late)
-        with page.expect_response("**/mask.png"):
-            page.set_input_files("#files", [photo_file])
+        page.set_input_files("#files", [photo_file])
+        until = time.monotonic() + 60
+        while not held and time.monotonic() < until:
+            page.wait_for_timeout(20)
         page.get_by_role("tab", name="Remove").click()
         page.locator(".view.draws").wait_for()
         row = page.locator(".strip li").first
@@ -747,6 +761,16 @@ class TestRemove:
         page.locator(".item-name", has_text="overpaint").wait_for()
         names = page.locator(".item-name").all_inner_texts()
         assert names == ["bridge.png", "other.png", "bridge.overpaint.png"]
+
+    def test_a_mask_that_cannot_be_made(self, removing: Seen) -> None:
+        page = removing.page
+        drag(page, page.locator(".view.draws"), (0.45, 0.5), (0.55, 0.55))
+        removing.script(
+            """const { Mask } = await import("/static/mask.js");
+            Mask.prototype.encodePng = () => Promise.reject(new RangeError("too large"));"""
+        )
+        page.get_by_role("button", name="Remove", exact=True).click()
+        page.locator(".result .fault", has_text="The mask cannot be sent: too large").wait_for()
 
     def test_a_photo_that_was_taken_off_is_not_sent(self, removing: Seen) -> None:
         page = removing.page

@@ -212,9 +212,13 @@ export class Remove {
   }
 
   async #remove() {
-    const { entry, inpainter } = this;
-    const mask = new File([await entry.mask.encodePng()], "mask.png", { type: "image/png" });
-    this.actions.remove(entry, mask, inpainter);
+    const { entry, inpainter, result } = this;
+    try {
+      const mask = new File([await entry.mask.encodePng()], "mask.png", { type: "image/png" });
+      this.actions.remove(entry, mask, inpainter);
+    } catch (error) {
+      result.append(h("p", { class: "fault", role: "alert" }, `The mask cannot be sent: ${error.message}`));
+    }
   }
 
   /** Show the state of the removal. */
