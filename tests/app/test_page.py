@@ -29,7 +29,7 @@ from overpaint.images.regions import find_regions
 from overpaint.provenance.checking import is_edited
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page, Request
+    from playwright.sync_api import Browser, Locator, Page, Request, Route
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 STATIC = Path(__file__).parents[2] / "src" / "overpaint" / "app" / "static"
@@ -60,8 +60,8 @@ def detecting() -> Holding:
 
 
 @pytest.fixture(scope="module")
-def inpainting() -> Doer:
-    return Doer(jobs.inpaint)
+def inpainting() -> Holding:
+    return Holding(jobs.inpaint)
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,13 @@ def photo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels[40:100, 60:130] = (120, 130, 140)
     path = tmp_path_factory.mktemp("photo") / "bridge.png"
     Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def other_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "other.png"
+    Image.fromarray(textured(120, 160, seed=5)).save(path)
     return path
 
 
@@ -266,6 +273,23 @@ class TestModules:
         for one, wanted in zip(found["regions"], regions, strict=True):
             assert one.pop("mean") == pytest.approx(wanted.mean, abs=1e-4)
             assert one == {k: v for k, v in wanted.to_dict().items() if k != "mean"}
+
+
+class TestTasks:
+    pytestmark = browser_only
+
+    def test_only_the_last_progress_box_is_kept_up_to_date(self, open_page: Open) -> None:
+        code = """const { Task, makeProgressBox } = await import("/static/tasks.js");
+            const task = new Task("report"), other = new Task("detect");
+            const kept = makeProgressBox(other, "Looking");
+            const boxes = [1, 2, 3].map(() => makeProgressBox(task, "Making"));
+            for (const each of [task, other]) {
+              each.progress = { state: "running", share: 0.5 };
+              each.dispatchEvent(new Event("progress"));
+            }
+            return [...boxes, kept].map((box) => box.textContent);"""
+        told = open_page().script(code)
+        assert told == ["Waiting \u2026", "Waiting \u2026", "Making \u2026", "Looking \u2026"]
 
 
 # Detect
@@ -403,6 +427,100 @@ class TestDetect:
         detecting.hold = False
         panel.get_by_role("button", name="Try again").click()
         panel.locator("#threshold:not([disabled])").wait_for(timeout=SLOW)
+
+    def test_a_search_for_regions_that_fails(self, open_page: Open, photo_file: Path) -> None:
+        seen = open_page()
+        seen.add(photo_file)
+        seen.script(
+            """const send = Worker.prototype.postMessage;
+            Worker.prototype.postMessage = function (said, given) {
+              Worker.prototype.postMessage = send;
+              send.call(this, { ...said, about: null }, given);
+            };"""
+        )
+        regions, slider = seen.page.locator(".regions"), seen.page.locator("#threshold")
+        slider.fill("-1")
+        regions.get_by_role("alert").wait_for()
+        assert "Regions not known" in regions.inner_text()
+        assert not regions.locator("tbody tr").count()
+        slider.fill("-1.1")
+        regions.locator("tbody tr").first.wait_for()
+        assert "not known" not in regions.inner_text()
+
+    def test_a_worker_that_does_not_start(self, open_page: Open, photo_file: Path) -> None:
+        seen = open_page()
+        page = seen.page
+        page.route("**/heat-worker.js", lambda route: route.abort())
+        page.reload()
+        page.set_input_files("#files", [photo_file])
+        alert = page.get_by_role("alert").filter(has_text="The heatmap cannot be shown")
+        alert.wait_for(timeout=SLOW)
+        assert "Load the page again" in alert.inner_text()
+        assert page.locator("#threshold").is_disabled()
+        seen.faults.clear()  # the browser's own note of the file that did not come
+
+    def test_taken_off_while_regions_are_searched(self, open_page: Open, photo_file: Path) -> None:
+        seen = open_page()
+        page = seen.page
+        seen.add(photo_file)
+        seen.script(
+            """const send = Worker.prototype.postMessage;
+            Worker.prototype.postMessage = function (...given) {
+              window.sendNow = () => send.apply(this, given);
+            };"""
+        )
+        for logit in ("-1", "-0.5"):
+            page.locator("#threshold").fill(logit)
+        page.get_by_role("button", name="detector's own").click()
+        page.get_by_role("button", name="Take off").click()
+        page.evaluate("sendNow()")
+        page.wait_for_timeout(500)
+        assert not seen.faults
+
+    @pytest.mark.parametrize("end", ["taken off", "failed"])
+    def test_maps_that_arrive_after_the_result_has_gone(
+        self,
+        open_page: Open,
+        photo_file: Path,
+        other_file: Path,
+        detecting: Holding,
+        monkeypatch: pytest.MonkeyPatch,
+        end: str,
+    ) -> None:
+        def fail_late(job: Any) -> Iterator[Any]:
+            yield next(iter(jobs.detect(job)))
+            assert go_on.wait(60)
+            raise JobError("failed", "the views failed")
+
+        def hold(route: "Route") -> None:
+            held.append((route, route.fetch()))
+
+        seen, held, go_on = open_page(), [], threading.Event()
+        page = seen.page
+        page.route("**/heatmap.png", hold, times=1)
+        if end == "failed":
+            monkeypatch.setattr(detecting, "do", fail_late)
+        page.set_input_files("#files", [photo_file])
+        until = time.monotonic() + 60
+        while not held and time.monotonic() < until:
+            page.wait_for_timeout(20)
+        page.get_by_role("tab", name="Remove").click()
+        page.locator(".view.draws").wait_for()
+        row = page.locator(".strip li").first
+        if end == "failed":
+            go_on.set()
+            row.locator(".item-said", has_text="not examined").wait_for(timeout=SLOW)
+        else:
+            page.set_input_files("#files", [other_file])
+            row.get_by_role("button", name="Take off").click()
+            page.locator(".view.draws[aria-label*=other]").wait_for()
+        route, answer = held[0]
+        route.fulfill(response=answer)
+        page.wait_for_timeout(500)
+        assert not seen.faults
+        page.get_by_role("tab", name="Detect").click()
+        now = "Could not be examined" if end == "failed" else "other.png"
+        page.locator(".verdict", has_text=now).wait_for(timeout=SLOW)
 
     def test_report(self, open_page: Open, photo_file: Path) -> None:
         seen = open_page()
@@ -558,6 +676,118 @@ class TestRemove:
         page.get_by_role("radio", name="telea").check()
         remove(page)
         assert np.array_equal(sent_mask(inpainting), values > 127)
+
+    def test_a_result_is_there_again_after_another_photo(
+        self, removing: Seen, other_file: Path, tmp_path: Path
+    ) -> None:
+        page = removing.page
+        unread = tmp_path / "unread.png"
+        unread.write_bytes(b"\x89PNG" + bytes(100))
+        page.set_input_files("#files", [unread, other_file])
+        page.locator(".item-said", has_text="not examined").wait_for(timeout=SLOW)
+        removing.faults.clear()  # the browser's own note of the refusal
+        first, second, third = page.locator(".pick-photo").all()
+        page.get_by_role("radio", name="telea").check()
+        drag(page, page.locator(".view.draws"), (0.45, 0.5), (0.55, 0.55))
+        remove(page)
+        page.locator("#wipe").fill("20")
+        page.mouse.move(5, 5)
+        compared, result = removing.canvas(), page.locator(".result").inner_text()
+        second.click()
+        page.locator(".verdict.failed", has_text="cannot show this photo").wait_for()
+        first.click()
+        page.locator("#wipe").wait_for()
+        assert removing.canvas() == compared
+        assert page.locator("#wipe").input_value() == "20"
+        assert page.locator(".result").inner_text() == result
+        third.click()
+        page.locator(".marked", has_text="Nothing is marked").wait_for()
+        assert page.locator(".result").inner_text() == ""
+        page.evaluate(  # before the second of them has been opened
+            "() => { const all = document.querySelectorAll('.pick-photo'); "
+            "for (const each of [all[0], all[2], all[0]]) each.click(); }"
+        )
+        page.locator("#wipe").wait_for()
+        assert page.locator(".result").inner_text() == result
+        second.focus()
+        second.click()
+        first.focus()
+        page.keyboard.press("Enter")
+        page.locator("#wipe").wait_for()
+        assert first.evaluate("one => one === document.activeElement")
+
+    def test_progress_and_cancel_are_there_again_after_another_photo(
+        self,
+        removing: Seen,
+        other_file: Path,
+        inpainting: Holding,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(inpainting, "hold", True)
+        page = removing.page
+        page.set_input_files("#files", [other_file])
+        drag(page, page.locator(".view.draws"), (0.45, 0.5), (0.55, 0.55))
+        page.get_by_role("button", name="Remove", exact=True).click()
+        result = page.locator(".result")
+        result.locator("progress[value='0.3']").wait_for()
+        cancel = result.get_by_role("button", name="Cancel")
+        assert cancel.evaluate("one => one === document.activeElement")
+        first, second = page.locator(".pick-photo").all()
+        second.click()
+        page.locator(".marked", has_text="Nothing is marked").wait_for()
+        assert result.inner_text() == ""
+        first.focus()
+        first.click()
+        result.locator("progress[value='0.3']").wait_for()
+        assert first.evaluate("one => one === document.activeElement"), "the focus was taken away"
+        with page.expect_request(lambda r: r.method == "DELETE"):
+            cancel.click()
+        assert "Cancelled" in result.inner_text()
+
+    def test_a_result_keeps_the_name_of_its_photo(self, removing: Seen, other_file: Path) -> None:
+        page = removing.page
+        page.set_input_files("#files", [other_file])
+        page.get_by_role("radio", name="telea").check()
+        drag(page, page.locator(".view.draws"), (0.45, 0.5), (0.55, 0.55))
+        remove(page)
+        held: list[Route] = []
+        picture = page.get_by_role("link", name="Download the picture").get_attribute("href")
+        page.route(f"**{picture}", lambda route: held.append(route))
+        with page.expect_request(f"**{picture}"):
+            page.get_by_role("button", name="Examine the result").click()
+        page.locator(".pick-photo").last.click()
+        page.locator(".marked", has_text="Nothing is marked").wait_for()
+        held[0].continue_()
+        page.locator(".item-name", has_text="overpaint").wait_for()
+        names = page.locator(".item-name").all_inner_texts()
+        assert names == ["bridge.png", "other.png", "bridge.overpaint.png"]
+
+    def test_a_mask_that_cannot_be_made(self, removing: Seen) -> None:
+        page = removing.page
+        drag(page, page.locator(".view.draws"), (0.45, 0.5), (0.55, 0.55))
+        removing.script(
+            """const { Mask } = await import("/static/mask.js");
+            Mask.prototype.encodePng = () => Promise.reject(new RangeError("too large"));"""
+        )
+        page.get_by_role("button", name="Remove", exact=True).click()
+        page.locator(".result .fault", has_text="The mask cannot be sent: too large").wait_for()
+
+    def test_a_photo_that_was_taken_off_is_not_sent(self, removing: Seen) -> None:
+        page = removing.page
+        drag(page, page.locator(".view.draws"), (0.45, 0.5), (0.55, 0.55))
+        removing.script(
+            """const { Mask } = await import("/static/mask.js"), encode = Mask.prototype.encodePng;
+            Mask.prototype.encodePng = async function () {
+              await new Promise((resolve) => { window.encodeNow = resolve; });
+              return encode.call(this);
+            };"""
+        )
+        page.get_by_role("button", name="Remove", exact=True).click()
+        page.get_by_role("button", name="Take off").click()
+        assert page.locator("#empty").is_visible()
+        page.evaluate("encodeNow()")
+        page.wait_for_timeout(500)
+        assert not [one.url for one in removing.requests if "/api/inpaint" in one.url]
 
 
 # For everybody

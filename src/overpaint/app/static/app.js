@@ -28,7 +28,10 @@ const detect = new Detect($("panel-detect"), {
 });
 
 const remove = new Remove($("panel-remove"), {
-  remove: (entry, mask, inpainter) => entry.removal.start({ file: entry.file, mask, inpainter }),
+  remove: (entry, mask, inpainter) => {
+    // The photo may have been taken off the list while its mask was made.
+    if (entries.includes(entry)) entry.removal.start({ file: entry.file, mask, inpainter });
+  },
   look: (file) => {
     add([file], true);
     open("detect");
@@ -84,6 +87,7 @@ function examine(entry) {
 function showDetected(entry) {
   entry.item.tell();
   if (entry === current && tab === "detect") detect.show(entry);
+  else if (!entry.result) detect.leave(entry); // kept from before the other task was chosen
   if (entry === current && tab === "remove" && remove.entry !== entry) remove.show(entry); // it can be shown now
   if (entry.detection.state === "done") {
     announce(`${entry.name}: ${describeVerdict(entry.result).words}`);
@@ -150,6 +154,7 @@ function takeOff(entry) {
   const at = entries.indexOf(entry);
   if (at < 0) return;
   entries.splice(at, 1);
+  for (const panel of [detect, remove]) panel.leave(entry);
   entry.item.row.remove();
   if (entry === current) current = null;
   const next = current ?? entries[Math.min(at, entries.length - 1)];

@@ -41,7 +41,7 @@ export class Detect {
   #swapped = false; // whether the photo is shown in place of the views, while they blink
   #frame = 0;
   #serial = 0; // of the photo that is shown, so that late answers for another photo are ignored
-  #asked = { busy: false, again: false };
+  #asked = null; // {busy, again}: whether regions of this photo are searched, and again after that
 
   /** root: the element to fill. actions: functions of the buttons, by name: report, remove, retry, off. */
   constructor(root, actions) {
@@ -83,8 +83,17 @@ export class Detect {
   #numViews = 0;
   shown = false;
 
+  /** Forget a photo whose result is gone. */
+  leave(entry) {
+    if (this.entry !== entry) return;
+    this.#close();
+    this.entry = null;
+    this.root.replaceChildren();
+  }
+
   #close() {
     this.#serial++;
+    this.#asked = { busy: false, again: false };
     this.#setBlinking(false);
     for (const picture of this.pictures.values()) picture?.close();
     this.pictures = new Map();
@@ -299,29 +308,40 @@ export class Detect {
 
   /** Find the regions at the current threshold. While a search runs, only the last threshold waits. */
   async #findRegions() {
-    const { result } = this.entry;
+    const { result } = this.entry, asked = this.#asked, serial = this.#serial;
     if (this.isOwn || !this.maps) {
       Object.assign(this, { regions: result.regions, count: result.num_regions });
       this.#describe();
       return;
     }
-    if (this.#asked.busy) {
-      this.#asked.again = true;
+    if (asked.busy) {
+      asked.again = true;
       return;
     }
-    this.#asked.busy = true;
-    const serial = this.#serial, { mark } = this;
-    const found = await this.#worker.findRegions(mark);
-    this.#asked.busy = false;
-    if (serial === this.#serial && !this.isOwn) {
+    asked.busy = true;
+    let found = { regions: [], count: 0 }, fault = null;
+    try {
+      found = await this.#worker.findRegions(this.mark);
+    } catch (error) {
+      fault = error;
+    }
+    asked.busy = false;
+    if (serial !== this.#serial) return;
+    if (!this.isOwn) {
       Object.assign(this, found);
-      this.#describe();
+      if (fault) this.#describeFault(fault);
+      else this.#describe();
       this.draw();
     }
-    if (this.#asked.again) {
-      this.#asked.again = false;
-      if (this.entry.detection.state === "done") this.#findRegions();
+    if (asked.again) {
+      asked.again = false;
+      this.#findRegions();
     }
+  }
+
+  #describeFault(error) {
+    this.list.replaceChildren(h("h3", {}, "Regions not known"), h("p", { class: "fault", role: "alert" },
+      `The regions at this threshold could not be found: ${error.message}. Move the threshold to try again.`));
   }
 
   /** The table of regions, with the same content as the boxes. */

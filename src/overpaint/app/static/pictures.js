@@ -52,8 +52,15 @@ export class Maps {
   #asked = new Map();
   #next = 0;
   #turn = 0;
+  #fault = null; // why the worker answers no more
 
   constructor() {
+    // What fails in a request is its answer. This is the worker itself, most likely a file that did not load.
+    this.#worker.addEventListener("error", () => {
+      this.#fault = Object.assign(new Error("a part of the page did not start."), { remedy: "Load the page again." });
+      for (const { reject } of this.#asked.values()) reject(this.#fault);
+      this.#asked.clear();
+    });
     this.#worker.addEventListener("message", ({ data: { id, answer, error } }) => {
       const { resolve, reject } = this.#asked.get(id);
       this.#asked.delete(id);
@@ -63,7 +70,7 @@ export class Maps {
   }
 
   /** {heat, evidence, mask: levels, counts} of a detection job with a result; null if another job was opened
-   * in the meantime. Throws `ServerError`. */
+   * in the meantime. Throws `ServerError`, or Error for maps that cannot be read. */
   async open(job) {
     const turn = ++this.#turn;
     const names = { heat: "heatmap.png", mask: "mask.png" };
@@ -73,13 +80,14 @@ export class Maps {
     return turn !== this.#turn ? null : this.#ask("open", { ...files, window: job.result.window }, Object.values(files));
   }
 
-  /** {regions, count} of the opened photo at a level of evidence. */
+  /** {regions, count} of the opened photo at a level of evidence. Throws Error. */
   findRegions(level) {
     return this.#ask("regions", { level }, []);
   }
 
   #ask(task, about, given) {
     return new Promise((resolve, reject) => {
+      if (this.#fault) throw this.#fault;
       const id = this.#next++;
       this.#asked.set(id, { resolve, reject });
       this.#worker.postMessage({ id, task, about }, given);

@@ -24,6 +24,7 @@ export class Remove {
   #after = null;
   #comparing = false;
   #wipe = 0.5; // of the view's width
+  #told = null; // the state that the result section shows; when done, the job
   #live = null; // the step that is being drawn
   #cross = null; // position for drawing by keys, pixels of the photo
   #pointer = null; // CSS pixels
@@ -57,9 +58,9 @@ export class Remove {
       this.#tell();
       return;
     }
-    const serial = ++this.#serial;
     this.#close();
     this.entry = entry;
+    const serial = this.#serial;
     this.root.replaceChildren(h("p", { class: "quiet" }, "Opening the photo \u2026"));
     let picture;
     try {
@@ -82,11 +83,20 @@ export class Remove {
     this.#build();
   }
 
+  /** Forget a photo that was taken off the list. */
+  leave(entry) {
+    if (this.entry !== entry) return;
+    this.#close();
+    this.entry = null;
+    this.root.replaceChildren();
+  }
+
   #close() {
+    this.#serial++;
     this.#picture?.close();
     this.#after?.close();
     Object.assign(this, { box: null });
-    this.#picture = this.#after = this.#live = this.#cross = null;
+    this.#picture = this.#after = this.#told = this.#live = this.#cross = null;
     this.#comparing = false;
     this.#base.key = "";
     this.entry?.mask?.removeEventListener("change", this.#masked);
@@ -111,7 +121,7 @@ export class Remove {
     this.canvas = h("canvas", { "aria-hidden": "true" });
     this.context = this.canvas.getContext("2d");
     this.box = h("div", { class: "view draws", tabindex: "0", role: "application", "aria-describedby": "remove-help" }, this.canvas);
-    this.wipe = h("input", { type: "range", min: "0", max: "100", value: "50", id: "wipe", oninput: () => {
+    this.wipe = h("input", { type: "range", min: "0", max: "100", value: 100 * this.#wipe, id: "wipe", oninput: () => {
       this.#wipe = Number(this.wipe.value) / 100;
       this.draw();
     } });
@@ -174,14 +184,14 @@ export class Remove {
   }
 
   async #load(input) {
-    const [file] = input.files, { entry } = this;
+    const [file] = input.files, { entry, loadFault } = this;
     input.value = "";
-    this.loadFault.textContent = "";
+    loadFault.textContent = "";
     if (!file) return;
     try {
       entry.mask.add(await readMask(file, this.#picture));
     } catch (error) {
-      this.loadFault.textContent = error.message;
+      loadFault.textContent = error.message;
     }
   }
 
@@ -202,25 +212,30 @@ export class Remove {
   }
 
   async #remove() {
-    const { entry, inpainter } = this;
-    const mask = new File([await entry.mask.encodePng()], "mask.png", { type: "image/png" });
-    this.actions.remove(entry, mask, inpainter);
+    const { entry, inpainter, result } = this;
+    try {
+      const mask = new File([await entry.mask.encodePng()], "mask.png", { type: "image/png" });
+      this.actions.remove(entry, mask, inpainter);
+    } catch (error) {
+      result.append(h("p", { class: "fault", role: "alert" }, `The mask cannot be sent: ${error.message}`));
+    }
   }
 
   /** Show the state of the removal. */
   #tell() {
-    const { entry } = this, { removal } = entry, { state, error, job } = removal;
+    const { removal } = this.entry, { state, error, job } = removal;
+    const before = this.#told, told = state === "done" ? job : state;
     this.#masked();
-    if (this.toldOf === removal && this.told === state) return;
-    Object.assign(this, { toldOf: removal, told: state });
+    if (before === told) return;
+    this.#told = told;
     this.#after?.close();
     this.#after = null;
+    this.#compare(false);
+    this.head.replaceChildren();
     if (state === "done") {
       this.#done(job);
       return;
     }
-    this.#compare(false);
-    this.head.replaceChildren();
     const parts = {
       running: () => [makeProgressBox(removal, "Filling"), h("button", { type: "button", onclick: () => removal.cancel() }, "Cancel")],
       failed: () => [h("p", { class: "fault", role: "alert" }, `${error.message} ${error.remedy ?? ""}`)],
@@ -228,11 +243,12 @@ export class Remove {
       idle: () => [],
     };
     this.result.replaceChildren(...parts[state]());
-    if (state === "running") this.result.querySelector("button").focus();
+    if (state === "running" && before) this.result.querySelector("button").focus(); // it started while it was shown
   }
 
   async #done(job) {
-    const { files, result } = job, serial = this.#serial, focused = this.result.contains(document.activeElement);
+    const { files, result } = job, focused = this.result.contains(document.activeElement), serial = this.#serial;
+    const isLate = () => serial !== this.#serial || this.#told !== job; // another photo or removal is shown
     this.result.replaceChildren(
       h("h3", {}, "Result"), h("p", {}, `${result.words[0].toUpperCase()}${result.words.slice(1)}.`),
       result.notes?.length ? h("ul", { class: "notes" }, result.notes.map((note) => h("li", {}, note))) : "",
@@ -242,29 +258,33 @@ export class Remove {
         h("a", { class: "button wide", href: files["receipt.json"], download: "" }, "Download the receipt")),
       h("p", { class: "quiet" }, "The picture is marked as edited in its metadata. The receipt lists the edit and the hashes of both files: keep it beside the picture."));
     if (focused) this.result.querySelector("button").focus();
+    let after;
     try {
-      const after = await Picture.of(await getBlob(files[result.shown]));
-      if (serial !== this.#serial) return after.close();
-      this.#after = after;
+      after = await Picture.of(await getBlob(files[result.shown]));
     } catch (error) {
-      this.result.append(h("p", { class: "fault", role: "alert" }, `The result cannot be shown: ${error.message} ${error.remedy ?? ""}`));
-      return undefined;
+      if (!isLate()) this.result.append(h("p", { class: "fault", role: "alert" }, `The result cannot be shown: ${error.message} ${error.remedy ?? ""}`));
+      return;
     }
+    if (isLate()) {
+      after.close();
+      return;
+    }
+    this.#after = after;
     this.head.replaceChildren(makeChoice("Mode", "remove-mode", [["compare", "Compare"], ["draw", "Change the mask"]], "compare",
       (key) => this.#compare(key === "compare")));
     this.#compare(true);
     announce(`Done: ${result.words}`);
-    return undefined;
   }
 
   async #look(button, { files, result }) {
+    const stem = this.entry.name.replace(/\.[^.]*$/, ""), section = this.result; // another photo may be chosen meanwhile
     button.disabled = true;
     try {
-      const blob = await getBlob(files[result.picture]), stem = this.entry.name.replace(/\.[^.]*$/, "");
+      const blob = await getBlob(files[result.picture]);
       const name = `${stem}.overpaint${/\.[^.]*$/.exec(result.picture)[0]}`; // as the server names it
       this.actions.look(new File([blob], name, { type: blob.type }));
     } catch (error) {
-      this.result.append(h("p", { class: "fault", role: "alert" }, `${error.message} ${error.remedy ?? ""}`));
+      section.append(h("p", { class: "fault", role: "alert" }, `${error.message} ${error.remedy ?? ""}`));
     } finally {
       button.disabled = false;
     }

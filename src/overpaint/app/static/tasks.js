@@ -38,6 +38,7 @@ export class Task extends EventTarget {
   progress = { state: "waiting", ahead: 0, share: 0 };
   job = null; // once it has a result, at first a part of it
   error = null; // when failed
+  box = null; // AbortController of the listener of its progress box
   #abort = null;
 
   constructor(kind) {
@@ -91,8 +92,11 @@ export class Task extends EventTarget {
   }
 }
 
-/** The progress of a running task, in words and as a bar. doing: text while it runs. */
+/** The progress of a running task, in words and as a bar; an earlier box of the task stands still. doing:
+ * text while it runs. */
 export function makeProgressBox(task, doing) {
+  task.box?.abort();
+  task.box = new AbortController();
   const words = h("p"), bar = h("progress", { max: "1" });
   const tell = () => {
     const { state, ahead, share } = task.progress;
@@ -103,7 +107,7 @@ export function makeProgressBox(task, doing) {
     if (state === "running" && share > 0) bar.value = share;
     else bar.removeAttribute("value");
   };
-  task.addEventListener("progress", tell);
+  task.addEventListener("progress", tell, { signal: task.box.signal });
   tell();
   return h("div", { class: "progress" }, words, bar);
 }
