@@ -207,7 +207,9 @@ def from_pillow(image: Image.Image) -> Photo:
     file that turns out to be damaged.
     """
     source: Any = image
-    is_deep = any(_is_deep_colour(tile.args) for tile in getattr(source, "tile", ()))
+    kinds = [_name_kind(tile.args) for tile in getattr(source, "tile", ())]
+    is_deep = any(re.fullmatch(r"(LA|RGB[AX]?);16[BLN]", kind) for kind in kinds)
+    bits = next((int(kind[2:]) for kind in kinds if kind in ("L;2", "L;4")), 8)
     try:
         source.load()  # only now are the pixels of a file read
     except Exception as error:  # damaged bytes may raise any exception, a closed file ValueError
@@ -226,8 +228,11 @@ def from_pillow(image: Image.Image) -> Photo:
     is_deep |= max(getattr(source, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))) > 8
     if is_deep and not is_grey:
         raise InputError("PIL image of 16 bit colour, of which Pillow takes 8; give its path")
+    if bits == 8 and _may_have_unscaled_key(source):
+        reason = "a transparent grey, perhaps of 2 or 4 bit, which it no longer tells"
+        raise InputError(f"PIL image with {reason}; give its path")
     turn = read_orientation(source)
-    rgb, alpha = _to_rgb(source, _File(b"", []), 16 if is_grey else 8, notes)
+    rgb, alpha = _to_rgb(source, _File(b"", []), 16 if is_grey else bits, notes)
     kind = "JPEG" if image.format == "MPO" else image.format or "PIL image"
     lossy = _is_lossy(image, kind, b"")
     about = f"{kind}: quality unknown, give the path" if lossy else f"{kind}: taken as lossless"
@@ -243,10 +248,21 @@ def from_pillow(image: Image.Image) -> Photo:
     )
 
 
-def _is_deep_colour(args: Any) -> bool:
-    """Whether a tile's arguments name a kind of 16 bit sample ("RGB;16B") that Pillow reduces."""
+def _name_kind(args: Any) -> str:
+    """The kind of samples that a tile's arguments name ("RGB;16B"), of which Pillow takes 8 bit."""
     name = args if isinstance(args, str) else next(iter(args or ()), "")
-    return isinstance(name, str) and re.fullmatch(r"(LA|RGB[AX]?);16[BLN]", name) is not None
+    return name if isinstance(name, str) else ""
+
+
+def _may_have_unscaled_key(image: Any) -> bool:
+    """Whether a loaded grey image may be of 2 or 4 bit, which Pillow has widened in the pixels and
+    not in the transparent grey: it has no pixel of that grey, but of the one that it stands for."""
+    key = image.info.get("transparency")
+    if image.mode != "L" or not isinstance(key, int) or not 0 < key < 16:
+        return False
+    pixels = np.asarray(image)
+    widened = [key * 17] + [key * 85] * (key < 4)
+    return not (pixels % 17).any() and bool(np.isin(pixels, widened).any())
 
 
 def _refuse_unknown(image: Any) -> None:
