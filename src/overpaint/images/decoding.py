@@ -41,7 +41,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import simplejpeg
@@ -118,10 +118,19 @@ def decode_image(data: bytes, name: str | Path, *, max_pixels: int | None = None
             reason += "WebP, TIFF, HEIC, AVIF, BMP or GIF (the content counts, not the name)"
             reason = _find_kind(data) or reason
         except Exception as error:  # damaged bytes may raise any exception
+            refuse_lack_of_memory(error, name)
             reason = f"cut short or damaged ({error}); get the file again from where it came"
         else:
             return photo
     raise ImageError(f"{name}: {reason}")
+
+
+def refuse_lack_of_memory(error: Exception, name: object) -> None:
+    """Raise `ImageError` where a reader failed for lack of memory, which is no damage to a file."""
+    # Pillow's decoders give an OSError of that text, Python and numpy a MemoryError.
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        remedy = "free memory, for instance with fewer processes, or give a smaller photo"
+        raise ImageError(f"{name}: there is too little memory to read it; {remedy}") from error
 
 
 def find_pixel_limit(max_pixels: int | None) -> int:
@@ -213,6 +222,7 @@ def from_pillow(image: Image.Image) -> Photo:
     try:
         source.load()  # only now are the pixels of a file read
     except Exception as error:  # damaged bytes may raise any exception, a closed file ValueError
+        refuse_lack_of_memory(error, "PIL image")
         raise InputError(f"PIL image: cannot be read ({error}); give its path") from error
     if not source.width or not source.height:
         raise InputError(f"PIL image of {source.width} x {source.height} pixels; give at least one")
@@ -334,19 +344,37 @@ def _collect_libtiff(said: list[str]) -> Iterator[None]:
     except OSError:  # a program without one
         yield
         return
-    with tempfile.TemporaryFile() as file:
-        try:
-            os.dup2(file.fileno(), 2)
-            yield
-        finally:
-            os.dup2(stream, 2)
-            file.seek(0)
-            for line in file:
-                if _LIBTIFF.fullmatch(line):
-                    said.append(line.split(b": ", 1)[1].decode("ascii", "replace").strip(" .\n"))
-                else:
-                    os.write(stream, line)
-            os.close(stream)
+    try:
+        with _open_scratch_file() as file:
+            try:
+                os.dup2(file.fileno(), 2)
+                yield
+            finally:
+                os.dup2(stream, 2)
+                file.seek(0)
+                for line in file:
+                    if _LIBTIFF.fullmatch(line):
+                        text = line.split(b": ", 1)[1].decode("ascii", "replace")
+                        said.append(text.strip(" .\n"))
+                    else:
+                        os.write(stream, line)
+    finally:
+        os.close(stream)
+
+
+def _open_scratch_file() -> IO[bytes]:
+    """A file without a name: in memory where the system has such files, otherwise on the disk.
+
+    Raises `ImageError` where none can be made.
+    """
+    if hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):
+            return os.fdopen(os.memfd_create("overpaint"), "w+b")
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        reason = f"reading a TIFF needs a temporary file, and none can be made ({error})"
+        raise ImageError(f"{reason}; set TMPDIR to a folder that is writable") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -522,6 +550,8 @@ def read_orientation(image: Any) -> int:
             exif = Image.Exif()
             exif.load(image.info.get("exif") or b"")
             value = exif.get(_ORIENTATION, 1)
+    except MemoryError:
+        raise
     except Exception:  # damaged EXIF is no reason to refuse the photo
         return 1
     return value if value in range(2, 9) else 1

@@ -31,6 +31,7 @@ from overpaint.images.decoding import (
     find_pixel_limit,
     limit_pillow,
     read_orientation,
+    refuse_lack_of_memory,
     turn_upright,
 )
 
@@ -154,6 +155,7 @@ def decode_samples(data: bytes, photo: Photo) -> Samples:
         except ImageError:
             raise
         except Exception as error:  # damaged bytes may raise any exception
+            refuse_lack_of_memory(error, photo.path)
             raise ImageError(f"{photo.path}: cut short or damaged ({error})") from error
     found = from_photo(photo)
     if values is not None:
