@@ -106,7 +106,7 @@ def test_mpo_gives_its_first_picture_as_a_jpeg(tmp_path, picture):
     Image.fromarray(picture).save(path, save_all=True, append_images=[second], quality=90)
     photo = images.read_image(path)
     assert (photo.format, photo.jpeg_quality, photo.lossy) == ("JPEG", 90, True)
-    assert photo.notes == ("first of several pictures in it",)
+    assert photo.notes == ("first of 2 pictures in it, the only one read",)
     assert np.abs(photo.pixels.astype(int) - picture).mean() < 5
 
 
@@ -362,6 +362,31 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path, picture):
                 photo = images.decode_image(bytes(damaged), "a", max_pixels=100_000)
                 assert photo.pixels.dtype == np.uint8
                 assert photo.pixels.shape[2] == 3
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "WEBP", "PNG", "AVIF"])
+def test_the_pictures_of_a_file_are_counted_and_the_first_is_read(picture, kind):
+    data, more = io.BytesIO(), [Image.fromarray(np.roll(picture, i, axis=0)) for i in (5, 9)]
+    how = {"lossless": True} if kind == "WEBP" else {}
+    Image.fromarray(picture).save(data, kind, save_all=True, append_images=more, **how)
+    photo = images.decode_image(data.getvalue(), "a")
+    assert "first of 3 pictures in it, the only one read" in photo.notes
+    if kind in ("TIFF", "WEBP", "PNG"):
+        assert np.array_equal(photo.pixels, picture)
+
+
+def test_a_second_picture_that_is_damaged_does_not_count(picture):
+    data = io.BytesIO()
+    Image.fromarray(picture).save(
+        data, "TIFF", save_all=True, append_images=[Image.new("L", (3, 3))]
+    )
+    data = bytearray(data.getvalue())
+    first = struct.unpack_from("<I", data, 4)[0]
+    (num,) = struct.unpack_from("<H", data, first)
+    struct.pack_into("<I", data, first + 2 + 12 * num, len(data) - 3)  # the next directory
+    photo = images.decode_image(bytes(data), "a.tif")
+    assert np.array_equal(photo.pixels, picture)
+    assert any(note.startswith("first of several pictures in it") for note in photo.notes)
 
 
 # What the machine lacks, and not the file

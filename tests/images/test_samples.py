@@ -299,7 +299,7 @@ def test_an_animated_png_gives_its_first_picture(picture):
     Image.fromarray(picture).save(buffer, "PNG", save_all=True, append_images=[second])
     photo = decode_image(buffer.getvalue(), "a.png")
     assert np.array_equal(photo.pixels, picture)
-    assert photo.notes == ("first of several pictures in it",)
+    assert photo.notes == ("first of 2 pictures in it, the only one read",)
 
 
 # What libtiff prints

@@ -62,6 +62,7 @@ _SAMPLE_FORMAT, _MAX_SAMPLE_VALUE, _UNSIGNED, _UNDEFINED = 339, 281, 1, 4
 _NARROW = (255, 1023, 4095)
 """White of samples that are stored in 16 bit and use no more than a sixteenth of their range."""
 _DARK = "no sample is above a quarter of the 16 bit range: taken for a dark picture"
+_MAX_COUNTED = 1000  # pictures of a TIFF
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # What libtiff prints: the name that Pillow gives a file, or that of the function.
 _LIBTIFF = re.compile(rb"(tempfile\.tif|_?TIFF\w*|JPEG\w*|\w*(Decode|Setup)\w*): [^\n]*\n?")
@@ -178,7 +179,9 @@ def limit_pillow(limit: int) -> Iterator[None]:
 def _decode(data: bytes, path: Path, formats: list[str]) -> Photo:
     image: Any = Image.open(io.BytesIO(data), formats=formats)  # header and size only
     _refuse_unknown(image)
-    notes = ["first of several pictures in it"] if getattr(image, "is_animated", False) else []
+    notes = []
+    if getattr(image, "is_animated", False):
+        notes.append(f"first of {_count_pictures(data, formats)} pictures in it, the only one read")
     stored = read_orientation(image)
     _load(image, notes)
     turn = read_orientation(image)  # Pillow has already turned a TIFF while loading it
@@ -298,6 +301,22 @@ def _find_kind(data: bytes) -> str | None:
     if data[:2] == b"\xff\xd8" and frame and frame[1] != b"\x08":
         return f"a JPEG of {frame[1][0]} bit, which cannot be read; save it as 16 bit PNG or TIFF"
     return None
+
+
+def _count_pictures(data: bytes, formats: list[str]) -> str:
+    """The number of pictures in a file that has several, in words; none of them is decoded."""
+    try:
+        image: Any = Image.open(io.BytesIO(data), formats=formats)
+        if image.format != "TIFF":
+            return str(image.n_frames)
+        for num in range(1, _MAX_COUNTED):  # each of them is looked for from the one before
+            try:
+                image.seek(num)
+            except EOFError:
+                return str(num)
+    except Exception:  # damage to the others is no reason to refuse the first
+        return "several"
+    return f"{_MAX_COUNTED} or more"
 
 
 def _load(image: Any, notes: list[str]) -> None:
