@@ -253,7 +253,10 @@ class _Masks:
 
         self._masks, self._top = masks, photo if os.path.isdir(photo) else photo.parent
         self._found: dict[Path, list[Path]] = {}
-        search = find_photos([masks], results=True)  # what `detect` finds may be filled
+        # What `detect` finds may be filled, and several photos may share a mask by links to it.
+        search = find_photos([masks], results=True, every_name=True)
+        if search.words:
+            say(f"{masks}: {search.words}", err=True)
         self.problems = search.problems
         if self.problems and not search.photos:
             raise self.problems[0][1]
