@@ -23,6 +23,7 @@ import typer
 
 from overpaint import hashes
 from overpaint.devices import DEVICE_HELP
+from overpaint.plain_files import read_plain_file
 from overpaint.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ def _choose_place(folder: Path, name: str, photo: Path) -> Path:
 def _is_of(result: Path, photo: Path) -> bool:
     """Whether the receipt beside a result is of this very photo."""
     try:
-        receipt = json.loads(Path(f"{result}{RECEIPT}").read_bytes())
+        receipt = json.loads(read_plain_file(f"{result}{RECEIPT}"))
         return receipt["input"]["sha256"] == hashes.file_sha256(photo)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False

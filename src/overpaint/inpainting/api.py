@@ -31,6 +31,7 @@ from overpaint.images.samples import Samples, decode_samples, from_photo
 from overpaint.inpainting.choice import AUTO, Choice, choose
 from overpaint.inpainting.holes import HoleMask, take_mask
 from overpaint.inpainting.inpainter_runner import check_known
+from overpaint.plain_files import read_plain_file
 from overpaint.provenance.encoding import find_format, fit_samples, parse_colour
 from overpaint.provenance.marking import (
     MANIFESTS,
@@ -259,6 +260,6 @@ def _check_out(out: Path, kept: list[Path], overwrite: bool) -> None:
 def _names(receipt: Path, manifests: Path) -> bool:
     """Whether a receipt says that the file with the source's manifests was written with it."""
     try:
-        return json.loads(receipt.read_bytes())["source_c2pa"]["file"] == manifests.name
+        return json.loads(read_plain_file(receipt))["source_c2pa"]["file"] == manifests.name
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
