@@ -163,6 +163,10 @@ def test_a_threshold_of_ones_own_is_stated_with_its_rate(weights: Path, here: Pa
         ["detect"],
         ["detect", "p.png", "--threshold", "1.5"],
         ["detect", "p.png", "--threshold", "high"],
+        ["detect", "p.png", "--threshold", "nan"],
+        ["detect", "p.png", "--memory", "nan"],
+        ["detect", "p.png", "--memory", "inf"],
+        ["detect", "p.png", "--memory", "0"],
         ["detect", "p.png", "--no-such-option"],
         ["detect", "p.png", "--model", "no-such-model"],
         ["no-such-command"],
@@ -175,6 +179,12 @@ def test_wrong_use_is_exit_code_2(here: Path, arguments: list[str]) -> None:
     assert result.stdout == ""
     assert result.stderr
     assert {p.name for p in here.iterdir()} == {"p.png"}
+
+
+def test_a_share_of_weights_is_finite(here: Path) -> None:
+    result = run("weights", "average", "a.safetensors", "inf=nixnet-s")
+    assert result.exit_code == 2
+    assert "with a finite share" in result.stderr
 
 
 def test_an_output_folder_that_is_a_file_is_wrong_use(weights: Path, here: Path) -> None:
