@@ -12,8 +12,9 @@ Source of SSIM: Wang et al., "Image Quality Assessment: From Error Visibility to
 Similarity", IEEE Transactions on Image Processing 2004.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -165,20 +166,35 @@ def bootstrap(
 
 
 def bootstrap_levels(
-    groups: Sequence[Iterable[float]], *, seed: int = 0, num: int = 2000, level: float = 0.95
+    groups: Sequence[Mapping[Any, float]],
+    *,
+    seed: int = 0,
+    num: int = 2000,
+    level: float = 0.95,
 ) -> tuple[float, float]:
-    """As `bootstrap`, but the groups are resampled as well, then the pictures of each.
+    """Percentile interval of the mean over groups of their means, by resampling groups and photos.
 
-    For groups that are a sample of more groups. (NaN, NaN) for fewer than two with a number.
+    For groups that are a sample of more groups, such as generators. groups: of each, a number by
+    photo. A photo that several groups share, because each generator filled it, is resampled for all
+    of them together: their numbers are not independent. Groups are drawn with replacement; each
+    photo has a weight from the exponential distribution, so that none of a group's few photos is
+    without one (Rubin, "The Bayesian bootstrap", Annals of Statistics 9, 1981).
+
+    NaN numbers are left out. (NaN, NaN) for fewer than two groups with a number.
     """
-    rng = np.random.default_rng(seed)
-    found = [numbers for numbers in map(_select_numbers, groups) if numbers.size]
+    kept = [{photo: x for photo, x in group.items() if not math.isnan(x)} for group in groups]
+    found = [group for group in kept if group]
     if len(found) < 2:
         return float("nan"), float("nan")
-    draws = np.zeros(num)
-    for i, chosen in enumerate(rng.integers(len(found), size=(num, len(found)))):
-        drawn = (found[k] for k in chosen)
-        draws[i] = np.mean([g[rng.integers(g.size, size=g.size)].mean() for g in drawn])
+    rng = np.random.default_rng(seed)
+    places = {photo: i for i, photo in enumerate(dict.fromkeys(p for g in found for p in g))}
+    weights = rng.exponential(size=(num, len(places)))
+    means = np.empty((num, len(found)))
+    for i, group in enumerate(found):
+        own = weights[:, [places[photo] for photo in group]]
+        means[:, i] = own @ np.array(list(group.values())) / own.sum(axis=1)
+    chosen = rng.integers(len(found), size=means.shape)
+    draws = np.take_along_axis(means, chosen, axis=1).mean(axis=1)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

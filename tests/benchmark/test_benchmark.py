@@ -16,7 +16,7 @@ from conftest import textured
 from helpers.bright_detectors import calibration, registered, save
 from overpaint.benchmark import pages, plots, work
 from overpaint.benchmark.api import Done, benchmark, estimate_run
-from overpaint.benchmark.plan import plan
+from overpaint.benchmark.plan import hash_truth, plan
 from overpaint.benchmark.recipe import Recipe
 from overpaint.benchmark.rendering import render_markdown
 from overpaint.benchmark.rows import (
@@ -29,6 +29,7 @@ from overpaint.benchmark.rows import (
     write_rows,
 )
 from overpaint.cli import build
+from overpaint.data.pair_sets import MaskRule, Pair
 from overpaint.data.sources import split
 from overpaint.errors import ConfigError
 from overpaint.inpainting.inpainter_runner import InpainterRunner
@@ -151,7 +152,7 @@ def test_figures_are_those_of_the_pictures(toys: Path, data: Path) -> None:
     both = find(done.rows, inpainter=ALL, metric="auc")
     assert both.interval == OVER_BOTH
     assert both.value == pytest.approx(mean(map(mean, by_hand.values())))
-    groups = [by_hand["mean"], by_hand["telea"]]
+    groups = [dict(enumerate(by_hand[name])) for name in ("mean", "telea")]
     assert (both.ci_low, both.ci_high) == pytest.approx(bootstrap_levels(groups))
 
 
@@ -202,6 +203,26 @@ def test_a_failing_cell_is_a_row_with_its_error(toys: Path, data: Path) -> None:
     # They are tried again, unless an earlier run is only to be ended.
     assert made(toys, data, {"detectors": detectors}) == ["heatmaps"] * 2 + ["missing"]
     assert made(toys, data, {"detectors": detectors}, resume=True) == []
+
+
+def test_an_inpainter_that_fails_costs_its_own_cells_and_the_mean(toys: Path, data: Path) -> None:
+    inpainters = {"gone": {"weights": "weights/gone.safetensors"}, **RECIPE["inpainters"]}
+    recipe = {"inpainters": inpainters, "metrics": ["auc", "image:auc"], "views": []}
+    detectors = {"judge": {"weights": "weights/judge.safetensors"}}
+    rows = measure(toys, data, {**recipe, "detectors": detectors}).rows
+    assert "gone" in find(rows, inpainter="gone", metric="auc").error
+    for metric in ("auc", "image:auc"):  # the untouched pictures are those of another
+        assert not math.isnan(find(rows, inpainter="telea", metric=metric).value)
+    mean_row = find(rows, inpainter=ALL, metric="auc")
+    assert mean_row.error == "no mean: failed with gone"
+    assert math.isnan(mean_row.value)
+
+
+def test_there_is_no_mean_over_a_choice_of_inpainters(toys: Path, data: Path) -> None:
+    rows = measure(toys, data, only=["inpainter=*a*"]).rows  # both
+    assert {r.inpainter for r in rows} == {"mean", "telea"}
+    rows = measure(toys, data, only=["detector=steep"]).rows
+    assert ALL in {r.inpainter for r in rows}
 
 
 def test_code_that_changed_makes_results_old(
@@ -418,6 +439,20 @@ def test_sets_of_pairs_are_measured_as_they_are(toys: Path, data: Path, tmp_path
     assert find(rows, photos="own", metric="iou@0.5").n == 2
     assert find(rows, photos="own", metric="image:auc").value == 1
     assert any("left out" in line and "8 x 8" in line for line in lines)
+
+
+def test_the_same_files_read_otherwise_are_another_set() -> None:
+    image, mask = Path("a.png"), Path("m.png")
+    pair = Pair("a", image, mask)
+    others = [
+        pair,
+        replace(pair, rule=MaskRule(invert=True)),
+        replace(pair, whole=True),
+        replace(pair, row=3),
+        replace(pair, image=mask, mask=image),
+    ]
+    assert len({hash_truth([p], [image, mask]) for p in others}) == len(others)
+    assert hash_truth([replace(pair, part="b")], [image, mask]) == hash_truth([pair], [image, mask])
 
 
 @pytest.mark.slow

@@ -392,3 +392,10 @@ def test_a_folder_that_cannot_be_made_or_is_damaged_is_a_typed_error(tmp_path: P
         with pytest.raises(ConfigError, match=r"about\.json: .*choose another folder"):
             claim(tmp_path, {"seed": 0}, ["images"])
         assert (tmp_path / "about.json").read_bytes() == content
+
+
+def test_a_setting_that_is_left_out_is_another_one(tmp_path: Path) -> None:
+    claim(tmp_path, {"seed": 0, "device": "cuda"}, ["images"])
+    with pytest.raises(ConfigError, match="not the same: device"):
+        claim(tmp_path, {"seed": 0}, ["images"])  # the processor's folders do not name it
+    claim(tmp_path, {"seed": 0, "device": "cuda"}, ["images"])

@@ -479,7 +479,9 @@ def test_a_table_of_families_joins_the_independent_set_and_the_own_pictures(
         *((own, f"{family}, JPEG 85", "auc", 0.7) for family in ("sd2", "lama", "madf", "new")),
         (own, "originals of sd2, JPEG 85", "auc", 0.7),
         (own, "families not trained on, as is", "auc", 0.9),
-        (own, "families trained on, as is", "auc", 0.95),
+        (own, "other pictures of families trained on, as is", "auc", 0.95),
+        (own, "trained on: lama, JPEG 85", "auc", 0.75),
+        (own, "pictures trained on, as is", "auc", 0.98),
     ]
     rows = [make_row(source, method, metric, [[value]]) for source, method, metric, value in values]
     rows[2] = replace(rows[2], n=0)  # not stated
@@ -492,10 +494,12 @@ def test_a_table_of_families_joins_the_independent_set_and_the_own_pictures(
         "| own pictures, not trained on: MADF | 1 | n/a | n/a | 0.700 | n/a |",
         "| own pictures, not trained on: new | 1 | n/a | n/a | 0.700 | n/a |",
         "| own pictures, not trained on: Stable Diffusion 2 | 1 | n/a | n/a | 0.700 | n/a |",
-        "| own pictures, trained on: mean of 1 families | 1 | 0.950 | n/a | n/a | n/a |",
-        "| own pictures, trained on: LaMa | 1 | n/a | n/a | 0.700 | n/a |",
+        "| own pictures, generator trained on: mean of 1 families | 1 | 0.950 | n/a | n/a | n/a |",
+        "| own pictures, generator trained on: LaMa | 1 | n/a | n/a | 0.700 | n/a |",
+        "| the training's own pictures: mean of 1 families | 1 | 0.980 | n/a | n/a | n/a |",
+        "| the training's own pictures: LaMa | 1 | n/a | n/a | 0.750 | n/a |",
     ]
-    assert tables.render("families-unseen", tmp_path, "net").splitlines() == lines[:-2]
+    assert tables.render("families-unseen", tmp_path, "net").splitlines() == lines[:-4]
     with pytest.raises(ConfigError, match="measure it"):
         tables.render("families", tmp_path, "unknown")
     monkeypatch.setattr(family_table, "list_records", list)

@@ -12,7 +12,14 @@ from helpers.bright_detectors import registered, save
 from helpers.real_fills import write_fills
 from overpaint.errors import ConfigError
 from overpaint.evaluation import benchmark
-from overpaint.evaluation.families import FAMILY_CONDITIONS, SEEN, UNSEEN, average_by_source
+from overpaint.evaluation.families import (
+    FAMILY_CONDITIONS,
+    FITTED,
+    FITTED_MEAN,
+    SEEN,
+    UNSEEN,
+    average_by_source,
+)
 from overpaint.evaluation.measurement import RobustnessSettings
 from overpaint.evaluation.robustness import AS_IS
 from overpaint.evaluation.rows import Picture, Row, read_rows
@@ -28,6 +35,7 @@ def data(tmp_path: Path) -> Path:
         ("a", "train", "one", "s"),
         ("b", "train", "one", "s"),
         ("c", "dev", "other", "st"),
+        ("d", "dev", "one", "u"),
     )
     triplets(tmp_path / "data" / "triplets")
     return tmp_path / "data"
@@ -57,6 +65,12 @@ def test_every_family_by_itself_and_together(data: Path, tmp_path: Path) -> None
     unseen = [found[f"{family}, {AS_IS}"] for family in families[1:]]
     assert found[f"{UNSEEN}, {AS_IS}"] == pytest.approx(np.mean(unseen))
     assert found[f"{SEEN}, {AS_IS}"] == found[f"one, {AS_IS}"]
+    (held_out, fitted) = (
+        next(r for r in rows if r.method == f"{name}, {AS_IS}" and r.metric == "f1@default")
+        for name in ("one", f"{FITTED}one")
+    )
+    assert (held_out.n, fitted.n) == (1, 2)  # the pool "dev", and "train"
+    assert found[f"{FITTED_MEAN}, {AS_IS}"] == found[f"{FITTED}one, {AS_IS}"]
     assert found[f"originals of madf, {AS_IS}"] == 0.5  # they are plain
     assert f"originals of deepfillv1, {AS_IS}" not in found  # there is none
     worst = values(rows, "net", "worst auc")
@@ -103,15 +117,28 @@ def test_photos_count_alike_in_a_family() -> None:
 
     pictures = [picture("a", 0.2), picture("b", 0.4), picture("c", 0.9)]
     sources = {"a": "s", "b": "s", "c": "t"}
-    assert average_by_source(pictures, sources, "f, as is", "auc") == pytest.approx([0.3, 0.9])
-    assert average_by_source(pictures, sources, "f, as is", "f1@default") == []
+    assert average_by_source(pictures, sources, "f, as is", "auc") == pytest.approx(
+        {"s": 0.3, "t": 0.9}
+    )
+    assert average_by_source(pictures, sources, "f, as is", "f1@default") == {}
 
 
 def test_the_interval_is_over_families() -> None:
-    apart: Any = [[0.5] * 50, [0.7] * 50, [0.9] * 50]
+    apart: Any = [{(x, i): x for i in range(50)} for x in (0.5, 0.7, 0.9)]
     low, high = bootstrap_levels(apart)
-    assert bootstrap(apart) == pytest.approx((0.7, 0.7))  # other photos change nothing
+    assert bootstrap([g.values() for g in apart]) == pytest.approx((0.7, 0.7))  # photos: nothing
     assert low < 0.57
     assert high > 0.83
     assert bootstrap_levels(apart) == (low, high)
-    assert all(math.isnan(value) for value in bootstrap_levels([[0.5, 0.6], []]))
+    assert all(math.isnan(value) for value in bootstrap_levels([{0: 0.5, 1: 0.6}, {}]))
+
+    def measure_width(values: Any) -> float:
+        low, high = bootstrap_levels(values)
+        return high - low
+
+    # Ten generators have filled the same twenty photos, which are easy or hard for all of them.
+    shared: Any = [{i: float(i % 2) for i in range(20)} for _ in range(10)]
+    alone: Any = [{(k, i): x for i, x in group.items()} for k, group in enumerate(shared)]
+    normal = 2 * 1.96 * math.sqrt(0.25 / 20)  # that of one generator: the others add nothing
+    assert measure_width(shared) == pytest.approx(normal, rel=0.1)
+    assert measure_width(alone) < 0.5 * measure_width(shared)

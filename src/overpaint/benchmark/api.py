@@ -87,8 +87,9 @@ def benchmark(
 
     path: the recipe. data: folder below which its photos, masks and pairs lie. out: folder that is
     written. cache: folder of all results, of any recipe. scale: of the recipe; None: lite, if there
-    is one. only: see `select_cells`. resume: results of other code count, and failures are not
-    tried again. jobs: processes. A cell that fails is a row with its error.
+    is one. only: see `select_cells`; there is no mean over a choice of inpainters. resume: results
+    of other code count, and failures are not tried again. jobs: processes. A cell that fails is a
+    row with its error.
     Raises ConfigError for the recipe, InputError for `jobs` and `device`.
     """
     if jobs < 1:
@@ -103,7 +104,9 @@ def benchmark(
             require_matplotlib()  # before anything is measured
         how = {"report": report, "on_progress": on_progress}
         errors = run(cells, store, jobs=jobs, device=device, **how)  # type: ignore[arg-type]
-        rows = make_rows(recipe, cells, store, errors)
+        # A mean over some of the inpainters would have the name of that over all.
+        means = not any(text.startswith("inpainter=") for text in only)
+        rows = make_rows(recipe, cells, store, errors, means=means)
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         write_rows(folder / ROWS, rows)

@@ -7,7 +7,7 @@ stage that fails, so that the other cells are measured.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -21,7 +21,7 @@ from overpaint.benchmark.stages import DETECTED, FOUND
 from overpaint.benchmark.store import Stage
 from overpaint.benchmark.work import HELPERS, MODULES, WORK
 from overpaint.data.assets import find_asset
-from overpaint.data.pair_sets import SETS, read_pairs
+from overpaint.data.pair_sets import SETS, Pair, read_pairs
 from overpaint.data.sources import Part, Place
 from overpaint.errors import ConfigError, OverpaintError
 from overpaint.named_metrics import METRICS
@@ -436,8 +436,9 @@ class Planner:
                 originals = None
                 if self.of_photos:
                     # Photos, pieces and their places are the same for all inpainters, masks, bins.
-                    first = next(iter(self.inpainters)), photos, None, next(iter(recipe.masks))
-                    untouched = self.plan_fills(*first, recipe.bins[0])
+                    which = photos, None, next(iter(recipe.masks)), recipe.bins[0]
+                    several = [self.plan_fills(name, *which) for name in self.inpainters]
+                    untouched = next((s for s in several if not _is_broken(s)), several[0])
                     label = f"{name} on untouched photos of {photos}"
                     originals = self.plan_scores(
                         model, untouched, processing, label, of="originals"
@@ -478,7 +479,7 @@ class Planner:
             pairs = read_pairs(resolve_below(self.data, spec, SETS))
             files = dict.fromkeys(f for p in pairs for f in (p.image, p.mask) if f is not None)
             content = hash_contents([Place(str(f), "", str(f)) for f in files], self._contents)
-            settings = {"pairs": content}
+            settings = {"pairs": content, "truth": hash_truth(pairs, list(files))}
             places = {"pairs": list(pairs), "problems": pairs.problems}
             units = len(pairs)
         except (OverpaintError, OSError) as error:
@@ -511,6 +512,24 @@ def plan(recipe: Recipe, folder: Path, data: Path, cache: Path) -> list[Cell]:
     if not cells:
         raise ConfigError("the recipe has no cell; give photos, inpainters and detectors")
     return cells
+
+
+def _is_broken(stage: Stage) -> bool:
+    """Whether it is known before the run that a stage fails."""
+    return stage.kind == "missing" or any(map(_is_broken, stage.needs.values()))
+
+
+def hash_truth(pairs: Iterable[Pair], files: Iterable[Path]) -> str:
+    """Of how the files of a set belong together, and of what is forged in each picture.
+
+    The same files are other pairs in another layout, for instance with inverted masks.
+    """
+    places = {file: number for number, file in enumerate(files)}
+    truth = [
+        [p.name, p.row, p.whole, asdict(p.rule), places[p.image], p.mask and places[p.mask]]
+        for p in pairs
+    ]
+    return hashes.sha256(json.dumps(truth).encode())
 
 
 def _is_metric(name: str) -> bool:

@@ -5,8 +5,9 @@
   none.
 - Rows of the inpainter `ALL` are means over the inpainters of a combination, and those of `UNSEEN`
   over those whose fills the detector was not trained on; both have an interval that draws
-  inpainters, and of each its pictures, anew.
-- A cell that failed is a row with its error and no value.
+  inpainters and photos anew, a photo for all inpainters that filled it.
+- A cell that failed is a row with its error and no value. So is a mean over inpainters of which one
+  failed: a mean of the others would be another figure.
 - `publish_rows` makes them small for a commit: what many rows share goes into one `provenance.csv`.
 """
 
@@ -102,21 +103,30 @@ class Measured:
     cell: Cell
     row: BenchmarkRow
     """Without metric and value."""
-    values: Mapping[str, list[float]]
-    """By metric of single pictures."""
+    values: Mapping[str, Mapping[str, float]]
+    """By metric of single pictures, by picture: fills of one photo have one name."""
 
 
 def make_rows(
-    recipe: Recipe, cells: Iterable[Cell], store: Store, errors: Mapping[Stage, str]
+    recipe: Recipe,
+    cells: Iterable[Cell],
+    store: Store,
+    errors: Mapping[Stage, str],
+    *,
+    means: bool = True,
 ) -> list[BenchmarkRow]:
-    """All rows: those of single cells, then those over inpainters."""
+    """All rows: those of single cells, then those over inpainters, unless `means` is False."""
     rows: list[BenchmarkRow] = []
     measured: list[Measured] = []
+    failed: list[Cell] = []
     for cell in cells:
         of_cell, numbers = measure(recipe, cell, store, errors)
         rows += of_cell
-        measured += [] if numbers is None else [numbers]
-    return rows + average_inpainters(recipe, measured)
+        if numbers is None:
+            failed.append(cell)
+        else:
+            measured.append(numbers)
+    return rows + (average_inpainters(recipe, measured, failed) if means else [])
 
 
 def measure(
@@ -125,13 +135,22 @@ def measure(
     """The rows of one cell, and its numbers; None where it failed."""
     base = _make_base(recipe, cell, store)
     metrics = [m for m in recipe.metrics if (m in QUALITY) == (cell.axes["detector"] == "")]
-    failed = errors.get(cell.scores) or (cell.originals and errors.get(cell.originals))
-    if failed:
+    if failed := errors.get(cell.scores):
         return [replace(base, metric=m, error=failed) for m in metrics], None
     scores = read_scores(store.find_folder(cell.scores))
     values = _list_values(scores)
-    rows = [_make_row(base, metric, scores, values, cell, store) for metric in metrics]
+    no_originals = errors.get(cell.originals) if cell.originals else None
+    rows = [
+        replace(base, metric=metric, error=no_originals)
+        if no_originals and _get_level(metric) == "image"
+        else _make_row(base, metric, scores, values, cell, store)
+        for metric in metrics
+    ]
     return rows, Measured(cell, base, values)
+
+
+def _get_level(metric: str) -> str:
+    return METRICS[metric].level if metric in METRICS else "picture"
 
 
 def _make_base(recipe: Recipe, cell: Cell, store: Store) -> BenchmarkRow:
@@ -167,11 +186,12 @@ def _describe_model(model: Stage | Mapping[str, Any] | None, store: Store) -> Ma
     return model or {}
 
 
-def _list_values(scores: Mapping[str, Any]) -> dict[str, list[float]]:
-    values: dict[str, list[float]] = {}
+def _list_values(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    values: dict[str, dict[str, float]] = {}
     for picture in scores["pictures"]:
         for name, value in picture["numbers"].items():
-            values.setdefault(name, []).append(math.nan if value is None else value)
+            of_metric = values.setdefault(name, {})
+            of_metric[picture["picture"]] = math.nan if value is None else value
     return values
 
 
@@ -179,17 +199,17 @@ def _make_row(
     base: BenchmarkRow,
     metric: str,
     scores: Mapping[str, Any],
-    values: Mapping[str, list[float]],
+    values: Mapping[str, Mapping[str, float]],
     cell: Cell,
     store: Store,
 ) -> BenchmarkRow:
-    level = METRICS[metric].level if metric in METRICS else "picture"
+    level = _get_level(metric)
     if level == "pooled" or metric == FRECHET:
         value, n = scores["pooled"].get(metric, math.nan), len(scores["pictures"])
         return replace(base, metric=metric, value=value, n=n)
     if level == "image":
         return _make_photo_row(base, metric, values, cell, store)
-    numbers = values.get(metric, [])
+    numbers = list(values.get(metric, {}).values())
     n = sum(not math.isnan(v) for v in numbers)
     low, high = bootstrap([numbers]) if n > 1 else (math.nan, math.nan)
     over = OVER_PICTURES if n > 1 else ""
@@ -201,19 +221,19 @@ def _make_row(
 def _make_photo_row(
     base: BenchmarkRow,
     metric: str,
-    values: Mapping[str, list[float]],
+    values: Mapping[str, Mapping[str, float]],
     cell: Cell,
     store: Store,
 ) -> BenchmarkRow:
-    scores, labels = np.array(values["score"]), np.array(values["forged"])
+    scores, labels = (np.array(list(values[name].values())) for name in ("score", "forged"))
     if cell.originals is not None:
         untouched = _list_values(read_scores(store.find_folder(cell.originals)))
-        scores = np.append(scores, untouched["score"])
-        labels = np.append(labels, untouched["forged"])
+        scores = np.append(scores, list(untouched["score"].values()))
+        labels = np.append(labels, list(untouched["forged"].values()))
     if len(np.unique(labels)) < 2:  # a set without untouched pictures
         return replace(base, metric=metric)
     # Photos of several quality bands have no threshold in common.
-    thresholds = set(values["default_score"])
+    thresholds = set(values["default_score"].values())
     default = thresholds.pop() if len(thresholds) == 1 else None
     default = None if default is None or math.isnan(default) else default
 
@@ -232,25 +252,50 @@ def _make_photo_row(
     return replace(base, metric=metric, value=value, n=labels.size, **ends)
 
 
-def average_inpainters(recipe: Recipe, measured: Sequence[Measured]) -> list[BenchmarkRow]:
-    """Means over the inpainters of each combination of the other axes, where there are several."""
+def average_inpainters(
+    recipe: Recipe, measured: Sequence[Measured], failed: Iterable[Cell] = ()
+) -> list[BenchmarkRow]:
+    """Means over the inpainters of each combination of the other axes, where there are several.
+
+    failed: the cells without numbers; a mean that lacks one of them is an error.
+    """
     groups: dict[tuple[str, ...], list[Measured]] = {}
     for each in measured:
-        key = tuple(v for axis, v in each.cell.axes.items() if axis != "inpainter")
         if each.cell.axes["inpainter"]:
-            groups.setdefault(key, []).append(each)
+            groups.setdefault(_find_group(each.cell), []).append(each)
+    missing: dict[tuple[str, ...], list[str]] = {}
+    for cell in failed:
+        missing.setdefault(_find_group(cell), []).append(cell.axes["inpainter"])
     rows = []
-    for group in groups.values():
+    for key, group in groups.items():
         seen = recipe.training.get(group[0].row.training)
         unseen = [m for m in group if seen and m.row.inpainter not in seen.inpainters]
         kinds = {ALL: group, UNSEEN: unseen if seen and seen.inpainters else []}
         for name, chosen in kinds.items():
-            if len(chosen) > 1:
-                rows += [
+            lost = [
+                inpainter
+                for inpainter in missing.get(key, [])
+                if name == ALL or (seen and inpainter not in seen.inpainters)
+            ]
+            if len(chosen) + len(lost) > 1 and chosen:
+                made = [
                     _make_mean_row(name, metric, chosen)
                     for metric in _list_picture_metrics(recipe, chosen)
                 ]
+                rows += [mark_incomplete(row, lost) for row in made] if lost else made
     return rows
+
+
+def mark_incomplete(row: RowT, lost: Iterable[str]) -> RowT:
+    """A mean's row without a value, because some of its inpainters failed."""
+    nan = math.nan
+    error = f"no mean: failed with {', '.join(lost)}"
+    return replace(row, value=nan, n=0, ci_low=nan, ci_high=nan, interval="", error=error)
+
+
+def _find_group(cell: Cell) -> tuple[str, ...]:
+    """What the cells that differ in the inpainter alone have in common."""
+    return tuple(v for axis, v in cell.axes.items() if axis != "inpainter")
 
 
 def _list_picture_metrics(recipe: Recipe, group: Sequence[Measured]) -> list[str]:
@@ -260,13 +305,13 @@ def _list_picture_metrics(recipe: Recipe, group: Sequence[Measured]) -> list[str
 def _make_mean_row(name: str, metric: str, group: Sequence[Measured]) -> BenchmarkRow:
     values = [each.values[metric] for each in group]
     low, high = bootstrap_levels(values)
-    n = sum(not math.isnan(v) for numbers in values for v in numbers)
+    n = sum(not math.isnan(v) for numbers in values for v in numbers.values())
     return replace(
         group[0].row,
         inpainter=name,
         inpainter_sha256="",
         metric=metric,
-        value=mean(mean(numbers) for numbers in values),
+        value=mean(mean(numbers.values()) for numbers in values),
         n=n,
         ci_low=low,
         ci_high=high,

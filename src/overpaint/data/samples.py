@@ -53,7 +53,7 @@ def claim(folder: Path, about: Mapping[str, Any], kinds: Iterable[str]) -> None:
     path, kinds = folder / ABOUT, tuple(kinds)
     if path.exists():
         found = _read_about(path)
-        other = [key for key, value in about.items() if found.get(key) != value]
+        other = [key for key in {**about, **found} if found.get(key) != about.get(key)]
         if other:
             raise ConfigError(
                 f"{folder}: holds samples made otherwise (not the same: {', '.join(other)}); "

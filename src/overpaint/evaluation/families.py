@@ -4,11 +4,13 @@
   generator, whatever program ran it. Every family has the same weight, and in it every photo
   (source).
 - The headline is the mean over the families that the weights were not trained on, which their
-  record states; the mean over the others is shown beside it.
+  record states. Of the others, the pictures that no training may use are shown beside it.
+- "trained on: FAMILY": the very pictures that the weights were trained on, those of the pool
+  "train". Their figures show how well the training was learned, and of no other picture.
 - Several weights, each trained without some families, give leave-one-family-out figures: each
   family is measured by the weights that were not trained on it.
-- The interval resamples families, then photos: it estimates how the figure would differ with other
-  generators, not with other photos by the same ones.
+- The interval resamples families and photos, a photo that several families filled for all of them
+  together: it estimates how the figure would differ with other generators and other photos.
 - "originals of FAMILY": untouched originals, scored with the masks of their fills. An AUC above 0.5
   there shows only where people make holes, so a family's AUC counts only as far as it exceeds it.
 - "4:2:0": photo and fill both get colours at half of the resolution, so that the finer colours of a
@@ -18,7 +20,7 @@
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -47,7 +49,10 @@ from overpaint.run_identity import hash_config
 from overpaint.weights import read_record
 
 SET = "families"
-UNSEEN, SEEN = "families not trained on", "families trained on"
+UNSEEN, SEEN = "families not trained on", "other pictures of families trained on"
+FITTED = "trained on: "
+"""Before the family of a picture on which the weights were trained."""
+FITTED_MEAN = "pictures trained on"
 
 OF_TRIPLETS = {"madf": "madf", "crfill256": "crfill", "deepfillv1": "deepfillv1", "sd2_fill": "sd2"}
 """Families of the groups of triplets; those left out are classical, or photos seen already."""
@@ -65,11 +70,22 @@ METRICS = ("auc", "f1@default")
 ORIGINALS = "originals of "
 
 
-def list_fills(fills: Iterable[RealFill]) -> Iterator[tuple[Exhibit, str]]:
-    """(picture, source) of each fill; the picture's set is its family."""
+def list_fills(
+    fills: Iterable[RealFill], trained: Collection[str] = ()
+) -> Iterator[tuple[Exhibit, str]]:
+    """(picture, source) of each fill; the picture's set is its family.
+
+    trained: the families that the weights were trained on; see `FITTED`.
+    """
     for fill in fills:
         pixels, mask = fill.read()
-        yield Exhibit(fill.family, fill.id, pixels, mask, LOSSLESS), fill.source
+        name = f"{FITTED}{fill.family}" if is_fitted(fill, trained) else fill.family
+        yield Exhibit(name, fill.id, pixels, mask, LOSSLESS), fill.source
+
+
+def is_fitted(fill: RealFill, trained: Collection[str]) -> bool:
+    """Whether weights trained on some families were trained on this fill."""
+    return fill.pool == "train" and fill.family in trained
 
 
 def list_triplets(triplets: Iterable[Triplet]) -> Iterator[tuple[Exhibit, str]]:
@@ -94,8 +110,9 @@ def measure_families(job: Measurement) -> Result:
     only = job.robustness.families or tuple(families)
     if unknown := sorted(set(only) - set(families)):
         raise ConfigError(f"no family is called {unknown[0]!r}; there are {', '.join(families)}")
+    trained = set(read_record(job.weights, kind="detector").families)
     kinds = {
-        "real fills": list_fills(f for f in fills if f.family in only),
+        "real fills": list_fills((f for f in fills if f.family in only), trained),
         "triplets": list_triplets(t for t in triplets if OF_TRIPLETS[t.group] in only),
     }
     runner, pictures, sources = job.make_runner(), [], {}
@@ -112,17 +129,15 @@ def measure_families(job: Measurement) -> Result:
             pictures += [replace(picture, set=SET) for picture in seen]
     if job.robustness.sheets and album:
         write_sheets(job.robustness.sheets / job.name, album)
-    trained = set(read_record(job.weights, kind="detector").families)
     source = _make_source(job, runner, conditions, only)
-    rows = [
-        *make_rows_by_method(source, pictures),
-        *compute_headlines(
-            source, pictures, sources, conditions, [f for f in only if f not in trained]
-        ),
-        *compute_headlines(
-            source, pictures, sources, conditions, [f for f in only if f in trained], name=SEEN
-        ),
-    ]
+    groups = {
+        UNSEEN: [family for family in only if family not in trained],
+        SEEN: [family for family in only if family in trained],
+        FITTED_MEAN: [f"{FITTED}{family}" for family in only if family in trained],
+    }
+    rows = make_rows_by_method(source, pictures)
+    for name, members in groups.items():
+        rows += compute_headlines(source, pictures, sources, conditions, members, name)
     return rows, pictures
 
 
@@ -162,19 +177,19 @@ def compute_headlines(
 
 def average_by_source(
     pictures: Iterable[Picture], sources: Mapping[str, str], method: str, metric: str
-) -> list[float]:
-    """One mean for each photo: that over its pictures."""
+) -> dict[str, float]:
+    """One mean for each photo, by its source: that over its pictures."""
     values: dict[str, list[float]] = defaultdict(list)
     for picture in pictures:
         if picture.method == method and metric in picture.numbers:
             values[sources[picture.picture]].append(picture.numbers[metric])
-    return [mean(group) for _, group in sorted(values.items())]
+    return {photo: mean(group) for photo, group in sorted(values.items())}
 
 
 def _make_mean_and_worst(
-    source: Source, method: str, metric: str, groups: Sequence[Sequence[float]]
+    source: Source, method: str, metric: str, groups: Sequence[Mapping[str, float]]
 ) -> list[Row]:
-    means = [mean(group) for group in groups]
+    means = [mean(group.values()) for group in groups]
     low, high = bootstrap_levels(groups)
     n, nan = len(groups), float("nan")
     found = {
@@ -201,7 +216,7 @@ def _make_source(
     }
     protocol = (
         "real fills and triplets, whole pictures; headline: mean over families of means over "
-        "photos, n families; interval: families, then photos"
+        "photos, n families; interval: families and photos"
     )
     return replace(job.make_source(SET, protocol, runner), config_hash=hash_config(about))
 
@@ -231,7 +246,7 @@ def compute_left_out(
         for p in pictures
         if p.set == SET
         and not p.method.startswith(ORIGINALS)
-        and p.method.partition(", ")[0] not in trained[p.weights]
+        and p.method.removeprefix(FITTED).partition(", ")[0] not in trained[p.weights]
     ]
     names = [p.method.partition(", ") for p in mine]
     conditions = list(dict.fromkeys(condition for _, _, condition in names))

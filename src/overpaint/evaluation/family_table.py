@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overpaint.errors import ConfigError
-from overpaint.evaluation.families import ORIGINALS, SEEN, UNSEEN
+from overpaint.evaluation.families import FITTED, FITTED_MEAN, ORIGINALS, SEEN, UNSEEN
 from overpaint.evaluation.rows import Row, read_rows
 from overpaint.weights import list_records
 
@@ -37,7 +37,9 @@ TITLES = {
     "sd2": "Stable Diffusion 2",
     "shiftnet": "Shift-Net",
 }
-NOT_TRAINED_ON, TRAINED_ON = "own pictures, not trained on: ", "own pictures, trained on: "
+NOT_TRAINED_ON = "own pictures, not trained on: "
+TRAINED_ON = "own pictures, generator trained on: "
+TRAINING = "the training's own pictures: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,10 @@ class Line:
 
 
 def list_families(results: Path, wanted: Callable[[Row], bool]) -> list[Line]:
-    """The lines of the independent set, of the families not trained on, and of the others.
+    """The lines of the independent set, of the families not trained on, of other pictures of those
+    trained on, and of the pictures trained on.
 
-    Each of the three groups begins with its mean. wanted: whether a row is of the weights to list.
+    Each of the four groups begins with its mean. wanted: whether a row is of the weights to list.
     Empty where no row is.
 
     Raises ConfigError for files that cannot be read.
@@ -65,14 +68,18 @@ def list_families(results: Path, wanted: Callable[[Row], bool]) -> list[Line]:
     ]
     found = _group_by_family(results / "families.csv", wanted)
     trained = _list_trained({r.weights_sha256 for rows in found.values() for r in rows.values()})
-    for heading, mean in ((NOT_TRAINED_ON, UNSEEN), (TRAINED_ON, SEEN)):
+    means = {NOT_TRAINED_ON: UNSEEN, TRAINED_ON: SEEN, TRAINING: FITTED_MEAN}
+    groups: dict[str, dict[str, dict[str, Row]]] = {heading: {} for heading in means}
+    for name, rows in found.items():
+        family = name.removeprefix(FITTED)
+        if family != name:
+            groups[TRAINING][family] = rows
+        elif name not in means.values():
+            groups[TRAINED_ON if family in trained else NOT_TRAINED_ON][family] = rows
+    for heading, mean in means.items():
         if mean not in found:
             continue
-        own = {
-            family: rows
-            for family, rows in found.items()
-            if family not in (UNSEEN, SEEN) and (family in trained) == (mean == SEEN)
-        }
+        own = groups[heading]
         nums = {family: max(r.n for r in rows.values()) for family, rows in own.items()}
         title = f"{heading}mean of {len(own)} families"
         lines.append(Line(title, sum(nums.values()), found[mean]))

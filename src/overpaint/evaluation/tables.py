@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from overpaint.errors import ConfigError, OverpaintError
-from overpaint.evaluation.family_table import TRAINED_ON, list_families
+from overpaint.evaluation.family_table import TRAINED_ON, TRAINING, list_families
 from overpaint.evaluation.fillers import BINS, SIDES, name_method
 from overpaint.evaluation.rows import Row, read_rows
 from overpaint.images import write_bytes
@@ -348,7 +348,7 @@ def _render_families(results: Path, weights: str, all_families: bool) -> list[li
     if not found:
         raise ConfigError(f"{results}: no row for the table {FAMILIES} {weights}; measure it")
     for line in found:
-        if line.title.startswith(TRAINED_ON) and not all_families:
+        if line.title.startswith((TRAINED_ON, TRAINING)) and not all_families:
             continue
         shown = [format_cell(line.rows.get(c)) for c in _FAMILY_COLUMNS]
         lines.append([line.title, str(line.num_pictures or NOTHING), *shown])

@@ -59,11 +59,11 @@ def _read_measured() -> dict[str, list[dict[str, Any]]]:
 
 
 def summarise_results(results: Path) -> bytes:
-    """The content of measured.json, from the folder `results/`.
+    """The content of measured.json, from the folder `results/`, without pictures of the training.
 
     Raises `ConfigError` for files that cannot be read.
     """
-    from overpaint.evaluation.family_table import list_families
+    from overpaint.evaluation.family_table import TRAINING, list_families
     from overpaint.evaluation.rows import read_rows
 
     files = ("independent", "families")
@@ -76,6 +76,7 @@ def summarise_results(results: Path) -> bytes:
                 **{name: _round(line.rows.get(column)) for name, column in _COLUMNS.items()},
             }
             for line in list_families(results, lambda row, sha=sha256: row.weights_sha256 == sha)
+            if not line.title.startswith(TRAINING)
         ]
         for sha256 in sorted(weights)
     }

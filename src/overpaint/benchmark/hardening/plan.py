@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from overpaint import hashes
 from overpaint.benchmark.hardening.recipe import PHOTOS, Hardening, find_overlap
 from overpaint.benchmark.hardening.stages import RealPicture, cut
 from overpaint.benchmark.photos import choose, hash_contents
@@ -333,12 +334,9 @@ class RacePlanner(Planner):
                 by_family.setdefault(fill.family, []).append(RealPicture(fill))
             for family, pictures in sorted(by_family.items()):
                 files = [f for p in pictures for f in (p.fill.known, p.fill.fill, p.fill.mask)]
-                yield (
-                    f"real fills: {family}",
-                    pictures,
-                    self._hash_contents(files),
-                    "held-out real fills",
-                )
+                at = " ".join(f"{p.fill.x},{p.fill.y}" for p in pictures)
+                content = hashes.sha256(f"{self._hash_contents(files)} {at}".encode())
+                yield f"real fills: {family}", pictures, content, "held-out real fills"
         if race.held_out.triplets:
             yield from self._list_triplets()
 

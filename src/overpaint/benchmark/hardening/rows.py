@@ -4,21 +4,28 @@
   before the first.
 - `side`: "detector" for what the detector finds, "inpainter" for the quality of the adversary's
   fills.
-- Generators that are means: `GROUPS`. Each generator counts alike; the interval draws generators,
-  and of each its pictures, anew. The adversary counts as it was before the first round, so that
+- Generators that are means: `GROUPS`. Each generator counts alike; the interval draws generators
+  and photos anew. The adversary counts as it was before the first round, so that
   all rounds are measured on the same pictures.
 - "gain:METRIC": the change since round 0 on the same pictures, with an interval over these pairs.
 - "mined": the share of a generator's fills that a round mined, of `n` that it made.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from overpaint.benchmark.hardening.plan import Group, Look, Race
 from overpaint.benchmark.hardening.recipe import OF_DETECTOR, Hardening
-from overpaint.benchmark.rows import OVER_BOTH, OVER_PICTURES, BenchmarkRow, Measured, measure
+from overpaint.benchmark.rows import (
+    OVER_BOTH,
+    OVER_PICTURES,
+    BenchmarkRow,
+    Measured,
+    mark_incomplete,
+    measure,
+)
 from overpaint.benchmark.store import Stage, Store
 from overpaint.metrics import bootstrap, bootstrap_levels, mean
 
@@ -58,8 +65,9 @@ def make_rows_of_race(
         if numbers is not None and look.cell.axes["detector"]:
             base = _make_row(recipe, look, numbers.row)
             measured[look.round, look.generator] = look, numbers, base
-    rows += _make_means(recipe, measured.values())
-    rows += _make_gains(recipe, measured)
+    everyone = {name: _list_members(recipe, race.looks, name) for name in GROUPS}
+    rows += _make_means(recipe, measured.values(), everyone)
+    rows += _make_gains(recipe, measured, everyone)
     rows += _make_mined_rows(recipe, race, store, errors)
     steps = [""] + [str(stage.units) for stage in race.trained]
     return [replace(r, steps=steps[r.round] if r.side == DETECTOR else r.steps) for r in rows]
@@ -92,7 +100,7 @@ def _list_members(recipe: Hardening, looks: Iterable[Look], name: str) -> list[s
 
 
 def _make_mean_row(
-    base: HardeningRow, name: str, metric: str, values: list[list[float]]
+    base: HardeningRow, name: str, metric: str, values: Sequence[Mapping[Hashable, float]]
 ) -> HardeningRow:
     """Over generators; base: of one of them."""
     low, high = bootstrap_levels(values)
@@ -103,21 +111,24 @@ def _make_mean_row(
         data_hash="",
         group="",
         metric=metric,
-        value=mean(mean(numbers) for numbers in values),
-        n=_count_numbers(values),
+        value=mean(mean(numbers.values()) for numbers in values),
+        n=_count_numbers(numbers.values() for numbers in values),
         ci_low=low,
         ci_high=high,
         interval=OVER_BOTH,
     )
 
 
-def _count_numbers(values: Iterable[Sequence[float]]) -> int:
+def _count_numbers(values: Iterable[Iterable[float]]) -> int:
     return sum(not math.isnan(v) for numbers in values for v in numbers)
 
 
 def _make_means(
-    recipe: Hardening, measured: Iterable[tuple[Look, Measured, HardeningRow]]
+    recipe: Hardening,
+    measured: Iterable[tuple[Look, Measured, HardeningRow]],
+    everyone: Mapping[str, Sequence[str]],
 ) -> list[HardeningRow]:
+    """everyone: the generators of each group; without one of them in a round, it has no mean."""
     by_round: dict[int, dict[str, tuple[Look, Measured, HardeningRow]]] = {}
     for each in measured:
         by_round.setdefault(each[0].round, {})[each[0].generator] = each
@@ -128,14 +139,18 @@ def _make_means(
             if len(members) < 2:
                 continue
             base = found[members[0]][2]
+            lost = [m for m in everyone[name] if m not in members]
             for metric in OF_DETECTOR:
-                values = [found[m][1].values[metric] for m in members]
-                rows.append(_make_mean_row(base, name, metric, values))
+                values = [_name_photos(found[m][1], metric) for m in members]
+                row = _make_mean_row(base, name, metric, values)
+                rows.append(mark_incomplete(row, lost) if lost else row)
     return rows
 
 
 def _make_gains(
-    recipe: Hardening, measured: Mapping[tuple[int, str], tuple[Look, Measured, HardeningRow]]
+    recipe: Hardening,
+    measured: Mapping[tuple[int, str], tuple[Look, Measured, HardeningRow]],
+    everyone: Mapping[str, Sequence[str]],
 ) -> list[HardeningRow]:
     rows = []
     for number in range(1, recipe.rounds + 1):
@@ -143,11 +158,14 @@ def _make_gains(
         pairs = {n: (measured[0, n], each) for n, each in later.items() if (0, n) in measured}
         for metric in OF_DETECTOR:
             changes = {
-                name: [b - a for a, b in _pair_numbers(first[1], last[1], metric)]
+                name: _subtract(_name_photos(last[1], metric), _name_photos(first[1], metric))
                 for name, (first, last) in pairs.items()
             }
-            changes = {name: values for name, values in changes.items() if _count_numbers([values])}
-            for name, values in changes.items():
+            changes = {
+                name: found for name, found in changes.items() if _count_numbers([found.values()])
+            }
+            for name, found in changes.items():
+                values = list(found.values())
                 base = pairs[name][1][2]
                 low, high = bootstrap([values]) if len(values) > 1 else (math.nan, math.nan)
                 row = replace(
@@ -161,13 +179,25 @@ def _make_gains(
                 if len(members) > 1:
                     base = pairs[members[0]][1][2]
                     values = [changes[m] for m in members]
-                    rows.append(_make_mean_row(base, name, f"{GAIN}{metric}", values))
+                    row = _make_mean_row(base, name, f"{GAIN}{metric}", values)
+                    lost = [m for m in everyone[name] if m not in members]
+                    rows.append(mark_incomplete(row, lost) if lost else row)
     return rows
 
 
-def _pair_numbers(first: Measured, last: Measured, metric: str) -> Iterable[tuple[float, float]]:
-    """The numbers of the same pictures, in the same order."""
-    return zip(first.values.get(metric, []), last.values.get(metric, []), strict=True)
+def _name_photos(measured: Measured, metric: str) -> dict[Hashable, float]:
+    """The numbers by set and picture, so that only fills of the same photo have one name."""
+    photos = measured.row.photos
+    return {(photos, name): x for name, x in measured.values.get(metric, {}).items()}
+
+
+def _subtract(
+    last: Mapping[Hashable, float], first: Mapping[Hashable, float]
+) -> dict[Hashable, float]:
+    """Differences by photo; both have the same photos."""
+    if last.keys() != first.keys():
+        raise ValueError("the pictures of two rounds differ")
+    return {photo: x - first[photo] for photo, x in last.items()}
 
 
 def _make_mined_rows(
