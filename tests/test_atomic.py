@@ -84,3 +84,25 @@ def test_hashes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert hashes.sha256(b"abc") == hashlib.sha256(b"abc").hexdigest()
     assert hashes.file_sha256(tmp_path / "a") == hashes.sha256(b"abc")
+
+
+def test_whether_a_file_can_be_written_is_found_out_without_a_trace(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.write_bytes(b"mine")
+    for path in (tmp_path / "new", there, tmp_path / LONG):
+        atomic.check_writable(path, ImageError)
+    assert [p.name for p in tmp_path.iterdir()] == ["there"]
+    assert there.read_bytes() == b"mine"
+    places = [tmp_path / "gone" / "x", there / "x", tmp_path / f"{LONG}x", tmp_path / "a\0b"]
+    for path in places:
+        with pytest.raises(ImageError, match=r"cannot be written .*; the folder must exist"):
+            atomic.check_writable(path, ImageError)
+        with pytest.raises(ImageError, match=r"cannot be written .*; the folder must exist"):
+            atomic.write(path, b"x", ImageError)
+    assert [p.name for p in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_link_to_nothing_takes_its_name(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nothing")
+    assert atomic.is_taken(tmp_path / "link")
+    assert not atomic.is_taken(tmp_path / "nothing")

@@ -21,7 +21,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Otherwise the temporary file is deleted. Raises OSError.
     """
     path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(6)}.part")
+    temporary = _make_temporary_name(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -45,7 +45,41 @@ def write(path: str | Path, data: bytes, failure: type[OverpaintError]) -> None:
     try:
         with replacing(path) as temporary, temporary.open("xb") as file:
             file.write(data)
-    except OSError as error:
-        remedy = "the folder must exist, be writable and have room"
-        reason = error.strerror or str(error)
-        raise failure(f"{path}: cannot be written ({reason}); {remedy}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise _describe(path, error, failure) from error
+
+
+def check_writable(path: str | Path, failure: type[OverpaintError]) -> None:
+    """Raise the error of `write` if a file of this name cannot be written, before long work.
+
+    It is tried with an empty file beside it, which is removed; room and quota are not.
+    """
+    try:
+        is_taken(path)  # an error for a name that the file system does not take
+        trial = _make_temporary_name(Path(path))
+        trial.open("xb").close()
+        trial.unlink()
+    except (OSError, ValueError) as error:
+        raise _describe(path, error, failure) from error
+
+
+def is_taken(path: str | Path) -> bool:
+    """Whether anything has this name, be it a link to nothing.
+
+    Raises OSError or ValueError for a name that no file can have.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _make_temporary_name(path: Path) -> Path:
+    return path.with_name(f".{secrets.token_hex(6)}.part")
+
+
+def _describe(path: str | Path, error: Exception, failure: type[OverpaintError]) -> OverpaintError:
+    reason = getattr(error, "strerror", None) or str(error)
+    remedy = "the folder must exist, be writable and have room"
+    return failure(f"{path}: cannot be written ({reason}); {remedy}")

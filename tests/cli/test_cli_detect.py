@@ -112,6 +112,41 @@ def test_a_table_for_people(weights: Path, here: Path) -> None:
     assert result.stderr == ""
 
 
+def test_the_table_has_the_notes_of_a_photo_and_of_several_once(weights: Path, here: Path) -> None:
+    pages = [Image.fromarray(pixels(seed)) for seed in range(3)]
+    pages[0].save("pages.tif", save_all=True, append_images=pages[1:])
+    for seed in (1, 2):
+        write_png(f"grey{seed}.png", pixels(seed)[..., 0])
+    text = " ".join(detect(weights, "pages.tif", "grey1.png", "grey2.png").stdout.split())
+    assert text.count("note: first of 3 pictures in it, the only one read") == 1
+    assert text.count("grey copied to three channels") == 1
+    assert "note 1 (2 photos): grey copied to three channels" in text
+    assert text.count("below: 1") == 2
+    found = records(detect(weights, "grey1.png", "--json"))[0]
+    alone = " ".join(detect(weights, "grey1.png").stdout.split())
+    assert found["notes"]
+    assert all(f"note: {note}" in alone for note in found["notes"])
+
+
+def test_the_reason_of_an_inconclusive_verdict_is_in_the_table(
+    weights: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from overpaint.detection import runner
+
+    write_png("p.png", pixels())
+    judged = ("inconclusive", runner.AS_AFTER_EDITS)
+    monkeypatch.setattr(runner, "_decide_verdict", lambda *_: judged)
+    text = " ".join(detect(weights, "p.png").stdout.split())
+    assert f"note: {runner.AS_AFTER_EDITS}" in text
+    assert "note: other edits (blur, noise reduction, rotation, montage) may leave such" in text
+
+
+def test_with_several_detectors_each_note_is_in_one_row(weights: Path, here: Path) -> None:
+    write_png("p.png", pixels()[..., 0])
+    text = run("detect", "p.png", *["--model", weights / "net.json"] * 2).stdout
+    assert text.count("note: grey copied") == 1
+
+
 def test_a_threshold_of_ones_own_is_stated_with_its_rate(weights: Path, here: Path) -> None:
     write_png("p.png", pixels())
     (record,) = records(detect(weights, "p.png", "--json", "--threshold", "0.5"))
@@ -128,6 +163,10 @@ def test_a_threshold_of_ones_own_is_stated_with_its_rate(weights: Path, here: Pa
         ["detect"],
         ["detect", "p.png", "--threshold", "1.5"],
         ["detect", "p.png", "--threshold", "high"],
+        ["detect", "p.png", "--threshold", "nan"],
+        ["detect", "p.png", "--memory", "nan"],
+        ["detect", "p.png", "--memory", "inf"],
+        ["detect", "p.png", "--memory", "0"],
         ["detect", "p.png", "--no-such-option"],
         ["detect", "p.png", "--model", "no-such-model"],
         ["no-such-command"],
@@ -140,6 +179,12 @@ def test_wrong_use_is_exit_code_2(here: Path, arguments: list[str]) -> None:
     assert result.stdout == ""
     assert result.stderr
     assert {p.name for p in here.iterdir()} == {"p.png"}
+
+
+def test_a_share_of_weights_is_finite(here: Path) -> None:
+    result = run("weights", "average", "a.safetensors", "inf=nixnet-s")
+    assert result.exit_code == 2
+    assert "with a finite share" in result.stderr
 
 
 def test_an_output_folder_that_is_a_file_is_wrong_use(weights: Path, here: Path) -> None:

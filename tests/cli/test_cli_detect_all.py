@@ -38,9 +38,13 @@ def records(result: Result) -> list[dict]:
 
 
 def rows(result: Result) -> list[list[str]]:
-    """The cells of the table's rows; they start with a blank and are at least two apart."""
+    """The cells of the table's rows; they start with a blank and are at least two apart.
+
+    A line of notes has one cell alone.
+    """
     lines = [line for line in result.stdout.splitlines() if line.startswith("  ") and line.strip()]
-    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[1:]]
+    cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[1:]]
+    return [row for row in cells if len(row) > 1]
 
 
 def test_one_record_with_one_for_each_detector(imported: Path) -> None:
@@ -84,6 +88,7 @@ def test_the_table_has_a_row_for_each_and_one_for_the_mean(imported: Path) -> No
     ]
     assert [row[-3] if len(row) > 3 else row[0] for row in table] == ["a", "b", "fused"] * 2
     assert [row[-1] for row in table] == ["0.95", "0.98", "0.97"] * 2
+    assert "note 1 (2 photos): other edits (blur, noise reduction, rotation" in result.stdout
     assert table[2][1].startswith("2 detectors: 2 strong trace; fused: 50 % of the photo, 1 region")
     for line in (
         "a: threshold 0.982 for lossless: false-alarm rate 1 %",

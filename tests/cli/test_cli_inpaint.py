@@ -322,6 +322,24 @@ class TestFolders:
         (record,) = records(inpaint("photos", "--masks", "masks", "-o", "results", "--json"))
         assert "more than one mask: masks/a.bmp, masks/a.png" in record["error"]
 
+    def test_photos_may_share_a_mask_by_links_to_it_or_to_its_folder(self) -> None:
+        for i, name in enumerate(("a", "b", "one/c", "two/c")):
+            put_photo(f"photos/{name}.png", seed=i)
+        put_mask("shared/m.png")
+        put_mask("shared/folder/c.png")
+        Path("masks").mkdir()
+        Path("masks/notes.md").write_text("no mask")
+        for name, target in (("a.png", "m.png"), ("b.png", "m.png"), ("loop", "../masks")):
+            Path("masks", name).symlink_to(Path("../shared", target))
+        for name in ("one", "two"):
+            Path("masks", name).symlink_to("../shared/folder")
+        result = inpaint("photos", "--masks", "masks", "-o", "results", "--json")
+        assert result.exit_code == 0
+        assert [r["mask"].removeprefix("masks/") for r in records(result)] == [
+            *("a.png", "b.png", "one/c.png", "two/c.png")
+        ]
+        assert "masks: 2 files passed over: 1 no picture (1 .md), 1 links to" in result.stderr
+
     def test_inputs_stay_as_they_are(self) -> None:
         put_photo("photos/a.jpg")
         put_mask("masks/a.png")

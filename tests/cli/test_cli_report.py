@@ -1,6 +1,7 @@
 """`overpaint report`: what it writes, prints and returns."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,6 +87,8 @@ def test_several_photos_and_one_that_fails(here: Path) -> None:
     [
         (["p.png", "-o", "p.png"], "ends in .html"),
         (["p.png", "-o", "gone/r.html"], "no folder gone"),
+        (["p.png", "-o", "/dev/null/r.html"], "no folder /dev/null"),
+        (["p.png", "-o", f"{'r' * 251}.html"], "cannot be written"),
         (["p.png", "-o", "r.html", "--model", "unknown"], "unknown"),
         (["p.png", "-o", "r.html", "--threshold", "2"], "from 0 to 1"),
         (["p.png", "-o", "r.html", "--trust", "gone.pem"], "gone.pem"),
@@ -99,6 +102,26 @@ def test_wrong_use(here: Path, arguments: list[str], said: str) -> None:
     assert Path("p.png").read_bytes() == before
     assert not Path("r.html").exists()
     assert not Path("r.json").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder that refuses all files")
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overpaint.report.api.make_chapters", lambda *_, **__: pytest.fail("made"))
+    result = run("p.png", "--model", "a", "-o", "/proc/r.html")
+    assert result.exit_code == 2
+    assert "/proc/r.html: cannot be written" in result.stderr
+
+
+def test_a_pipe_in_the_place_of_a_report_is_not_waited_for(here: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    for name in ("r.html", "s.json"):
+        os.mkfifo(name)
+        result = run("p.png", "--model", "a", "-o", f"{name[0]}.html", "--overwrite")
+        assert result.exit_code == 2
+        assert "is no report of overpaint" in result.stderr
 
 
 def test_nothing_is_written_over_unasked(here: Path) -> None:

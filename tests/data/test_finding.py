@@ -144,6 +144,16 @@ def test_a_picture_of_findings_is_known_by_its_mark_alone(folder: Path) -> None:
 
 
 @POSIX
+def test_every_name_of_a_file_comes_where_that_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    (folder / "again.png").symlink_to("b.png")
+    (folder / "far").symlink_to("deep")
+    (folder / "deep" / "circle").symlink_to(folder)
+    search = find_photos([folder, folder / "b.png"], every_name=True)
+    below = [*("deep/a.jpeg", "deep/er/c.JPG"), *("far/a.jpeg", "far/er/c.JPG"), "z.tiff"]
+    assert relative(search, folder) == ["again.png", "b.png", *below]
+    assert search.passed_over["links to folders that were searched"] == 2
+
+
 def test_links_are_followed_once_and_circles_end(folder: Path, tmp_path: Path) -> None:
     other = put(tmp_path / "other" / "o.png").parent
     (folder / "a-link").symlink_to(other)

@@ -23,6 +23,7 @@ from overpaint.detection.calibration import (
     QUALITY_BANDS,
     EditCount,
 )
+from overpaint.detection.fusion import FusedRunner
 from overpaint.detection.result import (
     AS_AFTER_EDITS,
     SMOOTH,
@@ -442,3 +443,26 @@ def test_the_shipped_detector_is_calibrated_and_looks_at_a_photo() -> None:
     assert found.false_alarm_rate is not None
     assert 0 <= found.false_alarm_rate <= 0.01
     assert found.heatmap.shape == (512, 512)
+
+
+@pytest.mark.parametrize("threshold", ["0.5", [0.5], float("nan"), 1.5, -1, 1j])
+def test_what_is_no_threshold_is_an_error_that_says_what_to_give(threshold: Any) -> None:
+    makers = (
+        lambda: overpaint.detect(np.zeros((9, 9, 3), np.uint8), threshold=threshold),
+        lambda: DetectorRunner(Bright(), threshold=threshold),
+        lambda: FusedRunner([runner()], threshold=threshold),
+    )
+    for make in makers:
+        with pytest.raises(InputError, match=r"threshold .*: give a probability from 0 to 1"):
+            make()
+
+
+@pytest.mark.parametrize("memory", ["1e9", [1e9], float("nan"), float("inf"), 0, -1])
+def test_what_is_no_memory_limit_is_an_error_that_says_what_to_give(memory: Any) -> None:
+    makers = (
+        lambda: overpaint.detect(np.zeros((9, 9, 3), np.uint8), memory=memory),
+        lambda: DetectorRunner(Bright(), memory=memory),
+    )
+    for make in makers:
+        with pytest.raises(InputError, match=r"memory .*: give a finite number above 0"):
+            make()

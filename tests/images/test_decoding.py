@@ -3,8 +3,10 @@
 import contextlib
 import hashlib
 import io
+import os
 import re
 import struct
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -13,9 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.handmade import png16, save
+from helpers.handmade import png16, png_bomb, save
 from overpaint import images
 from overpaint.errors import ImageError
+from overpaint.images.decoding import from_pillow
+from overpaint.images.samples import decode_samples
+from overpaint.provenance.metadata import read_xmp
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +106,7 @@ def test_mpo_gives_its_first_picture_as_a_jpeg(tmp_path, picture):
     Image.fromarray(picture).save(path, save_all=True, append_images=[second], quality=90)
     photo = images.read_image(path)
     assert (photo.format, photo.jpeg_quality, photo.lossy) == ("JPEG", 90, True)
-    assert photo.notes == ("first of several pictures in it",)
+    assert photo.notes == ("first of 2 pictures in it, the only one read",)
     assert np.abs(photo.pixels.astype(int) - picture).mean() < 5
 
 
@@ -357,3 +362,95 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path, picture):
                 photo = images.decode_image(bytes(damaged), "a", max_pixels=100_000)
                 assert photo.pixels.dtype == np.uint8
                 assert photo.pixels.shape[2] == 3
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "WEBP", "PNG", "AVIF"])
+def test_the_pictures_of_a_file_are_counted_and_the_first_is_read(picture, kind):
+    data, more = io.BytesIO(), [Image.fromarray(np.roll(picture, i, axis=0)) for i in (5, 9)]
+    how = {"lossless": True} if kind == "WEBP" else {}
+    Image.fromarray(picture).save(data, kind, save_all=True, append_images=more, **how)
+    photo = images.decode_image(data.getvalue(), "a")
+    assert "first of 3 pictures in it, the only one read" in photo.notes
+    if kind in ("TIFF", "WEBP", "PNG"):
+        assert np.array_equal(photo.pixels, picture)
+
+
+def test_a_second_picture_that_is_damaged_does_not_count(picture):
+    data = io.BytesIO()
+    Image.fromarray(picture).save(
+        data, "TIFF", save_all=True, append_images=[Image.new("L", (3, 3))]
+    )
+    data = bytearray(data.getvalue())
+    first = struct.unpack_from("<I", data, 4)[0]
+    (num,) = struct.unpack_from("<H", data, first)
+    struct.pack_into("<I", data, first + 2 + 12 * num, len(data) - 3)  # the next directory
+    photo = images.decode_image(bytes(data), "a.tif")
+    assert np.array_equal(photo.pixels, picture)
+    assert any(note.startswith("first of several pictures in it") for note in photo.notes)
+
+
+# What the machine lacks, and not the file
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is that of Linux")
+@pytest.mark.parametrize(
+    "reader", ["overpaint.images:decode_image", "overpaint.provenance.metadata:read_xmp"]
+)
+def test_a_lack_of_memory_is_no_damage(tmp_path, reader):
+    module, name = reader.split(":")
+    (tmp_path / "a.png").write_bytes(png_bomb(12000))
+    code = (
+        "import pathlib, resource\n"
+        f"from {module} import {name} as read\n"
+        "data = pathlib.Path('a.png').read_bytes()\n"
+        "used = 4096 * int(open('/proc/self/statm').read().split()[0])\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2**26,) * 2)\n"
+        "try: read(data, 'a.png')\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.startswith("ImageError a.png: there is too little memory to read it; ")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError("out of memory error when reading image file")]
+)
+def test_every_reader_tells_lack_of_memory_from_damage(monkeypatch, tmp_path, picture, error):
+    def fail(*_args, **_how):
+        raise error
+
+    path = save(tmp_path / "a.png", picture)
+    photo, image = images.read_image(path), Image.open(path)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    for name, read in (
+        ("a.png", lambda: images.read_image(path)),
+        ("a.png", lambda: decode_samples(path.read_bytes(), photo)),
+        ("a.png", lambda: read_xmp(path.read_bytes(), path)),
+        ("PIL image", lambda: from_pillow(image)),
+    ):
+        with pytest.raises(ImageError, match=f"{name}: there is too little memory to read it; "):
+            read()
+
+
+@pytest.mark.parametrize("has_memory_files", [True, False])
+def test_a_tiff_is_read_without_a_folder_for_temporary_files(
+    monkeypatch, tmp_path, picture, has_memory_files
+):
+    data = save(tmp_path / "a.tif", picture).read_bytes()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    if has_memory_files:
+        if not hasattr(os, "memfd_create"):
+            pytest.skip("this system has no files in memory")
+        assert np.array_equal(images.decode_image(data, "a.tif").pixels, picture)
+        return
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    before = os.dup(2)
+    os.close(before)
+    for _ in range(3):
+        with pytest.raises(ImageError, match=r"a\.tif: .*temporary file.*none.*; set TMPDIR to a"):
+            images.decode_image(data, "a.tif")
+    after = os.dup(2)
+    os.close(after)
+    assert after == before, "a descriptor is still open"

@@ -380,6 +380,27 @@ class TestFiles:
         assert np.array_equal(read_image(out).pixels, again.pixels)
         assert out.read_bytes() != first
 
+    @pytest.mark.parametrize("name", ["out.png", "out.png.receipt.json"])
+    def test_a_link_to_nothing_is_not_replaced(
+        self, files: tuple[Path, Path, Path], flat: str, name: str
+    ) -> None:
+        photo, mask, out = files
+        link = out.with_name(name)
+        link.symlink_to("elsewhere")
+        for overwrite, reason in ((False, "--overwrite"), (True, "no receipt")):
+            with pytest.raises(ImageError, match=reason):
+                overpaint.inpaint(photo, mask, model=flat, out=out, overwrite=overwrite)
+        assert link.is_symlink()
+        assert not link.exists()
+
+    @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder that refuses all files")
+    def test_what_cannot_be_written_is_refused_before_the_work(
+        self, files: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("overpaint.inpainting.api.read_source", lambda _: pytest.fail("read"))
+        with pytest.raises(ImageError, match=r"/proc/out\.png: cannot be written"):
+            overpaint.inpaint(*files[:2], model="mean", out="/proc/out.png")
+
     def test_manifests_of_a_replaced_result_do_not_stay_beside_the_new_one(
         self, files: tuple[Path, Path, Path], flat: str
     ) -> None:

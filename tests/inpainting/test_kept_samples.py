@@ -1,5 +1,6 @@
 """A photo's samples as they are stored, from the file to the written result."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from PIL import Image
 import overpaint
 from conftest import textured
 from helpers.deep_pictures import png, read_png, save_tiff
+from helpers.handmade import keyed_grey_png
 from helpers.holed import holes
 from overpaint.errors import ImageError, InputError
 from overpaint.images import read_image
+from overpaint.images.from_arrays import as_photo
 from overpaint.images.samples import Samples, decode_samples, widen
 from overpaint.provenance.encoding import FORMATS
 from overpaint.provenance.marking import read_source
@@ -89,6 +92,38 @@ class TestReading:
         assert (found.alpha[3, 4], found.alpha[3, 5]) == (0, 65535)
         assert np.count_nonzero(found.alpha == 0) == 1
 
+    @pytest.mark.parametrize(("bits", "key"), [(1, 1), (2, 2), (4, 15), (8, 200)])
+    def test_a_transparent_grey_stays_hidden_at_every_depth(self, tmp_path, bits, key):
+        levels = np.random.default_rng(bits).integers(0, 2**bits, (46, 64))
+        (tmp_path / "a.png").write_bytes(keyed_grey_png(levels, bits, key))
+        found = read_source(tmp_path / "a.png").samples
+        np.testing.assert_array_equal(found.alpha, np.where(levels == key, 0, 255))
+        np.testing.assert_array_equal(found.colours[..., 0], levels * 255 // (2**bits - 1))
+        hole = holes(levels.shape, (10, 20, 25, 40))
+        with pytest.raises(ImageError, match="uncover"):
+            overpaint.inpaint(tmp_path / "a.png", hole, model="mean", out=tmp_path / "b.jpg")
+        done = overpaint.inpaint(tmp_path / "a.png", hole, model="mean", out=tmp_path / "b.png")
+        np.testing.assert_array_equal(done.samples[..., 1], found.alpha)
+
+    @pytest.mark.parametrize("bits", [2, 4])
+    @pytest.mark.parametrize("loaded", [False, True])
+    def test_a_transparent_grey_of_a_pil_image_is_scaled_or_refused(self, bits, loaded):
+        levels = np.random.default_rng(bits).integers(0, 2**bits, (46, 64))
+        image = Image.open(io.BytesIO(keyed_grey_png(levels, bits, 2)))
+        if loaded:  # what its samples were is forgotten
+            image.load()
+            with pytest.raises(InputError, match=r"transparent grey.* give its path"):
+                as_photo(image)
+        else:
+            alpha = as_photo(image).alpha
+            np.testing.assert_array_equal(alpha, np.where(levels == 2, 0, 255))
+
+    def test_a_bmp_of_32_bit_without_alpha_is_opaque(self, tmp_path):
+        values = samples(3, 8)
+        stored = np.dstack([values, np.zeros(SIZE, np.uint8)])
+        Image.fromarray(stored).save(tmp_path / "a.bmp")
+        np.testing.assert_array_equal(read_source(tmp_path / "a.bmp").samples.values, values)
+
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_they_are_upright_as_the_photo_is(self, tmp_path, orientation):
         exif = Image.Exif()
@@ -103,6 +138,16 @@ class TestReading:
         photo = replace(photo, pixels=photo.pixels[::-1])
         with pytest.raises(ImageError, match=r"a\.png: its samples cannot be kept"):
             decode_samples(path.read_bytes(), photo)
+
+    @pytest.mark.parametrize("bits", [8, 16])
+    @pytest.mark.parametrize("count", [3, 4])
+    def test_what_shows_other_parts_than_the_8_bit_reader_is_refused(self, tmp_path, count, bits):
+        path = put(tmp_path / "a.png", samples(count, bits))
+        photo = read_image(path)
+        alpha = np.full(SIZE, 255, np.uint8) if photo.alpha is None else photo.alpha.copy()
+        alpha[5, -5] -= 5
+        with pytest.raises(ImageError, match=r"a\.png: its samples cannot be kept"):
+            decode_samples(path.read_bytes(), replace(photo, alpha=alpha))
 
 
 class TestValues:

@@ -3,6 +3,8 @@
 import datetime
 import io
 import json
+import math
+import os
 import socket
 import sys
 from pathlib import Path
@@ -288,6 +290,46 @@ class TestInterference:
         record = check_file(out)
         assert record["receipt"]["state"] == "unreadable"
         assert len(record["failed"]) == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"model": math.inf},
+            {"model": ["lama"]},
+            {"weights_sha256": 3},
+            {"mask_sha256": {}},
+            {"version": True},
+            {"time": 1.5},
+            {"input": {"file": "a.png", "sha256": math.inf}},
+            {"input": "a.png"},
+        ],
+    )
+    def test_a_receipt_with_values_that_no_receipt_has(self, source, change):
+        out = edit(source, source.with_name("out.png"))
+        receipt = out.with_name("out.png.receipt.json")
+        said = json.dumps(json.loads(receipt.read_text()) | change)
+        receipt.write_text(said.replace("Infinity", "1e999"))
+        record = check_file(out)
+        assert record["receipt"]["state"] == "unreadable"
+        (problem,) = record["failed"]
+        assert problem.startswith(f"receipt: it is no receipt of overpaint ({next(iter(change))}: ")
+        result = run(out, source, "--json")
+        assert result.exit_code == 1
+        assert [json.loads(line)["file"] for line in result.stdout.splitlines()] == [
+            *(str(out), str(source))
+        ]
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+    def test_a_receipt_that_is_a_pipe_or_endless_is_not_waited_for(self, source):
+        out = edit(source, source.with_name("out.png"))
+        receipt = out.with_name("out.png.receipt.json")
+        receipt.unlink()
+        os.mkfifo(receipt)
+        assert "no regular file" in check_file(out)["receipt"]["problem"]
+        receipt.unlink()
+        with receipt.open("wb") as file:
+            file.truncate(2**24 + 1)
+        assert "more than 16,777,216 bytes" in check_file(out)["receipt"]["problem"]
 
     def test_marks_stripped_are_none_and_no_failure(self, source):
         out = edit(source, source.with_name("out.png"))

@@ -5,6 +5,7 @@ used wrongly, or a model could not be loaded. What was found in a photo does not
 code.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -144,7 +145,10 @@ def _examine(photos: list[Path], runner: "Runner", writer: "Writer") -> Iterator
 
 
 def _print_table(records: list[Record], out: Path) -> None:
-    """What was found, then at which threshold, then what it does not mean."""
+    """What was found, with its notes, then at which threshold, then what it does not mean.
+
+    A note of several photos is printed once, below the table, under a number.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -158,21 +162,43 @@ def _print_table(records: list[Record], out: Path) -> None:
         table.add_column("detector", overflow="fold")
     table.add_column("found", overflow="fold")
     table.add_column("score", justify="right")
+    shared = _find_shared_notes(records)
+    numbers = {note: number for number, note in enumerate(shared, start=1)}
     for record in records:
         photo = record["file"]
         for row in (*record.get("detectors", ()), record):
             names = (photo, row["model"]) if fused else (photo,)
             words = row.get("words") or f"could not be examined: {row['error']}"
+            notes = _list_notes(row, record)
+            words = [words, *(f"note: {note}" for note in notes if note not in shared)]
+            if below := [str(numbers[note]) for note in notes if note in shared]:
+                words.append(f"note{'s' * (len(below) > 1)} below: {', '.join(below)}")
             # `Text`, because square brackets in a name are not markup.
-            cells = (*names, words, _format_score(row))
-            table.add_row(*(Text(make_printable(cell)) for cell in cells))
+            cells = (*map(make_printable, names), "\n".join(map(make_printable, words)))
+            table.add_row(*map(Text, cells), _format_score(row))
             photo = ""  # once for all its detectors
     show(table)
+    say(*(f"note {numbers[note]} ({num} photos): {note}" for note, num in shared.items()))
     examined = [record for record in records if "error" not in record]
     say(*dict.fromkeys(line for record in examined for line in _make_footer(record)))
     if examined:
         say(f"Heatmaps, masks, overlays and records: {out}")
     say(CAVEAT)
+
+
+def _list_notes(row: Record, record: Record) -> list[str]:
+    """The notes of a row of the table; those on the photo are in the row of its record alone."""
+    of_photo = record.get("notes", ())
+    return [note for note in row.get("notes", ()) if row is record or note not in of_photo]
+
+
+def _find_shared_notes(records: list[Record]) -> dict[str, int]:
+    """Notes of several photos, which are printed once, and the number of photos."""
+    count: Counter[str] = Counter()
+    for record in records:
+        rows = (*record.get("detectors", ()), record)
+        count.update(dict.fromkeys(note for row in rows for note in row.get("notes", ())).keys())
+    return {note: num for note, num in count.items() if num > 1}
 
 
 def _format_score(record: Record) -> str:

@@ -23,6 +23,7 @@ import typer
 
 from overpaint import hashes
 from overpaint.devices import DEVICE_HELP
+from overpaint.plain_files import read_plain_file
 from overpaint.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ def _choose_place(folder: Path, name: str, photo: Path) -> Path:
 def _is_of(result: Path, photo: Path) -> bool:
     """Whether the receipt beside a result is of this very photo."""
     try:
-        receipt = json.loads(Path(f"{result}{RECEIPT}").read_bytes())
+        receipt = json.loads(read_plain_file(f"{result}{RECEIPT}"))
         return receipt["input"]["sha256"] == hashes.file_sha256(photo)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
@@ -253,7 +254,10 @@ class _Masks:
 
         self._masks, self._top = masks, photo if os.path.isdir(photo) else photo.parent
         self._found: dict[Path, list[Path]] = {}
-        search = find_photos([masks], results=True)  # what `detect` finds may be filled
+        # What `detect` finds may be filled, and several photos may share a mask by links to it.
+        search = find_photos([masks], results=True, every_name=True)
+        if search.words:
+            say(f"{masks}: {search.words}", err=True)
         self.problems = search.problems
         if self.problems and not search.photos:
             raise self.problems[0][1]

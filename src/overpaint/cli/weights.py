@@ -3,6 +3,7 @@
 Exit codes: 0 done; 1 refused, with the reason; 2 the command was used wrongly.
 """
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated
@@ -119,8 +120,8 @@ def average(
             number = float(share)
         except ValueError:
             number = 0.0
-        if not path or not number > 0:
-            raise typer.BadParameter(f"{text}: give SHARE=FILE, with a share above 0")
+        if not path or not 0 < number < math.inf:
+            raise typer.BadParameter(f"{text}: give SHARE=FILE, with a finite share above 0")
         if path in shares:
             raise typer.BadParameter(f"{path}: named twice; add up its shares")
         shares[path] = number

@@ -9,7 +9,8 @@
   in them says so (`read_result_mark`), not their names.
 - Links to folders are followed, after the folders that are really there, and each folder is
   searched once: so links in a circle end, and a photo goes by the name of its real place.
-- A photo comes once, however many paths lead to it.
+- A photo comes once, however many paths lead to it. Masks are found by their names, so several of
+  these may lead to one file (`Search.every_name`).
 - Pipes, sockets and devices are never opened.
 - `os.path` and not `pathlib`: it raises for no name, and a folder may hold a million of them.
 """
@@ -90,6 +91,8 @@ class Search:
 
     results: bool = False
     """Whether pictures of findings count as photos."""
+    every_name: bool = False
+    """Whether a file, or a folder that is no loop, comes under each of its names."""
     problems: list[tuple[str, ImageError]] = field(default_factory=list)
     """What could not be found or searched: the path, and why."""
     passed_over: Counter[str] = field(default_factory=Counter)
@@ -97,7 +100,7 @@ class Search:
     without_picture: Counter[str] = field(default_factory=Counter)
     """Files that hold no picture: the suffix, and how many."""
     _photos: dict[str, Path] = field(default_factory=dict)
-    """By their real paths."""
+    """By their real paths, or by those that lead to them."""
     _real: dict[str, str] = field(default_factory=dict)
     """Real paths of folders."""
     _num_seen: int = 0
@@ -230,20 +233,25 @@ class Search:
                     yield from self._find_matches(entry.path, rest)
 
     def _walk(self, top: str) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-        """Every folder from `top` down but hidden ones, each once, with what lies in it."""
-        folders, links, done = [top], [], set()
+        """Every folder from `top` down but hidden ones, each once, with what lies in it.
+
+        With `every_name`, each once on every way that leads to it.
+        """
+        nothing: frozenset[str] = frozenset()
+        folders, links, done = [(top, nothing)], [], set()
         while folders or links:
-            folder = folders.pop() if folders else links.pop(0)
+            folder, above = folders.pop() if folders else links.pop(0)
             real = self._find_real_folder(folder)
-            if real in done:
+            if real in (above if self.every_name else done):
                 self.passed_over["links to folders that were searched"] += 1
                 continue
             done.add(real)
             entries = self._list_entries(folder)
             yield folder, entries
+            above = above | {real} if self.every_name else nothing
             for entry in entries:
                 if not entry.name.startswith(".") and _is_folder(entry):
-                    (links if entry.is_symlink() else folders).append(entry.path)
+                    (links if entry.is_symlink() else folders).append((entry.path, above))
 
     def _list_entries(self, folder: str) -> list[os.DirEntry[str]]:
         try:
@@ -284,8 +292,8 @@ class Search:
 
     def _add(self, path: str) -> None:
         self._num_seen += 1
-        found, real = Path(path), self._find_real_path(path)
-        if self._photos.setdefault(real, found) != found:
+        found, key = Path(path), path if self.every_name else self._find_real_path(path)
+        if self._photos.setdefault(key, found) != found:
             self.passed_over["photos named twice"] += 1
 
     def _find_real_path(self, path: str) -> str:
@@ -303,14 +311,17 @@ class Search:
         return self._real[folder]
 
 
-def find_photos(paths: Iterable[str | Path], *, results: bool = False) -> Search:
+def find_photos(
+    paths: Iterable[str | Path], *, results: bool = False, every_name: bool = False
+) -> Search:
     """Photos named by files, folders (searched to the bottom, sorted), globs and .txt lists.
 
     A list file holds one path a line, relative to the list. A file that is named itself is taken
     whatever its suffix and content. Nothing is raised: what is wrong with a path is in `problems`,
     and what is no photo is counted in `passed_over`. results: take pictures of findings as well.
+    every_name: take a file under all names that lead to it, and not once.
     """
-    search = Search(results)
+    search = Search(results, every_name)
     for path, where in search.list_named(paths):
         search.look(path, where)
     return search

@@ -11,7 +11,8 @@ from torch import nn
 
 from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.fusion import FusedRunner
-from overpaint.detection.result import Detection
+from overpaint.detection.memory import check_memory
+from overpaint.detection.result import Detection, check_threshold
 from overpaint.detection.runner import DetectorRunner
 from overpaint.detection.runtimes import Runtime
 from overpaint.images.from_arrays import Picture, as_photo
@@ -39,6 +40,8 @@ def detect(
     Raises `ImageError` (unreadable file), `InputError` (wrong kind, array, mode, threshold, device
     or runtime, too little memory), `WeightsError` and `UnknownNameError`.
     """
+    check_threshold(threshold)
+    check_memory(memory)
     photo = as_photo(image)
     models = [model] if isinstance(model, str | Path) else list(model)
     records = select(models)

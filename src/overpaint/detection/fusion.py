@@ -30,6 +30,7 @@ from overpaint.detection.result import (
     Examiner,
     Threshold,
     Verdict,
+    check_threshold,
     format_probability,
 )
 from overpaint.detection.transparency import describe_left_out, find_counted, find_hidden
@@ -119,8 +120,7 @@ class FusedRunner:
 
         Raises `InputError`.
         """
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise InputError(f"threshold {threshold}: give a probability from 0 to 1")
+        check_threshold(threshold)
         if not runners:
             raise InputError("a fusion needs at least one detector")
         self.runners = list(runners)

@@ -11,8 +11,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -88,6 +90,14 @@ class Budget:
                 f"{needed / 1e9:.2f} GB"
             )
         return max(self.stride, side // self.stride * self.stride)
+
+
+def check_memory(memory: object) -> None:
+    """Raise `InputError` for what is no memory limit; None is for no limit."""
+    if memory is None:
+        return
+    if not isinstance(memory, Real) or not math.isfinite(memory) or memory <= 0:
+        raise InputError(f"memory {memory!r}: give a finite number above 0")
 
 
 def _read_status(name: str) -> int:

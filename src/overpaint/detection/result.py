@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
 from overpaint.detection.calibration import Band, EditCount
-from overpaint.errors import OverpaintError
+from overpaint.errors import InputError, OverpaintError
 from overpaint.images.regions import Region
 
 WHOLE = 0.5
@@ -287,6 +288,14 @@ class Detection:
                 f"more {does} ({fewest} photos of each kind were tested)"
             )
         return f"untouched photos {does} after ordinary edits, too: {', '.join(said)}"
+
+
+def check_threshold(threshold: object) -> None:
+    """Raise `InputError` for what is no threshold of a heatmap; None is the default one."""
+    if threshold is None:
+        return
+    if not isinstance(threshold, Real) or not 0 <= float(threshold) <= 1:
+        raise InputError(f"threshold {threshold!r}: give a probability from 0 to 1, a number")
 
 
 def format_percent(share: float) -> str:

@@ -36,7 +36,7 @@ from overpaint.detection.calibration import (
     sigmoid,
 )
 from overpaint.detection.graphs import GraphDetector
-from overpaint.detection.memory import Budget
+from overpaint.detection.memory import Budget, check_memory
 from overpaint.detection.result import (
     AS_AFTER_EDITS,
     SMOOTH,
@@ -45,6 +45,7 @@ from overpaint.detection.result import (
     Source,
     Threshold,
     Verdict,
+    check_threshold,
     format_percent,
 )
 from overpaint.detection.runtimes import describe_runtime, load_runtime
@@ -58,7 +59,7 @@ from overpaint.detection.transparency import (
 )
 from overpaint.detectors.base import Detector, Findings
 from overpaint.devices import find_device
-from overpaint.errors import InputError, WeightsError
+from overpaint.errors import WeightsError
 from overpaint.images import Photo
 from overpaint.images.regions import find_regions
 from overpaint.weights.resolve import load
@@ -122,8 +123,8 @@ class DetectorRunner:
 
         Raises `WeightsError`, `UnknownNameError`, `InputError`.
         """
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise InputError(f"threshold {threshold}: give a probability from 0 to 1")
+        check_threshold(threshold)
+        check_memory(memory)
         self.device = find_device(device)
         self.calibration: Calibration | None = None
         self.calibration_sha256: str | None = None

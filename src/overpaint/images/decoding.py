@@ -41,7 +41,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import simplejpeg
@@ -62,6 +62,7 @@ _SAMPLE_FORMAT, _MAX_SAMPLE_VALUE, _UNSIGNED, _UNDEFINED = 339, 281, 1, 4
 _NARROW = (255, 1023, 4095)
 """White of samples that are stored in 16 bit and use no more than a sixteenth of their range."""
 _DARK = "no sample is above a quarter of the 16 bit range: taken for a dark picture"
+_MAX_COUNTED = 1000  # pictures of a TIFF
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # What libtiff prints: the name that Pillow gives a file, or that of the function.
 _LIBTIFF = re.compile(rb"(tempfile\.tif|_?TIFF\w*|JPEG\w*|\w*(Decode|Setup)\w*): [^\n]*\n?")
@@ -118,10 +119,19 @@ def decode_image(data: bytes, name: str | Path, *, max_pixels: int | None = None
             reason += "WebP, TIFF, HEIC, AVIF, BMP or GIF (the content counts, not the name)"
             reason = _find_kind(data) or reason
         except Exception as error:  # damaged bytes may raise any exception
+            refuse_lack_of_memory(error, name)
             reason = f"cut short or damaged ({error}); get the file again from where it came"
         else:
             return photo
     raise ImageError(f"{name}: {reason}")
+
+
+def refuse_lack_of_memory(error: Exception, name: object) -> None:
+    """Raise `ImageError` where a reader failed for lack of memory, which is no damage to a file."""
+    # Pillow's decoders give an OSError of that text, Python and numpy a MemoryError.
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        remedy = "free memory, for instance with fewer processes, or give a smaller photo"
+        raise ImageError(f"{name}: there is too little memory to read it; {remedy}") from error
 
 
 def find_pixel_limit(max_pixels: int | None) -> int:
@@ -169,7 +179,9 @@ def limit_pillow(limit: int) -> Iterator[None]:
 def _decode(data: bytes, path: Path, formats: list[str]) -> Photo:
     image: Any = Image.open(io.BytesIO(data), formats=formats)  # header and size only
     _refuse_unknown(image)
-    notes = ["first of several pictures in it"] if getattr(image, "is_animated", False) else []
+    notes = []
+    if getattr(image, "is_animated", False):
+        notes.append(f"first of {_count_pictures(data, formats)} pictures in it, the only one read")
     stored = read_orientation(image)
     _load(image, notes)
     turn = read_orientation(image)  # Pillow has already turned a TIFF while loading it
@@ -207,10 +219,13 @@ def from_pillow(image: Image.Image) -> Photo:
     file that turns out to be damaged.
     """
     source: Any = image
-    is_deep = any(_is_deep_colour(tile.args) for tile in getattr(source, "tile", ()))
+    kinds = [_name_kind(tile.args) for tile in getattr(source, "tile", ())]
+    is_deep = any(re.fullmatch(r"(LA|RGB[AX]?);16[BLN]", kind) for kind in kinds)
+    bits = next((int(kind[2:]) for kind in kinds if kind in ("L;2", "L;4")), 8)
     try:
         source.load()  # only now are the pixels of a file read
     except Exception as error:  # damaged bytes may raise any exception, a closed file ValueError
+        refuse_lack_of_memory(error, "PIL image")
         raise InputError(f"PIL image: cannot be read ({error}); give its path") from error
     if not source.width or not source.height:
         raise InputError(f"PIL image of {source.width} x {source.height} pixels; give at least one")
@@ -226,8 +241,11 @@ def from_pillow(image: Image.Image) -> Photo:
     is_deep |= max(getattr(source, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))) > 8
     if is_deep and not is_grey:
         raise InputError("PIL image of 16 bit colour, of which Pillow takes 8; give its path")
+    if bits == 8 and _may_have_unscaled_key(source):
+        reason = "a transparent grey, perhaps of 2 or 4 bit, which it no longer tells"
+        raise InputError(f"PIL image with {reason}; give its path")
     turn = read_orientation(source)
-    rgb, alpha = _to_rgb(source, _File(b"", []), 16 if is_grey else 8, notes)
+    rgb, alpha = _to_rgb(source, _File(b"", []), 16 if is_grey else bits, notes)
     kind = "JPEG" if image.format == "MPO" else image.format or "PIL image"
     lossy = _is_lossy(image, kind, b"")
     about = f"{kind}: quality unknown, give the path" if lossy else f"{kind}: taken as lossless"
@@ -243,10 +261,21 @@ def from_pillow(image: Image.Image) -> Photo:
     )
 
 
-def _is_deep_colour(args: Any) -> bool:
-    """Whether a tile's arguments name a kind of 16 bit sample ("RGB;16B") that Pillow reduces."""
+def _name_kind(args: Any) -> str:
+    """The kind of samples that a tile's arguments name ("RGB;16B"), of which Pillow takes 8 bit."""
     name = args if isinstance(args, str) else next(iter(args or ()), "")
-    return isinstance(name, str) and re.fullmatch(r"(LA|RGB[AX]?);16[BLN]", name) is not None
+    return name if isinstance(name, str) else ""
+
+
+def _may_have_unscaled_key(image: Any) -> bool:
+    """Whether a loaded grey image may be of 2 or 4 bit, which Pillow has widened in the pixels and
+    not in the transparent grey: it has no pixel of that grey, but of the one that it stands for."""
+    key = image.info.get("transparency")
+    if image.mode != "L" or not isinstance(key, int) or not 0 < key < 16:
+        return False
+    pixels = np.asarray(image)
+    widened = [key * 17] + [key * 85] * (key < 4)
+    return not (pixels % 17).any() and bool(np.isin(pixels, widened).any())
 
 
 def _refuse_unknown(image: Any) -> None:
@@ -272,6 +301,22 @@ def _find_kind(data: bytes) -> str | None:
     if data[:2] == b"\xff\xd8" and frame and frame[1] != b"\x08":
         return f"a JPEG of {frame[1][0]} bit, which cannot be read; save it as 16 bit PNG or TIFF"
     return None
+
+
+def _count_pictures(data: bytes, formats: list[str]) -> str:
+    """The number of pictures in a file that has several, in words; none of them is decoded."""
+    try:
+        image: Any = Image.open(io.BytesIO(data), formats=formats)
+        if image.format != "TIFF":
+            return str(image.n_frames)
+        for num in range(1, _MAX_COUNTED):  # each of them is looked for from the one before
+            try:
+                image.seek(num)
+            except EOFError:
+                return str(num)
+    except Exception:  # damage to the others is no reason to refuse the first
+        return "several"
+    return f"{_MAX_COUNTED} or more"
 
 
 def _load(image: Any, notes: list[str]) -> None:
@@ -318,19 +363,37 @@ def _collect_libtiff(said: list[str]) -> Iterator[None]:
     except OSError:  # a program without one
         yield
         return
-    with tempfile.TemporaryFile() as file:
-        try:
-            os.dup2(file.fileno(), 2)
-            yield
-        finally:
-            os.dup2(stream, 2)
-            file.seek(0)
-            for line in file:
-                if _LIBTIFF.fullmatch(line):
-                    said.append(line.split(b": ", 1)[1].decode("ascii", "replace").strip(" .\n"))
-                else:
-                    os.write(stream, line)
-            os.close(stream)
+    try:
+        with _open_scratch_file() as file:
+            try:
+                os.dup2(file.fileno(), 2)
+                yield
+            finally:
+                os.dup2(stream, 2)
+                file.seek(0)
+                for line in file:
+                    if _LIBTIFF.fullmatch(line):
+                        text = line.split(b": ", 1)[1].decode("ascii", "replace")
+                        said.append(text.strip(" .\n"))
+                    else:
+                        os.write(stream, line)
+    finally:
+        os.close(stream)
+
+
+def _open_scratch_file() -> IO[bytes]:
+    """A file without a name: in memory where the system has such files, otherwise on the disk.
+
+    Raises `ImageError` where none can be made.
+    """
+    if hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):
+            return os.fdopen(os.memfd_create("overpaint"), "w+b")
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        reason = f"reading a TIFF needs a temporary file, and none can be made ({error})"
+        raise ImageError(f"{reason}; set TMPDIR to a folder that is writable") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,6 +569,8 @@ def read_orientation(image: Any) -> int:
             exif = Image.Exif()
             exif.load(image.info.get("exif") or b"")
             value = exif.get(_ORIENTATION, 1)
+    except MemoryError:
+        raise
     except Exception:  # damaged EXIF is no reason to refuse the photo
         return 1
     return value if value in range(2, 9) else 1

@@ -8,8 +8,10 @@ lose what that leaves out, so this module reads the same bytes once more and kee
 - Pillow has no mode for 16 bit colour: it unpacks the high byte of each sample. The low bytes are
   unpacked in a second pass, by the name of the other byte order.
 - What has no counterpart here (CMYK, Lab, 10 bit HEIC and AVIF) is taken as `decode_image` gave it.
-- The samples must show the photo that `decode_image` gave, otherwise the file is refused: two
-  readers that disagree would put the wrong pixels into a result.
+- Where a palette or one colour stands for transparency, alpha is that of `decode_image`, which
+  knows how the file's key is scaled: Pillow does not, for grey of 2 and 4 bit.
+- The samples must show the photo that `decode_image` gave, alpha included, otherwise the file is
+  refused: two readers that disagree would put the wrong pixels into a result, or show hidden ones.
 """
 
 import io
@@ -29,6 +31,7 @@ from overpaint.images.decoding import (
     find_pixel_limit,
     limit_pillow,
     read_orientation,
+    refuse_lack_of_memory,
     turn_upright,
 )
 
@@ -148,21 +151,21 @@ def decode_samples(data: bytes, photo: Photo) -> Samples:
     """The samples of the file that `decode_image` has decoded to `photo`; raises `ImageError`."""
     with limit_pillow(find_pixel_limit(None)):
         try:
-            values = _read(data, photo.path)
+            values = _read(data, photo)
         except ImageError:
             raise
         except Exception as error:  # damaged bytes may raise any exception
+            refuse_lack_of_memory(error, photo.path)
             raise ImageError(f"{photo.path}: cut short or damaged ({error})") from error
-    if values is None:
-        return from_pixels(photo.pixels, photo.notes)
-    found = Samples(values, bits=16 if values.dtype == np.uint16 else 8)
-    found = _set_bits(found, photo)
+    found = from_photo(photo)
+    if values is not None:
+        found = _set_bits(Samples(values, 16 if values.dtype == np.uint16 else 8), photo)
     return replace(found, notes=tuple(n for n in photo.notes if not _is_kept(n, found)))
 
 
 def _set_bits(samples: Samples, photo: Photo) -> Samples:
     """With the number of bits by which the samples show the photo."""
-    hidden = samples.hidden
+    hidden, expected = samples.hidden, 255 if photo.alpha is None else photo.alpha
     for bits in range(16, 7, -1) if samples.bits == 16 else (8,):
         if samples.values.shape[:2] != photo.pixels.shape[:2] or samples.values.max() >> bits:
             continue
@@ -170,7 +173,9 @@ def _set_bits(samples: Samples, photo: Photo) -> Samples:
         apart = np.abs(found.pixels.astype(np.int16) - photo.pixels).max(axis=2)
         if hidden is not None:
             apart = apart[~hidden]  # a reader may do with these what it likes
-        if apart.size == 0 or apart.max() <= (samples.bits > 8):  # by rounding
+        alpha = 255 if found.alpha is None else (found.alpha >> (bits - 8)).astype(np.int16)
+        most = max(apart.max(initial=0), np.abs(alpha - expected).max())
+        if most <= (samples.bits > 8):  # by rounding
             return found
     remedy = "save it as PNG of 8 or 16 bit"
     raise ImageError(f"{photo.path}: its samples cannot be kept as they are stored; {remedy}")
@@ -185,33 +190,41 @@ def _is_kept(note: str, samples: Samples) -> bool:
     )
 
 
-def _read(data: bytes, path: Path) -> np.ndarray | None:
-    """(h, w, c), upright; None where there is nothing to keep beyond 8 bit RGB."""
+def _read(data: bytes, photo: Photo) -> np.ndarray | None:
+    """(h, w, c), upright; None where there is nothing to keep beyond 8 bit RGB and alpha."""
+    path, keyed = photo.path, None
     image = _open(data, path)
     if image.format == "PNG" and data[24] == 16:
         values = _read_16_bit_png(data, path)
     elif image.format == "TIFF" and set(image.tag_v2.get(_BITS_PER_SAMPLE, ())) == {16}:
         values = _read_16_bit_tiff(data, path)
     else:
-        values = _read_8_bit(image)
+        values = _read_8_bit(image, keeps_alpha=photo.alpha is not None)
+        if values is not None and values.shape[2] in (1, 3) and "transparency" in image.info:
+            keyed = photo.alpha
     if values is None:
         return None
     image.load()  # a TIFF is turned by that, and then no longer says that it should be
-    return np.ascontiguousarray(turn_upright(values, read_orientation(image)))
+    upright = turn_upright(values, read_orientation(image))
+    return np.ascontiguousarray(upright) if keyed is None else np.dstack([upright, keyed])
 
 
 def _open(data: bytes, path: Path) -> Any:
     return Image.open(io.BytesIO(data), formats=choose_formats(data, path))
 
 
-def _read_8_bit(image: Any) -> np.ndarray | None:
+def _read_8_bit(image: Any, *, keeps_alpha: bool) -> np.ndarray | None:
+    """(h, w, c) as stored, without the alpha of a palette's or a colour's transparency.
+
+    keeps_alpha: False where the photo is opaque, as is a BMP of 32 bit without alpha.
+    """
     image.load()
     if image.mode == "1":
         image = image.convert("L")
-    if "transparency" in image.info:
-        image = image.convert("LA" if image.mode == "L" else "RGBA")
     elif image.mode in ("P", "PA"):
         image = image.convert("RGBA" if image.mode == "PA" else "RGB")
+    elif image.mode == "RGBA" and image.format == "BMP" and not keeps_alpha:
+        image = image.convert("RGB")
     if image.mode not in _CHANNELS:
         return None
     return _add_channel(np.asarray(image))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from torch import nn
 
-from overpaint.atomic import is_same_file
+from overpaint.atomic import check_writable, is_same_file, is_taken
 from overpaint.data.finding import find_reason
 from overpaint.detection.result import format_percent
 from overpaint.errors import ImageError, InputError
@@ -31,6 +31,7 @@ from overpaint.images.samples import Samples, decode_samples, from_photo
 from overpaint.inpainting.choice import AUTO, Choice, choose
 from overpaint.inpainting.holes import HoleMask, take_mask
 from overpaint.inpainting.inpainter_runner import check_known
+from overpaint.plain_files import read_plain_file
 from overpaint.provenance.encoding import find_format, fit_samples, parse_colour
 from overpaint.provenance.marking import (
     MANIFESTS,
@@ -235,7 +236,7 @@ def _check_out(out: Path, kept: list[Path], overwrite: bool) -> None:
     beside = [out.with_name(out.name + suffix) for suffix in (RECEIPT, MANIFESTS)]
     try:
         has_folder = out.parent.is_dir()
-        there = [path for path in (out, *beside) if path.exists()]
+        there = [path for path in (out, *beside) if is_taken(path)]
     except (OSError, ValueError) as error:  # of a name that is too long, also with ".receipt.json"
         reason = f"no name for a file and its receipt ({find_reason(error)})"
         raise ImageError(f"{out}: {reason}; choose a shorter one") from error
@@ -248,17 +249,18 @@ def _check_out(out: Path, kept: list[Path], overwrite: bool) -> None:
         remedy = "name another, or replace an earlier result with --overwrite (overwrite=True)"
         raise ImageError(f"{there[0]}: there is such a file; {remedy}")
     receipt, manifests = beside
-    if there and receipt not in there:
+    if there and not receipt.is_file():
         remedy = "name another, or remove this one yourself"
         raise ImageError(f"{there[0]}: has no receipt, so it is no earlier result; {remedy}")
     if manifests in there and not _names(receipt, manifests):
         remedy = "move it away, or name another result"
         raise ImageError(f"{manifests}: the receipt of {out.name} does not name it; {remedy}")
+    check_writable(out, ImageError)
 
 
 def _names(receipt: Path, manifests: Path) -> bool:
     """Whether a receipt says that the file with the source's manifests was written with it."""
     try:
-        return json.loads(receipt.read_bytes())["source_c2pa"]["file"] == manifests.name
+        return json.loads(read_plain_file(receipt))["source_c2pa"]["file"] == manifests.name
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False

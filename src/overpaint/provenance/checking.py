@@ -15,6 +15,7 @@ from overpaint import hashes
 from overpaint.errors import OverpaintError
 from overpaint.images import read_bytes
 from overpaint.images.decoding import find_pixel_limit
+from overpaint.plain_files import read_plain_file
 from overpaint.provenance.c2pa import MIME, Signer, make_signer, read_manifest
 from overpaint.provenance.containers import has_manifest
 from overpaint.provenance.marking import MANIFESTS, RECEIPT
@@ -37,7 +38,7 @@ CAVEAT = (
 )
 
 Record = dict[str, Any]
-_RECEIPT_KEYS = ("input", "mask_sha256", "model", "weights_sha256", "version", "time")
+_RECEIPT_TEXTS = ("mask_sha256", "model", "weights_sha256", "version", "time")
 
 
 def check_file(path: str | Path, anchors: str | None = None) -> Record:
@@ -107,18 +108,27 @@ def _check_receipt(path: Path, digest: str) -> Record | None:
     beside = path.with_name(path.name + RECEIPT)
     record: Record = {"file": str(beside), "state": "unreadable", "problem": None}
     try:
-        said = json.loads(beside.read_bytes(), parse_constant=_refuse)
+        said = json.loads(read_plain_file(beside), parse_constant=_refuse)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
         return record | {"problem": f"it cannot be read ({error})"}
     if not isinstance(said, dict) or not isinstance(said.get("sha256"), str):
         return record | {"problem": "it is no receipt of overpaint"}
-    record |= {key: said.get(key) for key in _RECEIPT_KEYS}
+    texts, source = {key: said.get(key) for key in _RECEIPT_TEXTS}, said.get("input")
+    if wrong := [key for key, value in texts.items() if not isinstance(value, str | None)]:
+        return record | {"problem": f"it is no receipt of overpaint ({', '.join(wrong)}: no text)"}
+    if source is not None and not _is_of_texts(source):
+        return record | {"problem": "it is no receipt of overpaint (input: not a name and a hash)"}
+    record |= {"input": source, **texts}
     if said["sha256"] != digest:
         return record | {"state": "differs", "problem": "the file is not the one it was made for"}
     problem = _check_kept_manifest(path, said.get("source_c2pa"))
     return record | {"state": "differs" if problem else "matches", "problem": problem}
+
+
+def _is_of_texts(found: object) -> bool:
+    return isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
 
 
 def _refuse(number: str) -> None:
@@ -137,7 +147,7 @@ def _check_kept_manifest(path: Path, said: object) -> str | None:
     if not isinstance(said, dict):
         return f"it does not name {beside.name}, which is beside the file"
     try:
-        same = hashes.sha256(beside.read_bytes()) == said.get("sha256")
+        same = hashes.file_sha256(beside) == said.get("sha256")
     except OSError as error:
         return f"{beside.name} cannot be read ({error.strerror or error})"
     return None if same else f"{beside.name} is not the file that was kept from the source"
@@ -173,7 +183,7 @@ def _describe_receipt(receipt: Record | None) -> str:
         return "none beside the file"
     if receipt["state"] != "matches":
         return f"DOES NOT HOLD: {receipt['problem']}"
-    source = receipt["input"] if isinstance(receipt["input"], dict) else {}
+    source = receipt["input"] or {}
     return (
         f"is of this very file; written {receipt['time']} by overpaint {receipt['version']}; model "
         f"{receipt['model']}, weights {receipt['weights_sha256'] or 'none'}; input "

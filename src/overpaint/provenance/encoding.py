@@ -287,6 +287,8 @@ def _encode_tiff(samples: Samples, kept: Metadata, packet: bytes, notes: list[st
         for tag, value in exif.list_describing(kept.exif) if kept.exif else ():
             tags[tag] = value
         tags.tobytes()
+    except MemoryError:
+        raise
     except Exception as error:  # a camera's value need not fit its stated type
         notes.append(f"EXIF left out, as a TIFF cannot hold it ({error})")
         return _encode_tiff(samples, replace(kept, exif=None), packet, notes)

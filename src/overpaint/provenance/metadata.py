@@ -23,6 +23,7 @@ from overpaint.images.decoding import (
     find_pixel_limit,
     limit_pillow,
     read_orientation,
+    refuse_lack_of_memory,
 )
 from overpaint.provenance import exif
 from overpaint.provenance.containers import (
@@ -102,6 +103,7 @@ def read_xmp(data: bytes, name: str | Path) -> tuple[str, bytes | None]:
             f"{name}: {error}; if you trust it, raise OVERPAINT_MAX_PIXELS"
         ) from error
     except Exception as error:  # damaged bytes may raise any exception
+        refuse_lack_of_memory(error, name)
         reason = "not a photo that can be read, or damaged; give JPEG, PNG, WebP or TIFF"
         raise ImageError(f"{name}: {reason}") from error
 
@@ -138,6 +140,8 @@ def _read_exif(image: Any, notes: list[str]) -> bytes | None:
         if not block:
             return None
         block, found = exif.remove_pictures(block)
+    except MemoryError:
+        raise
     except Exception as error:  # damaged EXIF is no reason to refuse the photo
         notes.append(f"EXIF left out, because it is damaged ({error})")
         return None

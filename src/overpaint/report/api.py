@@ -19,6 +19,7 @@ import torch
 from PIL import Image, features
 
 from overpaint import __version__, progress
+from overpaint.atomic import check_writable
 from overpaint.detection.fusion import FusedRunner, describe_error
 from overpaint.detection.report import Runner, make_record
 from overpaint.detection.result import FAILURES
@@ -223,9 +224,13 @@ def check_out(out: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
             raise InputError(f"{path}: exists and is no report of overpaint; name another file")
         if not overwrite:
             raise InputError(f"{path}: exists; name another file, or use --overwrite")
+    for path in (out, find_json_path(out)):
+        check_writable(path, InputError)
 
 
 def _is_report(path: Path) -> bool:
+    if not path.is_file():  # a pipe would be waited for
+        return False
     try:
         if path.suffix.lower() != ".json":
             with path.open("rb") as file:

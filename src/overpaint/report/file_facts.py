@@ -163,6 +163,8 @@ def _read_exif(data: bytes, name: Path) -> tuple[list[ExifField], list[str]]:
         block = read_metadata(data, name).exif
         with limit_pillow(find_pixel_limit(None)):  # which also suppresses Pillow's warnings
             found = [] if block is None else list(_read_fields(block))
+    except MemoryError:
+        raise
     except Exception as error:  # a parser fed hostile bytes raises whatever it likes
         return [], [f"EXIF could not be read ({error})"]
     more = len(found) - MAX_FIELDS
