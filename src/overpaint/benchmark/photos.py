@@ -25,9 +25,8 @@ def choose(photos: PhotoSet, data: Path, part: Part, seed: int) -> list[Place]:
 
     Raises ImageError for a folder that is missing or holds none of this part.
     """
-    # The seed of the split is that of all trainings, so that no test photo was trained on by weights
-    # that were trained on these photos under the same name: a set by name and its plain folder are
-    # divided by different rules.
+    # The seed of the split is that of all trainings, so that weights trained on these photos under
+    # the same name saw no test photo: a set by name and its plain folder are divided differently.
     found = open_photos(resolve_below(data, photos.source, LAYOUTS), part, size=None)
     if found.problems:  # a figure of a part of the photos would be another figure
         raise ImageError(found.problems[0])
