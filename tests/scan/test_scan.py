@@ -31,6 +31,7 @@ from overpaint.errors import ScanError
 from overpaint.images import read_image
 from overpaint.scan import results
 from overpaint.scan.rows import make_error_row
+from overpaint.scan.scanning import _sample
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("duckdb")
@@ -243,6 +244,25 @@ def test_the_gallery_replaces_no_other_file(scanned: tuple[Path, Result], tmp_pa
     assert page.read_text() == "<!doctype html><p>notes"
 
 
+def test_a_sample_is_the_same_until_photos_are_added_or_removed() -> None:
+    def place(name: str) -> Place:
+        return Place(f"/photos/{name}.jpg", "", f"/photos/{name}.jpg")
+
+    places, added = [[place(f"{kind}{i}") for i in range(100)] for kind in ("", "added")]
+    sample = _sample(places, 10)
+    assert len(set(sample)) == 10
+    assert sample == [one for one in places if one in sample], "in their order"
+    assert set(_sample(places[::-1], 10)) == set(sample)
+    grown = set(_sample(places + added, 10))
+    assert len(grown) == 10
+    assert grown - set(sample) <= set(added)
+    assert grown & set(sample)
+    assert grown & set(added)
+    shrunk = set(_sample([one for one in places if one != sample[0]], 10))
+    assert len(shrunk) == 10
+    assert set(sample) - shrunk == {sample[0]}
+
+
 @pytest.mark.slow
 def test_limit_sample_and_since(model: Path, tmp_path: Path) -> None:
     paths = fill(tmp_path / "photos", 8)
@@ -255,7 +275,6 @@ def test_limit_sample_and_since(model: Path, tmp_path: Path) -> None:
     assert names in (["003", "004"], ["004", "005"])  # by the time zone
     scan(model, tmp_path / "photos", "-o", tmp_path / "some", "--sample", 3)
     chosen = {row["path"] for row in rows(tmp_path / "some")}
-    fill(tmp_path / "more", 1)
     scan(model, tmp_path / "photos", "-o", tmp_path / "some", "--sample", 3)
     assert {row["path"] for row in rows(tmp_path / "some")} == chosen
     assert len(chosen) == 3

@@ -1,7 +1,8 @@
 """`scan`: from sources to a folder of results, by an engine.
 
-- Photos are examined in the order of the sources. A sample is drawn by a hash of the names: the
-  same photos on every run, whatever other photos are added or removed.
+- Photos are examined in the order of the sources. A sample is the photos whose names have the
+  lowest hashes: the same on every run over the same photos. Photos that are added, with lower
+  hashes, take the places of some in the sample; photos that are removed are replaced by others.
 - A source that could not be found or searched gets an error row, like a photo that cannot be read.
 - A first SIGTERM or Ctrl-C ends the run after the photos in work; a second ends it at once. In both
   cases the rows so far are kept, and the same command continues from there.
@@ -99,9 +100,9 @@ def scan(
     """Examine photos and store one row of each in a folder; returns what was done.
 
     sources: as in `find_places`. limit: largest number of photos to examine in this run. sample:
-    number of photos, chosen by their names. since: only photos that were changed then or later, or
-    whose storage gives no time. by_content, retry: see `Results`. report: called after each photo.
-    note: called with messages for the user.
+    number of photos, those whose names have the lowest hashes. since: only photos that were changed
+    then or later, or whose storage gives no time. by_content, retry: see `Results`. report: called
+    after each photo. note: called with messages for the user.
 
     Raises `ScanError` for a folder that cannot be used, or weights that cannot be loaded; a photo
     that cannot be examined gets a row with the reason.
@@ -179,7 +180,7 @@ def _count(progress: Progress, row: dict[str, object]) -> None:
 
 
 def _sample(places: list[Place], num: int) -> list[Place]:
-    """`num` of the places, in their order."""
+    """The `num` places whose names have the lowest hashes, in their order."""
 
     def draw(place: Place) -> bytes:
         return hashlib.blake2b(os.fsencode(place.name), digest_size=8).digest()
