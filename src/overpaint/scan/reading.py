@@ -106,9 +106,10 @@ def summarise(folder: str | Path) -> Summary:
     bands = ask(
         "SELECT band, count(*) AS n FROM photos WHERE error IS NULL GROUP BY band ORDER BY n DESC"
     )
-    # Errors name the path, which would make each reason unique.
+    # Errors name the path, and perhaps the line of a list, which would make each reason unique.
     errors = ask(
-        "SELECT replace(error, path, 'PATH') AS reason, count(*) AS n FROM photos "
+        "SELECT regexp_replace(replace(error, path, 'PATH'), ', line [0-9]+', ', line N') "
+        "AS reason, count(*) AS n FROM photos "
         "WHERE error IS NOT NULL GROUP BY reason ORDER BY n DESC, reason LIMIT 10"
     )
     names = ("model", "weights_sha256", "calibration_sha256", "runtime", "version")

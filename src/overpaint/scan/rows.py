@@ -125,8 +125,12 @@ def describe_place(place: Place, stamp: Stamp) -> PhotoRow:
 
 
 def copy_row(row: PhotoRow, place: Place, stamp: Stamp) -> PhotoRow:
-    """The row of a file that is identical to an examined one, whose row is given."""
-    return {**row, **describe_place(place, stamp), "same_as": row["same_as"] or row["path"]}
+    """The row of a file that is identical to an examined one, whose row is given; an error names
+    the file of its row."""
+    copy = {**row, **describe_place(place, stamp), "same_as": row["same_as"] or row["path"]}
+    if row.get("error") is not None:
+        copy["error"] = row["error"].replace(row["path"], copy["path"])
+    return copy
 
 
 def to_utf8(text: str) -> str:

@@ -112,7 +112,7 @@ def scan(
         if search.words:
             note(search.words)
         places = [_make_absolute(place) for place in found]
-        problems = {_make_absolute(Place(p, "", p)): str(error) for p, error in search.problems}
+        problems = dict(_name_absolutely(path, str(error)) for path, error in search.problems)
         del found, search
         if sample is not None:
             places = _sample(places, sample)
@@ -149,6 +149,12 @@ def _make_absolute(place: Place) -> Place:
         archive, _, member = place.name.partition("::")
         return place._replace(name=f"{os.path.abspath(archive)}::{member}")  # noqa: PTH100
     return place
+
+
+def _name_absolutely(path: str, error: str) -> tuple[Place, str]:
+    """The place of a problem, and its error, which begins with the path, with the same name."""
+    place = _make_absolute(Place(path, "", path))
+    return place, place.name + error.removeprefix(path) if error.startswith(path) else error
 
 
 def _list_settings(engine: Engine) -> dict[str, object]:
