@@ -1,7 +1,7 @@
 """Reading a folder of results: SQL queries and a summary.
 
-- `photos` has the newest row of each photo, `rows` has all; for the columns see
-  `overpaint.scan.rows.make_schema`.
+- `photos` has the newest row of each photo, and of each source that cannot be searched; `rows` has
+  all. For the columns see `overpaint.scan.rows.make_schema`.
 - DuckDB reads the shards through pyarrow, only the columns and rows that a query needs, and cannot
   read or write other files.
 """
@@ -19,6 +19,7 @@ from overpaint.scan.results import open_dataset
 PHOTOS = """
 CREATE VIEW photos AS SELECT * FROM rows
 QUALIFY row_number() OVER (PARTITION BY path, path_bytes ORDER BY examined DESC) = 1
+AND (sha256 IS NOT NULL OR error IS NOT NULL)
 """
 _BATCH = 1000
 

@@ -35,6 +35,7 @@ from overpaint.scan.rows import (
     VERSION_KEY,
     PhotoRow,
     copy_row,
+    find_name,
     import_pyarrow,
     make_schema,
 )
@@ -68,6 +69,8 @@ class Results:
         that was restored to one of these has a newest row with the verdict of other content."""
         self._known: dict[bytes, int] = {}
         """Shard and row of each file that was examined (`_join_numbers`), by its SHA-256."""
+        self.unsearched: dict[str, str] = {}
+        """Names of all that could not be found or searched, by the newest row, and the source."""
         self._latest = 0
         """The greatest `examined` of all rows, microseconds since 1970."""
         self._cached: dict[int, list[PhotoRow]] = {}
@@ -195,7 +198,7 @@ class Results:
     def _index_shard(self, path: Path) -> None:
         """Add the rows of a shard to the index."""
         file = ("path", "path_bytes", "sha256", "bytes", "modified")
-        columns = [*file, "same_as", "examined", "error"]
+        columns = [*file, "same_as", "examined", "error", "source"]
         number = _parse_number(path)
         for index, row in enumerate(_read(path, columns)):
             self._latest = max(self._latest, _count_microseconds(row["examined"]))
@@ -203,7 +206,12 @@ class Results:
 
     def _index_row(self, row: PhotoRow, at: int) -> None:
         path, sha256 = _hash(row["path_bytes"] or row["path"].encode()), row["sha256"]
-        if row["error"] is not None and self.retry:
+        if row["source"] is not None:
+            self.unsearched[find_name(row)] = row["source"]
+        elif self.unsearched:
+            self.unsearched.pop(find_name(row), None)
+        is_repaired = row["error"] is None and sha256 is None
+        if is_repaired or (row["error"] is not None and self.retry):
             self._done.pop(path, None)
         elif self.by_content and sha256 is not None:
             self._done[path] = _hash(sha256.encode())
