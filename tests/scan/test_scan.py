@@ -30,7 +30,11 @@ from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ScanError
 from overpaint.images import read_image
 from overpaint.scan import results
+from overpaint.scan.detector import DetectorSettings
+from overpaint.scan.local_engine import LocalEngine, _Photo, _Run
+from overpaint.scan.reading import summarise
 from overpaint.scan.rows import make_error_row
+from overpaint.scan.scanning import _sample
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("duckdb")
@@ -215,6 +219,41 @@ def test_summary_and_query(scanned: tuple[Path, Result]) -> None:
     assert "no results of `overpaint scan`" in result.output
 
 
+def test_an_error_names_the_file_of_its_row(tmp_path: Path) -> None:
+    names = ["/photos/a.jpg", "/photos/a.jpg.jpg", os.fsdecode(b"/photos/\xff.jpg")]
+    photos = [_Photo(Place(one, "", one), Stamp(1, "1"), "ab" * 32) for one in names]
+    with results.Results(tmp_path / "out") as opened:
+        opened.use({})
+        run_ = _Run(LocalEngine(DetectorSettings("none"), networks=1), [], opened)
+        # The second and third come while the first is in work.
+        assert [run_._look_up(photo, "ab" * 32) for photo in photos] == [
+            ([], True),
+            *([([], False)] * 2),
+        ]
+        first = photos[0]
+        failed = make_error_row(first.place, first.stamp, f"{names[0]}: damaged", first.sha256)
+        for row in run_._settle(first, failed):
+            opened.add(row)
+    found = rows(tmp_path / "out")
+    assert len(found) == 3
+    for row in found:
+        assert row["error"] == f"{row['path']}: damaged"
+    assert summarise(tmp_path / "out").errors == {"PATH: damaged": 3}
+
+
+def test_reasons_of_relative_sources_and_lines_are_counted_together(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text("gone1.png\ngone2.png\ngone3.png\n")
+    result = scan(model, "gone4.png", "../gone5.png", "list.txt", "-o", "out")
+    assert result.exit_code == 1, result.output
+    reasons = summarise("out").errors
+    assert list(reasons.values()) == [3, 2]
+    assert all(reason.startswith("PATH: no such file") for reason in reasons)
+    assert rows(tmp_path / "out")[-1]["error"].startswith(str(tmp_path / "gone4.png"))
+
+
 def test_the_gallery_holds_the_highest_scores_and_no_live_names(
     scanned: tuple[Path, Result], tmp_path: Path
 ) -> None:
@@ -243,6 +282,25 @@ def test_the_gallery_replaces_no_other_file(scanned: tuple[Path, Result], tmp_pa
     assert page.read_text() == "<!doctype html><p>notes"
 
 
+def test_a_sample_is_the_same_until_photos_are_added_or_removed() -> None:
+    def place(name: str) -> Place:
+        return Place(f"/photos/{name}.jpg", "", f"/photos/{name}.jpg")
+
+    places, added = [[place(f"{kind}{i}") for i in range(100)] for kind in ("", "added")]
+    sample = _sample(places, 10)
+    assert len(set(sample)) == 10
+    assert sample == [one for one in places if one in sample], "in their order"
+    assert set(_sample(places[::-1], 10)) == set(sample)
+    grown = set(_sample(places + added, 10))
+    assert len(grown) == 10
+    assert grown - set(sample) <= set(added)
+    assert grown & set(sample)
+    assert grown & set(added)
+    shrunk = set(_sample([one for one in places if one != sample[0]], 10))
+    assert len(shrunk) == 10
+    assert set(sample) - shrunk == {sample[0]}
+
+
 @pytest.mark.slow
 def test_limit_sample_and_since(model: Path, tmp_path: Path) -> None:
     paths = fill(tmp_path / "photos", 8)
@@ -255,7 +313,6 @@ def test_limit_sample_and_since(model: Path, tmp_path: Path) -> None:
     assert names in (["003", "004"], ["004", "005"])  # by the time zone
     scan(model, tmp_path / "photos", "-o", tmp_path / "some", "--sample", 3)
     chosen = {row["path"] for row in rows(tmp_path / "some")}
-    fill(tmp_path / "more", 1)
     scan(model, tmp_path / "photos", "-o", tmp_path / "some", "--sample", 3)
     assert {row["path"] for row in rows(tmp_path / "some")} == chosen
     assert len(chosen) == 3

@@ -116,7 +116,10 @@ def photos(
     sample: Annotated[
         int | None,
         typer.Option(
-            "--sample", min=1, help="Number of photos, chosen by their names: the same every run."
+            "--sample",
+            min=1,
+            help="Number of photos, chosen by hashes of their paths: the same in every run over "
+            "the same photos.",
         ),
     ] = None,
     since: Annotated[

@@ -95,6 +95,8 @@ class Search:
     """Whether a file, or a folder that is no loop, comes under each of its names."""
     problems: list[tuple[str, ImageError]] = field(default_factory=list)
     """What could not be found or searched: the path, and why."""
+    named: dict[str, str] = field(default_factory=dict)
+    """Of a problem's path, what was named and led to it, where that is another path."""
     passed_over: Counter[str] = field(default_factory=Counter)
     """What is no photo: the kind, and how many."""
     without_picture: Counter[str] = field(default_factory=Counter)

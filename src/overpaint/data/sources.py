@@ -82,11 +82,11 @@ def find_places(paths: Iterable[str | Path]) -> tuple[list[Place], Search]:
     """All photos of files, folders, globs, lists, archives and addresses, each once, in the order
     given; and the search, with its problems and what was passed over. Raises nothing."""
     search = Search()
-    places = {
-        place.name: place
-        for path, where in search.list_named(paths)
-        for place in _find_places_in(path, where, search)
-    }
+    places: dict[str, Place] = {}
+    for path, where in search.list_named(paths):
+        num = len(search.problems)
+        places |= {place.name: place for place in _find_places_in(path, where, search)}
+        search.named |= {problem: path for problem, _ in search.problems[num:] if problem != path}
     return list(places.values()), search
 
 

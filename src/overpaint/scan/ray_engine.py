@@ -16,7 +16,6 @@ Ray is at https://github.com/ray-project/ray (Apache-2.0); no code was taken fro
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -26,7 +25,7 @@ from overpaint.errors import ScanError
 from overpaint.scan.detector import DetectorSettings
 from overpaint.scan.engine import Known
 from overpaint.scan.local_engine import LocalEngine
-from overpaint.scan.rows import PhotoRow, copy_row
+from overpaint.scan.rows import PhotoRow, copy_row, find_name
 
 BLOCK = 64
 """Largest number of photos that an actor gets at a time, and loses when it ends."""
@@ -169,7 +168,7 @@ class Actor:
         for row in self._engine.run([place for _, place in numbered], known, lambda: False):
             if row is not None:
                 known.add(row)
-                rows.append(pickle.dumps((numbers[_find_name(row)], row)))
+                rows.append(pickle.dumps((numbers[find_name(row)], row)))
         return pa.table({"row": pa.array(rows, pa.binary())})
 
 
@@ -189,11 +188,6 @@ class _Block:
     def find_same(self, place: Place, stamp: Stamp, sha256: str) -> PhotoRow | None:
         row = self._rows.get(sha256)
         return copy_row({"same_as": None, **row}, place, stamp) if row else None
-
-
-def _find_name(row: PhotoRow) -> str:
-    """The name of the place of a row."""
-    return os.fsdecode(row["path_bytes"]) if row["path_bytes"] is not None else row["path"]
 
 
 def _describe(detector: DetectorSettings, threads: int) -> PhotoRow:

@@ -1,7 +1,7 @@
 """Reading a folder of results: SQL queries and a summary.
 
-- `photos` has the newest row of each photo, `rows` has all; for the columns see
-  `overpaint.scan.rows.make_schema`.
+- `photos` has the newest row of each photo, and of each source that cannot be searched; `rows` has
+  all. For the columns see `overpaint.scan.rows.make_schema`.
 - DuckDB reads the shards through pyarrow, only the columns and rows that a query needs, and cannot
   read or write other files.
 """
@@ -19,6 +19,7 @@ from overpaint.scan.results import open_dataset
 PHOTOS = """
 CREATE VIEW photos AS SELECT * FROM rows
 QUALIFY row_number() OVER (PARTITION BY path, path_bytes ORDER BY examined DESC) = 1
+AND (sha256 IS NOT NULL OR error IS NOT NULL)
 """
 _BATCH = 1000
 
@@ -106,9 +107,10 @@ def summarise(folder: str | Path) -> Summary:
     bands = ask(
         "SELECT band, count(*) AS n FROM photos WHERE error IS NULL GROUP BY band ORDER BY n DESC"
     )
-    # Errors name the path, which would make each reason unique.
+    # Errors name the path, and perhaps the line of a list, which would make each reason unique.
     errors = ask(
-        "SELECT replace(error, path, 'PATH') AS reason, count(*) AS n FROM photos "
+        "SELECT regexp_replace(replace(error, path, 'PATH'), ', line [0-9]+', ', line N') "
+        "AS reason, count(*) AS n FROM photos "
         "WHERE error IS NOT NULL GROUP BY reason ORDER BY n DESC, reason LIMIT 10"
     )
     names = ("model", "weights_sha256", "calibration_sha256", "runtime", "version")

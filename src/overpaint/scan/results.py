@@ -8,7 +8,8 @@
 - `scan.json`: the settings of every row. A folder never has rows of two models.
 - One process writes at a time: it holds a file lock, which the system releases when the process
   ends. Where Python has no `fcntl` (Windows) nothing prevents two.
-- A photo that changed or failed may be examined again; the newest row counts.
+- A photo that changed or failed may be examined again; the newest row counts. `examined` rises from
+  row to row, also after the clock was set back.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +35,7 @@ from overpaint.scan.rows import (
     VERSION_KEY,
     PhotoRow,
     copy_row,
+    find_name,
     import_pyarrow,
     make_schema,
 )
@@ -52,18 +55,24 @@ class Results:
     """
 
     def __init__(self, folder: Path, *, by_content: bool = False, retry: bool = False) -> None:
-        """by_content: a photo is done when there is a row with its path and SHA-256; otherwise when
-        there is one with its path, size and time of change. retry: photos that failed are not done.
-        Makes the folder; raises `ScanError` where it cannot be used."""
+        """by_content: a photo is done when the newest row of its path has its SHA-256; otherwise
+        when that row has its size and time of change. retry: photos that failed are not done. Makes
+        the folder; raises `ScanError` where it cannot be used."""
         self.folder = folder
         self.by_content = by_content
         self.retry = retry
         self.num_written = 0
         """Number of rows since the folder was opened."""
         self._schema = make_schema()
-        self._done: set[bytes] = set()
-        self._known: dict[bytes, tuple[int, int]] = {}
-        """Numbers of shard and row of each file that was examined, by its SHA-256."""
+        self._done: dict[bytes, bytes] = {}
+        """Hashes of each path and of its state in the newest row. Not of earlier states: a file
+        that was restored to one of these has a newest row with the verdict of other content."""
+        self._known: dict[bytes, int] = {}
+        """Shard and row of each file that was examined (`_join_numbers`), by its SHA-256."""
+        self.unsearched: dict[str, str] = {}
+        """Names of all that could not be found or searched, by the newest row, and the source."""
+        self._latest = 0
+        """The greatest `examined` of all rows, microseconds since 1970."""
         self._cached: dict[int, list[PhotoRow]] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +86,7 @@ class Results:
             raise ScanError(f"{folder}: cannot be used ({error.strerror})") from error
         try:
             self._recover()
-            shards = sorted(folder.glob("part-*.parquet"))
+            shards = sorted(folder.glob("part-*.parquet"), key=_parse_number)
             for path in shards:
                 self._index_shard(path)
             self._number = 1 + max((_parse_number(path) for path in shards), default=-1)
@@ -117,34 +126,38 @@ class Results:
 
     @property
     def num_done(self) -> int:
-        """Number of photos, each in one state, that have their row."""
+        """Number of paths whose newest row says in which state they are done."""
         return len(self._done)
 
     def is_done(self, place: Place, stamp: Stamp) -> bool:
-        """Whether a photo in this state has its row; False where that depends on its content."""
+        """Whether the newest row of a photo is of this state; False where that depends on its
+        content."""
         if self.by_content and stamp != Stamp():
             return False
-        return _hash_state(os.fsencode(place.name), stamp) in self._done
+        return self._done.get(_hash(os.fsencode(place.name))) == _hash_stamp(stamp)
 
     def is_done_content(self, place: Place, sha256: str) -> bool:
-        """Whether a photo with this content has its row; False where that depends on its state."""
-        return self.by_content and _hash_content(os.fsencode(place.name), sha256) in self._done
+        """Whether the newest row of a photo is of this content; False where that depends on its
+        state."""
+        if not self.by_content:
+            return False
+        return self._done.get(_hash(os.fsencode(place.name))) == _hash(sha256.encode())
 
     def find_same(self, place: Place, stamp: Stamp, sha256: str) -> PhotoRow | None:
         """A row for a photo, copied from that of an identical file; None where there is none."""
         at = self._known.get(bytes.fromhex(sha256))
         if at is None:
             return None
-        shard, index = at
+        shard, index = _split_numbers(at)
         rows = self._rows if shard == self._number else self._read_shard(shard)
         return copy_row(rows[index], place, stamp)
 
     def add(self, row: PhotoRow) -> None:
         """Store a row: in the journal at once, later in a shard."""
         row = {name: row.get(name) for name in self._schema.names}
-        row["examined"] = time.time_ns() // 1000
+        row["examined"] = self._latest = max(time.time_ns() // 1000, self._latest + 1)
         self._write(_encode_line(row))
-        self._index_row(row, (self._number, len(self._rows)))
+        self._index_row(row, _join_numbers(self._number, len(self._rows)))
         self._rows.append(row)
         self.num_written += 1
         if len(self._rows) >= SHARD_ROWS:
@@ -184,19 +197,26 @@ class Results:
 
     def _index_shard(self, path: Path) -> None:
         """Add the rows of a shard to the index."""
-        columns = ["path", "path_bytes", "sha256", "bytes", "modified", "same_as", "error"]
-        rows = _read(path, columns)
-        for index, row in enumerate(rows):
-            self._index_row(row, (_parse_number(path), index))
+        file = ("path", "path_bytes", "sha256", "bytes", "modified")
+        columns = [*file, "same_as", "examined", "error", "source"]
+        number = _parse_number(path)
+        for index, row in enumerate(_read(path, columns)):
+            self._latest = max(self._latest, _count_microseconds(row["examined"]))
+            self._index_row(row, _join_numbers(number, index))
 
-    def _index_row(self, row: PhotoRow, at: tuple[int, int]) -> None:
-        if row["error"] is not None and self.retry:
-            return
-        path, sha256 = row["path_bytes"] or row["path"].encode(), row["sha256"]
-        if self.by_content and sha256 is not None:
-            self._done.add(_hash_content(path, sha256))
+    def _index_row(self, row: PhotoRow, at: int) -> None:
+        path, sha256 = _hash(row["path_bytes"] or row["path"].encode()), row["sha256"]
+        if row["source"] is not None:
+            self.unsearched[find_name(row)] = row["source"]
+        elif self.unsearched:
+            self.unsearched.pop(find_name(row), None)
+        is_repaired = row["error"] is None and sha256 is None
+        if is_repaired or (row["error"] is not None and self.retry):
+            self._done.pop(path, None)
+        elif self.by_content and sha256 is not None:
+            self._done[path] = _hash(sha256.encode())
         else:
-            self._done.add(_hash_state(path, Stamp(row["bytes"], row["modified"] or "")))
+            self._done[path] = _hash_stamp(Stamp(row["bytes"], row["modified"] or ""))
         if sha256 is not None and row["error"] is None and row["same_as"] is None:
             self._known[bytes.fromhex(sha256)] = at
 
@@ -316,16 +336,27 @@ def _read_journal(path: Path) -> Iterator[PhotoRow]:
             yield row
 
 
-def _hash_state(path: bytes, stamp: Stamp) -> bytes:
-    return _hash(path, str(stamp.num_bytes), stamp.tag)
+def _hash_stamp(stamp: Stamp) -> bytes:
+    return _hash(f"{stamp.num_bytes}\0{stamp.tag}".encode())
 
 
-def _hash_content(path: bytes, sha256: str) -> bytes:
-    return _hash(path, sha256)
+def _hash(data: bytes) -> bytes:
+    # 15 bytes, as an object of 16 takes 64 bytes of memory and not 48.
+    return hashlib.blake2b(data, digest_size=15).digest()
 
 
-def _hash(path: bytes, *state: str) -> bytes:
-    return hashlib.blake2b("\0".join(state).encode() + b"\0" + path, digest_size=16).digest()
+def _join_numbers(shard: int, row: int) -> int:
+    """One number, which takes less memory than a pair."""
+    return shard << 32 | row
+
+
+def _split_numbers(at: int) -> tuple[int, int]:
+    return at >> 32, at & 0xFFFFFFFF
+
+
+def _count_microseconds(when: datetime) -> int:
+    """Since 1970, of a time in UTC without zone, as pyarrow gives it."""
+    return (when - datetime(1970, 1, 1)) // timedelta(microseconds=1)
 
 
 def _parse_number(path: Path) -> int:

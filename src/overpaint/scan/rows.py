@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from overpaint.detection.result import Detection
     from overpaint.images import Photo
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_KEY = b"overpaint.scan.schema"
 
 HEATMAP_SIDE = 96
@@ -51,7 +51,8 @@ def import_pyarrow() -> Any:
 
 
 def make_schema() -> Any:
-    """Columns of the shards. All but `path` may be null, and most are in an error row."""
+    """Columns of the shards. All but `path` may be null, and most are in an error row; see also
+    `make_repaired_row`."""
     pa = import_pyarrow()
     sizes = [(n, pa.int32()) for n in ("x", "y", "width", "height", "area")]
     region = pa.struct([*sizes, ("mean", pa.float64())])
@@ -86,6 +87,7 @@ def make_schema() -> Any:
             ("same_as", pa.string()),  # path of the identical file that was examined instead
             ("examined", pa.timestamp("us")),  # UTC
             ("error", pa.string()),
+            ("source", pa.string()),  # whose search met the error
         ],
         {VERSION_KEY: str(SCHEMA_VERSION).encode()},
     )
@@ -112,6 +114,18 @@ def make_error_row(place: Place, stamp: Stamp, error: str, sha256: str | None = 
     return {**describe_place(place, stamp), "sha256": sha256, "error": to_utf8(error)}
 
 
+def make_problem_row(place: Place, error: str, source: str) -> PhotoRow:
+    """The row of what could not be found or searched. source: the source, by its absolute name, of
+    which that is a part, or the same."""
+    return {**make_error_row(place, Stamp(), error), "source": to_utf8(source)}
+
+
+def make_repaired_row(place: Place) -> PhotoRow:
+    """The row of what has an earlier `make_problem_row`, and is searched without that error now. It
+    has neither `sha256` nor `error`: it is not among the photos, and the error no longer is."""
+    return describe_place(place, Stamp())
+
+
 def describe_place(place: Place, stamp: Stamp) -> PhotoRow:
     """The columns for a photo's place and state."""
     name = to_utf8(place.name)
@@ -124,9 +138,18 @@ def describe_place(place: Place, stamp: Stamp) -> PhotoRow:
     }
 
 
+def find_name(row: PhotoRow) -> str:
+    """The name of the place of a row."""
+    return os.fsdecode(row["path_bytes"]) if row["path_bytes"] is not None else row["path"]
+
+
 def copy_row(row: PhotoRow, place: Place, stamp: Stamp) -> PhotoRow:
-    """The row of a file that is identical to an examined one, whose row is given."""
-    return {**row, **describe_place(place, stamp), "same_as": row["same_as"] or row["path"]}
+    """The row of a file that is identical to an examined one, whose row is given; an error names
+    the file of its row."""
+    copy = {**row, **describe_place(place, stamp), "same_as": row["same_as"] or row["path"]}
+    if row.get("error") is not None:
+        copy["error"] = row["error"].replace(row["path"], copy["path"])
+    return copy
 
 
 def to_utf8(text: str) -> str:

@@ -1,8 +1,10 @@
 """`scan`: from sources to a folder of results, by an engine.
 
-- Photos are examined in the order of the sources. A sample is drawn by a hash of the names: the
-  same photos on every run, whatever other photos are added or removed.
+- Photos are examined in the order of the sources. A sample is the photos whose names have the
+  lowest hashes: the same on every run over the same photos. Photos that are added, with lower
+  hashes, take the places of some in the sample; photos that are removed are replaced by others.
 - A source that could not be found or searched gets an error row, like a photo that cannot be read.
+  After a later run that searched it without this error, the error no longer counts.
 - A first SIGTERM or Ctrl-C ends the run after the photos in work; a second ends it at once. In both
   cases the rows so far are kept, and the same command continues from there.
 """
@@ -14,20 +16,22 @@ import hashlib
 import heapq
 import itertools
 import os
+import re
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
+from overpaint.data.finding import Search
 from overpaint.data.sources import Place, Stamp, find_places, read_stamp
 from overpaint.scan.engine import Engine
 from overpaint.scan.results import Results
-from overpaint.scan.rows import make_error_row
+from overpaint.scan.rows import PhotoRow, make_problem_row, make_repaired_row, to_utf8
 
 FAILED = "could not be examined"
 
@@ -99,29 +103,33 @@ def scan(
     """Examine photos and store one row of each in a folder; returns what was done.
 
     sources: as in `find_places`. limit: largest number of photos to examine in this run. sample:
-    number of photos, chosen by their names. since: only photos that were changed then or later, or
-    whose storage gives no time. by_content, retry: see `Results`. report: called after each photo.
-    note: called with messages for the user.
+    number of photos, those whose names have the lowest hashes. since: only photos that were changed
+    then or later, or whose storage gives no time. by_content, retry: see `Results`. report: called
+    after each photo. note: called with messages for the user.
 
     Raises `ScanError` for a folder that cannot be used, or weights that cannot be loaded; a photo
     that cannot be examined gets a row with the reason.
     """
+    sources = [sources] if isinstance(sources, str | Path) else [*sources]
     with catch_signals() as stop, Results(Path(out), by_content=by_content, retry=retry) as r:
         found, search = find_places(sources)
         if search.words:
             note(search.words)
         places = [_make_absolute(place) for place in found]
-        problems = {_make_absolute(Place(p, "", p)): str(error) for p, error in search.problems}
+        problems = dict(_describe_problem(path, str(e), search) for path, e in search.problems)
+        repaired = _find_repaired(r.unsearched, sources, places, problems)
         del found, search
         if sample is not None:
             places = _sample(places, sample)
         progress = Progress(0, 0)
         todo = list(itertools.islice(_select_undone(places, r, since, progress), limit))
         del places
-        new = [(p, why) for p, why in problems.items() if not r.is_done(p, Stamp())]
+        new = [row for place, row in problems.items() if not r.is_done(place, Stamp())]
         progress.total = len(todo) + len(new)
         with engine:
             r.use(_list_settings(engine))
+            for place in repaired:
+                r.add(make_repaired_row(place))
             progress.started = time.perf_counter()
             for row in engine.run(todo, r, lambda: stop() is not None):
                 if row is None:
@@ -131,8 +139,7 @@ def scan(
                     r.add(row)
                     _count(progress, row)
                 report(progress)
-        for place, why in new:
-            row = make_error_row(place, Stamp(), why)
+        for row in new:
             r.add(row)
             _count(progress, row)
         progress.interrupted = stop()
@@ -148,6 +155,51 @@ def _make_absolute(place: Place) -> Place:
         archive, _, member = place.name.partition("::")
         return place._replace(name=f"{os.path.abspath(archive)}::{member}")  # noqa: PTH100
     return place
+
+
+def _describe_problem(path: str, error: str, search: Search) -> tuple[Place, PhotoRow]:
+    """The place of a problem and its row, with the same name in the error, which begins with it."""
+    place = _make_absolute(Place(path, "", path))
+    if error.startswith(path):
+        error = place.name + error.removeprefix(path)
+    source = search.named.get(path, path)
+    return place, make_problem_row(place, error, _make_absolute(Place(source, "", source)).name)
+
+
+def _find_repaired(
+    unsearched: Mapping[str, str],
+    sources: Sequence[str | Path],
+    photos: Iterable[Place],
+    problems: Collection[Place],
+) -> list[Place]:
+    """What could not be found or searched before, and now was: itself, or its source, is among the
+    sources, and a search of these met no problem there.
+
+    unsearched: the name of each, and its source. photos, problems: what the search found; a photo
+    gets a row of its own. What is in a folder or archive with a problem was not searched.
+    """
+    if not unsearched:
+        return []
+    are_photos = {place.name for place in photos if place.name in unsearched}
+    broken = {place.name for place in problems}
+    by_source: dict[str, list[str]] = {}
+    for name, source in unsearched.items():
+        if name not in are_photos and not broken & {source, *_list_above(name)}:
+            by_source.setdefault(source, []).append(name)
+            by_source.setdefault(to_utf8(name), []).append(name)
+    lines = (path for path, _ in Search().list_named(sources))
+    repaired = dict.fromkeys(
+        name
+        for path in itertools.chain(map(str, sources), lines)
+        for name in by_source.get(to_utf8(_make_absolute(Place(path, "", path)).name), ())
+    )
+    return [Place(name, "", name) for name in repaired]
+
+
+def _list_above(name: str) -> set[str]:
+    """A path or address, and all folders and archives that it is in."""
+    ends = (found.start() for found in re.finditer(rf"::|/|{re.escape(os.sep)}", name))
+    return {name, *(name[:end] for end in ends)}
 
 
 def _list_settings(engine: Engine) -> dict[str, object]:
@@ -179,7 +231,7 @@ def _count(progress: Progress, row: dict[str, object]) -> None:
 
 
 def _sample(places: list[Place], num: int) -> list[Place]:
-    """`num` of the places, in their order."""
+    """The `num` places whose names have the lowest hashes, in their order."""
 
     def draw(place: Place) -> bytes:
         return hashlib.blake2b(os.fsencode(place.name), digest_size=8).digest()
