@@ -176,6 +176,28 @@ def test_a_malformed_record_is_refused(
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("named", ["other.safetensors", "other.json"])
+def test_a_record_of_another_file_is_refused(tmp_path: Path, model: NIXNet, named: str) -> None:
+    record = save(tmp_path, model)
+    (tmp_path / "other.json").write_text(record.record_path.read_text())
+    (tmp_path / "other.safetensors").write_bytes(b"other weights")
+    with pytest.raises(
+        WeightsError, match=r"other\.json.* of small\.safetensors, not of other\.safetensors; give"
+    ):
+        weights.load_weights(tmp_path / named)
+    with pytest.raises(WeightsError, match=r"not of other\.safetensors"):
+        weights.list_records(tmp_path)
+
+
+def test_weights_and_their_record_can_be_renamed(tmp_path: Path, model: NIXNet) -> None:
+    record = save(tmp_path, model, "small-1.2")
+    record.path.rename(tmp_path / "mine-1.2.safetensors")
+    edit(record, file="mine-1.2.safetensors").rename(tmp_path / "mine-1.2.json")
+    found = weights.load_weights(tmp_path / "mine-1.2.safetensors")[0]
+    assert (found.name, found.sha256) == ("small-1.2", record.sha256)
+    assert found.record_path == tmp_path / "mine-1.2.json"
+
+
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, model: NIXNet) -> None:
     model.head.logit.weight.data[0] = torch.nan
     with pytest.raises(WeightsError, match=r"head\.logit\.weight holds NaN"):

@@ -57,7 +57,7 @@ def export_onnx(model: str | Path, out: str | Path | None = None) -> Export:
     """
     record, state = load_weights(find(model, "detector").path, kind="detector")
     path = Path(f"{record.name}.onnx") if out is None else Path(out)
-    if any(is_same_file(path, kept) for kept in (record.path, record.path.with_suffix(".json"))):
+    if any(is_same_file(path, kept) for kept in (record.path, record.record_path)):
         raise WeightsError(f"{path}: this is an input and is never written over; name another file")
     module = _build_detector(record, state)
     with _exporting(module, record, path) as file:

@@ -98,6 +98,11 @@ class WeightsRecord(Lineage):
         return self._folder / self.file
 
     @property
+    def record_path(self) -> Path:
+        """The record itself."""
+        return self.path.with_suffix(".json")
+
+    @property
     def lineage(self) -> Lineage:
         """The part of the record that says how the weights were made."""
         return Lineage(**{name: getattr(self, name) for name in Lineage.model_fields})
@@ -174,14 +179,15 @@ def save_weights(
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write(record.path, content, WeightsError)
     text = record.model_dump_json(indent=2) + "\n"
-    atomic.write(folder / f"{name}.json", text.encode(), WeightsError)
+    atomic.write(record.record_path, text.encode(), WeightsError)
     return record
 
 
 def read_record(name_or_path: str | Path, *, kind: Kind | None = None) -> WeightsRecord:
     """Return the record of weights, by shipped or imported name or by a file's path.
 
-    Raises WeightsError when there is none, it is malformed, or it is of another kind.
+    Raises WeightsError when there is none, it is malformed, of another file than the one beside it,
+    or of another kind.
     """
     path = _find_record(name_or_path)
     try:
@@ -192,6 +198,13 @@ def read_record(name_or_path: str | Path, *, kind: Kind | None = None) -> Weight
         record = WeightsRecord.model_validate_json(text)
     except ValidationError as error:
         raise WeightsError(f"{path}: not a record of weights: {error}") from error
+    file = path.with_suffix(".safetensors").name
+    if record.file != file:
+        raise WeightsError(
+            f"{path}: is the record of {record.file}, not of {file}; give the path of "
+            f"{record.file}, or, if {file} is a copy of it, write this name into `file` of the "
+            "record"
+        )
     if kind is not None and record.kind != kind:
         raise WeightsError(f"{path}: these are weights of kind {record.kind!r}, not {kind!r}")
     record._folder = path.parent
