@@ -68,9 +68,16 @@ def calibrate(
         typer.Option("--only-edits", help="Ordinary edits alone, with the calibration there is."),
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of variants and masks.")] = 0,
+    overwrite_shipped: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite-shipped",
+            help="Permission to write over the calibration of weights that come with overpaint.",
+        ),
+    ] = False,
     device: Annotated[str, typer.Option("--device", help="Device: cpu or cuda.")] = "cpu",
 ) -> None:
-    """Write NAME.calibration.json beside the weights, and name it in their record.
+    """Write FILE.calibration.json beside FILE.safetensors, and name it in the weights' record.
 
     For each quality band: the threshold that at most 1 % of untouched validation photos reach, with
     the bound that their number allows; a lower one for 10 %; that of a strong trace, which at most
@@ -92,6 +99,7 @@ def calibrate(
             num=edits,
             rate=edit_rate,
             seed=seed,
+            overwrite_shipped=overwrite_shipped,
             device=device,
             report=_report,
             problem=problems,
@@ -109,6 +117,7 @@ def calibrate(
             edits=edits,
             edit_rate=edit_rate,
             seed=seed,
+            overwrite_shipped=overwrite_shipped,
             device=device,
             report=_report,
             problem=problems,

@@ -103,6 +103,11 @@ class WeightsRecord(Lineage):
         return self.path.with_suffix(".json")
 
     @property
+    def is_shipped(self) -> bool:
+        """Whether it lies among the weights that come with overpaint."""
+        return atomic.is_same_file(self._folder, PRETRAINED)
+
+    @property
     def lineage(self) -> Lineage:
         """The part of the record that says how the weights were made."""
         return Lineage(**{name: getattr(self, name) for name in Lineage.model_fields})
