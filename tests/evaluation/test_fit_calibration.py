@@ -100,6 +100,20 @@ def test_band_holds_its_own_false_alarm_rate():
     assert (band.num_untouched, band.num_inpainted) == (1000, 1000)
 
 
+def test_every_fitted_band_is_valid():
+    rng = np.random.default_rng(4)
+    for _ in range(300):
+        num_photos = int(rng.integers(2, 200))
+        num = num_photos * int(rng.integers(1, 4))
+        rate = float(rng.choice([1 / num_photos, rng.uniform(1 / num_photos, 0.999), 0.5]))
+        values = rng.normal(rng.normal(0, 20), rng.choice([1e-6, 1, 300]), num)
+        if rng.random() < 0.5:  # ties
+            values = np.round(values, int(rng.integers(-2, 3)))
+        band = fit_band(values.astype(rng.choice(["f4", "f8"])), None, num_photos, rate)
+        assert np.mean(values.astype("f4") >= band.threshold_logit) <= rate + 1e-9
+        assert QualityBand.model_validate_json(band.model_dump_json()) == band
+
+
 def test_a_rate_that_the_photos_cannot_carry_is_refused():
     values = np.linspace(0, 1, 297)
     with pytest.raises(InputError, match=r"99 untouched .* 1\.00% needs 100: give about 1000"):
