@@ -53,12 +53,13 @@ def test_one_record_with_one_for_each_detector(imported: Path) -> None:
     assert record["score"] == pytest.approx((0.952574 + 0.982014) / 2, abs=1e-6)
     assert record["disagreement_q99"] == pytest.approx(0.050609, abs=1e-5)
     assert (record["weights_sha256"], record["false_alarm_rate"]) == (None, None)
+    assert record["calibration_sha256"] is None  # each detector has its own
     for found in record["detectors"]:
         assert found["band"] == "strong trace"
         assert found["false_alarm_rate"] == 0.01
         assert found["calibrated"] is True
         assert found["sha256"] == record["sha256"]
-        assert len(found["weights_sha256"]) == 64
+        assert len(found["weights_sha256"]) == len(found["calibration_sha256"]) == 64
         assert "heatmap" not in found
     assert json.loads(Path("overpaint-results/p.json").read_text()) == record
 
