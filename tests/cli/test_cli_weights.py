@@ -305,6 +305,21 @@ class TestFolder:
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         assert find_imported_folder().is_relative_to(tmp_path / "home")
 
+    def test_without_a_home_directory_there_are_no_imported_weights(
+        self, imported: Path, net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+        for name in ("OVERPAINT_WEIGHTS", "XDG_DATA_HOME", "HOME"):
+            monkeypatch.delenv(name, raising=False)
+        assert list_records(imported=True) == []  # nothing is shipped here
+        assert not weights.has_weights("tiny")
+        with pytest.raises(WeightsError, match=r"tiny: cannot read .*shipped names: none$"):
+            read_record("tiny")
+        with pytest.raises(WeightsError, match=r"no home directory.* set OVERPAINT_WEIGHTS"):
+            import_weights("tiny", [net])
+        record = import_weights("tiny", [net], tmp_path / "out").record
+        assert read_record(record.path) == record
+
     def test_records_of_older_versions_are_read(self, net: Path, imported: Path) -> None:
         run("tiny", net)
         path = imported / "tiny.json"

@@ -198,6 +198,24 @@ def test_weights_and_their_record_can_be_renamed(tmp_path: Path, model: NIXNet) 
     assert found.record_path == tmp_path / "mine-1.2.json"
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_record_in_another_encoding_is_named(
+    tmp_path: Path, model: NIXNet, encoding: str
+) -> None:
+    path = save(tmp_path, model, licence="none, as \u00fcblich").record_path
+    path.write_bytes(path.read_text().encode(encoding))
+    with pytest.raises(WeightsError, match=r"small\.json: not a record of weights"):
+        weights.read_record(path)
+
+
+def test_weights_are_not_saved_to_a_file_as_folder(tmp_path: Path, model: NIXNet) -> None:
+    (tmp_path / "taken").write_text("mine")
+    for folder in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        with pytest.raises(WeightsError, match=r"taken.*: cannot be made .*; name another folder"):
+            save(folder, model)
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, model: NIXNet) -> None:
     model.head.logit.weight.data[0] = torch.nan
     with pytest.raises(WeightsError, match=r"head\.logit\.weight holds NaN"):

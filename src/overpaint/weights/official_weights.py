@@ -28,6 +28,7 @@ from overpaint.weights import (
     Published,
     WeightsRecord,
     find_imported_folder,
+    is_imported_folder,
     is_shipped,
     read_record,
     save_weights,
@@ -164,7 +165,7 @@ def _describe_wanted(official: Official) -> str:
 def _check_free(folder: Path, name: str, inputs: list[Path]) -> None:
     """Raise WeightsError when the import would be hidden, or replace what it must not."""
     target = folder / f"{name}.safetensors"
-    if folder == find_imported_folder() and is_shipped(name):
+    if is_imported_folder(folder) and is_shipped(name):
         raise WeightsError(f"{name}: weights of this name are shipped and win; give --out FOLDER")
     if any(is_same_file(path, target) for path in inputs):
         raise WeightsError(f"{target}: this is an input and is never written over; give --out")

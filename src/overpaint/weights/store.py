@@ -181,7 +181,7 @@ def save_weights(
     except ValidationError as error:
         raise WeightsError(f"{folder / name}: the record is invalid: {error}") from error
     record._folder = folder
-    folder.mkdir(parents=True, exist_ok=True)
+    atomic.make_folder(folder, WeightsError, "name another folder for the weights")
     atomic.write(record.path, content, WeightsError)
     text = record.model_dump_json(indent=2) + "\n"
     atomic.write(record.record_path, text.encode(), WeightsError)
@@ -196,7 +196,7 @@ def read_record(name_or_path: str | Path, *, kind: Kind | None = None) -> Weight
     """
     path = _find_record(name_or_path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except OSError as error:
         raise WeightsError(_describe_missing(name_or_path, path)) from error
     try:
@@ -264,7 +264,7 @@ def list_records(
     imported: after the shipped ones, also the imported ones that a name finds.
     """
     folders = [PRETRAINED if folder is None else Path(folder)]
-    folders += [find_imported_folder()] if imported else []
+    folders += _list_folders()[1:] if imported else []
     found: dict[str, WeightsRecord] = {}
     for place in folders:
         for path in sorted(place.glob("*.safetensors")):
@@ -274,16 +274,32 @@ def list_records(
 
 
 def find_imported_folder() -> Path:
-    """Where imported weights lie: what OVERPAINT_WEIGHTS names, otherwise in the user's data."""
+    """Where imported weights lie: what OVERPAINT_WEIGHTS names, otherwise in the user's data.
+
+    Raises WeightsError where none is named and the user has no home directory.
+    """
     if named := os.environ.get(FOLDER_VARIABLE):
         return Path(named)
-    data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local" / "share") / "overpaint" / "weights"
+    if data := os.environ.get("XDG_DATA_HOME"):
+        return Path(data) / "overpaint" / "weights"
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        raise WeightsError(
+            f"this user has no home directory for imported weights; set {FOLDER_VARIABLE} to a "
+            "folder"
+        ) from error
+    return home / ".local" / "share" / "overpaint" / "weights"
 
 
 def has_weights(name: str) -> bool:
     """Whether a name stands for shipped or imported weights."""
     return any((folder / f"{name}.safetensors").is_file() for folder in _list_folders())
+
+
+def is_imported_folder(folder: Path) -> bool:
+    """Whether names of imported weights are looked up in a folder."""
+    return any(atomic.is_same_file(folder, place) for place in _list_folders()[1:])
 
 
 def is_shipped(name: str) -> bool:
@@ -333,16 +349,21 @@ def _find_record(name_or_path: str | Path) -> Path:
     return next((record for record in found if record.is_file()), PRETRAINED / f"{path}.json")
 
 
-def _list_folders() -> tuple[Path, Path]:
-    """Where names are looked up, in this order."""
-    return PRETRAINED, find_imported_folder()
+def _list_folders() -> list[Path]:
+    """Where names are looked up, in this order: the shipped ones, and the imported ones if there
+    can be any."""
+    try:
+        return [PRETRAINED, find_imported_folder()]
+    except WeightsError:
+        return [PRETRAINED]
 
 
 def _describe_missing(name_or_path: str | Path, path: Path) -> str:
-    shipped, imported = (
+    shipped, *others = (
         ", ".join(p.stem for p in sorted(folder.glob("*.safetensors")))
         for folder in _list_folders()
     )
+    imported = ", ".join(filter(None, others))
     return (
         f"{name_or_path}: cannot read {path}; give the path of a .safetensors file with its "
         f".json record beside it, or one of the shipped names: {shipped or 'none'}"
