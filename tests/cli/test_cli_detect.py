@@ -268,7 +268,9 @@ def test_an_expected_error_is_one_line_and_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"")
-    monkeypatch.setattr(sys, "argv", ["overpaint", "models", str(tmp_path)])
+    monkeypatch.setattr(
+        sys, "argv", ["overpaint", "weights", "show", str(tmp_path / "x.safetensors")]
+    )
     for stream in ("stdout", "stderr"):  # which are given a filter
         monkeypatch.setattr(sys, stream, getattr(sys, stream))
     with pytest.raises(SystemExit) as ended:
@@ -284,6 +286,23 @@ def test_version() -> None:
     from overpaint import __version__
 
     assert run("--version").stdout.strip() == __version__
+
+
+@pytest.mark.parametrize("how", [(), ("--json",)])
+def test_models_lists_what_has_a_record_and_tells_the_rest(
+    tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    path = save_small_detector(tmp_path)
+    for name in ("a", "z"):
+        path.with_name(f"{name}.safetensors").write_bytes(path.read_bytes())
+    path.with_name("z.json").write_bytes(path.with_suffix(".json").read_bytes())
+    result = run("models", tmp_path, *how)
+    assert result.exit_code == 1
+    assert str(path) in result.stdout
+    first, second, last = result.stderr.splitlines()
+    assert "a.json" in first
+    assert "z.json: is the record of net.safetensors, not of z.safetensors" in second
+    assert last == "2 could not be used; the rest is done"
 
 
 def test_models_lists_every_record(weights: Path) -> None:

@@ -156,6 +156,27 @@ def test_folders_of_weights(imported: Path, tmp_path: Path) -> None:
     assert "detectors" not in record
 
 
+def test_weights_without_a_record_are_told_and_the_others_used(
+    imported: Path, tmp_path: Path
+) -> None:
+    save(tmp_path / "run", "c", gain=4, fitted=calibration())
+    (tmp_path / "run" / "foreign.safetensors").write_bytes(b"of another program")
+    (imported / "broken.safetensors").write_bytes(b"")
+    (imported / "broken.json").write_text("{")
+    arguments = ("p.png", "--json", "--weights-dir", tmp_path / "run")
+    result = run(*arguments, "--model", "all")
+    (record,) = records(result)
+    assert (record["fused"], result.exit_code) == (["a", "b", "c"], 1)
+    first, *_, last = result.stderr.splitlines()
+    assert f"{imported / 'broken.json'}: not a record of weights" in first
+    assert result.stderr.count("foreign.safetensors: cannot read") == 1
+    assert last == "2 of the weights here could not be used"
+    assert run(*arguments, "--model", "c").exit_code == 0  # the others are not asked for
+    result = run(*arguments, "--model", "d")
+    assert result.exit_code == 2
+    assert "d: there are no such weights here; use weights that are here (a, b, c)" in result.stderr
+
+
 def test_weights_of_one_name_are_told_apart(imported: Path, tmp_path: Path) -> None:
     ours = save(tmp_path / "run", "a", gain=4, fitted=calibration())
     (record,) = records(run("p.png", "--model", "a", "--model", ours.path, "--json"))

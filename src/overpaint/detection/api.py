@@ -3,7 +3,7 @@
 The last few detectors stay in memory.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -59,12 +59,13 @@ def make_runner(
     device: str = "cpu",
     runtime: str = "torch",
     memory: float | None = None,
+    problem: Callable[[str], None] | None = None,
 ) -> DetectorRunner | FusedRunner:
     """The runner of one model, or a fusion of several; "all" is always a fusion.
 
     Arguments and errors as for `select` and `DetectorRunner`.
     """
-    records = select(models, folders)
+    records = select(models, folders, problem)
     paths = [str(record.path) for record in records]
     return _make_runner(paths, _is_fusion(models, records), threshold, device, runtime, memory)
 

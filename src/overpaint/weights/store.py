@@ -12,7 +12,7 @@
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -257,19 +257,30 @@ def build(record: WeightsRecord, state: dict[str, Tensor] | None = None) -> nn.M
 
 
 def list_records(
-    folder: str | Path | None = None, *, imported: bool = False
+    folder: str | Path | None = None,
+    *,
+    imported: bool = False,
+    problem: Callable[[str], None] | None = None,
 ) -> list[WeightsRecord]:
     """Return the records in `folder` (the shipped ones when None), sorted by name.
 
-    imported: after the shipped ones, also the imported ones that a name finds.
+    imported: after the shipped ones, also the imported ones that a name finds. problem: called with
+    a line on each file of weights whose record is missing or wrong, and the others are returned;
+    None raises WeightsError for the first.
     """
     folders = [PRETRAINED if folder is None else Path(folder)]
     folders += _list_folders()[1:] if imported else []
     found: dict[str, WeightsRecord] = {}
     for place in folders:
         for path in sorted(place.glob("*.safetensors")):
-            if path.stem not in found:
+            if path.stem in found:
+                continue
+            try:
                 found[path.stem] = read_record(path)
+            except WeightsError as error:
+                if problem is None:
+                    raise
+                problem(str(error))
     return list(found.values())
 
 
