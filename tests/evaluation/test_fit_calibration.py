@@ -375,6 +375,16 @@ def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path, smal
     assert more.bands[LOSSLESS].threshold_logit == plain.bands[LOSSLESS].threshold_logit
     assert Calibration.load(tmp_path / "w" / "net.calibration.json") == more
 
+    fitted = path.with_name("net.calibration.json").read_bytes()
+    for option, value in (("--window", "13"), ("--variants", "3"), ("--rate", "0.4"),
+                          ("--autoencoder", "ae-nearest")):  # fmt: skip
+        arguments = ["calibrate", str(path), "--photos", str(photos), "--only-edits", option, value]
+        result = CliRunner().invoke(build(), arguments)
+        assert result.exit_code == 2
+        assert option in result.stderr
+        assert "has no effect with --only-edits" in result.stderr
+    assert path.with_name("net.calibration.json").read_bytes() == fitted
+
     for how in (["--only-edits"], ["--autoencoder", bank, "--variants", 1, "--rate", 0.4]):
         arguments = ["calibrate", path, "--photos", photos, "--photos", tmp_path / "gone", *how]
         result = CliRunner().invoke(build(), [*map(str, arguments), "--edits", "1"])

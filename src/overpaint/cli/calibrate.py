@@ -7,8 +7,17 @@ import typer
 from overpaint.cli.problems import Problems
 from overpaint.terminal import say
 
+_OF_THRESHOLDS = {
+    "bank": "--autoencoder",
+    "window": "--window",
+    "variants": "--variants",
+    "rate": "--rate",
+}
+"""Options of all but ordinary edits, by parameter."""
+
 
 def calibrate(
+    context: typer.Context,
     weights: Annotated[str, typer.Argument(help="Shipped name or weights file of a detector.")],
     photos: Annotated[
         list[str],
@@ -91,6 +100,8 @@ def calibrate(
     from overpaint.evaluation.fit_calibration import WINDOW, add_edits, calibrate_weights
     from overpaint.evaluation.measurement import HELD_OUT, list_autoencoders
 
+    if only_edits:
+        _check_without_effect(context)
     problems = Problems()
     if only_edits:
         record, calibration = add_edits(
@@ -135,6 +146,18 @@ def calibrate(
             f"confidence ({band.num_photos} photos)"
         )
     problems.exit()
+
+
+def _check_without_effect(context: typer.Context) -> None:
+    """Raise BadParameter for options that --only-edits would ignore."""
+    for name, option in _OF_THRESHOLDS.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise typer.BadParameter(
+                "has no effect with --only-edits, which keeps the thresholds that there are; leave "
+                "one of the two away",
+                param_hint=option,
+            )
 
 
 def _report(line: str) -> None:
