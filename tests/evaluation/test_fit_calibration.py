@@ -321,7 +321,7 @@ def test_a_copy_of_weights_gets_a_calibration_of_its_own(
     for wanted in ("net", shipped):
         with pytest.raises(WeightsError, match=r"net\.json to a folder of yours and calibrate the"):
             calibrate_weights(wanted, [photos], bank)
-        with pytest.raises(WeightsError, match="copy it and net"):
+        with pytest.raises(WeightsError, match="copy it with net"):
             add_edits(wanted, [photos])
     few: dict[str, Any] = {"variants": 1, "rate": 0.4, "edits": 1}
     calibrate_weights("net", [photos], bank, **few, overwrite_shipped=True)

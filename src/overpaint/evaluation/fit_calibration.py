@@ -442,10 +442,11 @@ def _load_to_calibrate(
 ) -> tuple[WeightsRecord, dict[str, Tensor]]:
     record, state = load_weights(weights, kind="detector")
     if record.is_shipped and not overwrite_shipped:
+        beside = " and ".join(filter(None, (record.record_path.name, record.calibration)))
         raise WeightsError(
-            f"{record.path}: comes with overpaint, for all who use this installation; copy it and "
-            f"{record.record_path.name} to a folder of yours and calibrate the copy, by its path "
-            "(or use --overwrite-shipped)"
+            f"{record.path}: comes with overpaint, for all who use this installation; copy it with "
+            f"{beside} to a folder of yours and calibrate the copy, by its path (or use "
+            "--overwrite-shipped)"
         )
     return record, state
 
