@@ -20,6 +20,7 @@ from helpers.bright_detectors import calibration, registered, save, two_tone
 from overpaint import progress
 from overpaint.app import jobs
 from overpaint.app.jobs import DetectJob, InpaintJob, ReportJob
+from overpaint.app.models import list_names
 from overpaint.app.schemas import DetectResult, InpaintResult, ReportResult
 from overpaint.app.server import create_app
 from overpaint.app.table import Found, FoundFile
@@ -109,6 +110,15 @@ class TestDetect:
             said.append(DetectResult.model_validate(all_of(list(jobs.detect(job)))[0]))
         assert [one.threshold for one in said] == pytest.approx([sigmoid(1), sigmoid(2)])
         assert said[0].calibration_sha256 != said[1].calibration_sha256
+
+    def test_weights_without_a_record_are_left_out_of_the_list_and_logged_once(
+        self, bright: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (find_imported_folder() / "foreign.safetensors").write_bytes(b"")
+        for _ in range(2):
+            assert list_names("detector") == [bright]
+        (line,) = caplog.messages
+        assert "foreign.safetensors: cannot read" in line
 
     def test_the_verdict_comes_before_the_views(self, bright: str) -> None:
         parts = list(jobs.detect(DetectJob("a.png", encoded(two_tone()), bright)))

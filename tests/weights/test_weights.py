@@ -178,8 +178,8 @@ def test_a_malformed_record_is_refused(
 
 @pytest.mark.parametrize("named", ["other.safetensors", "other.json"])
 def test_a_record_of_another_file_is_refused(tmp_path: Path, model: NIXNet, named: str) -> None:
-    record = save(tmp_path, model)
-    (tmp_path / "other.json").write_text(record.record_path.read_text())
+    save(tmp_path, model)
+    (tmp_path / "other.json").write_text((tmp_path / "small.json").read_text())
     (tmp_path / "other.safetensors").write_bytes(b"other weights")
     with pytest.raises(
         WeightsError, match=r"other\.json.* of small\.safetensors, not of other\.safetensors; give"
@@ -202,7 +202,8 @@ def test_weights_and_their_record_can_be_renamed(tmp_path: Path, model: NIXNet) 
 def test_a_record_in_another_encoding_is_named(
     tmp_path: Path, model: NIXNet, encoding: str
 ) -> None:
-    path = save(tmp_path, model, licence="none, as \u00fcblich").record_path
+    save(tmp_path, model, licence="none, as \u00fcblich")
+    path = tmp_path / "small.json"
     path.write_bytes(path.read_text().encode(encoding))
     with pytest.raises(WeightsError, match=r"small\.json: not a record of weights"):
         weights.read_record(path)
