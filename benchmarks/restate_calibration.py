@@ -1,7 +1,7 @@
 """Rows of results after a calibration was rewritten with the same thresholds.
 
     git show HEAD:src/overpaint/pretrained/nixnet-s.calibration.json > before.json
-    overpaint calibrate nixnet-s --photos DATA/photos --only-edits
+    overpaint calibrate nixnet-s --photos DATA/photos --only-edits --overwrite-shipped
     python benchmarks/restate_calibration.py before.json \\
         src/overpaint/pretrained/nixnet-s.calibration.json
 

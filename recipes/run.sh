@@ -69,7 +69,7 @@ stages() {
   train detector nixnet-s-5-last nixnet-s-5-last
   overpaint weights average --overwrite $PRETRAINED/nixnet-s.safetensors \
     "0.5=$(weights nixnet-s-2-colour)" "0.5=$(weights nixnet-s-5-last)"
-  overpaint calibrate nixnet-s "${PHOTOS[@]}"
+  overpaint calibrate nixnet-s "${PHOTOS[@]}" --overwrite-shipped
 }
 
 # The second training was stopped after 1,192 of its 2,600 steps, and exported (--export-only).
@@ -80,7 +80,7 @@ real() {
     --export $BENCHMARKED
   overpaint weights average --overwrite $PRETRAINED/nixnet-real.safetensors \
     0.35=$PRETRAINED/nixnet-s.safetensors 0.65=$BENCHMARKED/nixnet-real-3.safetensors
-  overpaint calibrate nixnet-real "${PHOTOS[@]}" --variants 2 --edits 80
+  overpaint calibrate nixnet-real "${PHOTOS[@]}" --variants 2 --edits 80 --overwrite-shipped
 }
 
 detectors() {

@@ -37,6 +37,18 @@ def is_same_file(one: str | Path, other: str | Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
+def make_folder(folder: Path, failure: type[OverpaintError], remedy: str) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    failure: type of the error that is raised, with the folder and the remedy, if that fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise failure(f"{folder}: cannot be made ({reason}); {remedy}") from error
+
+
 def write(path: str | Path, data: bytes, failure: type[OverpaintError]) -> None:
     """Write a file atomically.
 

@@ -20,16 +20,18 @@ from helpers.bright_detectors import calibration, registered, save, two_tone
 from overpaint import progress
 from overpaint.app import jobs
 from overpaint.app.jobs import DetectJob, InpaintJob, ReportJob
+from overpaint.app.models import list_names
 from overpaint.app.schemas import DetectResult, InpaintResult, ReportResult
 from overpaint.app.server import create_app
 from overpaint.app.table import Found, FoundFile
 from overpaint.defaults import DEFAULT_DETECTOR
-from overpaint.detection.calibration import logit_of
+from overpaint.detection.calibration import logit_of, sigmoid
 from overpaint.errors import ImageError, InputError, TooLargeError
 from overpaint.provenance.checking import check_file
 from overpaint.provenance.metadata import read_xmp
 from overpaint.provenance.xmp import HUMAN_EDITS, read_mark
 from overpaint.report.contents import make_schema
+from overpaint.weights import find_imported_folder
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG", **how: Any) -> bytes:
@@ -69,9 +71,9 @@ def bright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with registered(tmp_path) as folder:
         save(folder, "bright", fitted=calibration())
         monkeypatch.setattr(jobs, "make_runner", _make_runner_in(folder))
-        jobs._load_runner.cache_clear()
+        jobs._make_runner.cache_clear()
         yield "bright"
-        jobs._load_runner.cache_clear()
+        jobs._make_runner.cache_clear()
 
 
 def _make_runner_in(folder: Path) -> Any:
@@ -99,6 +101,24 @@ class TestDetect:
         assert np.array_equal(opened(files["mask.png"].data) == 255, found.mask)
         assert shares == sorted(shares)
         assert shares[-1] <= 1
+
+    def test_a_replaced_calibration_is_used(self, bright: str) -> None:
+        job, place = DetectJob("a.png", encoded(two_tone()), bright), find_imported_folder()
+        said = []
+        for threshold in (1, 2):
+            calibration(threshold=threshold).save(place / "bright.calibration.json")
+            said.append(DetectResult.model_validate(all_of(list(jobs.detect(job)))[0]))
+        assert [one.threshold for one in said] == pytest.approx([sigmoid(1), sigmoid(2)])
+        assert said[0].calibration_sha256 != said[1].calibration_sha256
+
+    def test_weights_without_a_record_are_left_out_of_the_list_and_logged_once(
+        self, bright: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (find_imported_folder() / "foreign.safetensors").write_bytes(b"")
+        for _ in range(2):
+            assert list_names("detector") == [bright]
+        (line,) = caplog.messages
+        assert "foreign.safetensors: cannot read" in line
 
     def test_the_verdict_comes_before_the_views(self, bright: str) -> None:
         parts = list(jobs.detect(DetectJob("a.png", encoded(two_tone()), bright)))

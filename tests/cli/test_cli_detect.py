@@ -16,6 +16,7 @@ from helpers.random_weights import save_random, save_small_detector
 from overpaint.cli import build, main
 from overpaint.data.finding import find_photos
 from overpaint.detection.report import _RAMP, CAVEAT, Writer, choose_names, draw_overlay
+from overpaint.hashes import file_sha256
 from overpaint.images import Photo, read_image, read_mask, write_jpeg, write_png
 
 KEYS = {
@@ -72,6 +73,7 @@ def test_good_and_bad_files(weights: Path, here: Path) -> None:
     for name in ("good.png", "also.jpg"):
         record = by_file[name]
         assert set(record) >= KEYS
+        assert record["calibration_sha256"] == file_sha256(weights / "net.calibration.json")
         assert "error" not in record
         assert record["sha256"] == hashlib.sha256(Path(name).read_bytes()).hexdigest()
         assert (record["width"], record["height"]) == (150, 130)
@@ -151,7 +153,7 @@ def test_a_threshold_of_ones_own_is_stated_with_its_rate(weights: Path, here: Pa
     write_png("p.png", pixels())
     (record,) = records(detect(weights, "p.png", "--json", "--threshold", "0.5"))
     assert record["threshold"] == 0.5
-    assert record["false_alarm_rate"] == pytest.approx(3 / 13, abs=0.01)
+    assert record["false_alarm_rate"] == pytest.approx(1 - 199 / 200 * 13 / 14, abs=0.001)
     (record,) = records(detect(weights, "p.png", "--json", "--threshold", "1"))
     assert record["false_alarm_rate"] is None
     assert "none of the 201" in record["false_alarm_note"]
@@ -311,7 +313,9 @@ def test_an_expected_error_is_one_line_and_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"")
-    monkeypatch.setattr(sys, "argv", ["overpaint", "models", str(tmp_path)])
+    monkeypatch.setattr(
+        sys, "argv", ["overpaint", "weights", "show", str(tmp_path / "x.safetensors")]
+    )
     for stream in ("stdout", "stderr"):  # which are given a filter
         monkeypatch.setattr(sys, stream, getattr(sys, stream))
     with pytest.raises(SystemExit) as ended:
@@ -327,6 +331,23 @@ def test_version() -> None:
     from overpaint import __version__
 
     assert run("--version").stdout.strip() == __version__
+
+
+@pytest.mark.parametrize("how", [(), ("--json",)])
+def test_models_lists_what_has_a_record_and_tells_the_rest(
+    tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    path = save_small_detector(tmp_path)
+    for name in ("a", "z"):
+        path.with_name(f"{name}.safetensors").write_bytes(path.read_bytes())
+    path.with_name("z.json").write_bytes(path.with_suffix(".json").read_bytes())
+    result = run("models", tmp_path, *how)
+    assert result.exit_code == 1
+    assert str(path) in result.stdout
+    first, second, last = result.stderr.splitlines()
+    assert "a.json" in first
+    assert "z.json: is the record of net.safetensors, not of z.safetensors" in second
+    assert last == "2 could not be used; the rest is done"
 
 
 def test_models_lists_every_record(weights: Path) -> None:

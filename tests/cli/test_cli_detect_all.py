@@ -57,12 +57,13 @@ def test_one_record_with_one_for_each_detector(imported: Path) -> None:
     assert record["score"] == pytest.approx((0.952574 + 0.982014) / 2, abs=1e-6)
     assert record["disagreement_q99"] == pytest.approx(0.050609, abs=1e-5)
     assert (record["weights_sha256"], record["false_alarm_rate"]) == (None, None)
+    assert record["calibration_sha256"] is None  # each detector has its own
     for found in record["detectors"]:
         assert found["band"] == "strong trace"
         assert found["false_alarm_rate"] == 0.01
         assert found["calibrated"] is True
         assert found["sha256"] == record["sha256"]
-        assert len(found["weights_sha256"]) == 64
+        assert len(found["weights_sha256"]) == len(found["calibration_sha256"]) == 64
         assert "heatmap" not in found
     assert json.loads(Path("overpaint-results/p.json").read_text()) == record
 
@@ -158,6 +159,27 @@ def test_folders_of_weights(imported: Path, tmp_path: Path) -> None:
     (record,) = records(run(*arguments, "--model", "c"))
     assert record["model"] == "c"
     assert "detectors" not in record
+
+
+def test_weights_without_a_record_are_told_and_the_others_used(
+    imported: Path, tmp_path: Path
+) -> None:
+    save(tmp_path / "run", "c", gain=4, fitted=calibration())
+    (tmp_path / "run" / "foreign.safetensors").write_bytes(b"of another program")
+    (imported / "broken.safetensors").write_bytes(b"")
+    (imported / "broken.json").write_text("{")
+    arguments = ("p.png", "--json", "--weights-dir", tmp_path / "run")
+    result = run(*arguments, "--model", "all")
+    (record,) = records(result)
+    assert (record["fused"], result.exit_code) == (["a", "b", "c"], 1)
+    first, *_, last = result.stderr.splitlines()
+    assert f"{imported / 'broken.json'}: not a record of weights" in first
+    assert result.stderr.count("foreign.safetensors: cannot read") == 1
+    assert last == "2 of the weights here could not be used"
+    assert run(*arguments, "--model", "c").exit_code == 0  # the others are not asked for
+    result = run(*arguments, "--model", "d")
+    assert result.exit_code == 2
+    assert "d: there are no such weights here; use weights that are here (a, b, c)" in result.stderr
 
 
 def test_weights_of_one_name_are_told_apart(imported: Path, tmp_path: Path) -> None:

@@ -254,9 +254,21 @@ class TestRefusals:
             imported, Tiny(), name="tiny", kind="inpainter", architecture="tiny", **about
         )
         before = (imported / "tiny.safetensors").read_bytes()
-        with pytest.raises(WeightsError, match="other weights of this name"):
+        with pytest.raises(WeightsError, match=r"tiny\.safetensors: is there, and no import"):
             import_weights("tiny", [net])
         assert (imported / "tiny.safetensors").read_bytes() == before
+
+    def test_a_json_file_of_ones_own_is_not_replaced(self, net: Path, tmp_path: Path) -> None:
+        own = tmp_path / "out" / "tiny.json"
+        own.parent.mkdir()
+        own.write_text('{"my": "notes"}')
+        result = run("tiny", net, "--out", own.parent)
+        assert isinstance(result.exception, WeightsError)
+        assert f"{own}: is there, and no import wrote it; give --out" in str(result.exception)
+        assert (own.read_text(), names(own.parent)) == ('{"my": "notes"}', ["tiny.json"])
+        own.unlink()
+        for _ in range(2):  # an import is replaced by the next, also where only its record is left
+            import_weights("tiny", [net], own.parent).record.path.unlink()
 
     def test_an_input_is_not_written_over(self, net: Path) -> None:
         record = import_weights("tiny", [net]).record
@@ -304,6 +316,21 @@ class TestFolder:
         monkeypatch.delenv("XDG_DATA_HOME")
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         assert find_imported_folder().is_relative_to(tmp_path / "home")
+
+    def test_without_a_home_directory_there_are_no_imported_weights(
+        self, imported: Path, net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+        for name in ("OVERPAINT_WEIGHTS", "XDG_DATA_HOME", "HOME"):
+            monkeypatch.delenv(name, raising=False)
+        assert list_records(imported=True) == []  # nothing is shipped here
+        assert not weights.has_weights("tiny")
+        with pytest.raises(WeightsError, match=r"tiny: cannot read .*shipped names: none$"):
+            read_record("tiny")
+        with pytest.raises(WeightsError, match=r"no home directory.* set OVERPAINT_WEIGHTS"):
+            import_weights("tiny", [net])
+        record = import_weights("tiny", [net], tmp_path / "out").record
+        assert read_record(record.path) == record
 
     def test_records_of_older_versions_are_read(self, net: Path, imported: Path) -> None:
         run("tiny", net)

@@ -1,5 +1,6 @@
 """Calibration: the statistic, the quality bands, the false-alarm curve, the file."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,29 @@ def test_logit_and_sigmoid_are_inverse() -> None:
 def test_a_band_refuses_nonsense(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         band(**changes)
+
+
+def test_a_threshold_that_does_not_have_the_stated_rate_is_refused(tmp_path: Path) -> None:
+    low, high = (float(np.quantile(UNTOUCHED, level)) for level in (0.985, 0.99))
+    for right in (low, high):
+        band(threshold_logit=right)
+    for wrong in (low - 0.1, high + 0.1, float(UNTOUCHED.min()) - 5, float(UNTOUCHED.max()) + 1):
+        with pytest.raises(ValidationError, match=r"a false-alarm rate of 0\.01 is from"):
+            band(threshold_logit=wrong, inconclusive_logit=float(UNTOUCHED.min()) - 9)
+    with pytest.raises(ValidationError, match=r"a false-alarm rate of 0\.2 is from"):
+        band(false_alarm_rate=0.2, false_alarm_bound=bound_rate(80, 400))
+    with pytest.raises(ValidationError, match="inconclusive_logit is above threshold_logit"):
+        band(inconclusive_logit=band().threshold_logit + 0.01)
+
+    path = tmp_path / "net.calibration.json"
+    calibration().save(path)
+    content = json.loads(path.read_text())
+    lossless = content["bands"]["lossless"]
+    lossless["threshold_logit"] = lossless["untouched_quantiles"][0] - 5
+    lossless["inconclusive_logit"] = lossless["threshold_logit"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match=r"net\.calibration\.json: (.|\n)*threshold_logit is"):
+        Calibration.load(path)
 
 
 def test_an_unknown_quality_is_refused() -> None:

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 import overpaint
 from helpers.bright_detectors import Bright, calibration
 from helpers.deep_pictures import png as make_png
-from helpers.random_weights import save_random
+from helpers.random_weights import save_random, save_small_detector
 from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.api import load_detector
 from overpaint.detection.calibration import (
     QUALITY_BANDS,
     EditCount,
+    sigmoid,
 )
 from overpaint.detection.fusion import FusedRunner
 from overpaint.detection.result import (
@@ -32,6 +33,7 @@ from overpaint.detection.result import (
 )
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError, InputError, WeightsError
+from overpaint.hashes import file_sha256
 from overpaint.images import Photo, read_image, write_jpeg, write_png
 from overpaint.images.from_arrays import as_photo
 from overpaint.images.regions import Region
@@ -209,9 +211,9 @@ def test_a_threshold_of_ones_own_changes_the_mask_and_not_the_verdict() -> None:
     assert usual.band == own.band == "inconclusive"
     assert (usual.fraction, own.fraction) == (0.0, 0.04)
     assert own.threshold == 0.9
-    # Untouched photos lie evenly between -10 and 6, and the logit of 0.9 is 2.197.
-    assert own.false_alarm_rate == pytest.approx((6 - 2.197) / 16, abs=1e-3)
-    assert "false-alarm rate 23.8 %" in own.threshold_words
+    # Two of 201 untouched photos are above 4, the others evenly from -10; logit(0.9) is 2.197.
+    assert own.false_alarm_rate == pytest.approx(1 - 199 / 200 * (2.197 + 10) / 14, abs=1e-3)
+    assert "false-alarm rate 13.3 %" in own.threshold_words
     assert runner(threshold=0.0).run(photo(pixels)).fraction == 1
     extreme = runner(threshold=0.9999).run(photo(pixels))
     assert extreme.false_alarm_rate is None
@@ -399,6 +401,22 @@ def test_replaced_weights_are_loaded_anew(weights: Path, tmp_path: Path) -> None
         save_random(tmp_path, "detector", "nixnet", config, "again")
         sha256.add(overpaint.detect(grey(3), model=tmp_path / "again.json").weights_sha256)
     assert len(sha256) == 2
+
+
+def test_a_replaced_calibration_is_used(tmp_path: Path) -> None:
+    path = save_small_detector(tmp_path)
+    place = tmp_path / "net.calibration.json"
+    thresholds, sha256 = [], []
+    for threshold in (1, 2):
+        calibration(threshold=threshold).save(place)
+        found = overpaint.detect(grey(3), model=path)
+        thresholds.append(found.threshold)
+        sha256.append(found.examiner.calibration_sha256)
+    assert thresholds == pytest.approx([sigmoid(1), sigmoid(2)])
+    assert sha256[0] != sha256[1] == file_sha256(place)
+    place.unlink()
+    with pytest.raises(WeightsError, match=r"net\.calibration\.json"):
+        overpaint.detect(grey(3), model=path)
 
 
 def test_load_detector_gives_a_module_in_eval_mode(weights: Path) -> None:

@@ -29,6 +29,16 @@ def test_the_contract_holds(exported: export.Export) -> None:
     assert exported.difference <= 1e-3
 
 
+def test_a_user_without_home_directory_is_told_to_name_a_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    for name in ("OVERPAINT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(WeightsError, match=r"no home directory .* set OVERPAINT_CACHE"):
+        export.make_cache_folder()
+
+
 class Frozen(Bright):
     """Its graph holds the mean of the photo's size that it was traced with."""
 

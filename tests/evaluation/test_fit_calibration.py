@@ -24,7 +24,7 @@ from overpaint.detection.calibration import (
     Calibration,
     QualityBand,
 )
-from overpaint.errors import InputError
+from overpaint.errors import InputError, WeightsError
 from overpaint.evaluation import fit_calibration as module
 from overpaint.evaluation.fit_calibration import (
     Edited,
@@ -41,7 +41,7 @@ from overpaint.evaluation.fit_calibration import (
 )
 from overpaint.images import write_png
 from overpaint.images.decoding import Photo
-from overpaint.weights import read_record, save_weights
+from overpaint.weights import read_record, save_weights, store
 
 
 @pytest.mark.parametrize(("n", "rate", "allowed"), [(200, 0.01, 2), (100, 0.29, 29), (50, 0.01, 0)])
@@ -98,6 +98,20 @@ def test_band_holds_its_own_false_alarm_rate():
     assert np.mean(untouched >= band.threshold_logit) == 0.01
     assert np.mean(untouched >= band.inconclusive_logit) == 0.1
     assert (band.num_untouched, band.num_inpainted) == (1000, 1000)
+
+
+def test_every_fitted_band_is_valid():
+    rng = np.random.default_rng(4)
+    for _ in range(300):
+        num_photos = int(rng.integers(2, 200))
+        num = num_photos * int(rng.integers(1, 4))
+        rate = float(rng.choice([1 / num_photos, rng.uniform(1 / num_photos, 0.999), 0.5]))
+        values = rng.normal(rng.normal(0, 20), rng.choice([1e-6, 1, 300]), num)
+        if rng.random() < 0.5:  # ties
+            values = np.round(values, int(rng.integers(-2, 3)))
+        band = fit_band(values.astype(rng.choice(["f4", "f8"])), None, num_photos, rate)
+        assert np.mean(values.astype("f4") >= band.threshold_logit) <= rate + 1e-9
+        assert QualityBand.model_validate_json(band.model_dump_json()) == band
 
 
 def test_a_rate_that_the_photos_cannot_carry_is_refused():
@@ -277,7 +291,9 @@ def test_smooth_regions_are_no_strong_traces_and_raise_nothing():
     assert (raised.edits["blur"].num_strong, raised.edits["blur"].num_reached) == (0, 20)
 
 
-def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path):
+@pytest.fixture
+def small_weights(tmp_path: Path) -> Path:
+    """A folder with an uncalibrated detector, net, and an autoencoder, ae."""
     from overpaint.data.autoencoder import conv_autoencoder
     from overpaint.detectors.nixnet import nixnet
 
@@ -289,14 +305,53 @@ def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path):
         config=small, **about,
     )  # fmt: skip
     small = {"width": 4, "depth": 1}
-    bank = save_weights(
+    save_weights(
         tmp_path / "w", conv_autoencoder(**small), name="ae", kind="autoencoder",
         architecture="conv-autoencoder", config=small, **about,
     )  # fmt: skip
-    path = tmp_path / "w" / "net.safetensors"
+    return tmp_path / "w"
+
+
+def test_a_copy_of_weights_gets_a_calibration_of_its_own(
+    photos: Path, tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(store, "PRETRAINED", small_weights)
+    shipped, mine = small_weights / "net.safetensors", tmp_path / "mine.safetensors"
+    bank, about = [str(small_weights / "ae.safetensors")], shipped.with_suffix(".json").read_text()
+    for wanted in ("net", shipped):
+        with pytest.raises(WeightsError, match=r"net\.json to a folder of yours and calibrate the"):
+            calibrate_weights(wanted, [photos], bank)
+        with pytest.raises(WeightsError, match="copy it with net"):
+            add_edits(wanted, [photos])
+    few: dict[str, Any] = {"variants": 1, "rate": 0.4, "edits": 1}
+    calibrate_weights("net", [photos], bank, **few, overwrite_shipped=True)
+    files = {path: path.read_bytes() for path in small_weights.iterdir()}
+    assert small_weights / "net.calibration.json" in files
+
+    mine.write_bytes(shipped.read_bytes())
+    mine.with_suffix(".json").write_text(about.replace("net.safetensors", "mine.safetensors"))
+    (tmp_path / "net.calibration.json").write_text("of another detector")
+    record, fitted = calibrate_weights(mine, [photos], bank, **few)
+    assert (record.name, record.calibration) == ("net", "mine.calibration.json")
+    assert read_record(mine) == record
+    assert Calibration.load(tmp_path / "mine.calibration.json") == fitted
+
+    (tmp_path / "mine.calibration.json").rename(tmp_path / "other.calibration.json")
+    shared = (tmp_path / "other.calibration.json").read_bytes()
+    about = mine.with_suffix(".json").read_text().replace("mine.calibration", "other.calibration")
+    mine.with_suffix(".json").write_text(about)
+    record, fitted = add_edits(mine, [photos], num=1, seed=1)
+    assert read_record(mine).calibration == "mine.calibration.json"
+    assert (tmp_path / "other.calibration.json").read_bytes() == shared
+    assert (tmp_path / "net.calibration.json").read_text() == "of another detector"
+    assert files == {path: path.read_bytes() for path in small_weights.iterdir()}
+
+
+def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path, small_weights: Path):
+    path, bank = small_weights / "net.safetensors", small_weights / "ae.safetensors"
     before = json.loads(path.with_suffix(".json").read_text())
     record, calibration = calibrate_weights(
-        path, [photos], [str(bank.path)], variants=1, rate=0.4, edits=1
+        path, [photos], [str(bank)], variants=1, rate=0.4, edits=1
     )
     assert read_record(path) == record
     assert json.loads(path.with_suffix(".json").read_text()) == before | {
@@ -308,7 +363,7 @@ def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path):
         with pytest.raises(InputError, match="odd number of pixels"):
             calibrate_weights(path, [], [], window=window)
     _, plain = calibrate_weights(
-        path, [photos], [str(bank.path)], variants=1, rate=0.4, edits=0, window=1
+        path, [photos], [str(bank)], variants=1, rate=0.4, edits=0, window=1
     )
     assert plain.window == 1
     highest = [c.bands[LOSSLESS].untouched_quantiles[-1] for c in (calibration, plain)]
@@ -320,7 +375,17 @@ def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path):
     assert more.bands[LOSSLESS].threshold_logit == plain.bands[LOSSLESS].threshold_logit
     assert Calibration.load(tmp_path / "w" / "net.calibration.json") == more
 
-    for how in (["--only-edits"], ["--autoencoder", bank.path, "--variants", 1, "--rate", 0.4]):
+    fitted = path.with_name("net.calibration.json").read_bytes()
+    for option, value in (("--window", "13"), ("--variants", "3"), ("--rate", "0.4"),
+                          ("--autoencoder", "ae-nearest")):  # fmt: skip
+        arguments = ["calibrate", str(path), "--photos", str(photos), "--only-edits", option, value]
+        result = CliRunner().invoke(build(), arguments)
+        assert result.exit_code == 2
+        assert option in result.stderr
+        assert "has no effect with --only-edits" in result.stderr
+    assert path.with_name("net.calibration.json").read_bytes() == fitted
+
+    for how in (["--only-edits"], ["--autoencoder", bank, "--variants", 1, "--rate", 0.4]):
         arguments = ["calibrate", path, "--photos", photos, "--photos", tmp_path / "gone", *how]
         result = CliRunner().invoke(build(), [*map(str, arguments), "--edits", "1"])
         assert result.exit_code == 1, result.output

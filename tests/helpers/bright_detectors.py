@@ -60,7 +60,8 @@ class Fails(Bright):
 def calibration(
     threshold: float = 4, slope: float = 1, intercept: float = -3, bands: Any = QUALITY_BANDS
 ) -> Calibration:
-    """The lower threshold is 2 below the default one."""
+    """The lower threshold is 2 below the default one, which 2 of 201 untouched photos reach."""
+    below = np.linspace(threshold - 14, threshold, 200)[:-1]
     band = QualityBand(
         threshold_logit=threshold,
         inconclusive_logit=threshold - 2,
@@ -70,7 +71,9 @@ def calibration(
         num_photos=201,
         false_alarm_bound=bound_rate(2, 201),
         num_inpainted=100,
-        untouched_quantiles=compute_untouched_quantiles(np.linspace(-10, threshold + 2, 201)),
+        untouched_quantiles=compute_untouched_quantiles(
+            np.array([*below, threshold + 1, threshold + 2])
+        ),
     )
     return Calibration(
         bands=dict.fromkeys(bands, band), window=1, max_pixels_tested=10**6, data="-"

@@ -176,6 +176,47 @@ def test_a_malformed_record_is_refused(
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("named", ["other.safetensors", "other.json"])
+def test_a_record_of_another_file_is_refused(tmp_path: Path, model: NIXNet, named: str) -> None:
+    save(tmp_path, model)
+    (tmp_path / "other.json").write_text((tmp_path / "small.json").read_text())
+    (tmp_path / "other.safetensors").write_bytes(b"other weights")
+    with pytest.raises(
+        WeightsError, match=r"other\.json.* of small\.safetensors, not of other\.safetensors; give"
+    ):
+        weights.load_weights(tmp_path / named)
+    with pytest.raises(WeightsError, match=r"not of other\.safetensors"):
+        weights.list_records(tmp_path)
+
+
+def test_weights_and_their_record_can_be_renamed(tmp_path: Path, model: NIXNet) -> None:
+    record = save(tmp_path, model, "small-1.2")
+    record.path.rename(tmp_path / "mine-1.2.safetensors")
+    edit(record, file="mine-1.2.safetensors").rename(tmp_path / "mine-1.2.json")
+    found = weights.load_weights(tmp_path / "mine-1.2.safetensors")[0]
+    assert (found.name, found.sha256) == ("small-1.2", record.sha256)
+    assert found.record_path == tmp_path / "mine-1.2.json"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_record_in_another_encoding_is_named(
+    tmp_path: Path, model: NIXNet, encoding: str
+) -> None:
+    save(tmp_path, model, licence="none, as \u00fcblich")
+    path = tmp_path / "small.json"
+    path.write_bytes(path.read_text().encode(encoding))
+    with pytest.raises(WeightsError, match=r"small\.json: not a record of weights"):
+        weights.read_record(path)
+
+
+def test_weights_are_not_saved_to_a_file_as_folder(tmp_path: Path, model: NIXNet) -> None:
+    (tmp_path / "taken").write_text("mine")
+    for folder in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        with pytest.raises(WeightsError, match=r"taken.*: cannot be made .*; name another folder"):
+            save(folder, model)
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, model: NIXNet) -> None:
     model.head.logit.weight.data[0] = torch.nan
     with pytest.raises(WeightsError, match=r"head\.logit\.weight holds NaN"):

@@ -19,7 +19,7 @@ from PIL import Image
 from overpaint import progress
 from overpaint.app.table import Found, FoundFile
 from overpaint.defaults import DEFAULT_DETECTOR
-from overpaint.detection.api import make_runner
+from overpaint.detection.api import Identity, identify, make_runner
 from overpaint.detection.calibration import QUANTILE_LEVELS
 from overpaint.detection.report import CAVEAT, Runner, make_record
 from overpaint.detection.result import Detection, format_percent
@@ -45,6 +45,7 @@ from overpaint.report.views import (
     encode_png,
     find_jpeg_grid,
 )
+from overpaint.weights.resolve import select
 
 T = TypeVar("T")
 
@@ -299,6 +300,13 @@ def _read_for_sender(read: Callable[[], T], name: str) -> T:
         raise ImageError(str(error).replace("the bytes given", name, 1)) from error
 
 
-@lru_cache(maxsize=2)
 def _load_runner(model: str, threshold: float | None, runtime: str) -> Runner:
+    """It stays in memory until its weights or calibration are replaced."""
+    return _make_runner(model, threshold, runtime, identify(select([model])))
+
+
+@lru_cache(maxsize=2)
+def _make_runner(
+    model: str, threshold: float | None, runtime: str, _: tuple[Identity, ...]
+) -> Runner:
     return make_runner([model], threshold=threshold, runtime=runtime)

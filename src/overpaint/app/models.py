@@ -3,6 +3,7 @@
 The summaries of the inpainters rest on results/fillers.csv and the benchmarks of the documentation.
 """
 
+import logging
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +11,10 @@ from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.errors import OverpaintError
 from overpaint.inpainting.choice import AUTO
 from overpaint.registry import inpainters
+from overpaint.terminal import make_printable
 from overpaint.weights import WeightsRecord, list_records
+
+_log = logging.getLogger(__name__)
 
 Listed = dict[str, Any]
 
@@ -33,8 +37,11 @@ _GOOD_FOR = {
 
 
 def list_models() -> list[Listed]:
-    """The fields of `schemas.Model`: detectors first, and within each kind the default first."""
-    records = list_records(imported=True)
+    """The fields of `schemas.Model`: detectors first, and within each kind the default first.
+
+    Weights without a proper record are left out, and logged once.
+    """
+    records = list_records(imported=True, problem=_log_once)
     found = [_describe_detector(r) for r in records if r.kind == "detector"]
     auto = {"name": AUTO, "sha256": None, "licence": "that of the inpainter it takes"}
     filling = [auto | _describe_inpainter(AUTO, AUTO)]
@@ -57,6 +64,11 @@ def list_models() -> list[Listed]:
 def list_names(kind: str) -> list[str]:
     """The names of all models of a kind, "detector" or "inpainter"."""
     return [model["name"] for model in list_models() if model["kind"] == kind]
+
+
+@lru_cache(maxsize=64)
+def _log_once(problem: str) -> None:
+    _log.warning("%s", make_printable(problem))
 
 
 def _describe_detector(record: WeightsRecord) -> Listed:

@@ -172,6 +172,8 @@ class DetectResult(BaseModel):
     notes: list[str]
     model: str
     weights_sha256: str | None
+    calibration_sha256: str | None
+    """Null without a calibration."""
     runtime: str
     """What executed the network, its precision and device."""
     version: str
@@ -283,6 +285,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "notes": [],
         "model": "nixnet-s",
         "weights_sha256": "b6c21e90f0e2136d7be56ecfbeb255f7fa78f394c81baad82dc6766efc657fd0",
+        "calibration_sha256": "b0e8c3ededfd93ccf6dca5ac387867401005538c83f2f641320e4a157576bac5",
         "runtime": "torch 2.13.0+cpu, fp32, cpu",
         "version": "0.1.0",
         "seconds": 2.6,

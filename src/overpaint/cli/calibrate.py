@@ -7,8 +7,17 @@ import typer
 from overpaint.cli.problems import Problems
 from overpaint.terminal import say
 
+_OF_THRESHOLDS = {
+    "bank": "--autoencoder",
+    "window": "--window",
+    "variants": "--variants",
+    "rate": "--rate",
+}
+"""Options of all but ordinary edits, by parameter."""
+
 
 def calibrate(
+    context: typer.Context,
     weights: Annotated[str, typer.Argument(help="Shipped name or weights file of a detector.")],
     photos: Annotated[
         list[str],
@@ -68,9 +77,16 @@ def calibrate(
         typer.Option("--only-edits", help="Ordinary edits alone, with the calibration there is."),
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of variants and masks.")] = 0,
+    overwrite_shipped: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite-shipped",
+            help="Permission to write over the calibration of weights that come with overpaint.",
+        ),
+    ] = False,
     device: Annotated[str, typer.Option("--device", help="Device: cpu or cuda.")] = "cpu",
 ) -> None:
-    """Write NAME.calibration.json beside the weights, and name it in their record.
+    """Write FILE.calibration.json beside FILE.safetensors, and name it in the weights' record.
 
     For each quality band: the threshold that at most 1 % of untouched validation photos reach, with
     the bound that their number allows; a lower one for 10 %; that of a strong trace, which at most
@@ -84,6 +100,8 @@ def calibrate(
     from overpaint.evaluation.fit_calibration import WINDOW, add_edits, calibrate_weights
     from overpaint.evaluation.measurement import HELD_OUT, list_autoencoders
 
+    if only_edits:
+        _check_without_effect(context)
     problems = Problems()
     if only_edits:
         record, calibration = add_edits(
@@ -92,6 +110,7 @@ def calibrate(
             num=edits,
             rate=edit_rate,
             seed=seed,
+            overwrite_shipped=overwrite_shipped,
             device=device,
             report=_report,
             problem=problems,
@@ -109,6 +128,7 @@ def calibrate(
             edits=edits,
             edit_rate=edit_rate,
             seed=seed,
+            overwrite_shipped=overwrite_shipped,
             device=device,
             report=_report,
             problem=problems,
@@ -126,6 +146,18 @@ def calibrate(
             f"confidence ({band.num_photos} photos)"
         )
     problems.exit()
+
+
+def _check_without_effect(context: typer.Context) -> None:
+    """Raise BadParameter for options that --only-edits would ignore."""
+    for name, option in _OF_THRESHOLDS.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise typer.BadParameter(
+                "has no effect with --only-edits, which keeps the thresholds that there are; leave "
+                "one of the two away",
+                param_hint=option,
+            )
 
 
 def _report(line: str) -> None:

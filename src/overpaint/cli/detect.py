@@ -1,8 +1,8 @@
 """`overpaint detect`: find inpainted regions in photos, write what was found, say it in words.
 
-Exit codes: 0 every photo was examined, by every detector; 1 some could not be; 2 the command was
-used wrongly, or a model could not be loaded. What was found in a photo does not change the exit
-code.
+Exit codes: 0 every photo was examined, by every detector; 1 some could not be, or weights without a
+proper record were left out of `all`; 2 the command was used wrongly, or a model could not be
+loaded. What was found in a photo does not change the exit code.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from overpaint.cli.problems import Problems
 from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.devices import DEVICE_HELP, MEMORY_HELP, RUNTIME_HELP
 from overpaint.terminal import make_printable, make_progress_bar, say, say_json, show
@@ -82,8 +83,8 @@ def detect(
     default threshold, and those without calibration are left out. NAME.disagreement.png (16 bit)
     is the standard deviation of the same, and NAME.json has each detector's own record.
 
-    Exit code 0: all examined. 1: some failed, the rest is done. 2: wrong use. A photo without a
-    trace is not shown to be authentic.
+    Exit code 0: all examined. 1: some photos, or some weights of `all`, failed, the rest is done.
+    2: wrong use. A photo without a trace is not shown to be authentic.
     """
     from overpaint.data.finding import find_photos
     from overpaint.detection.api import make_runner
@@ -92,6 +93,7 @@ def detect(
 
     if threshold is not None and not 0 <= threshold <= 1:
         raise typer.BadParameter("give a probability from 0 to 1", param_hint="--threshold")
+    left_out = Problems()
     try:
         runner = make_runner(
             models or [DEFAULT_DETECTOR],
@@ -100,6 +102,7 @@ def detect(
             device=device,
             runtime=runtime,
             memory=memory if memory is None else memory * 1e9,
+            problem=left_out,
         )
         search = find_photos(paths)
         writer = Writer(out, search.photos)
@@ -121,18 +124,21 @@ def detect(
             say_json(record)
     if not as_json:
         _print_table(records, out)
-    _exit(records)
+    _exit(records, left_out.num)
 
 
-def _exit(records: list[Record]) -> None:
-    """Say what could not be examined; exit code 1 if there is any."""
+def _exit(records: list[Record], num_left_out: int) -> None:
+    """Say what could not be examined, and how many detectors were left out of "all"; exit code 1
+    if there is any."""
     failed = sum("error" in record for record in records)
     if failed:
         say(f"{failed} of {len(records)} could not be examined", err=True)
     in_part = sum(any("error" in d for d in record.get("detectors", ())) for record in records)
     if in_part:
         say(f"{in_part} of {len(records)} not by every detector", err=True)
-    if failed or in_part:
+    if num_left_out:
+        say(f"{num_left_out} of the weights here could not be used", err=True)
+    if failed or in_part or num_left_out:
         raise typer.Exit(1)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from overpaint.cli.problems import Problems
 from overpaint.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -33,12 +34,15 @@ def models(
     Weights: name, kind, parameters, licence, SHA-256 and place. Models: paper, parameters, the
     licences of the code and of the weights that the authors published, and where weights are or
     how to get them.
+
+    Exit code 0: all are listed. 1: some files of weights have no proper record; the rest is listed.
     """
     from overpaint.weights import list_records
 
     if folder is not None and not folder.is_dir():
         raise typer.BadParameter(f"{folder}: there is no such folder", param_hint="FOLDER")
-    records = list_records(folder, imported=folder is None)
+    problems = Problems()
+    records = list_records(folder, imported=folder is None, problem=problems)
     lines = _list_models(records) if folder is None else ()  # each takes a moment
     if as_json:
         weights = (
@@ -47,13 +51,15 @@ def models(
         )
         for line in chain(weights, lines):
             say_json(line)
+        problems.exit()
         return
-    if not records:
+    if not records and not problems.num:
         say("no weights here", err=True)
     for record in records:
         _print(record.name, _describe_weights(record))
     for line in lines:
         _print(f"{line['name']}: {line['summary'] or line['kind']}", _describe_model(line))
+    problems.exit()
 
 
 def _list_models(records: list["WeightsRecord"]) -> Iterator[Line]:

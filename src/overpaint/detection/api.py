@@ -3,12 +3,14 @@
 The last few detectors stay in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 from torch import nn
 
+from overpaint import hashes
 from overpaint.defaults import DEFAULT_DETECTOR
 from overpaint.detection.fusion import FusedRunner
 from overpaint.detection.memory import check_memory
@@ -18,6 +20,9 @@ from overpaint.detection.runtimes import Runtime
 from overpaint.images.from_arrays import Picture, as_photo
 from overpaint.weights import WeightsRecord
 from overpaint.weights.resolve import ALL, load, select
+
+Identity = tuple[str, str, str | None, str | None]
+"""Of one detector: path and SHA-256 of its weights, name and SHA-256 of its calibration."""
 
 
 def detect(
@@ -45,9 +50,8 @@ def detect(
     photo = as_photo(image)
     models = [model] if isinstance(model, str | Path) else list(model)
     records = select(models)
-    weights = tuple((str(record.path), record.sha256) for record in records)
     fusion = _is_fusion(models, records)
-    return _load_runner(weights, fusion, threshold, device, runtime, memory).run(photo)
+    return _load_runner(identify(records), fusion, threshold, device, runtime, memory).run(photo)
 
 
 def make_runner(
@@ -58,14 +62,30 @@ def make_runner(
     device: str = "cpu",
     runtime: str = "torch",
     memory: float | None = None,
+    problem: Callable[[str], None] | None = None,
 ) -> DetectorRunner | FusedRunner:
     """The runner of one model, or a fusion of several; "all" is always a fusion.
 
     Arguments and errors as for `select` and `DetectorRunner`.
     """
-    records = select(models, folders)
+    records = select(models, folders, problem)
     paths = [str(record.path) for record in records]
     return _make_runner(paths, _is_fusion(models, records), threshold, device, runtime, memory)
+
+
+def identify(records: Iterable[WeightsRecord]) -> tuple[Identity, ...]:
+    """What a runner of these weights depends on; by it, replaced files are noticed."""
+    return tuple(
+        (str(record.path), record.sha256, record.calibration, _hash_calibration(record))
+        for record in records
+    )
+
+
+def _hash_calibration(record: WeightsRecord) -> str | None:
+    if record.calibration is not None:
+        with suppress(OSError):  # loading the runner says what is wrong
+            return hashes.file_sha256(record.folder / record.calibration)
+    return None
 
 
 def load_detector(name: str | Path = DEFAULT_DETECTOR) -> nn.Module:
@@ -98,12 +118,12 @@ def _make_runner(
 
 @lru_cache(maxsize=4)
 def _load_runner(
-    weights: tuple[tuple[str, str], ...],
+    weights: tuple[Identity, ...],
     fusion: bool,
     threshold: float | None,
     device: str,
     runtime: str,
     memory: float | None,
 ) -> DetectorRunner | FusedRunner:
-    """weights: paths and hashes; by the hash, a replaced file is loaded again."""
-    return _make_runner([path for path, _ in weights], fusion, threshold, device, runtime, memory)
+    paths = [path for path, *_ in weights]
+    return _make_runner(paths, fusion, threshold, device, runtime, memory)

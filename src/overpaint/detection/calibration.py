@@ -21,6 +21,7 @@
 
 import json
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -231,7 +232,8 @@ class QualityBand(_Frozen):
     threshold_logit: float
     """At most `false_alarm_rate` of the untouched photos have a q99 at or above it."""
     inconclusive_logit: float
-    """The lower threshold, with ten times the false-alarm rate that was requested."""
+    """The lower threshold, with ten times the false-alarm rate that was requested; at most
+    `threshold_logit`."""
     strong_logit: float | None = None
     """Of a "strong trace": `threshold_logit`, or higher where ordinary edits reach that. None where
     edits were not measured: then every trace is a strong one."""
@@ -265,6 +267,31 @@ class QualityBand(_Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_thresholds(self) -> "QualityBand":
+        """The default threshold has to have the stated rate, within one step of the quantiles."""
+        if self.inconclusive_logit > self.threshold_logit:
+            raise ValueError("inconclusive_logit is above threshold_logit")
+        last = self.num_untouched - 1
+        reached = min(self._count_reached(), last)
+        level = 1 - reached / max(last, 1)  # of the highest value below the threshold
+        below = max(bisect_left(QUANTILE_LEVELS, level) - 1, 0)
+        above = min(bisect_right(QUANTILE_LEVELS, level), len(QUANTILE_LEVELS) - 1)
+        low, high = self.untouched_quantiles[below], self.untouched_quantiles[above]
+        # Thresholds are the next float32 above a value, and quantiles are not rounded to float32.
+        slack = abs(self.threshold_logit) * 2**-22 + 1e-44
+        if not low - slack <= self.threshold_logit <= high + slack:
+            raise ValueError(
+                f"threshold_logit is {self.threshold_logit:g}, but by untouched_quantiles the "
+                f"threshold with a false-alarm rate of {self.false_alarm_rate:g} is from {low:g} "
+                f"to {high:g}"
+            )
+        return self
+
+    def _count_reached(self) -> int:
+        """How many of the untouched variants may reach the default threshold."""
+        return math.floor(self.false_alarm_rate * self.num_untouched + 1e-9)
+
     def bound(self, rate: float) -> float:
         """Upper 95 % confidence bound of a false-alarm rate in [0, 1] measured on these photos.
 
@@ -272,8 +299,10 @@ class QualityBand(_Frozen):
         (`evaluation.fit_calibration`); for other thresholds the number is interpolated and rounded
         up.
         """
-        exact = rate * self.num_untouched
-        reached = math.floor(exact + 1e-9) if rate == self.false_alarm_rate else math.ceil(exact)
+        if rate == self.false_alarm_rate:
+            reached = self._count_reached()
+        else:
+            reached = math.ceil(rate * self.num_untouched)
         return bound_rate_of_variants(reached, self.num_untouched, self.num_photos)
 
     @field_validator("untouched_quantiles")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from overpaint import __version__
-from overpaint.atomic import is_same_file
+from overpaint.atomic import is_same_file, make_folder
 from overpaint.detection.graphs import (
     OUTPUTS,
     PARITY,
@@ -57,7 +57,7 @@ def export_onnx(model: str | Path, out: str | Path | None = None) -> Export:
     """
     record, state = load_weights(find(model, "detector").path, kind="detector")
     path = Path(f"{record.name}.onnx") if out is None else Path(out)
-    if any(is_same_file(path, kept) for kept in (record.path, record.path.with_suffix(".json"))):
+    if any(is_same_file(path, kept) for kept in (record.path, record.record_path)):
         raise WeightsError(f"{path}: this is an input and is never written over; name another file")
     module = _build_detector(record, state)
     with _exporting(module, record, path) as file:
@@ -93,16 +93,18 @@ def make_cache_folder() -> Path:
     """
     if named := os.environ.get("OVERPAINT_CACHE"):
         folder = Path(named)
+    elif cache := os.environ.get("XDG_CACHE_HOME"):
+        folder = Path(cache) / "overpaint"
     else:
-        cache = os.environ.get("XDG_CACHE_HOME")
-        folder = (Path(cache) if cache else Path.home() / ".cache") / "overpaint"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WeightsError(
-            f"{folder}: cannot be made ({error.strerror}); set OVERPAINT_CACHE to another folder, "
-            "or use --runtime torch"
-        ) from error
+        try:
+            folder = Path.home() / ".cache" / "overpaint"
+        except RuntimeError as error:
+            raise WeightsError(
+                "this user has no home directory for exported graphs; set OVERPAINT_CACHE to a "
+                "folder, or use --runtime torch"
+            ) from error
+    remedy = "set OVERPAINT_CACHE to another folder, or use --runtime torch"
+    make_folder(folder, WeightsError, remedy)
     return folder
 
 

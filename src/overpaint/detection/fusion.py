@@ -186,8 +186,9 @@ class FusedRunner:
             mask_threshold=Threshold(self.threshold, note=reason),
             examiner=Examiner(
                 FUSED,
-                None,
-                __version__,
+                weights_sha256=None,
+                calibration_sha256=None,
+                version=__version__,
                 seconds=time.perf_counter() - started,
                 runtime="; ".join(dict.fromkeys(d.examiner.runtime for d in fused)),
             ),

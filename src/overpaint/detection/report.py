@@ -113,6 +113,7 @@ def _record(found: Detection) -> Record:
         "notes": list(found.notes),
         "model": found.model,
         "weights_sha256": examiner.weights_sha256,
+        "calibration_sha256": examiner.calibration_sha256,
         "version": examiner.version,
         "runtime": examiner.runtime,
         "seconds": round(examiner.seconds, 3),

@@ -107,6 +107,8 @@ class Examiner:
 
     model: str
     weights_sha256: str | None
+    calibration_sha256: str | None
+    """Of the calibration's file; None without one, and of several detectors."""
     version: str
     """Of overpaint."""
     seconds: float

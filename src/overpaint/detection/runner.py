@@ -290,6 +290,7 @@ class DetectorRunner:
             examiner=Examiner(
                 self.name,
                 self.weights_sha256,
+                self.calibration_sha256,
                 __version__,
                 seconds=time.perf_counter() - assessed.started,
                 runtime=self.runtime,

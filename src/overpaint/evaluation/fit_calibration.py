@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from overpaint.data.bank import load_bank
 from overpaint.data.crops import crop_middle
@@ -70,7 +70,8 @@ LOSSY_SCALE = 0.9
 """Largest scale at which a photo with JPEG traces counts as lossless."""
 FALSE_ALARMS = 0.01
 TIMES_INCONCLUSIVE = 10
-"""Rate of the lower threshold as a multiple of the false-alarm rate; the product is at most 0.5."""
+"""Rate of the lower threshold as a multiple of the false-alarm rate; the product is at most 0.5, or
+the false-alarm rate where that is more."""
 EDIT_RATE = 0.05
 """Share of photos after one kind of ordinary edit that may have a strong trace."""
 EDITED_SIDE = 512
@@ -167,10 +168,11 @@ def fit_band(
     allowed = math.floor(rate * len(untouched) + 1e-9)
     check_num_photos(num_photos, rate)
     threshold = fit_threshold(untouched, rate)
+    rate_inconclusive = max(rate, min(0.5, TIMES_INCONCLUSIVE * rate))
     slope, intercept = (1.0, -threshold) if inpainted is None else fit_platt(untouched, inpainted)
     return QualityBand(
         threshold_logit=threshold,
-        inconclusive_logit=fit_threshold(untouched, min(0.5, TIMES_INCONCLUSIVE * rate)),
+        inconclusive_logit=fit_threshold(untouched, rate_inconclusive),
         slope=slope,
         intercept=intercept,
         num_untouched=len(untouched),
@@ -374,22 +376,24 @@ def calibrate_weights(
     edits: int | None = None,
     edit_rate: float = EDIT_RATE,
     seed: int = 0,
+    overwrite_shipped: bool = False,
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
     problem: Callable[[str], None] | None = None,
 ) -> tuple[WeightsRecord, Calibration]:
-    """Calibrate a detector's weights and write NAME.calibration.json beside them.
+    """Calibrate a detector's weights and write FILE.calibration.json beside FILE.safetensors.
 
     paths: folders of photos, of which the validation split is used. bank: the autoencoders of the
     universal samples, as for `load_bank`. window: side in pixels, odd. The record is rewritten with
     the name of the calibration; both are returned. rate: false-alarm rate, in (0, 1). edits,
-    edit_rate: as for `calibrate`. problem: called with each path, line or archive member that could
-    not be searched; `report` where None. Raises InputError for an even window and for too few
-    photos, WeightsError, ImageError.
+    edit_rate: as for `calibrate`. overwrite_shipped: whether weights that come with overpaint may
+    be calibrated anew. problem: called with each path, line or archive member that could not be
+    searched; `report` where None. Raises InputError for an even window and for too few photos,
+    WeightsError, ImageError.
     """
     if window < 1 or window % 2 == 0:
         raise InputError(f"window {window}: give an odd number of pixels, so that it has a middle")
-    record, state = load_weights(weights, kind="detector")
+    record, state = _load_to_calibrate(weights, overwrite_shipped)
     runner = DetectorRunner(build(record, state), device=device)
     # Short names, because the record is copied to other machines, where these folders are missing.
     modules = {_shorten(name): module for name, module in load_bank(bank).items()}
@@ -414,12 +418,37 @@ def calibrate_weights(
         seed=seed,
         report=report,
     )
-    name = f"{record.name}.calibration.json"
-    calibration.save(record.folder / name)
+    return store_calibration(record, calibration, record.folder), calibration
+
+
+def store_calibration(
+    record: WeightsRecord, calibration: Calibration, folder: Path
+) -> WeightsRecord:
+    """Write FILE.calibration.json and the record that names it; returns this record.
+
+    The names are those of the file of weights, which a copy of weights does not share with them.
+    Raises WeightsError, ImageError for files that cannot be written.
+    """
+    name = f"{record.path.stem}.calibration.json"
+    calibration.save(folder / name)
     record = record.model_copy(update={"calibration": name})
     content = record.model_dump_json(indent=2) + "\n"
-    write_bytes(record.folder / f"{record.name}.json", content.encode())
-    return record, calibration
+    write_bytes(folder / record.record_path.name, content.encode())
+    return record
+
+
+def _load_to_calibrate(
+    weights: str | Path, overwrite_shipped: bool
+) -> tuple[WeightsRecord, dict[str, Tensor]]:
+    record, state = load_weights(weights, kind="detector")
+    if record.is_shipped and not overwrite_shipped:
+        beside = " and ".join(filter(None, (record.record_path.name, record.calibration)))
+        raise WeightsError(
+            f"{record.path}: comes with overpaint, for all who use this installation; copy it with "
+            f"{beside} to a folder of yours and calibrate the copy, by its path (or use "
+            "--overwrite-shipped)"
+        )
+    return record, state
 
 
 def add_edits(
@@ -429,6 +458,7 @@ def add_edits(
     num: int | None = None,
     rate: float = EDIT_RATE,
     seed: int = 0,
+    overwrite_shipped: bool = False,
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
     problem: Callable[[str], None] | None = None,
@@ -437,11 +467,10 @@ def add_edits(
 
     Arguments and errors as for `calibrate_weights`; WeightsError where there is no calibration.
     """
-    record, state = load_weights(weights, kind="detector")
+    record, state = _load_to_calibrate(weights, overwrite_shipped)
     if record.calibration is None:
         raise WeightsError(f"{record.path}: has no calibration; fit one first")
-    path = record.folder / record.calibration
-    old = Calibration.load(path)
+    old = Calibration.load(record.folder / record.calibration)
     runner = DetectorRunner(build(record, state), device=device)
     photos = collect_photos(paths, "validation", seed=0)
     _tell_of(photos, report, problem)
@@ -450,8 +479,7 @@ def add_edits(
     )
     bands = {name: add_strong_threshold(band, seen[name], rate) for name, band in old.bands.items()}
     calibration = old.model_copy(update={"bands": bands})
-    calibration.save(path)
-    return record, calibration
+    return store_calibration(record, calibration, record.folder), calibration
 
 
 def _tell_of(

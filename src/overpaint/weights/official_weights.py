@@ -10,6 +10,7 @@
   finds them. They never hide shipped weights, and replace only what was imported before.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from overpaint.weights import (
     Published,
     WeightsRecord,
     find_imported_folder,
+    is_imported_folder,
     is_shipped,
     read_record,
     save_weights,
@@ -164,12 +166,21 @@ def _describe_wanted(official: Official) -> str:
 def _check_free(folder: Path, name: str, inputs: list[Path]) -> None:
     """Raise WeightsError when the import would be hidden, or replace what it must not."""
     target = folder / f"{name}.safetensors"
-    if folder == find_imported_folder() and is_shipped(name):
+    if is_imported_folder(folder) and is_shipped(name):
         raise WeightsError(f"{name}: weights of this name are shipped and win; give --out FOLDER")
     if any(is_same_file(path, target) for path in inputs):
         raise WeightsError(f"{target}: this is an input and is never written over; give --out")
-    if target.exists() and read_record(target).published is None:
-        raise WeightsError(f"{target}: there are other weights of this name; give --out FOLDER")
+    for path in (target, target.with_suffix(".json")):
+        if os.path.lexists(path) and not _is_imported(target):
+            raise WeightsError(f"{path}: is there, and no import wrote it; give --out FOLDER")
+
+
+def _is_imported(path: Path) -> bool:
+    """Whether an import wrote the record of these weights."""
+    try:
+        return read_record(path).published is not None
+    except WeightsError:
+        return False
 
 
 def _build(

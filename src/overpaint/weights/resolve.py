@@ -7,7 +7,7 @@
 - The same weights count once, whatever names lead to them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -60,15 +60,20 @@ def find(model: str | Path, kind: Kind, folders: Sequence[str | Path] = ()) -> W
     raise WeightsError(_describe_remedy(name, kind, folders))
 
 
-def select(models: Iterable[str | Path], folders: Sequence[str | Path] = ()) -> list[WeightsRecord]:
+def select(
+    models: Iterable[str | Path],
+    folders: Sequence[str | Path] = (),
+    problem: Callable[[str], None] | None = None,
+) -> list[WeightsRecord]:
     """The records of detectors, in the order of `models`, "all" among them.
 
-    Arguments and errors as of `find`; also InputError where nothing is named.
+    problem: as for `list_records`, where "all" is named. Other arguments and errors as of `find`;
+    also InputError where nothing is named.
     """
     found: dict[tuple[str, str], WeightsRecord] = {}
     for model in models:
         if model == ALL:
-            records = list_available("detector", folders)
+            records = list_available("detector", folders, problem)
             if not records:
                 raise WeightsError(
                     "no detector has weights here; `overpaint models` says how to get some"
@@ -82,20 +87,24 @@ def select(models: Iterable[str | Path], folders: Sequence[str | Path] = ()) -> 
     return list(found.values())
 
 
-def list_available(kind: Kind, folders: Sequence[str | Path] = ()) -> list[WeightsRecord]:
-    """The records of all weights of a kind that are here; raises WeightsError for a folder that is
-    not there."""
-    records = list_records(imported=True)
+def list_available(
+    kind: Kind,
+    folders: Sequence[str | Path] = (),
+    problem: Callable[[str], None] | None = None,
+) -> list[WeightsRecord]:
+    """The records of all weights of a kind that are here. problem: as for `list_records`. Raises
+    WeightsError for a folder that is not there."""
+    records = list_records(imported=True, problem=problem)
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise WeightsError(f"{folder}: no such folder of weights; check the spelling")
-        records += list_records(folder)
+        records += list_records(folder, problem=problem)
     return [record for record in records if record.kind == kind]
 
 
 def _describe_remedy(name: str, kind: Kind, folders: Sequence[str | Path]) -> str:
     """What a name without weights is, and what can be used instead."""
-    registry, here = REGISTRIES[kind], list_available(kind, folders)
+    registry, here = REGISTRIES[kind], list_available(kind, folders, lambda _: None)
     use = _describe_choices(kind, here)
     if name not in registry:
         return f"{name}: there are no such weights here; {use}"

@@ -12,7 +12,7 @@
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +98,16 @@ class WeightsRecord(Lineage):
         return self._folder / self.file
 
     @property
+    def record_path(self) -> Path:
+        """The record itself."""
+        return self.path.with_suffix(".json")
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it lies among the weights that come with overpaint."""
+        return atomic.is_same_file(self._folder, PRETRAINED)
+
+    @property
     def lineage(self) -> Lineage:
         """The part of the record that says how the weights were made."""
         return Lineage(**{name: getattr(self, name) for name in Lineage.model_fields})
@@ -171,27 +181,35 @@ def save_weights(
     except ValidationError as error:
         raise WeightsError(f"{folder / name}: the record is invalid: {error}") from error
     record._folder = folder
-    folder.mkdir(parents=True, exist_ok=True)
+    atomic.make_folder(folder, WeightsError, "name another folder for the weights")
     atomic.write(record.path, content, WeightsError)
     text = record.model_dump_json(indent=2) + "\n"
-    atomic.write(folder / f"{name}.json", text.encode(), WeightsError)
+    atomic.write(record.record_path, text.encode(), WeightsError)
     return record
 
 
 def read_record(name_or_path: str | Path, *, kind: Kind | None = None) -> WeightsRecord:
     """Return the record of weights, by shipped or imported name or by a file's path.
 
-    Raises WeightsError when there is none, it is malformed, or it is of another kind.
+    Raises WeightsError when there is none, it is malformed, of another file than the one beside it,
+    or of another kind.
     """
     path = _find_record(name_or_path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except OSError as error:
         raise WeightsError(_describe_missing(name_or_path, path)) from error
     try:
         record = WeightsRecord.model_validate_json(text)
     except ValidationError as error:
         raise WeightsError(f"{path}: not a record of weights: {error}") from error
+    file = path.with_suffix(".safetensors").name
+    if record.file != file:
+        raise WeightsError(
+            f"{path}: is the record of {record.file}, not of {file}; give the path of "
+            f"{record.file}, or, if {file} is a copy of it, write this name into `file` of the "
+            "record"
+        )
     if kind is not None and record.kind != kind:
         raise WeightsError(f"{path}: these are weights of kind {record.kind!r}, not {kind!r}")
     record._folder = path.parent
@@ -239,33 +257,60 @@ def build(record: WeightsRecord, state: dict[str, Tensor] | None = None) -> nn.M
 
 
 def list_records(
-    folder: str | Path | None = None, *, imported: bool = False
+    folder: str | Path | None = None,
+    *,
+    imported: bool = False,
+    problem: Callable[[str], None] | None = None,
 ) -> list[WeightsRecord]:
     """Return the records in `folder` (the shipped ones when None), sorted by name.
 
-    imported: after the shipped ones, also the imported ones that a name finds.
+    imported: after the shipped ones, also the imported ones that a name finds. problem: called with
+    a line on each file of weights whose record is missing or wrong, and the others are returned;
+    None raises WeightsError for the first.
     """
     folders = [PRETRAINED if folder is None else Path(folder)]
-    folders += [find_imported_folder()] if imported else []
+    folders += _list_folders()[1:] if imported else []
     found: dict[str, WeightsRecord] = {}
     for place in folders:
         for path in sorted(place.glob("*.safetensors")):
-            if path.stem not in found:
+            if path.stem in found:
+                continue
+            try:
                 found[path.stem] = read_record(path)
+            except WeightsError as error:
+                if problem is None:
+                    raise
+                problem(str(error))
     return list(found.values())
 
 
 def find_imported_folder() -> Path:
-    """Where imported weights lie: what OVERPAINT_WEIGHTS names, otherwise in the user's data."""
+    """Where imported weights lie: what OVERPAINT_WEIGHTS names, otherwise in the user's data.
+
+    Raises WeightsError where none is named and the user has no home directory.
+    """
     if named := os.environ.get(FOLDER_VARIABLE):
         return Path(named)
-    data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local" / "share") / "overpaint" / "weights"
+    if data := os.environ.get("XDG_DATA_HOME"):
+        return Path(data) / "overpaint" / "weights"
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        raise WeightsError(
+            f"this user has no home directory for imported weights; set {FOLDER_VARIABLE} to a "
+            "folder"
+        ) from error
+    return home / ".local" / "share" / "overpaint" / "weights"
 
 
 def has_weights(name: str) -> bool:
     """Whether a name stands for shipped or imported weights."""
     return any((folder / f"{name}.safetensors").is_file() for folder in _list_folders())
+
+
+def is_imported_folder(folder: Path) -> bool:
+    """Whether names of imported weights are looked up in a folder."""
+    return any(atomic.is_same_file(folder, place) for place in _list_folders()[1:])
 
 
 def is_shipped(name: str) -> bool:
@@ -315,16 +360,21 @@ def _find_record(name_or_path: str | Path) -> Path:
     return next((record for record in found if record.is_file()), PRETRAINED / f"{path}.json")
 
 
-def _list_folders() -> tuple[Path, Path]:
-    """Where names are looked up, in this order."""
-    return PRETRAINED, find_imported_folder()
+def _list_folders() -> list[Path]:
+    """Where names are looked up, in this order: the shipped ones, and the imported ones if there
+    can be any."""
+    try:
+        return [PRETRAINED, find_imported_folder()]
+    except WeightsError:
+        return [PRETRAINED]
 
 
 def _describe_missing(name_or_path: str | Path, path: Path) -> str:
-    shipped, imported = (
+    shipped, *others = (
         ", ".join(p.stem for p in sorted(folder.glob("*.safetensors")))
         for folder in _list_folders()
     )
+    imported = ", ".join(filter(None, others))
     return (
         f"{name_or_path}: cannot read {path}; give the path of a .safetensors file with its "
         f".json record beside it, or one of the shipped names: {shipped or 'none'}"

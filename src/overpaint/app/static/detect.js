@@ -126,6 +126,7 @@ export class Detect {
       ["Quality band", result.quality], ["Score", `${formatProbability(result.score)} of 1${result.calibrated ? "" : ", uncalibrated"}`],
       ["Size", `${result.width} x ${result.height} pixels`], ["Detector", `${result.model}, overpaint ${result.version}`],
       ["Threshold", result.threshold_words], ["Photo's SHA-256", result.sha256], ["Weights' SHA-256", result.weights_sha256],
+      ["Calibration's SHA-256", result.calibration_sha256],
       ["Time in the detector", `${result.seconds} s`]];
     return h("section", { class: `verdict ${kind}`, "aria-label": "Verdict" },
       h("div", { class: "verdict-head" },

@@ -32,7 +32,13 @@ from overpaint.data.sources import PhotoSource, Place, shorten_name
 from overpaint.detection.calibration import LOSSLESS, Calibration, average_logits, q99
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError
-from overpaint.evaluation.fit_calibration import MIN_SIDE, QUALITIES, WINDOW, fit_band
+from overpaint.evaluation.fit_calibration import (
+    MIN_SIDE,
+    QUALITIES,
+    WINDOW,
+    fit_band,
+    store_calibration,
+)
 from overpaint.images import Photo, write_bytes
 from overpaint.images.from_arrays import as_photo
 from overpaint.named_metrics import compute_figures
@@ -120,14 +126,11 @@ def make_calibrated(stage: Stage, folders: Folders, out: Path, device: str) -> d
         max_pixels_tested=size * size,
         data=f"{len(statistics)} pieces of {len(photos)} untouched validation photos, {size} px",
     )
-    name = f"{record.name}.calibration.json"
-    calibration.save(out / name)
     shutil.copyfile(record.path, out / record.file)
-    record = record.model_copy(update={"calibration": name})
-    write_bytes(out / f"{record.name}.json", (record.model_dump_json(indent=2) + "\n").encode())
+    record = store_calibration(record, calibration, out)
     return {
         "weights_sha256": record.sha256,
-        "calibration_sha256": hashes.file_sha256(out / name),
+        "calibration_sha256": hashes.file_sha256(out / str(record.calibration)),
         "threshold": fitted.threshold_logit,
         "num": len(statistics),
         "problems": sorted(set(problems)),
