@@ -283,9 +283,10 @@ class TestModels:
 
     def test_weights_of_a_detector_are_refused(self, tmp_path: Path, safepaint: Path) -> None:
         record = json.loads(safepaint.with_suffix(".json").read_text()) | {"kind": "detector"}
-        (tmp_path / "d.json").write_text(json.dumps(record))
+        path = tmp_path / safepaint.with_suffix(".json").name
+        path.write_text(json.dumps(record))
         with pytest.raises(WeightsError, match="kind 'detector', not 'inpainter'"):
-            overpaint.load_inpainter(tmp_path / "d.json")
+            overpaint.load_inpainter(path)
 
     def test_replaced_weights_are_loaded_anew(self, tmp_path: Path) -> None:
         config = {"width": 2, "num_blocks": 1, "vector_size": 1}
