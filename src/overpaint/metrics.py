@@ -147,21 +147,19 @@ def mean(values: Iterable[float]) -> float:
 
 
 def bootstrap(
-    groups: Sequence[Iterable[float]], *, seed: int = 0, num: int = 2000, level: float = 0.95
+    values: Iterable[float], *, seed: int = 0, num: int = 2000, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile interval of the mean over groups of their means, by resampling pictures.
+    """Percentile interval of a mean, by drawing the values with replacement.
 
-    Pictures are drawn with replacement within each group, so a group keeps its weight; a plain
-    mean is the case of one group. (NaN, NaN) if a group has no number.
+    For numbers of different photos; `bootstrap_levels` is for means over generators. NaN numbers
+    are left out. (NaN, NaN) for fewer than two numbers.
     """
+    numbers = _select_numbers(values)
+    if numbers.size < 2:
+        return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
-    draws = np.zeros(num)
-    for group in groups:
-        numbers = _select_numbers(group)
-        if not numbers.size:
-            return float("nan"), float("nan")
-        draws += numbers[rng.integers(numbers.size, size=(num, numbers.size))].mean(axis=1)
-    low, high = np.quantile(draws / len(groups), [(1 - level) / 2, (1 + level) / 2])
+    draws = numbers[rng.integers(numbers.size, size=(num, numbers.size))].mean(axis=1)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

@@ -148,7 +148,7 @@ def test_figures_are_those_of_the_pictures(toys: Path, data: Path) -> None:
     for name, values in by_hand.items():
         row = find(done.rows, inpainter=name, metric="auc")
         assert row.value == pytest.approx(mean(values))
-        assert (row.ci_low, row.ci_high) == pytest.approx(bootstrap([values]))
+        assert (row.ci_low, row.ci_high) == pytest.approx(bootstrap(values))
     both = find(done.rows, inpainter=ALL, metric="auc")
     assert both.interval == OVER_BOTH
     assert both.value == pytest.approx(mean(map(mean, by_hand.values())))

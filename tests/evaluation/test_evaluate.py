@@ -26,6 +26,7 @@ from overpaint.evaluation.rows import (
     Row,
     Source,
     find_pictures_file,
+    make_mean_row,
     make_row,
     read_pictures,
     read_rows,
@@ -183,13 +184,13 @@ def test_flagged_is_more_than_one_percent():
 
 
 def test_row_is_a_mean_over_the_pictures_with_a_number():
-    found = make_row(SOURCE, "madf", "auc", [[0.5, math.nan, 1.0]])
+    found = make_row(SOURCE, "madf", "auc", [0.5, math.nan, 1.0])
     assert (found.value, found.n) == (0.75, 2)
     assert found.ci_low == 0.5
     assert found.ci_high == 1.0
-    headline = make_row(SOURCE, "headline", "auc", [[0.2], [0.8, 0.8, 0.8]])
+    headline = make_mean_row(SOURCE, "headline", "auc", [{"a": 0.2}, dict.fromkeys("abc", 0.8)])
     assert headline.value == pytest.approx(0.5)  # of groups, not of pictures
-    assert math.isnan(make_row(SOURCE, "x", "auc", [[0.7]]).ci_low)
+    assert math.isnan(make_row(SOURCE, "x", "auc", [0.7]).ci_low)
 
 
 def test_config_hash_depends_on_values_and_not_on_order():
@@ -199,7 +200,7 @@ def test_config_hash_depends_on_values_and_not_on_order():
 def test_results_replace_the_rows_of_the_same_weights(tmp_path: Path):
     def measured(weights: str, value: float) -> list[Row]:
         source = Source("triplets", weights, "c", "h", "s", "p")
-        return [make_row(source, "madf", "auc", [[value, value]])]
+        return [make_row(source, "madf", "auc", [value, value])]
 
     for weights, value in (("one", 0.1), ("two", 0.2), ("one", 0.3)):
         pictures = [Picture("triplets", "madf", weights, "a", {"auc": value})]
@@ -217,10 +218,10 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path):
     bare = replace(SOURCE, set="speed", weights="", weights_sha256="")
     full = replace(SOURCE, calibration_sha256="ca1", seen_by="net 123 -", historical="not kept")
     rows = [
-        make_row(full, "madf, as is", "auc", [[0.5, 0.75]]),
-        make_row(full, "madf, as is", "miou@0.5", [[0.25]]),  # of fewer pictures
-        make_row(replace(full, weights="two"), "madf", "auc", [[0.125, 0.125]]),
-        make_row(bare, "start", "seconds", [[1.5]]),
+        make_row(full, "madf, as is", "auc", [0.5, 0.75]),
+        make_row(full, "madf, as is", "miou@0.5", [0.25]),  # of fewer pictures
+        make_row(replace(full, weights="two"), "madf", "auc", [0.125, 0.125]),
+        make_row(bare, "start", "seconds", [1.5]),
     ]
     write_results(tmp_path, rows, [])
     read = [*read_rows(tmp_path / "triplets.csv"), *read_rows(tmp_path / "speed.csv")]
@@ -228,18 +229,18 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path):
 
 
 def test_a_number_that_is_not_there_is_told_from_one_that_is_not_measured(tmp_path: Path):
-    missing = replace(make_row(SOURCE, "madf", "auc", [[0.5]]), value=math.nan)
-    write_results(tmp_path, [missing, make_row(SOURCE, "other", "f1@0.5", [[0.5]])], [])
+    missing = replace(make_row(SOURCE, "madf", "auc", [0.5]), value=math.nan)
+    write_results(tmp_path, [missing, make_row(SOURCE, "other", "f1@0.5", [0.5])], [])
     first, second = read_rows(tmp_path / "triplets.csv")
     assert math.isnan(first.value)
     assert (second.method, second.metric) == ("other", "f1@0.5")
 
 
 def test_no_row_stands_under_the_source_of_another(tmp_path: Path):
-    write_results(tmp_path, [make_row(SOURCE, "madf", "auc", [[0.1]])], [])
+    write_results(tmp_path, [make_row(SOURCE, "madf", "auc", [0.1])], [])
     sources = tmp_path / "sources.csv"
     before = sources.read_text()
-    remeasured = [make_row(replace(SOURCE, commit="later"), "madf", "auc", [[0.2]])]
+    remeasured = [make_row(replace(SOURCE, commit="later"), "madf", "auc", [0.2])]
     write_results(tmp_path, remeasured, [])
     sources.write_text(before)  # as if the other file had not been written
     with pytest.raises(ConfigError, match=r"triplets\.csv: .*measure again"):
@@ -263,7 +264,7 @@ def test_f1_is_not_stored_where_it_follows_from_iou(tmp_path: Path):
     hits = {"iou@0.5": 3 / 6, "f1@0.5": 6 / 9, "f1@default": 0.25}
     none = {"iou@0.5": 0.0, "f1@0.5": 0.0, "f1@default": 0.5}
     pictures = [Picture("triplets", "madf", "net", n, f) for n, f in {"a": hits, "b": none}.items()]
-    write_results(tmp_path, [make_row(SOURCE, "madf", "auc", [[0.5]])], pictures)
+    write_results(tmp_path, [make_row(SOURCE, "madf", "auc", [0.5])], pictures)
     path = find_pictures_file(tmp_path, "triplets")
     assert [p.numbers for p in read_pictures(path)] == [pytest.approx(hits), none]
     columns = importlib.import_module("pyarrow.parquet").read_schema(path).names
@@ -377,11 +378,13 @@ def test_a_hole_in_a_large_photo_is_timed(monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     rows = [
-        make_row(SOURCE, "madf", "auc", [[0.9, 0.95]]),
-        make_row(SOURCE, "madf", "miou@0.5", [[0.5]]),
+        make_row(SOURCE, "madf", "auc", [0.9, 0.95]),
+        make_row(SOURCE, "madf", "miou@0.5", [0.5]),
     ]
     other = Source("triplets", "other", "c", "h", "s", "p")
-    write_results(tmp_path, [*rows, make_row(other, "headline", "auc", [[0.8], [0.6]])], [])
+    write_results(
+        tmp_path, [*rows, make_mean_row(other, "headline", "auc", [{"a": 0.8}, {"a": 0.6}])], []
+    )
     return tmp_path
 
 
@@ -392,9 +395,9 @@ def test_a_table_of_networks_has_metrics_side_by_side_and_leaves_out_what_has_no
         ("256 px", "seconds", 0.5),
         ("256 px", "peak_mib", 9),
     ]
-    rows = [make_row(net, method, metric, [[value]]) for method, metric, value in values]
+    rows = [make_row(net, method, metric, [value]) for method, metric, value in values]
     starting = make_row(
-        Source("speed", "", "c", "h", "", "p"), "overpaint --help", "seconds", [[1.0]]
+        Source("speed", "", "c", "h", "", "p"), "overpaint --help", "seconds", [1.0]
     )
     write_results(tmp_path, [*rows, starting], [])
     lines = tables.render("networks", tmp_path).splitlines()
@@ -411,9 +414,7 @@ def test_tables_of_robustness_have_a_line_for_each_condition_or_set(tmp_path: Pa
         ("triplets, JPEG 85", "auc", 0.6),
         ("untouched, JPEG 85", "flagged@default", 0.01),
     ]
-    write_results(
-        tmp_path, [make_row(net, m, metric, [[value]]) for m, metric, value in values], []
-    )
+    write_results(tmp_path, [make_row(net, m, metric, [value]) for m, metric, value in values], [])
     lines = tables.render("robustness", tmp_path).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| as is", "| JPEG 85"]
     assert lines[3] == "| JPEG 85 | 0.600 | 1.0 % |"
@@ -435,7 +436,7 @@ def test_tables_are_rendered_between_their_markers(results: Path):
     ]
     by_weights = tables.render("headline", results).splitlines()
     assert by_weights[2].startswith("| net | n/a | 0.925 (0.900 to 0.950) |")
-    assert by_weights[3].startswith("| other | 0.700 (0.700 to 0.700) | n/a |")
+    assert by_weights[3].startswith("| other | 0.700 (0.600 to 0.800) | n/a |")
     assert "MADF" not in tables.render("triplets", results, "other")
 
 
@@ -447,7 +448,7 @@ def test_check_tells_when_a_table_is_out_of_date(results: Path, capsys):
     assert "out of date" in capsys.readouterr().err
     assert tables.main(arguments) == 0
     assert tables.main([*arguments, "--check"]) == 0
-    write_results(results, [make_row(SOURCE, "madf", "auc", [[0.1, 0.2]])], [])
+    write_results(results, [make_row(SOURCE, "madf", "auc", [0.1, 0.2])], [])
     assert tables.main([*arguments, "--check"]) == 1
 
 
@@ -483,7 +484,7 @@ def test_a_table_of_families_joins_the_independent_set_and_the_own_pictures(
         (own, "trained on: lama, JPEG 85", "auc", 0.75),
         (own, "pictures trained on, as is", "auc", 0.98),
     ]
-    rows = [make_row(source, method, metric, [[value]]) for source, method, metric, value in values]
+    rows = [make_row(source, method, metric, [value]) for source, method, metric, value in values]
     rows[2] = replace(rows[2], n=0)  # not stated
     write_results(tmp_path, rows, [])
     lines = tables.render("families", tmp_path, "net").splitlines()

@@ -18,11 +18,10 @@ from overpaint.evaluation.families import (
     FITTED_MEAN,
     SEEN,
     UNSEEN,
-    average_by_source,
 )
-from overpaint.evaluation.measurement import RobustnessSettings
+from overpaint.evaluation.measurement import RobustnessSettings, make_rows_by_method
 from overpaint.evaluation.robustness import AS_IS
-from overpaint.evaluation.rows import Picture, Row, read_rows
+from overpaint.evaluation.rows import Picture, Row, Source, average_by_photo, read_rows
 from overpaint.metrics import bootstrap, bootstrap_levels
 
 AS_IS_ONLY = RobustnessSettings(conditions=(AS_IS,))
@@ -115,18 +114,27 @@ def test_photos_count_alike_in_a_family() -> None:
     def picture(name: str, auc: float) -> Picture:
         return Picture("families", "f, as is", "net", name, {"auc": auc})
 
+    source = Source("families", "net", "c", "h", "s", "p")
     pictures = [picture("a", 0.2), picture("b", 0.4), picture("c", 0.9)]
     sources = {"a": "s", "b": "s", "c": "t"}
-    assert average_by_source(pictures, sources, "f, as is", "auc") == pytest.approx(
-        {"s": 0.3, "t": 0.9}
-    )
-    assert average_by_source(pictures, sources, "f, as is", "f1@default") == {}
+    assert average_by_photo(pictures, sources, "auc") == pytest.approx({"s": 0.3, "t": 0.9})
+    assert average_by_photo(pictures, sources, "f1@default") == {}
+    assert average_by_photo(pictures, {}, "auc") == {"a": 0.2, "b": 0.4, "c": 0.9}
+    row = next(r for r in make_rows_by_method(source, pictures, sources) if r.metric == "auc")
+    assert (row.value, row.n) == (pytest.approx(0.6), 2)
+    # Twenty fills of two photos are two observations: the interval reaches from one to the other.
+    many = [
+        picture(f"{photo}{i}", auc) for photo, auc in (("s", 0.2), ("t", 0.8)) for i in range(10)
+    ]
+    of_two = {p.picture: p.picture[0] for p in many}
+    row = next(r for r in make_rows_by_method(source, many, of_two) if r.metric == "auc")
+    assert (row.ci_low, row.ci_high) == pytest.approx((0.2, 0.8))
 
 
 def test_the_interval_is_over_families() -> None:
     apart: Any = [{(x, i): x for i in range(50)} for x in (0.5, 0.7, 0.9)]
     low, high = bootstrap_levels(apart)
-    assert bootstrap([g.values() for g in apart]) == pytest.approx((0.7, 0.7))  # photos: nothing
+    assert bootstrap(apart[0].values()) == pytest.approx((0.5, 0.5))  # photos: nothing
     assert low < 0.57
     assert high > 0.83
     assert bootstrap_levels(apart) == (low, high)

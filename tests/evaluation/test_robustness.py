@@ -331,7 +331,7 @@ def test_headlines_are_means_of_means():
     for band, shares in ((LOSSLESS, (0.02, 0)), (LOW, (0.5, 0.009, 0.011))):
         method = f"untouched:{band}, as is"
         pictures += [Picture("robustness", method, "net", "", {"fraction": s}) for s in shares]
-    rows = compute_headlines(SOURCE, pictures, [AS_IS], {"0": "choice", "1": "report"})
+    rows = compute_headlines(SOURCE, pictures, [AS_IS], {"0": "choice", "1": "report"}, {})
     found = {(r.method, r.metric): r.value for r in rows}
     assert found == pytest.approx({
         ("forged, as is", "auc"): 0.5,
@@ -349,6 +349,27 @@ def test_headlines_are_means_of_means():
     assert counted["forged, as is"] == 4
     assert counted["triplets of the report half, as is"] == 4
     assert all(not math.isnan(r.ci_low) for r in rows)
+
+
+def test_a_photo_that_all_inpainters_filled_is_drawn_for_all_together():
+    aucs = np.linspace(0.3, 0.7, 9)
+    pictures = [
+        Picture("robustness", f"forged:{name}, as is", "net", f"{name}/{i}", dict.fromkeys(
+            ("auc", "iou@0.5", "iou@default", "f1@default"), auc))
+        for name in ("one", "two", "three", "four")
+        for i, auc in enumerate(aucs)
+    ]  # fmt: skip
+    pictures += [Picture("robustness", f"triplets:{g}, as is", "net", "t", {}) for g in HEADLINE]
+
+    def measure_width(photos: dict[str, str]) -> float:
+        rows = compute_headlines(SOURCE, pictures, [AS_IS], {"t": "choice"}, photos)
+        row = next(r for r in rows if (r.method, r.metric) == ("forged, as is", "auc"))
+        return row.ci_high - row.ci_low
+
+    shared = {p.picture: p.picture.partition("/")[2] for p in pictures}
+    # Nine photos have one interval, whether one inpainter filled them or four filled all of them.
+    assert measure_width(shared) == pytest.approx(2 * 1.96 * np.std(aucs) / 10**0.5, abs=0.02)
+    assert measure_width({}) < 0.75 * measure_width(shared)
 
 
 class TestWhenItIsMeasured:

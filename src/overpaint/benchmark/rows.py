@@ -211,7 +211,7 @@ def _make_row(
         return _make_photo_row(base, metric, values, cell, store)
     numbers = list(values.get(metric, {}).values())
     n = sum(not math.isnan(v) for v in numbers)
-    low, high = bootstrap([numbers]) if n > 1 else (math.nan, math.nan)
+    low, high = bootstrap(numbers)
     over = OVER_PICTURES if n > 1 else ""
     return replace(
         base, metric=metric, value=mean(numbers), n=n, ci_low=low, ci_high=high, interval=over

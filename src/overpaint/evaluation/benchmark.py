@@ -41,13 +41,15 @@ from overpaint.evaluation.rows import (
     Picture,
     Row,
     Source,
+    average_by_photo,
     list_values,
+    make_mean_row,
     make_row,
     require_parquet,
     write_results,
 )
 from overpaint.evaluation.speed import measure_speed
-from overpaint.evaluation.triplets import GROUPS, HALVES, HEADLINE, read_triplets
+from overpaint.evaluation.triplets import GROUPS, HALVES, HEADLINE, SOURCES, read_triplets
 from overpaint.images import read_image, read_mask
 from overpaint.metrics import psnr, squared_error
 from overpaint.weights import read_record
@@ -100,8 +102,10 @@ def _compute_headlines(
     rows = []
     for method, kept in wanted.items():
         shown = [p for p in pictures if halves[p.picture] in kept]
-        four = [list_values([p for p in shown if p.method == g], "auc") for g in HEADLINE]
-        rows.append(make_row(source, method, "auc", four))
+        four = [
+            average_by_photo((p for p in shown if p.method == g), SOURCES, "auc") for g in HEADLINE
+        ]
+        rows.append(make_mean_row(source, method, "auc", four))
     return rows
 
 
@@ -159,7 +163,7 @@ def _make_untouched_rows(
     }
     groups[ORIGINALS, "as-is"] = measured[ORIGINALS, "as-is"]
     return [
-        make_row(source, method, f"flagged@{label}", [flag_pictures(pictures)])
+        make_row(source, method, f"flagged@{label}", flag_pictures(pictures))
         for (method, label), pictures in groups.items()
         if pictures
     ]
@@ -180,7 +184,7 @@ def measure_autoencoders(job: Measurement) -> Result:
             numbers = {"psnr": psnr(error)}
             of_this.append(Picture("autoencoders", record.name, "", name, numbers))
         own = replace(source, weights_sha256=record.sha256)
-        rows.append(make_row(own, record.name, "psnr", [list_values(of_this, "psnr")]))
+        rows.append(make_row(own, record.name, "psnr", list_values(of_this, "psnr")))
         pictures += of_this
     return rows, pictures
 

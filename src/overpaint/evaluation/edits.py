@@ -10,6 +10,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -51,7 +52,8 @@ def measure_edits(job: Measurement) -> Result:
             for stored, quality, seen in _store(pixels):
                 judged = runner.judge(runner.logits(seen), quality)
                 verdicts[kind, stored].append(runner.decide_verdict(judged, quality, seen))
-                name = f"{stored}/{photos.names[index]}"
+                photo = Path(photos.names[index])
+                name = f"{stored}/{photo.parent.name}/{photo.name}"
                 numbers = score_judged(judged)
                 pictures.append(Picture("edits", kind, job.name, name, numbers))
     protocol = (
@@ -61,7 +63,7 @@ def measure_edits(job: Measurement) -> Result:
     source = job.make_source("edits", protocol, runner)
     rows = [
         make_row(
-            source, WORDS.get(kind, kind), f"{metric}@{stored}", [[float(v == band) for v in said]]
+            source, WORDS.get(kind, kind), f"{metric}@{stored}", [float(v == band) for v in said]
         )
         for (kind, stored), said in verdicts.items()
         for metric, band in BANDS.items()

@@ -19,12 +19,11 @@
   generated pictures (Wang et al., CVPR 2020, "CNN-generated images are surprisingly easy to spot").
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-
-import numpy as np
 
 from overpaint.data.degrade import Step
 from overpaint.data.real_fills import POOLS, RealFill, read_fills
@@ -40,11 +39,11 @@ from overpaint.evaluation.robustness import (
     score_exhibit,
     write_sheets,
 )
-from overpaint.evaluation.rows import Picture, Row, Source
+from overpaint.evaluation.rows import Picture, Row, Source, average_by_photo, make_mean_row
 from overpaint.evaluation.sheets import Album
 from overpaint.evaluation.triplets import HEADLINE, Triplet, find_source, read_triplets
 from overpaint.images import read_image, read_mask
-from overpaint.metrics import bootstrap_levels, mean
+from overpaint.metrics import mean
 from overpaint.run_identity import hash_config
 from overpaint.weights import read_record
 
@@ -135,7 +134,7 @@ def measure_families(job: Measurement) -> Result:
         SEEN: [family for family in only if family in trained],
         FITTED_MEAN: [f"{FITTED}{family}" for family in only if family in trained],
     }
-    rows = make_rows_by_method(source, pictures)
+    rows = make_rows_by_method(source, pictures, sources)
     for name, members in groups.items():
         rows += compute_headlines(source, pictures, sources, conditions, members, name)
     return rows, pictures
@@ -162,11 +161,14 @@ def compute_headlines(
 
     sources: the pictures' sources by the pictures' ids. Without families there are no rows.
     """
+    by_method: dict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        by_method[picture.method].append(picture)
     rows = []
     for condition in conditions:
         for metric in METRICS:
             groups = [
-                average_by_source(pictures, sources, f"{family}, {condition}", metric)
+                average_by_photo(by_method[f"{family}, {condition}"], sources, metric)
                 for family in families
             ]
             groups = [group for group in groups if group]
@@ -175,31 +177,12 @@ def compute_headlines(
     return rows
 
 
-def average_by_source(
-    pictures: Iterable[Picture], sources: Mapping[str, str], method: str, metric: str
-) -> dict[str, float]:
-    """One mean for each photo, by its source: that over its pictures."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for picture in pictures:
-        if picture.method == method and metric in picture.numbers:
-            values[sources[picture.picture]].append(picture.numbers[metric])
-    return {photo: mean(group) for photo, group in sorted(values.items())}
-
-
 def _make_mean_and_worst(
     source: Source, method: str, metric: str, groups: Sequence[Mapping[str, float]]
 ) -> list[Row]:
-    means = [mean(group.values()) for group in groups]
-    low, high = bootstrap_levels(groups)
-    n, nan = len(groups), float("nan")
-    found = {
-        metric: (float(np.mean(means)), low, high),
-        f"worst {metric}": (min(means), nan, nan),
-    }
-    return [
-        Row(method=method, metric=m, value=v, n=n, ci_low=a, ci_high=b, **asdict(source))
-        for m, (v, a, b) in found.items()
-    ]
+    row = replace(make_mean_row(source, method, metric, groups), n=len(groups))
+    worst, nan = min(mean(group.values()) for group in groups), math.nan
+    return [row, replace(row, metric=f"worst {metric}", value=worst, ci_low=nan, ci_high=nan)]
 
 
 def _make_source(

@@ -70,7 +70,7 @@ def measure_fillers(
                     found[runner.name, name_method(name, side), metric].append(value)
     sources = {runner.name: _make_source(runner, num, seed) for runner in runners}
     rows = [
-        make_row(sources[name], method, metric, [values])
+        make_row(sources[name], method, metric, values)
         for (name, method, metric), values in found.items()
     ]
     write_results(Path(out), rows, [])

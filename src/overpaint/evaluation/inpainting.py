@@ -242,7 +242,7 @@ def make_rows(source: Source, pictures: Sequence[Picture]) -> list[Row]:
         _, comma, detector = picture.method.partition(", ")
         together[f"all{comma}{detector}"][picture.picture].append(picture)
     rows = [
-        make_row(source, method, number, [values])
+        make_row(source, method, number, values)
         for method, group in groups.items()
         for number in (*QUALITY, *TRACES)
         if (values := list_values(group, number))
@@ -251,7 +251,7 @@ def make_rows(source: Source, pictures: Sequence[Picture]) -> list[Row]:
         for number in (*QUALITY, *TRACES):
             values = [list_values(group, number) for group in photos.values()]
             if any(values):
-                rows.append(make_row(source, method, number, [[mean(v) for v in values]]))
+                rows.append(make_row(source, method, number, [mean(v) for v in values]))
     return rows
 
 

@@ -5,8 +5,8 @@ protocol is in `evaluation.benchmark`.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from overpaint.data.universal import Sample, make_test_set
 from overpaint.detection.calibration import AREA, Judgement
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import ImageError, WeightsError
-from overpaint.evaluation.rows import Picture, Row, Source, list_values, make_row
+from overpaint.evaluation.rows import Picture, Row, Source, average_by_photo, list_values, make_row
 from overpaint.metrics import count, overlap, pixel_auc
 from overpaint.run_identity import find_commit, hash_config
 from overpaint.weights import WeightsRecord, list_records
@@ -138,10 +138,13 @@ def flag_pictures(pictures: Iterable[Picture]) -> list[float]:
     return [float(value > AREA) for value in list_values(pictures, "fraction")]
 
 
-def make_rows_by_method(source: Source, pictures: Iterable[Picture]) -> list[Row]:
+def make_rows_by_method(
+    source: Source, pictures: Iterable[Picture], photos: Mapping[str, str] | None = None
+) -> list[Row]:
     """Means of AUC, IoU and F1, and the share of flagged pictures, for each method.
 
-    Untouched pictures, which have no mask, give the share alone.
+    Each photo has the same weight; n counts photos. photos: see `average_by_photo`. Untouched
+    pictures, which have no mask, give the share alone.
     """
     groups: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
@@ -150,9 +153,11 @@ def make_rows_by_method(source: Source, pictures: Iterable[Picture]) -> list[Row
     for method, group in groups.items():
         for number in MEASURED:
             metric = f"m{number}" if number.startswith("iou") else number
-            if values := list_values(group, number):
-                rows.append(make_row(source, method, metric, [values]))
-        rows.append(make_row(source, method, "flagged@default", [flag_pictures(group)]))
+            if values := average_by_photo(group, photos or {}, number):
+                rows.append(make_row(source, method, metric, values.values()))
+        flagged = [replace(p, numbers={"flagged": f}) for p in group for f in flag_pictures([p])]
+        values = average_by_photo(flagged, photos or {}, "flagged")
+        rows.append(make_row(source, method, "flagged@default", values.values()))
     return rows
 
 

@@ -35,9 +35,16 @@ from overpaint.evaluation.measurement import (
     score_judged,
     score_picture,
 )
-from overpaint.evaluation.rows import Picture, Row, Source, list_values, make_row
+from overpaint.evaluation.rows import (
+    Picture,
+    Row,
+    Source,
+    average_by_photo,
+    make_mean_row,
+    make_row,
+)
 from overpaint.evaluation.sheets import Album, draw_row
-from overpaint.evaluation.triplets import GROUPS, HALVES, HEADLINE, Triplet, read_triplets
+from overpaint.evaluation.triplets import GROUPS, HALVES, HEADLINE, SOURCES, Triplet, read_triplets
 from overpaint.images import read_image, read_mask, write_png
 from overpaint.run_identity import hash_config
 
@@ -129,8 +136,12 @@ def read_forged_exhibits(rows: Iterable[tuple[Path, ForgedRow]]) -> Iterator[Exh
     for folder, forgery in rows:
         photo = read_image(folder / forgery.inpainted)
         mask = read_mask(folder / forgery.mask, size=(photo.height, photo.width))
-        name = f"{folder.name}/{forgery.index:06d}"
+        name = _name_forgery(folder, forgery)
         yield Exhibit(f"forged:{forgery.inpainter}", name, photo.pixels, mask, find_quality(photo))
+
+
+def _name_forgery(folder: Path, forgery: ForgedRow) -> str:
+    return f"{folder.name}/{forgery.index:06d}"
 
 
 def make_composite(
@@ -211,9 +222,10 @@ def measure_robustness(job: Measurement) -> Result:
             write_sheets(sheets / job.name, album)
     source = _make_source(job, runner, conditions, folders)
     halves = {t.id: t.half for t in triplets}
+    photos = SOURCES | {_name_forgery(folder, row): row.photo for folder, row in forgeries}
     rows = [
         *make_rows_by_method(source, pictures),
-        *compute_headlines(source, pictures, conditions, halves),
+        *compute_headlines(source, pictures, conditions, halves, photos),
     ]
     return rows, pictures
 
@@ -306,11 +318,12 @@ def compute_headlines(
     pictures: Iterable[Picture],
     conditions: Iterable[str],
     halves: Mapping[str, str],
+    photos: Mapping[str, str],
 ) -> list[Row]:
     """Means over the inpainters, and over the four groups of triplets, for each condition.
 
     Also the share of all untouched photos that is flagged. halves: the triplets' halves by their
-    ids.
+    ids. photos: by the pictures' ids the photos that were filled, see `average_by_photo`.
     """
     by_method: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
@@ -321,27 +334,34 @@ def compute_headlines(
         sets = [by_method[m] for m in inpainters]
         if sets:
             rows += _make_mean_rows(
-                source, f"forged, {name}", sets, ("auc", "iou@0.5", "iou@default")
+                source, f"forged, {name}", sets, photos, ("auc", "iou@0.5", "iou@default")
             )
         groups = [by_method[f"triplets:{group}, {name}"] for group in HEADLINE]
-        rows += _make_mean_rows(source, f"triplets, {name}", groups, ("auc", "f1@default"))
+        rows += _make_mean_rows(source, f"triplets, {name}", groups, photos, ("auc", "f1@default"))
         for half in HALVES:
             method = f"triplets of the {half} half, {name}"
             kept = [[p for p in group if halves[p.picture] == half] for group in groups]
-            rows += _make_mean_rows(source, method, kept, ("auc", "f1@default"))
-        photos = [p for b in QUALITY_BANDS for p in by_method[f"untouched:{b}, {name}"]]
+            rows += _make_mean_rows(source, method, kept, photos, ("auc", "f1@default"))
+        untouched = [p for b in QUALITY_BANDS for p in by_method[f"untouched:{b}, {name}"]]
         rows.append(
-            make_row(source, f"untouched, {name}", "flagged@default", [flag_pictures(photos)])
+            make_row(source, f"untouched, {name}", "flagged@default", flag_pictures(untouched))
         )
     return rows
 
 
 def _make_mean_rows(
-    source: Source, method: str, sets: Sequence[Sequence[Picture]], numbers: Iterable[str]
+    source: Source,
+    method: str,
+    sets: Sequence[Sequence[Picture]],
+    photos: Mapping[str, str],
+    numbers: Iterable[str],
 ) -> list[Row]:
     return [
-        make_row(
-            source, method, number.replace("iou", "miou"), [list_values(s, number) for s in sets]
+        make_mean_row(
+            source,
+            method,
+            number.replace("iou", "miou"),
+            [average_by_photo(pictures, photos, number) for pictures in sets],
         )
         for number in numbers
     ]

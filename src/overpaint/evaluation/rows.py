@@ -14,6 +14,7 @@ import csv
 import io
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 from overpaint import hashes
 from overpaint.errors import ConfigError
 from overpaint.images import write_bytes
-from overpaint.metrics import bootstrap, mean
+from overpaint.metrics import bootstrap, bootstrap_levels, mean
 
 PICTURES = "pictures"
 SOURCES = "sources"
@@ -72,7 +73,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One number; the interval is a 95 % bootstrap over pictures, empty (NaN) for a single one."""
+    """One number, with a 95 % bootstrap interval, which is NaN for a single picture.
+
+    It resamples pictures; that of a mean over generators resamples generators and photos.
+    """
 
     set: str
     method: str
@@ -107,22 +111,60 @@ class Picture:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
-def make_row(source: Source, method: str, metric: str, groups: Sequence[Sequence[float]]) -> Row:
-    """The mean over groups of the groups' means; one group is the plain mean.
-
-    A group's NaNs (pictures without a number) are left out and not counted.
-    """
-    n = sum(1 for group in groups for v in group if not math.isnan(v))
-    value = sum(mean(group) for group in groups) / len(groups)
-    low, high = bootstrap(groups) if n > 1 else (math.nan, math.nan)
+def make_row(source: Source, method: str, metric: str, values: Iterable[float]) -> Row:
+    """The mean over pictures; NaNs (pictures without a number) are left out and not counted."""
+    kept = [v for v in values if not math.isnan(v)]
+    low, high = bootstrap(kept)
     return Row(
-        method=method, metric=metric, value=value, n=n, ci_low=low, ci_high=high, **asdict(source)
+        method=method,
+        metric=metric,
+        value=mean(kept),
+        n=len(kept),
+        ci_low=low,
+        ci_high=high,
+        **asdict(source),
+    )
+
+
+def make_mean_row(
+    source: Source, method: str, metric: str, generators: Sequence[Mapping[str, float]]
+) -> Row:
+    """The mean over generators of their means over photos; n counts generators' photos.
+
+    generators: of each, a number by photo. The interval resamples generators and photos, a photo
+    that several generators filled for all of them together.
+    """
+    low, high = bootstrap_levels(generators)
+    return Row(
+        method=method,
+        metric=metric,
+        # NaN where one of them has no number: a mean over the others would be another figure.
+        value=sum(mean(numbers.values()) for numbers in generators) / len(generators),
+        n=sum(map(len, generators)),
+        ci_low=low,
+        ci_high=high,
+        **asdict(source),
     )
 
 
 def list_values(pictures: Iterable[Picture], number: str) -> list[float]:
     """One number of each picture that has it."""
     return [p.numbers[number] for p in pictures if number in p.numbers]
+
+
+def average_by_photo(
+    pictures: Iterable[Picture], photos: Mapping[str, str], number: str
+) -> dict[str, float]:
+    """The mean of a number over the pictures of each photo.
+
+    photos: by a picture's id the photo it was made from; a picture not in it is a photo of its own.
+    """
+    values: dict[str, list[float]] = defaultdict(list)
+    for picture in pictures:
+        if number in picture.numbers:
+            photo = photos.get(picture.picture, picture.picture)
+            values[photo].append(picture.numbers[number])
+    return {photo: mean(group) for photo, group in values.items()}
 
 
 class _Keyed(Protocol):

@@ -342,7 +342,7 @@ def _render_markdown(lines: Iterable[Iterable[str]]) -> str:
 
 def _render_families(results: Path, weights: str, all_families: bool) -> list[list[str]]:
     """A line for each generator family (`family_table`)."""
-    lines = [["filled in by", "pictures", *_FAMILY_COLUMNS.values()]]
+    lines = [["filled in by", "photos", *_FAMILY_COLUMNS.values()]]
     lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
     found = list_families(results, lambda row: row.weights == weights)
     if not found:

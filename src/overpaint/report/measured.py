@@ -46,7 +46,7 @@ def _describe(mean: Family | None) -> str:
     if mean is None or mean.f1 is None or mean.f1_jpeg85 is None:
         return "Measured on pictures filled in by generators of these families."
     return (
-        f"On {mean.num_pictures} pictures filled in by generators that the detector was not "
+        f"On {mean.num_pictures} photos filled in by generators that the detector was not "
         f"trained on, the mean F1 of the marked region is {mean.f1:.2f} (1 is perfect), and "
         f"{mean.f1_jpeg85:.3f} after JPEG of quality 85. So most fills are not marked, above all "
         "after recompression."

@@ -167,7 +167,7 @@ def _make_gains(
             for name, found in changes.items():
                 values = list(found.values())
                 base = pairs[name][1][2]
-                low, high = bootstrap([values]) if len(values) > 1 else (math.nan, math.nan)
+                low, high = bootstrap(values)
                 row = replace(
                     base, metric=f"{GAIN}{metric}", value=mean(values), n=_count_numbers([values])
                 )
