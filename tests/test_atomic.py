@@ -106,3 +106,15 @@ def test_a_link_to_nothing_takes_its_name(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nothing")
     assert atomic.is_taken(tmp_path / "link")
     assert not atomic.is_taken(tmp_path / "nothing")
+
+
+def test_a_folder_that_cannot_be_written_into_is_found_out(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    atomic.make_folder(folder, ImageError, "choose another")
+    assert list(folder.iterdir()) == []
+    (tmp_path / "file").write_bytes(b"mine")
+    # /proc takes no file of anybody, not even of root.
+    closed = [Path("/proc/self")] if Path("/proc/self").is_dir() else []
+    for place in (tmp_path / "file", tmp_path / "file" / "x", tmp_path / "a\0b", *closed):
+        with pytest.raises(ImageError, match=r"cannot be written into \(.*\); choose another"):
+            atomic.make_folder(place, ImageError, "choose another")

@@ -38,15 +38,17 @@ def is_same_file(one: str | Path, other: str | Path) -> bool:
 
 
 def make_folder(folder: Path, failure: type[OverpaintError], remedy: str) -> None:
-    """Make a folder and those above it, unless it is there.
+    """Make a folder and those above it, unless it is there, and try to write into it.
 
-    failure: type of the error that is raised, with the folder and the remedy, if that fails.
+    Before long work whose results it is for. failure: type of the error that is raised, with the
+    folder and the remedy, if that fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise failure(f"{folder}: cannot be made ({reason}); {remedy}") from error
+        _try_file(folder / "result")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise failure(f"{folder}: cannot be written into ({reason}); {remedy}") from error
 
 
 def write(path: str | Path, data: bytes, failure: type[OverpaintError]) -> None:
@@ -68,11 +70,16 @@ def check_writable(path: str | Path, failure: type[OverpaintError]) -> None:
     """
     try:
         is_taken(path)  # an error for a name that the file system does not take
-        trial = _make_temporary_name(Path(path))
-        trial.open("xb").close()
-        trial.unlink()
+        _try_file(Path(path))
     except (OSError, ValueError) as error:
         raise _describe(path, error, failure) from error
+
+
+def _try_file(path: Path) -> None:
+    """Make and remove an empty file beside a path."""
+    trial = _make_temporary_name(path)
+    trial.open("xb").close()
+    trial.unlink()
 
 
 def is_taken(path: str | Path) -> bool:

@@ -573,6 +573,14 @@ def drag(page: "Page", view: "Locator", *places: tuple[float, float]) -> None:
     page.mouse.up()
 
 
+LATE_MASK = """const { Mask } = await import("/static/mask.js"), encode = Mask.prototype.encodePng;
+Mask.prototype.encodePng = async function () {
+  await new Promise((resolve) => { window.encodeNow = resolve; });
+  return encode.call(this);
+};"""
+"""Masks are encoded when the page calls encodeNow()."""
+
+
 class TestRemove:
     pytestmark = browser_only
 
@@ -772,16 +780,22 @@ class TestRemove:
         page.get_by_role("button", name="Remove", exact=True).click()
         page.locator(".result .fault", has_text="The mask cannot be sent: too large").wait_for()
 
+    def test_a_mask_is_sent_once(self, removing: Seen) -> None:
+        page = removing.page
+        drag(page, page.locator(".view.draws"), (0.45, 0.5), (0.55, 0.55))
+        removing.script(LATE_MASK)
+        go = page.get_by_role("button", name="Remove", exact=True)
+        go.click()
+        assert go.is_disabled()  # while the mask is encoded
+        page.evaluate("encodeNow()")
+        page.get_by_role("link", name="Download the picture").wait_for(timeout=SLOW)
+        assert sum("/api/inpaint" in one.url for one in removing.requests) == 1
+        assert go.is_enabled()
+
     def test_a_photo_that_was_taken_off_is_not_sent(self, removing: Seen) -> None:
         page = removing.page
         drag(page, page.locator(".view.draws"), (0.45, 0.5), (0.55, 0.55))
-        removing.script(
-            """const { Mask } = await import("/static/mask.js"), encode = Mask.prototype.encodePng;
-            Mask.prototype.encodePng = async function () {
-              await new Promise((resolve) => { window.encodeNow = resolve; });
-              return encode.call(this);
-            };"""
-        )
+        removing.script(LATE_MASK)
         page.get_by_role("button", name="Remove", exact=True).click()
         page.get_by_role("button", name="Take off").click()
         assert page.locator("#empty").is_visible()

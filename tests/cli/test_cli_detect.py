@@ -196,6 +196,17 @@ def test_an_output_folder_that_is_a_file_is_wrong_use(weights: Path, here: Path)
     assert "p.png" in result.stderr
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="takes files of root elsewhere")
+def test_a_folder_that_takes_no_results_is_found_out_before_the_work(
+    weights: Path, here: Path
+) -> None:
+    write_png("p.png", pixels())
+    result = detect(weights, "p.png", "--out", "/proc/self")
+    assert result.exit_code == 2
+    assert "/proc/self: cannot be written into" in result.stderr
+    assert result.stdout == ""
+
+
 def test_folders_globs_and_names_that_collide(weights: Path, here: Path) -> None:
     for seed, name in enumerate(("a/x.png", "a/deep/X.jpg", "b/x.png", "b/y.png")):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -474,12 +485,13 @@ def test_a_record_that_cannot_be_replaced_is_told(
     Path("x.png").write_bytes(b"no photo")
     before = {p: p.read_bytes() for p in Path("r").iterdir()}
 
-    def refuse(*_: object, **__: object) -> None:  # a folder without write permission; not for root
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    with monkeypatch.context() as patch:
-        for name in ("unlink", "replace"):
-            patch.setattr(Path, name, refuse)
+    unlink = Path.unlink
+    with monkeypatch.context() as patch:  # what is there is another user's, in a folder for all
+        patch.setattr(Path, "unlink", lambda p, **_: refuse() if p in before else unlink(p))
+        patch.setattr(Path, "replace", refuse)
         result = detect(weights, "x.png", "y.png", "--out", "r", "--json")
     assert result.exit_code == 1
     first, second = records(result)

@@ -6,6 +6,7 @@ import struct
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ from overpaint.data.finding import (
     read_head,
     read_result_mark,
 )
+from overpaint.data.mask_sets import open_masks
+from overpaint.data.pair_sets import read_pairs
+from overpaint.data.photo_sets import collect_photos, open_photos
+from overpaint.errors import ImageError
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files and names")
 
@@ -289,3 +294,17 @@ def test_the_same_photo_by_other_paths_comes_once(folder: Path, tmp_path: Path) 
     search = find_photos([*ways, ways[0]])
     assert search.photos == [Path(ways[0])]
     assert search.words == "2 files passed over: 2 photos named twice"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda root: open_masks(f"folder:{root}"),
+        lambda root: read_pairs(f"casia:{root}"),
+        lambda root: open_photos(f"places2:{root}"),
+        lambda root: collect_photos([f"places2:{root}"]),
+    ],
+)
+def test_a_home_folder_that_is_not_there(read: Callable[[str], object]) -> None:
+    with pytest.raises(ImageError, match="~nobody-of-this-name/x: there is no such home folder"):
+        read("~nobody-of-this-name/x")

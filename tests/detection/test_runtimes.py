@@ -91,7 +91,7 @@ def test_a_cache_that_cannot_be_made_is_named_and_auto_takes_torch(
         path = save(folder, "fine", "bright").path
         for runtime in KINDS:
             need(runtime)
-            with pytest.raises(WeightsError, match=r"taken: cannot be made .* set OVERPAINT_CACHE"):
+            with pytest.raises(WeightsError, match=r"taken: cannot be written .* OVERPAINT_CACHE"):
                 DetectorRunner(path, runtime=runtime)
         assert DetectorRunner(path, runtime="auto").runtime.startswith("torch ")
 

@@ -131,6 +131,21 @@ class TestPickles:
         with pytest.raises(WeightsError, match="holds no tensor"):
             read_checkpoint(path)
 
+    @pytest.mark.parametrize(
+        "error",
+        [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")],
+    )
+    def test_a_lack_of_memory_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        torch.save({"x": torch.zeros(2)}, tmp_path / "net.pth")
+        monkeypatch.setattr(torch, "load", fail)
+        with pytest.raises(WeightsError, match=r"net\.pth: there is too little memory"):
+            read_checkpoint(tmp_path / "net.pth")
+
     def test_a_list_that_holds_itself_is_an_error(self, tmp_path: Path) -> None:
         endless: list[Any] = [torch.ones(1)]
         endless.append(endless)

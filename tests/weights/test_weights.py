@@ -212,7 +212,7 @@ def test_a_record_in_another_encoding_is_named(
 def test_weights_are_not_saved_to_a_file_as_folder(tmp_path: Path, model: NIXNet) -> None:
     (tmp_path / "taken").write_text("mine")
     for folder in (tmp_path / "taken", tmp_path / "taken" / "below"):
-        with pytest.raises(WeightsError, match=r"taken.*: cannot be made .*; name another folder"):
+        with pytest.raises(WeightsError, match=r"taken.*: cannot be written into .*; name another"):
             save(folder, model)
     assert (tmp_path / "taken").read_text() == "mine"
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from overpaint.atomic import make_folder
 from overpaint.benchmark.plan import Cell, plan
 from overpaint.benchmark.plots import require_matplotlib, write_plots
 from overpaint.benchmark.recipe import AXES, Recipe, load_recipe
@@ -96,7 +97,8 @@ def benchmark(
         raise InputError(f"jobs {jobs}: give 1 or more")
     if jobs > 1 and find_device(device).type == "cuda":
         raise InputError(f"jobs {jobs}: a graphics card is used by one process; give 1")
-    store = Store(Path(cache), resume)
+    store, folder = Store(Path(cache), resume), Path(out)
+    make_folder(folder, ConfigError, "choose another --out")  # before anything is measured
     only = list(only)
     with store.lock():
         recipe, cells = prepare(path, data, cache, scale, only)
@@ -107,8 +109,6 @@ def benchmark(
         # A mean over some of the inpainters would have the name of that over all.
         means = not any(text.startswith("inpainter=") for text in only)
         rows = make_rows(recipe, cells, store, errors, means=means)
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
         write_rows(folder / ROWS, rows)
         files = [folder / ROWS, *write_tables(recipe, rows, folder)]
         if recipe.plots:

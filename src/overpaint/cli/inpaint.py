@@ -189,6 +189,7 @@ def _list_jobs(
 
     Masks and earlier results in the folder of photos are no photos.
     """
+    from overpaint.atomic import make_folder
     from overpaint.data.finding import find_photos
     from overpaint.detection.report import choose_names
     from overpaint.errors import ImageError
@@ -214,10 +215,7 @@ def _list_jobs(
         if search.problems:
             raise search.problems[0][1]
         raise ImageError(f"{photo}: holds no photo but masks and results of overpaint")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImageError(f"{out}: cannot be made ({error.strerror}); choose another") from error
+    make_folder(out, ImageError, "choose another OUT")
     jobs = [
         (p, _choose_place(out, name, p))
         for p, name in zip(photos, choose_names(photos), strict=True)

@@ -359,6 +359,14 @@ def refuse_unreadable(place: str | Path) -> Iterator[None]:
         ) from error
 
 
+def expand_home(root: str) -> Path:
+    """The path with ~ for the home folder; raises `ImageError` where there is none."""
+    try:
+        return Path(root).expanduser()
+    except RuntimeError as error:
+        raise ImageError(f"{root}: there is no such home folder; write the path in full") from error
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a list that a data set comes with; raises `ImageError`."""
     try:

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from overpaint.data.finding import list_below, refuse_unreadable
+from overpaint.data.finding import expand_home, list_below, refuse_unreadable
 from overpaint.data.masks import (
     MASK_SUFFIXES,
     MASKS,
@@ -110,7 +110,7 @@ def open_masks(spec: str, bin: Bin | None = None) -> MaskFn:
             f"masks {spec!r}: there are {', '.join(MASKS)}, and with a folder "
             f"{', '.join(f'{name}:ROOT' for name in FILES)}"
         )
-    folder = Path(root).expanduser()
+    folder = expand_home(root)
     if not folder.is_dir():
         raise ImageError(f"{folder}: no such folder of masks")
     if kind == "objects":

@@ -33,7 +33,7 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image
 
-from overpaint.data.finding import list_below, refuse_unreadable
+from overpaint.data.finding import expand_home, list_below, refuse_unreadable
 from overpaint.errors import ConfigError, ImageError
 from overpaint.images import Photo, decode_image, image_suffixes, read_image
 from overpaint.images.decoding import read_orientation, turn_upright
@@ -124,7 +124,7 @@ def read_pairs(spec: str) -> PairSet:
     if not colon or name not in SETS:
         raise ConfigError(f"pairs {spec!r}: give NAME:ROOT with one of {', '.join(SETS)}")
     root, _, part = rest.partition("#")
-    kind, place = SETS[name], Path(root).expanduser()
+    kind, place = SETS[name], expand_home(root)
     with refuse_unreadable(place):
         if not place.exists():
             raise ImageError(f"{place}: not there; {kind.expected}")

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from overpaint.data.crops import crop_middle
-from overpaint.data.finding import list_below, read_lines, refuse_unreadable
+from overpaint.data.finding import expand_home, list_below, read_lines, refuse_unreadable
 from overpaint.data.sources import Part, PhotoSource, Place, shorten_name
 from overpaint.errors import ConfigError, ImageError
 from overpaint.images import Photo, image_suffixes
@@ -186,7 +186,7 @@ def collect_photos(
         if name not in LAYOUTS:
             plain.append(path)
             continue
-        root = Path(folder).expanduser()
+        root = expand_home(folder)
         photos = _select_part(LAYOUTS[name], LAYOUTS[name].find(root), part, "seed", seed, root)
         kept = [p for p in photos if not unwanted & {p.name, shorten_name(str(p))}]
         sources.append(PhotoSource([Place(str(p), "", str(p)) for p in kept]))
@@ -198,7 +198,7 @@ def collect_photos(
 def _parse_spec(spec: str | Path) -> tuple[str | None, Path]:
     name, colon, root = str(spec).partition(":")
     if colon and name in LAYOUTS:
-        return name, Path(root).expanduser()
+        return name, expand_home(root)
     # A drive letter or an address is no name; a word before the colon that nobody knows is one.
     is_name = colon and len(name) > 1 and not root.startswith("//") and not Path(spec).exists()
     if is_name and re.fullmatch(r"[a-z0-9-]+", name):

@@ -35,6 +35,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from overpaint import __version__, hashes
+from overpaint.atomic import make_folder
 from overpaint.data.finding import MARK, read_head, read_result_mark
 from overpaint.detection.fusion import Failure, FusedDetection, FusedRunner, describe_error
 from overpaint.detection.result import FAILURES, Detection
@@ -189,14 +190,14 @@ class Writer:
     """
 
     def __init__(self, out: Path, inputs: Sequence[Path]) -> None:
-        """inputs: all photos of the run. Makes the folder; raises `ImageError` when that fails."""
+        """inputs: all photos of the run. Makes the folder.
+
+        Raises `ImageError` where it cannot be made or written into.
+        """
         self.out = out
         self._inputs = {identity for path in inputs if (identity := _identify(path))}
         self._names = dict(zip(map(_resolve, inputs), choose_names(inputs), strict=True))
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ImageError(f"{out}: cannot be made ({error.strerror}); choose another") from error
+        make_folder(out, ImageError, "choose another --out")
 
     def write(self, photo: Photo, found: Detection) -> Record:
         """Write pictures and record; returns the record with their paths. Raises `ImageError`."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from overpaint.atomic import make_folder
 from overpaint.data.autoencoder import reconstruct
 from overpaint.data.bank import load_bank
 from overpaint.data.degrade import jpeg
@@ -23,7 +24,8 @@ from overpaint.data.sources import PhotoSource
 from overpaint.detection.calibration import LOSSLESS, QUALITY_BANDS, find_quality, find_quality_band
 from overpaint.errors import ConfigError
 from overpaint.evaluation.edits import measure_edits
-from overpaint.evaluation.families import compute_left_out, measure_families
+from overpaint.evaluation.families import SEEN, UNSEEN, compute_left_out, measure_families
+from overpaint.evaluation.families import SET as FAMILIES
 from overpaint.evaluation.measurement import (
     Measurement,
     Report,
@@ -45,6 +47,7 @@ from overpaint.evaluation.rows import (
     list_values,
     make_mean_row,
     make_row,
+    read_rows,
     require_parquet,
     write_results,
 )
@@ -231,6 +234,18 @@ NAMED = (*OF_FORGERIES, "edits", "families")
 """Parts that are measured only when they are named."""
 
 
+def _refuse_to_replace_all(out: Path, weights: Iterable[str]) -> None:
+    """Rows of all families are not replaced by those of some, which have no headline."""
+    path = out / f"{FAMILIES}.csv"
+    rows = read_rows(path) if path.exists() else []
+    whole = {row.weights for row in rows if row.method.startswith((UNSEEN, SEEN))}
+    if known := sorted(whole.intersection(weights)):
+        raise ConfigError(
+            f"{path}: has rows of {known[0]} for all families, which those of a choice of them "
+            "would replace; choose another --out"
+        )
+
+
 def evaluate(
     weights: Mapping[str, str | Path],
     data: str | Path,
@@ -269,6 +284,9 @@ def evaluate(
             "conditions and sheets are for the parts robustness and families; name one of them"
         )
     require_parquet()  # before anything is measured
+    make_folder(Path(out), ConfigError, "choose another --out")
+    if "families" in parts and special.chooses_families:
+        _refuse_to_replace_all(Path(out), weights)
     rows: list[Row] = []
     of_families: list[Picture] = []
     for number, (name, path) in enumerate(weights.items()):
@@ -283,7 +301,7 @@ def evaluate(
             write_results(Path(out), found, pictures)
             rows += found
             of_families += pictures if part == "families" else []
-    if len(weights) > 1 and of_families:
+    if len(weights) > 1 and of_families and not special.chooses_families:
         together = compute_left_out(rows, of_families, Path(data), weights)
         write_results(Path(out), together, [])
         rows += together

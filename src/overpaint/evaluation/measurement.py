@@ -61,6 +61,11 @@ class RobustnessSettings:
     pools: tuple[Pool, ...] = ()
     """Of the real fills to measure; all when empty."""
 
+    @property
+    def chooses_families(self) -> bool:
+        """Whether some of the real fills are measured, which have no headline."""
+        return bool(self.families or self.pools)
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:

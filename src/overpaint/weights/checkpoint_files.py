@@ -148,6 +148,12 @@ def _read_torch(path: Path, data: bytes) -> Any:
             "one, save its tensors as .safetensors yourself"
         ) from error
     except Exception as error:  # what damaged files lead to is of every kind
+        # Of Python, and of torch's allocator.
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise WeightsError(
+                f"{path}: there is too little memory to read it, or it is damaged and claims a "
+                "size that it does not have; free memory, or download it again"
+            ) from error
         raise WeightsError(
             f"{path}: not a checkpoint, or damaged ({type(error).__name__}: {error})"
         ) from error

@@ -24,6 +24,7 @@ export class Remove {
   #after = null;
   #comparing = false;
   #wipe = 0.5; // of the view's width
+  #encoding = new WeakSet(); // entries whose mask is being encoded, before their removal is running
   #told = null; // the state that the result section shows; when done, the job
   #live = null; // the step that is being drawn
   #cross = null; // position for drawing by keys, pixels of the photo
@@ -107,7 +108,7 @@ export class Remove {
     this.undo.disabled = !mask.steps.length;
     this.redo.disabled = !mask.undone.length;
     this.marked.textContent = share ? `About ${formatPercent(share)} of the photo is marked.` : "Nothing is marked yet.";
-    this.go.disabled = !share || share > MOST || this.entry.removal.state === "running";
+    this.go.disabled = !share || share > MOST || this.entry.removal.state === "running" || this.#encoding.has(this.entry);
     this.why.textContent = !share ? "First mark the part to remove."
       : share > MOST ? "Nearly the whole photo is marked; is the mask inverted? The marked part is removed." : "";
     announce(this.marked.textContent);
@@ -213,11 +214,16 @@ export class Remove {
 
   async #remove() {
     const { entry, inpainter, result } = this;
+    this.#encoding.add(entry);
+    this.go.disabled = true; // a second click would send the mask twice
     try {
       const mask = new File([await entry.mask.encodePng()], "mask.png", { type: "image/png" });
       this.actions.remove(entry, mask, inpainter);
     } catch (error) {
       result.append(h("p", { class: "fault", role: "alert" }, `The mask cannot be sent: ${error.message}`));
+    } finally {
+      this.#encoding.delete(entry);
+      if (this.entry === entry) this.#masked();
     }
   }
 

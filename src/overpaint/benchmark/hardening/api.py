@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from overpaint.atomic import make_folder
 from overpaint.benchmark.api import ROWS
 from overpaint.benchmark.hardening.plan import Race, plan_race
 from overpaint.benchmark.hardening.recipe import Hardening, load_hardening
@@ -15,7 +16,7 @@ from overpaint.benchmark.rows import write_rows
 from overpaint.benchmark.running import Outlook, Progress, Report, look_ahead, run
 from overpaint.benchmark.store import Stage, Store
 from overpaint.devices import find_device
-from overpaint.errors import InputError
+from overpaint.errors import ConfigError, InputError
 from overpaint.weights import list_records
 
 WEIGHTS = "weights"
@@ -61,12 +62,12 @@ def harden(
     recipe = load_hardening(Path(path), scale)
     require_matplotlib()  # before anything is measured
     store, folder = Store(Path(cache), resume), Path(out)
+    make_folder(folder, ConfigError, "choose another --out")
     with store.lock():
         race = plan_race(recipe, Path(path).parent, Path(data), Path(cache))
         how = {"report": report, "on_progress": on_progress}
         errors = run(race.cells, store, jobs=jobs, device=device, **how)  # type: ignore[arg-type]
         rows = make_rows_of_race(recipe, race, store, errors)
-        folder.mkdir(parents=True, exist_ok=True)
         write_rows(folder / ROWS, rows, HardeningRow)
         files = [folder / ROWS, *write_tables(recipe, rows, folder)]
         files.append(write_plot(recipe, rows, folder / PLOT))
