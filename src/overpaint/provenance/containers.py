@@ -31,7 +31,7 @@ def extract_manifests(data: bytes) -> bytes | None:
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return next((content for name, content in read_png_chunks(data) if name == b"caBX"), None)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return next((content for name, content in _read_riff_chunks(data) if name == b"C2PA"), None)
+        return next((content for name, content in read_riff_chunks(data) if name == b"C2PA"), None)
     if data[:4] in (b"II*\0", b"MM\0*"):
         return _extract_from_tiff(data)
     return None
@@ -141,7 +141,8 @@ def _find_byte_order(block: bytes) -> str:
     return "<" if block[:2] == b"II" else ">"
 
 
-def _read_riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def read_riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(name, content) of each chunk of a WebP."""
     at = 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")

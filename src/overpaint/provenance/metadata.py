@@ -49,13 +49,15 @@ _PLAIN_CODING = {(1, 13), (2, 2), (1, 1), (1, 2), (2, 13)}  # sRGB, or of unknow
 class Metadata:
     """The metadata of one file.
 
-    exif: with the leading "Exif", NUL, NUL. tables: JPEG quantisation, one for each colour
+    exif: with the leading "Exif", NUL, NUL. exif_problem: why there is none although the file has
+    EXIF. tables: JPEG quantisation, one for each colour
     component. subsampling: 0, 1, 2 as in `write_jpeg`. manifests: its C2PA manifest store.
     has_manifests: also true where that could not be extracted. notes: on what is left out.
     """
 
     orientation: int
     exif: bytes | None = field(default=None, repr=False)
+    exif_problem: str | None = None
     xmp: bytes | None = field(default=None, repr=False)
     profile: bytes | None = field(default=None, repr=False)
     dpi: tuple[float, float] | None = None
@@ -72,13 +74,14 @@ def read_metadata(data: bytes, name: str | Path) -> Metadata:
     notes: list[str] = []
     with _open(data, name) as image:
         orientation = read_orientation(image)
-        block = _read_exif(image, notes)
+        block, problem = _read_exif(image, notes)
         tables, subsampling = _read_jpeg_settings(image, notes)
         notes += _list_left_out(image, data)
         chunks = read_png_chunks(data) if image.format == "PNG" else _make_coding_chunk(image, data)
         return Metadata(
             orientation=orientation,
             exif=block,
+            exif_problem=problem,
             xmp=_read_packet(image),
             profile=image.info.get("icc_profile") or None,
             dpi=_read_dpi(image),
@@ -132,21 +135,22 @@ def _read_packet(image: Any) -> bytes | None:
     return packet.encode() if isinstance(packet, str) else packet or None
 
 
-def _read_exif(image: Any, notes: list[str]) -> bytes | None:
+def _read_exif(image: Any, notes: list[str]) -> tuple[bytes | None, str | None]:
+    """The block without its pictures, and why it could not be read; adds to the notes."""
     try:
         block = image.info.get("exif")
         if image.format == "TIFF":
             block = exif.make_from_tiff(image)
         if not block:
-            return None
+            return None, None
         block, found = exif.remove_pictures(block)
     except MemoryError:
         raise
     except Exception as error:  # damaged EXIF is no reason to refuse the photo
         notes.append(f"EXIF left out, because it is damaged ({error})")
-        return None
+        return None, str(error) or type(error).__name__
     notes += found
-    return block
+    return block, None
 
 
 def _make_coding_chunk(image: Any, data: bytes) -> list[tuple[bytes, bytes]]:
