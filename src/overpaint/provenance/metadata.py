@@ -4,8 +4,9 @@
   resolution, PNG's colour chunks, and for JPEG the quantisation tables and chroma subsampling.
 - The colour coding of HEIF and AVIF files without a profile becomes PNG's chunk cICP.
 - Left out, with a note in `Metadata.notes`: extended XMP, further pictures and other data after the
-  first one (they mostly show the photo before the edit), Photoshop and IPTC records, comments,
-  texts, and PNG chunks of other kinds.
+  first one (they mostly show the photo before the edit), depth maps and other pictures that belong
+  to a HEIC's, smaller pictures below a TIFF's, channels besides colours and alpha, Photoshop and
+  IPTC records, comments, texts, and PNG chunks of other kinds.
 """
 
 import contextlib
@@ -35,6 +36,8 @@ from overpaint.provenance.containers import (
     read_png_chunks,
 )
 
+_SUB_DIRECTORIES, _SAMPLES = 330, 277
+_RECORDS = {33723, 34377, 37724}  # tags of IPTC, of Photoshop, and of its layers
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 # The last four in the third edition of PNG and as they were written before it.
 _COLOUR_CHUNKS = {b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"mDCv", b"cLLi"}
@@ -190,17 +193,22 @@ def _list_left_out(image: Any, data: bytes) -> list[str]:
     is_jpeg, is_png = data[:2] == b"\xff\xd8", image.format == "PNG"
     other = {n for n, _ in read_png_chunks(data) if is_png and n.isalpha()} - _PLAIN_CHUNKS
     chunks = ", ".join(sorted(name.decode() for name in other))
-    behind = count_trailing_bytes(data) if is_jpeg else 0
+    behind = count_trailing_bytes(data) if is_jpeg or is_png else 0
     follows = "bytes after the picture (a video, a gain map or further pictures)"
     texts = [key for key in getattr(image, "text", {}) if key != "XML:com.adobe.xmp"]
     found = {
         "further pictures (MPO)": image.format == "MPO",
         f"{behind:,} {follows}": behind > 0,
         f"PNG chunks ({chunks})": bool(chunks),
-        "Photoshop and IPTC records": "photoshop" in image.info or 34377 in tags or 33723 in tags,
+        "pictures below the first (sub-directories)": _SUB_DIRECTORIES in tags,
+        "channels besides colours and alpha": tags.get(_SAMPLES, 1) > len(image.getbands()),
+        "Photoshop and IPTC records": "photoshop" in image.info or not _RECORDS.isdisjoint(tags),
         "comment": "comment" in image.info,
         f"texts ({', '.join(texts)})": bool(texts),
         "extended XMP, which mostly holds pictures": is_jpeg
         and any(content.startswith(_EXTENDED_XMP) for _, content in read_jpeg_segments(data)),
     }
+    belonging = [kind.rpartition(":")[2] for kind in image.info.get("aux") or {}]  # of a HEIC
+    belonging += ["depth map"] * bool(image.info.get("depth_images"))
+    found[f"pictures that belong to the first ({', '.join(belonging)})"] = bool(belonging)
     return [f"{what} left out" for what, present in found.items() if present]
