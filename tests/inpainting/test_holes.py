@@ -217,3 +217,13 @@ class TestWindows:
             (100, 100, 500, 500),
             (300, 510, 310, 520),
         ]
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "WEBP"])
+def test_a_mask_of_several_pictures_is_refused(tmp_path: Path, kind: str) -> None:
+    objects = [np.zeros((20, 30), np.uint8) for _ in range(2)]
+    objects[0][2:5, 2:5] = objects[1][12:15, 12:15] = 255  # of which one would stay in the photo
+    first, second = map(Image.fromarray, objects)
+    first.save(tmp_path / "m", kind, save_all=True, append_images=[second])
+    with pytest.raises(ImageError, match="m: the mask holds several pictures"):
+        take_mask(tmp_path / "m", (20, 30))

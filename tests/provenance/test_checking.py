@@ -153,6 +153,16 @@ class TestSigned:
         np.testing.assert_array_equal(read_image(one).pixels, read_image(other).pixels)
         assert check_file(one)["xmp"] == check_file(other)["xmp"]
 
+    def test_names_that_are_no_utf_8(self, source, signer):
+        odd = source.with_name("photo\udcff.jpg")
+        try:
+            source.rename(odd)
+        except (OSError, UnicodeError):
+            pytest.skip("names here are always UTF-8")
+        c2pa = check_file(edit(odd, odd.with_name("out\udcff.png"), signer=signer))["c2pa"]
+        assert c2pa["state"] == "Valid"
+        assert [parent["title"] for parent in c2pa["parents"]] == ["photo\ufffd.jpg"]
+
     def test_no_thumbnail_is_inside(self, source, signer):
         out = edit(source, source.with_name("out.png"), signer=signer)
         store = extract_manifests(out.read_bytes())

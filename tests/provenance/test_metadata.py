@@ -4,6 +4,7 @@ import struct
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import ExifTags, Image, ImageCms
 
 from helpers import deep_pictures
@@ -17,7 +18,7 @@ from overpaint.provenance.containers import (
     read_png_chunks,
 )
 from overpaint.provenance.exif import remove_pictures
-from overpaint.provenance.metadata import read_xmp
+from overpaint.provenance.metadata import _list_left_out, read_xmp
 
 
 def srgb() -> bytes:
@@ -281,6 +282,42 @@ class TestWhatFollowsThePicture:
         assert count_trailing_bytes(data + b"\0" * 9) == 0
         assert count_trailing_bytes(data + b"12345") == 5
         assert all(count_trailing_bytes(data[:size]) == 0 for size in range(0, len(data), 7))
+
+    def test_bytes_behind_a_png_are_told(self, tmp_path, picture):
+        data = deep_pictures.png(picture)
+        assert count_trailing_bytes(data) == 0
+        assert all(count_trailing_bytes(data[:size]) == 0 for size in range(0, len(data), 7))
+        # What a program leaves that writes a cropped picture over a larger file.
+        (tmp_path / "a.png").write_bytes(data + data[-99:])
+        _, receipt = edited(tmp_path / "a.png", tmp_path / "b.png")
+        assert any(note.startswith("99 bytes after the picture") for note in receipt["notes"])
+
+    def test_what_a_tiff_has_besides_its_colours_is_told(self, tmp_path, picture):
+        more = np.dstack([picture, picture[..., :1]])
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            file.write(more, photometric="rgb", extrasamples=["unspecified"], subifds=1)
+            file.write(picture[::2, ::2], photometric="rgb", subfiletype=1)
+        _, receipt = edited(tmp_path / "a.tif", tmp_path / "b.png")
+        assert "channels besides colours and alpha left out" in receipt["notes"]
+        assert "pictures below the first (sub-directories) left out" in receipt["notes"]
+        layers = {37724: b"Adobe Photoshop Document Data Block\0"}
+        Image.fromarray(picture).save(tmp_path / "l.tif", tiffinfo=layers)
+        _, receipt = edited(tmp_path / "l.tif", tmp_path / "c.png")
+        assert "Photoshop and IPTC records left out" in receipt["notes"]
+
+    def test_colours_multiplied_by_alpha_are_told(self, tmp_path, picture):
+        alpha = np.full(picture.shape[:2], 100, np.uint8)
+        stored = np.dstack([picture * (100 / 255), alpha]).astype(np.uint8)
+        tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", extrasamples=["assocalpha"])
+        _, receipt = edited(tmp_path / "a.tif", tmp_path / "b.png")
+        assert any("colours divided by alpha" in note for note in receipt["notes"])
+
+    def test_pictures_that_belong_to_a_heic_are_told(self, picture):
+        image = Image.fromarray(picture)  # in place of a HEIC, which no package here writes so
+        image.info["aux"] = {"urn:com:apple:photo:2020:aux:hdrgainmap": [3]}
+        image.info["depth_images"] = [object()]
+        [note] = _list_left_out(image, b"")
+        assert note == "pictures that belong to the first (hdrgainmap, depth map) left out"
 
     def test_further_pictures_of_an_mpo_go(self, tmp_path, picture):
         second = Image.fromarray(picture[::-1].copy())

@@ -1,5 +1,6 @@
 """The XMP packet: the mark is added, and all else keeps its meaning, or is told."""
 
+import base64
 from typing import Any
 from xml.etree import ElementTree
 
@@ -7,7 +8,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from helpers.edited_pictures import edited, packet
+from conftest import textured
+from helpers.edited_pictures import edited, jpeg, packet
 from overpaint.provenance.xmp import COMPOSITE, add_mark, read_mark
 
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
@@ -102,6 +104,30 @@ class TestXmp:
         assert b"Thumbnails" not in out
         assert b"/9j/ABCD" not in out
         assert len(notes) == 2
+
+    @pytest.mark.parametrize(
+        "inside",
+        [
+            # A page of a document, an ingredient with its own packet, and names that nobody lists.
+            "<xmp:PageInfo><rdf:Seq><rdf:li rdf:parseType='Resource'><i:image>{}</i:image></rdf:li>"
+            "</rdf:Seq></xmp:PageInfo>",
+            "<xmpMM:Pantry><rdf:Bag><rdf:li><rdf:Description><xmp:Thumbnails><rdf:Alt><rdf:li "
+            "i:image='{}'/></rdf:Alt></xmp:Thumbnails></rdf:Description></rdf:li></rdf:Bag>"
+            "</xmpMM:Pantry>",
+            "<own:depth><rdf:Description own:near='1' own:data='data:image/jpeg;base64,{}'/>"
+            "</own:depth>",
+            "<own:list><rdf:Seq><rdf:li>\n {}</rdf:li></rdf:Seq></own:list>",
+        ],
+    )
+    def test_pictures_at_any_depth_go(self, inside: str):
+        picture = base64.b64encode(jpeg(textured(16, 16, seed=0))).decode()
+        space = 'xmlns:i="http://ns.adobe.com/xap/1.0/g/img/"'
+        kept = "<own:kept>/9j/ is how a JPEG begins</own:kept>"
+        _, notes, out = marked(packet(inside.format(picture) + kept, space))
+        assert picture[:20].encode() not in out
+        assert b"/9j/ is how" in out
+        assert len(notes) == 1
+        assert "the photo before the edit" in notes[0]
 
     @pytest.mark.parametrize(
         "bad",

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from conftest import textured
-from helpers.edited_pictures import edited
+from helpers.edited_pictures import edited, packet
 from overpaint.errors import ImageError
 from overpaint.images import decode_image, read_image
 from overpaint.report import file_facts
@@ -115,6 +115,43 @@ def test_damaged_exif_costs_nothing(tmp_path: Path) -> None:
     assert any("thumbnail could not be read" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_exif_that_cannot_be_read_is_said(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "p"
+    Image.fromarray(textured(64, 64, seed=0)).save(path, kind, exif=b"Exif\0\0II*\0\xff\xff\0\0")
+    notes = facts_of(path).file.notes
+    assert any(note.startswith("EXIF could not be read") for note in notes)
+
+
+def test_a_thumbnail_without_compression_is_said(tmp_path: Path) -> None:
+    block = exif_with({271: b"Maker of it"}, b"grey")
+    block = block.replace(struct.pack(">HHI", 513, 4, 1), struct.pack(">HHI", 273, 4, 1))
+    (tmp_path / "p.jpg").write_bytes(jpeg(textured(64, 64, seed=0), exif=block))
+    found = facts_of(tmp_path / "p.jpg").file
+    assert found.thumbnail is None
+    assert any("thumbnail could not be read" in note for note in found.notes)
+
+
+def test_the_orientation_that_the_reader_made_is_not_shown_as_exif(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[271], exif[274] = "Maker", 6
+    path = tmp_path / "p.avif"  # whose orientation Pillow writes into a box alone
+    Image.fromarray(textured(64, 48, seed=0)).save(path, exif=exif.tobytes())
+    found = facts_of(path).file
+    assert [field.name for field in found.exif] == ["Make"]
+    assert any("orientation not shown" in note for note in found.notes)
+    assert any("thumbnail was not looked for" in note for note in found.notes)
+
+
+def test_orientation_in_xmp_is_not_shown_as_exif(tmp_path: Path) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[271] = "Maker"
+    tags.tagtype[700], tags[700] = 1, packet("", 'xmlns:t="urn:t" tiff:Orientation="6"')
+    path = tmp_path / "p.tif"
+    Image.fromarray(textured(64, 48, seed=0)).save(path, tiffinfo=tags)
+    assert [field.name for field in facts_of(path).file.exif] == ["Make"]
+
+
 def small(pixels: np.ndarray, size: tuple[int, int] = (160, 120)) -> np.ndarray:
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
@@ -163,7 +200,7 @@ class TestThumbnails:
         if orientation != 1:  # a number in the first directory, in place of the text
             field = struct.pack(">HHIHH", 274, 3, 1, orientation, 0)
             exif = exif[:16] + field + exif[28:]
-        for name in ("p.jpg", "p.png"):
+        for name in ("p.jpg", "p.png", "p.webp"):
             Image.fromarray(self.photo).save(tmp_path / name, exif=exif, quality=95)
             found = facts_of(tmp_path / name)
             assert found.file.thumbnail is not None

@@ -218,6 +218,23 @@ def test_the_grades(verdict: str, fraction: float, stays: float | None, grade: s
     assert made.grade == grade
 
 
+def test_a_chosen_threshold_does_not_raise_the_grade(weights: None) -> None:
+    bright = np.full((160, 200, 3), 200, np.uint8)  # a trace over most of the photo,
+    bright[:30], bright[60:100, 60:120] = 20, 255  # of which a higher threshold marks a small part
+    write_png("p.png", bright)
+    for threshold in (None, 0.999, 0.9999999):
+        [chapter] = api.make_chapters([Path("p.png")], make_runner(("a",), threshold=threshold))
+        assert isinstance(chapter.about, contents.Examined)
+        opinion, said = chapter.about.opinion, " ".join(chapter.about.opinion.reasons)
+        assert opinion.grade == "limited support"
+        assert ("threshold was chosen" in said) == (threshold is not None)
+        assert "region goes" not in said
+    assert opinion.words.endswith("At the threshold chosen for this report, nothing is marked.")
+    assert "No region is marked" in said
+    assert not api._is_chosen(make_runner(("a", "b")))
+    assert api._is_chosen(make_runner(("a", "b"), threshold=0.7))
+
+
 def test_what_takes_weight_from_a_trace_is_said() -> None:
     trace = a_finding(
         "strong trace", 0.6, edits={"blur": EditTest(10, 3), "montage": EditTest(100, 1)}

@@ -113,3 +113,14 @@ def test_a_detector_that_fails_after_a_change() -> None:
     with torch.inference_mode():
         tried = try_changes(photo, runner.run(photo).mask, runner)
     assert [t.change.problem for t in tried] == [None, None, *["not enough memory"] * 2]
+
+
+def test_specks_are_no_region_and_not_nothing() -> None:
+    pixels = two_tone()
+    pixels[:] = 51
+    pixels[10:12, 10:12] = 204  # too small for a region
+    photo, runner = a_photo(pixels), DetectorRunner(Bright())
+    found = runner.run(photo)
+    assert found.mask.any()
+    words = describe_changes(try_changes(photo, found.mask, runner), found.mask, found.regions)
+    assert words.startswith("No region is marked in the photo itself")

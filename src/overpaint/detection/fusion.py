@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 FUSED = "fused"
 
+FUSED_THRESHOLD = 0.5
+"""Of the mask of the mean, unless the caller chose one."""
+
 _VERDICTS = (*reversed(get_args(Band)), "failed")
 
 
@@ -124,7 +127,7 @@ class FusedRunner:
         if not runners:
             raise InputError("a fusion needs at least one detector")
         self.runners = list(runners)
-        self.threshold = 0.5 if threshold is None else threshold
+        self.threshold = FUSED_THRESHOLD if threshold is None else threshold
         count = Counter([FUSED, *(runner.name for runner in runners)])
         for number, runner in enumerate(self.runners, start=1):
             if count[runner.name] > 1:

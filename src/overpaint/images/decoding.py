@@ -57,7 +57,7 @@ MAX_PIXELS = 200_000_000
 _FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "BMP", "GIF"]
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SUBFILE_TYPE, _DNG = 274, 258, 262, 254, 50706
-_PLANAR = 284
+_PLANAR, _EXTRA_SAMPLES, _ASSOCIATED = 284, 338, 1
 _SAMPLE_FORMAT, _MAX_SAMPLE_VALUE, _UNSIGNED, _UNDEFINED = 339, 281, 1, 4
 _NARROW = (255, 1023, 4095)
 """White of samples that are stored in 16 bit and use no more than a sixteenth of their range."""
@@ -433,7 +433,8 @@ def _to_rgb(
     image: Any, file: _File, bits: int, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The loaded image as uint8 (h, w, 3) and its alpha (h, w); says in `notes` what was done."""
-    photometric = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC)
+    tags = getattr(image, "tag_v2", {})
+    photometric = tags.get(_PHOTOMETRIC)
     is_bmp = image.format == "BMP"
     if bits > 8:
         notes.append(f"{bits} bit reduced to 8")
@@ -446,7 +447,11 @@ def _to_rgb(
         image = Image.fromarray(255 - levels if photometric == 0 else levels)
     elif bits == 16 and image.mode in ("LA", "RGB", "RGBA"):
         image = _widen(image, file, notes)
-    if image.mode in ("La", "RGBa"):  # colours multiplied by alpha
+    multiplied = image.mode in ("La", "RGBa")
+    # Pillow divides those of a TIFF while it loads them.
+    if multiplied or (image.mode == "RGBA" and _ASSOCIATED in tags.get(_EXTRA_SAMPLES, ())):
+        notes.append("colours divided by alpha, by which they are stored multiplied")
+    if multiplied:
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     if image.mode in ("LA", "RGBA", "PA"):
         alpha = np.asarray(image.getchannel("A"))

@@ -100,9 +100,15 @@ def read_mask_levels(file: File, *, max_pixels: int | None = None) -> tuple[np.n
     """A mask's brightness, uint8 (h, w), and the SHA-256 of its file.
 
     Raises `ImageError`, also for a mask with transparency, as programs differ in what that means,
-    and for one stored as 0 and 1, which would silently be read as empty.
+    for one of several pictures, of which one would be read, and for one stored as 0 and 1, which
+    would silently be read as empty.
     """
     photo = read_image(file, max_pixels=max_pixels)
+    if any(note.startswith("first of ") for note in photo.notes):
+        raise ImageError(
+            f"{_name_file(file)}: the mask holds several pictures, of which one would be used; "
+            "save them as one: white what is to be removed, black the rest"
+        )
     if photo.alpha is not None:
         raise ImageError(
             f"{_name_file(file)}: the mask has transparency, which some programs use for the hole "

@@ -112,7 +112,8 @@ def sign(
             "description": edit,
         },
     ]
-    parent = {"title": photo.path.name, "relationship": "parentOf", "label": "source"}
+    title, opened = _replace_no_text(title), _replace_no_text(photo.path.name)
+    parent = {"title": opened, "relationship": "parentOf", "label": "source"}
     ingredient = (parent, MIME.get(photo.format, "application/octet-stream"), source)
     signed = _sign(signer, _make_manifest(title, actions), ingredient, picture, mime)
     found = read_manifest(signed, mime)
@@ -120,6 +121,11 @@ def sign(
         reason = "no manifest" if found is None else ", ".join(found["problems"])
         raise OverpaintError(f"{title}: its new C2PA manifest is not valid ({reason})")
     return signed
+
+
+def _replace_no_text(name: str) -> str:
+    """A file name as a manifest can hold it: bytes that are no UTF-8 become U+FFFD."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _make_manifest(title: str, actions: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _C2PA_TAG = 52545
 _STORE = bytes.fromhex("6332706100110010800000aa00389b71")  # type of the box that holds manifests
 _BMFF_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # its box in HEIF and AVIF
@@ -28,10 +29,10 @@ def extract_manifests(data: bytes) -> bytes | None:
     """The C2PA manifest store as it is embedded (JUMBF), or None."""
     if data[:2] == b"\xff\xd8":
         return _extract_from_jpeg(data)
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
+    if data[:8] == _PNG:
         return next((content for name, content in read_png_chunks(data) if name == b"caBX"), None)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return next((content for name, content in _read_riff_chunks(data) if name == b"C2PA"), None)
+        return next((content for name, content in read_riff_chunks(data) if name == b"C2PA"), None)
     if data[:4] in (b"II*\0", b"MM\0*"):
         return _extract_from_tiff(data)
     return None
@@ -61,9 +62,17 @@ def read_jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def count_trailing_bytes(data: bytes) -> int:
-    """Number of bytes after a JPEG's first picture, without NULs at the end: a video, a gain map,
-    further pictures. 0 where the picture has no end marker.
+    """Number of bytes after the first picture of a JPEG or PNG, without NULs at the end: a video, a
+    gain map, further pictures, the rest of a larger file that was written over. 0 where the picture
+    has no end marker.
     """
+    if data[:8] == _PNG:
+        at = 8
+        for name, content in read_png_chunks(data):
+            at += 12 + len(content)
+            if name == b"IEND":
+                return len(data[at:].rstrip(b"\0"))
+        return 0
     at = 2
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
         marker = data[at + 1]
@@ -141,7 +150,8 @@ def _find_byte_order(block: bytes) -> str:
     return "<" if block[:2] == b"II" else ">"
 
 
-def _read_riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def read_riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(name, content) of each chunk of a WebP."""
     at = 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")

@@ -70,7 +70,8 @@ def remove_pictures(exif: bytes) -> tuple[bytes, list[str]]:
 def make_from_tiff(image: Any) -> bytes | None:
     """EXIF made from the describing fields of an opened TIFF; None when it has none of them."""
     old, new = image.getexif(), Image.Exif()
-    found = [tag for tag in _DESCRIBING if tag in old]
+    # Pillow's EXIF of a TIFF also has the orientation that the XMP states, which turns no photo.
+    found = [tag for tag in _DESCRIBING if tag in old and tag in image.tag_v2]
     for tag in found:
         if tag in (_EXIF, _GPS):
             new.get_ifd(tag).update(old.get_ifd(tag))

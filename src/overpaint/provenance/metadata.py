@@ -4,8 +4,9 @@
   resolution, PNG's colour chunks, and for JPEG the quantisation tables and chroma subsampling.
 - The colour coding of HEIF and AVIF files without a profile becomes PNG's chunk cICP.
 - Left out, with a note in `Metadata.notes`: extended XMP, further pictures and other data after the
-  first one (they mostly show the photo before the edit), Photoshop and IPTC records, comments,
-  texts, and PNG chunks of other kinds.
+  first one (they mostly show the photo before the edit), depth maps and other pictures that belong
+  to a HEIC's, smaller pictures below a TIFF's, channels besides colours and alpha, Photoshop and
+  IPTC records, comments, texts, and PNG chunks of other kinds.
 """
 
 import contextlib
@@ -35,6 +36,8 @@ from overpaint.provenance.containers import (
     read_png_chunks,
 )
 
+_SUB_DIRECTORIES, _SAMPLES = 330, 277
+_RECORDS = {33723, 34377, 37724}  # tags of IPTC, of Photoshop, and of its layers
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 # The last four in the third edition of PNG and as they were written before it.
 _COLOUR_CHUNKS = {b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"mDCv", b"cLLi"}
@@ -49,13 +52,15 @@ _PLAIN_CODING = {(1, 13), (2, 2), (1, 1), (1, 2), (2, 13)}  # sRGB, or of unknow
 class Metadata:
     """The metadata of one file.
 
-    exif: with the leading "Exif", NUL, NUL. tables: JPEG quantisation, one for each colour
+    exif: with the leading "Exif", NUL, NUL. exif_problem: why there is none although the file has
+    EXIF. tables: JPEG quantisation, one for each colour
     component. subsampling: 0, 1, 2 as in `write_jpeg`. manifests: its C2PA manifest store.
     has_manifests: also true where that could not be extracted. notes: on what is left out.
     """
 
     orientation: int
     exif: bytes | None = field(default=None, repr=False)
+    exif_problem: str | None = None
     xmp: bytes | None = field(default=None, repr=False)
     profile: bytes | None = field(default=None, repr=False)
     dpi: tuple[float, float] | None = None
@@ -72,13 +77,14 @@ def read_metadata(data: bytes, name: str | Path) -> Metadata:
     notes: list[str] = []
     with _open(data, name) as image:
         orientation = read_orientation(image)
-        block = _read_exif(image, notes)
+        block, problem = _read_exif(image, notes)
         tables, subsampling = _read_jpeg_settings(image, notes)
         notes += _list_left_out(image, data)
         chunks = read_png_chunks(data) if image.format == "PNG" else _make_coding_chunk(image, data)
         return Metadata(
             orientation=orientation,
             exif=block,
+            exif_problem=problem,
             xmp=_read_packet(image),
             profile=image.info.get("icc_profile") or None,
             dpi=_read_dpi(image),
@@ -132,21 +138,22 @@ def _read_packet(image: Any) -> bytes | None:
     return packet.encode() if isinstance(packet, str) else packet or None
 
 
-def _read_exif(image: Any, notes: list[str]) -> bytes | None:
+def _read_exif(image: Any, notes: list[str]) -> tuple[bytes | None, str | None]:
+    """The block without its pictures, and why it could not be read; adds to the notes."""
     try:
         block = image.info.get("exif")
         if image.format == "TIFF":
             block = exif.make_from_tiff(image)
         if not block:
-            return None
+            return None, None
         block, found = exif.remove_pictures(block)
     except MemoryError:
         raise
     except Exception as error:  # damaged EXIF is no reason to refuse the photo
         notes.append(f"EXIF left out, because it is damaged ({error})")
-        return None
+        return None, str(error) or type(error).__name__
     notes += found
-    return block
+    return block, None
 
 
 def _make_coding_chunk(image: Any, data: bytes) -> list[tuple[bytes, bytes]]:
@@ -186,17 +193,22 @@ def _list_left_out(image: Any, data: bytes) -> list[str]:
     is_jpeg, is_png = data[:2] == b"\xff\xd8", image.format == "PNG"
     other = {n for n, _ in read_png_chunks(data) if is_png and n.isalpha()} - _PLAIN_CHUNKS
     chunks = ", ".join(sorted(name.decode() for name in other))
-    behind = count_trailing_bytes(data) if is_jpeg else 0
+    behind = count_trailing_bytes(data) if is_jpeg or is_png else 0
     follows = "bytes after the picture (a video, a gain map or further pictures)"
     texts = [key for key in getattr(image, "text", {}) if key != "XML:com.adobe.xmp"]
     found = {
         "further pictures (MPO)": image.format == "MPO",
         f"{behind:,} {follows}": behind > 0,
         f"PNG chunks ({chunks})": bool(chunks),
-        "Photoshop and IPTC records": "photoshop" in image.info or 34377 in tags or 33723 in tags,
+        "pictures below the first (sub-directories)": _SUB_DIRECTORIES in tags,
+        "channels besides colours and alpha": tags.get(_SAMPLES, 1) > len(image.getbands()),
+        "Photoshop and IPTC records": "photoshop" in image.info or not _RECORDS.isdisjoint(tags),
         "comment": "comment" in image.info,
         f"texts ({', '.join(texts)})": bool(texts),
         "extended XMP, which mostly holds pictures": is_jpeg
         and any(content.startswith(_EXTENDED_XMP) for _, content in read_jpeg_segments(data)),
     }
+    belonging = [kind.rpartition(":")[2] for kind in image.info.get("aux") or {}]  # of a HEIC
+    belonging += ["depth map"] * bool(image.info.get("depth_images"))
+    found[f"pictures that belong to the first ({', '.join(belonging)})"] = bool(belonging)
     return [f"{what} left out" for what, present in found.items() if present]

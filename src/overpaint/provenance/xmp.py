@@ -3,13 +3,16 @@
 - Sources: ISO 16684-1 (XMP), IPTC Photo Metadata 2023 (`DigitalSourceType` and its vocabulary).
 - All other properties keep their meaning and their namespace prefixes. The new entry of the history
   names what the mark replaces (an earlier source type or tool).
-- Properties that contain or point to pictures of the photo before the edit are left out, and so are
-  those that describe a video, a gain map or another picture that the edited file does not have.
+- Properties that contain or point to pictures of the photo before the edit are left out, at any
+  depth: pages and ingredients have thumbnails, too. So are those that describe a video, a gain map
+  or another picture that the edited file does not have, and every value that is a picture in
+  Base64, whatever its name.
 - Regions that the hole covers are removed, with their names: `overpaint.provenance.people`.
 - A packet is untrusted XML: document types, and with them entities, are refused, and the depth is
   limited. A packet that cannot be read is replaced by one with the mark alone.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -46,6 +49,7 @@ _RDF_ROOT, _DESCRIPTION, _ABOUT = f"{{{_RDF}}}RDF", f"{{{_RDF}}}Description", f"
 # A key that ends in "}" means a whole namespace, one that ends in "*" all names with that prefix.
 _PICTURES = {
     f"{{{_XMP}}}Thumbnails": "thumbnails",
+    "{http://ns.adobe.com/xap/1.0/g/img/}": "thumbnails",
     "{http://ns.google.com/photos/1.0/image/}": "original",
     "{http://ns.google.com/photos/1.0/depthmap/}": "depth map",
     "{http://ns.google.com/photos/dd/1.0/device/}": "depth map",
@@ -57,6 +61,11 @@ _PICTURES = {
     "{http://ns.apple.com/HDRGainMap/1.0/}": "gain map",
     "{http://ns.adobe.com/xmp/note/}HasExtendedXMP": "link to extended XMP",
 }
+# JPEG, PNG, GIF, WebP or TIFF in Base64, with or without "data:...," in front.
+_PICTURE = re.compile(
+    r"\s*(data:[^,]{1,99},\s*)?(/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/=\s]{48,}"
+)
+_OTHER = "picture"
 _MAX_DEPTH = 100
 
 
@@ -101,8 +110,9 @@ def add_mark(
         if before:
             details += f"; {label} was {', '.join(before)}"
             notes.append(f"XMP: {label} was {', '.join(before)}")
-    gone = dict.fromkeys(what for key, what in _PICTURES.items() if _take(parts, key))
-    notes += [f"XMP: {what} left out, which is of the photo before the edit" for what in gone]
+    gone = set(_remove_pictures(root))
+    named = (what for what in dict.fromkeys([*_PICTURES.values(), _OTHER]) if what in gone)
+    notes += [f"XMP: {what} left out, which is of the photo before the edit" for what in named]
     if covered is not None:
         notes += remove_covered(parts, covered)
     event = SubElement(_find_events(parts), f"{{{_RDF}}}li", {f"{{{_RDF}}}parseType": "Resource"})
@@ -194,15 +204,34 @@ def _find_first(parts: list[Element], key: str) -> str | None:
 
 
 def _take(parts: list[Element], key: str) -> list[str]:
-    """Remove the properties that a key as in `_PICTURES` means; returns their values."""
+    """Remove a property; returns its values."""
     taken = []
     for part in parts:
-        taken += [text for k, text in _read_properties(part) if _matches(k, key)]
-        for name in [k for k in part.attrib if _matches(k, key)]:
-            del part.attrib[name]
-        for child in [child for child in part if _matches(child.tag, key)]:
+        taken += [text for k, text in _read_properties(part) if k == key]
+        part.attrib.pop(key, None)
+        for child in part.findall(key):
             part.remove(child)
     return taken
+
+
+def _remove_pictures(element: Element) -> Iterator[str]:
+    """Remove what `_PICTURES` names and pictures in Base64, at any depth; yields what they are."""
+    for name in list(element.attrib):
+        if what := _name_picture(name, element.attrib[name]):
+            del element.attrib[name]
+            yield what
+    for child in list(element):
+        if what := _name_picture(child.tag, child.text or ""):
+            element.remove(child)
+            yield what
+        else:
+            yield from _remove_pictures(child)
+
+
+def _name_picture(name: str, text: str) -> str | None:
+    """What a property has of the photo before the edit; None for any other property."""
+    known = (what for key, what in _PICTURES.items() if _matches(name, key))
+    return next(known, _OTHER if _PICTURE.match(text) else None)
 
 
 def _matches(name: str, key: str) -> bool:

@@ -20,7 +20,7 @@ from PIL import Image, features
 
 from overpaint import __version__, progress
 from overpaint.atomic import check_writable
-from overpaint.detection.fusion import FusedRunner, describe_error
+from overpaint.detection.fusion import FUSED_THRESHOLD, FusedRunner, describe_error
 from overpaint.detection.report import Runner, make_record
 from overpaint.detection.result import FAILURES
 from overpaint.errors import InputError
@@ -114,7 +114,7 @@ def make_chapter(
     ]
     about = Examined(
         file=facts.file,
-        opinion=form_opinion(finding, detectors, tried, largest),
+        opinion=form_opinion(finding, detectors, tried, largest, chosen=_is_chosen(runner)),
         finding=finding,
         detectors=detectors,
         failed_detectors={p["model"]: make_printable(p["error"]) for p in parts if "error" in p},
@@ -134,6 +134,12 @@ def make_chapter(
         },
         thumbnail=_pair(facts.thumbnail, facts.expected),
     )
+
+
+def _is_chosen(runner: Runner) -> bool:
+    """Whether a caller chose the threshold of the masks."""
+    usual = FUSED_THRESHOLD if isinstance(runner, FusedRunner) else None
+    return runner.threshold != usual
 
 
 def _describe_region(

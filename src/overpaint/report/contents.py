@@ -142,6 +142,7 @@ class File(_Fields):
     jpeg: Jpeg | None
     exif: list[ExifField]
     thumbnail: Thumbnail | None
+    """Null where there is none, and where none was read, which the notes then say."""
     marks: Marks
     grid: Grid | None
     """Null for a photo that is too small."""

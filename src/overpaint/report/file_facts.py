@@ -6,7 +6,9 @@
 - Thumbnail and photo are compared by the mean brightness of cells of 8 x 8 thumbnail pixels, after
   a linear fit, as cameras process the two separately. The limit is a rule of thumb: how often
   thumbnails of untouched photos exceed it was not measured.
-- Only JPEG and PNG files are searched for a thumbnail.
+- JPEG, PNG and WebP files are searched for a thumbnail; of TIFF, AVIF and HEIC the record says that
+  they were not. In an AVIF or a HEIC the reader has put another orientation into the EXIF, so that
+  neither this field nor how a thumbnail lies is known.
 - Texts in a file are untrusted: each is shown as one visible line (`terminal.make_printable`).
 """
 
@@ -33,6 +35,7 @@ from overpaint.provenance.containers import (
     read_jpeg_segments,
     read_number,
     read_png_chunks,
+    read_riff_chunks,
 )
 from overpaint.provenance.metadata import find_orientation, read_metadata
 from overpaint.report.contents import ExifField, File, Grid, Jpeg, Marks, Thumbnail
@@ -46,7 +49,9 @@ MAX_DIFFERENCE = 24.0
 """Levels of 255 that a cell of the thumbnail may differ by."""
 _CELL = 8
 _EXIF, _GPS = 0x8769, 0x8825
-_OFFSET, _LENGTH = 513, 514
+_OFFSET, _LENGTH, _STRIPS = 513, 514, 273
+_NOT_SEARCHED = ("TIFF", "AVIF", "HEIF")
+_REPLACED = ("AVIF", "HEIF")
 _PREFIX = b"Exif\0\0"
 _PROCESSES = {0xC0: "baseline", 0xC1: "extended sequential", 0xC2: "progressive", 0xC3: "lossless"}
 _NOT_FRAMES = {0xC4, 0xC8, 0xCC}  # tables and an extension among the numbers of frames
@@ -80,8 +85,10 @@ def gather_facts(
     C2PA signers count as trusted. beside: the file's path, to look for a receipt beside it; None
     for a photo that was sent without its folder."""
     notes = list(photo.notes)
-    exif, left_out = _read_exif(data, photo.path)
+    exif, left_out = _read_exif(data, photo)
     notes += left_out
+    if photo.format in _NOT_SEARCHED:
+        notes.append(f"an EXIF thumbnail was not looked for in this {photo.format} file")
     thumbnail, shown, expected = _read_thumbnail(data, photo, notes)
     return Facts(
         File(
@@ -157,18 +164,26 @@ def _name_segment(marker: int, content: bytes) -> str:
     return names.get(marker, f"{marker:02X}")
 
 
-def _read_exif(data: bytes, name: Path) -> tuple[list[ExifField], list[str]]:
+def _read_exif(data: bytes, photo: Photo) -> tuple[list[ExifField], list[str]]:
     """The fields of the main directories, and notes on what was not read or was left out."""
     try:
-        block = read_metadata(data, name).exif
+        known = read_metadata(data, photo.path)
         with limit_pillow(find_pixel_limit(None)):  # which also suppresses Pillow's warnings
-            found = [] if block is None else list(_read_fields(block))
+            found = [] if known.exif is None else list(_read_fields(known.exif))
     except MemoryError:
         raise
     except Exception as error:  # a parser fed hostile bytes raises whatever it likes
         return [], [f"EXIF could not be read ({error})"]
-    more = len(found) - MAX_FIELDS
-    return found[:MAX_FIELDS], [f"{more} more EXIF fields left out"] * (more > 0)
+    notes = []
+    if known.exif_problem is not None:
+        notes.append(f"EXIF could not be read ({known.exif_problem})")
+    stated = [one for one in found if (one.group, one.name) != ("image", "Orientation")]
+    if photo.format in _REPLACED and len(stated) < len(found):
+        found = stated
+        notes.append("EXIF orientation not shown: the reader puts there what the boxes say, or 1")
+    if (more := len(found) - MAX_FIELDS) > 0:
+        notes.append(f"{more} more EXIF fields left out")
+    return found[:MAX_FIELDS], notes
 
 
 def _read_fields(block: bytes) -> Iterator[ExifField]:
@@ -225,9 +240,9 @@ def _read_thumbnail(
 
 
 def extract_thumbnail(data: bytes) -> bytes | None:
-    """The JPEG in the second directory of the EXIF of a JPEG or PNG; None where there is none.
+    """The JPEG in the second directory of the EXIF of a JPEG, PNG or WebP; None without one.
 
-    Raises `ValueError` for EXIF that cannot be read.
+    Raises `ValueError` for EXIF that cannot be read, and for a thumbnail that is no JPEG.
     """
     block = _find_exif(data)
     if block is None:
@@ -240,6 +255,8 @@ def extract_thumbnail(data: bytes) -> bytes | None:
     entries, _ = read_directory(block, second)
     values = {e.tag: read_number(block, e) for e in entries if e.tag in (_OFFSET, _LENGTH)}
     if len(values) < 2:
+        if any(e.tag == _STRIPS for e in entries):
+            raise ValueError("it is stored without compression, as strips")
         return None
     found = block[values[_OFFSET] : values[_OFFSET] + values[_LENGTH]]
     return found or None
@@ -253,6 +270,9 @@ def _find_exif(data: bytes) -> bytes | None:
         return None
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return next((content for name, content in read_png_chunks(data) if name == b"eXIf"), None)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        found = (content for name, content in read_riff_chunks(data) if name == b"EXIF")
+        return next((content.removeprefix(_PREFIX) for content in found), None)
     return None
 
 
@@ -275,7 +295,10 @@ def compare_thumbnail(thumbnail: np.ndarray, pixels: np.ndarray) -> tuple[Thumbn
     bars = ~inner
     has_bars = max(width - wide, height - tall) > 1
     if has_bars and thumbnail[bars].mean() > 32:
-        words = "its aspect ratio is not the photo's, so the photo was cropped or scaled since"
+        words = (
+            "its aspect ratio is not the photo's: one of the two was cropped, stretched or turned "
+            "since, or the thumbnail was made so"
+        )
         return Thumbnail(width, height, True, None, words), expected
     one = thumbnail[top : top + tall, left : left + wide].mean(axis=2)
     other = np.asarray(small).mean(axis=2)

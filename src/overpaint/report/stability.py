@@ -138,8 +138,8 @@ def describe_changes(tried: Sequence[Trial], mask: np.ndarray, regions: Sequence
     if not regions:
         new = [t.change.name for t in done if t.change.num_regions]
         if new:
-            return f"Nothing is marked in the photo itself; something is after {', '.join(new)}."
-        return "Nothing is marked in the photo itself, nor after any of the changes."
+            return f"No region is marked in the photo itself; some are after {', '.join(new)}."
+        return "No region is marked in the photo itself, nor after any of the changes tried."
     shares = {t.change.name: t.stays(mask, regions[0]) or 0.0 for t in done}
     stay = [name for name, share in shares.items() if share >= STAYS]
     go = [name for name in shares if name not in stay]

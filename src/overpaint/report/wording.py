@@ -105,28 +105,41 @@ def describe_edits(finding: Finding) -> str:
 
 
 def form_opinion(
-    finding: Finding, others: Sequence[Finding], tried: Sequence[Trial], largest: float | None
+    finding: Finding,
+    others: Sequence[Finding],
+    tried: Sequence[Trial],
+    largest: float | None,
+    *,
+    chosen: bool = False,
 ) -> Opinion:
     """finding: of the photo. others: of each detector, where `finding` is that of their mean.
     largest: share of the largest region that stays marked after the shift by one pixel; None
-    without a region."""
+    without a region. chosen: the caller chose the threshold of the mask, which must not raise the
+    grade."""
     verdicts = [one.verdict for one in others] or [finding.verdict]
     reasons = [describe_false_alarms(one) for one in (others or [finding])]
-    extent, whole = describe_extent(finding), finding.fraction > WHOLE
+    whole = finding.fraction > WHOLE
+    at = "its threshold" if not chosen else "the threshold chosen for this report"
+    marked = f"At {at}, {describe_extent(finding)} is marked."
     stays = largest is not None and largest >= STAYS
     if "strong trace" in verdicts:
         alone = all(v == "strong trace" for v in verdicts)
-        reasons += _list_reasons(whole, stays, alone, finding, tried)
-        grade = "moderate support" if stays and alone and not whole else "limited support"
+        reasons += _list_reasons(whole, largest, alone, finding, tried)
+        if chosen:
+            reasons.append(
+                "The threshold was chosen for this report; what it marks cannot raise the grade."
+            )
+        firm = stays and alone and not whole and not chosen
+        grade = "moderate support" if firm else "limited support"
         words = (
             f"The finding gives {grade} for the first proposition over the second: a trace like "
-            f"that of inpainting, {extent}, above a threshold that few untouched photos reach."
+            f"that of inpainting, above a threshold that few untouched photos reach. {marked}"
         )
     elif "inconclusive" in verdicts:
         grade = "no support either way"
         words = (
-            f"Inconclusive: what is seen ({extent} above the threshold) is more than in most "
-            "untouched photos, but not enough for a strong trace. It supports neither proposition."
+            "Inconclusive: what is seen is more than in most untouched photos, but not enough for "
+            f"a strong trace. It supports neither proposition. {marked}"
         )
         doubts = [one.doubt for one in (others or [finding]) if one.doubt]
         reasons += [f"{doubt[0].upper()}{doubt[1:]}." for doubt in dict.fromkeys(doubts)]
@@ -144,7 +157,7 @@ def form_opinion(
 
 
 def _list_reasons(
-    whole: bool, stays: bool, alone: bool, finding: Finding, tried: Sequence[Trial]
+    whole: bool, largest: float | None, alone: bool, finding: Finding, tried: Sequence[Trial]
 ) -> list[str]:
     """What weakens a strong trace, and what does not, in words."""
     found = []
@@ -153,7 +166,9 @@ def _list_reasons(
     moved = next((t for t in tried if t.change.name == SHIFT), None)
     if moved is None or moved.mask is None:
         found.append("Whether the region stays when the photo is shifted could not be tried.")
-    elif stays:
+    elif largest is None:
+        found.append("No region is marked that could stay when the photo is shifted.")
+    elif largest >= STAYS:
         found.append("The largest region stays when the photo is shifted by one pixel.")
     else:
         found.append("The largest region goes when the photo is shifted by one pixel.")
