@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from overpaint.data.photo_sets import collect_photos
 from overpaint.data.real_fills import describe_fills, list_trained_families
-from overpaint.data.sources import PhotoSource, hash_data_list
+from overpaint.data.sources import PhotoSource, hash_data_list, list_unmatched
 from overpaint.data.universal import Pairs
 from overpaint.run_identity import find_commit
 from overpaint.terminal import make_progress_bar, say
@@ -169,6 +169,9 @@ def _split(
         say(train.passed_over, err=True)
     for line in train.problems:
         problem(line)
+    if exclude:  # a slip in a name would train on what was to be left out
+        for name in list_unmatched(collect_photos(photos).names, exclude):
+            problem(f"{name}: to be excluded, but none of the photos has this name")
     return train, collect_photos(photos, part="validation", exclude=exclude)
 
 
