@@ -179,6 +179,12 @@ def list_trained_families(config: RealFills, assets: Path) -> tuple[str, ...]:
     return tuple(sorted({fill.family for fill in fills}))
 
 
+def list_fills(config: RealFills, assets: Path) -> list[str]:
+    """Names of the pictures that train and validate."""
+    fills = read_fills(find_asset(config.folder, assets), leave_out=config.leave_out)
+    return [f"{fill.pool}/{fill.id}" for fill in fills]
+
+
 def describe_fills(config: RealFills, assets: Path) -> str:
     """For a record: "a share of 0.5 real fills by cmgan 16, lama 16 (left out: sd2)"."""
     counts: dict[str, int] = defaultdict(int)
