@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from conftest import textured
 from helpers.bright_detectors import calibration, registered, save
 from overpaint.benchmark import pages, plots, work
+from overpaint.benchmark import rows as benchmark_rows
 from overpaint.benchmark.api import Done, benchmark, estimate_run
 from overpaint.benchmark.plan import hash_truth, plan
 from overpaint.benchmark.recipe import Recipe
@@ -220,6 +221,25 @@ def test_an_inpainter_that_fails_costs_its_own_cells_and_the_mean(toys: Path, da
     mean_row = find(rows, inpainter=ALL, metric="auc")
     assert mean_row.error == "no mean: failed with gone"
     assert math.isnan(mean_row.value)
+
+
+def test_there_is_no_mean_where_an_inpainter_has_no_number(
+    toys: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = benchmark_rows._list_values
+
+    def lacking(scores: Any) -> Any:
+        found = ran(scores)
+        if not calls:  # of the first inpainter
+            found["auc"] = dict.fromkeys(found["auc"], math.nan)
+        calls.append(scores)
+        return found
+
+    calls: list[Any] = []
+    monkeypatch.setattr(benchmark_rows, "_list_values", lacking)
+    row = find(measure(toys, data).rows, inpainter=ALL, metric="auc")
+    assert math.isnan(row.value)
+    assert (math.isnan(row.ci_low), row.interval, row.n) == (True, "", 5)
 
 
 def test_there_is_no_mean_over_a_choice_of_inpainters(toys: Path, data: Path) -> None:
