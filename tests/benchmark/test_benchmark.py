@@ -1,6 +1,7 @@
 """`overpaint benchmark`: the matrix, its cache, failures, and intervals over inpainters."""
 
 import math
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from typer.testing import CliRunner
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 from conftest import textured
 from helpers.bright_detectors import calibration, registered, save
 from overpaint.benchmark import pages, plots, work
+from overpaint.benchmark import rows as benchmark_rows
 from overpaint.benchmark.api import Done, benchmark, estimate_run
 from overpaint.benchmark.plan import hash_truth, plan
 from overpaint.benchmark.recipe import Recipe
@@ -29,11 +32,13 @@ from overpaint.benchmark.rows import (
     write_rows,
 )
 from overpaint.cli import build
+from overpaint.data.autoencoder import conv_autoencoder
 from overpaint.data.pair_sets import MaskRule, Pair
 from overpaint.data.sources import split
 from overpaint.errors import ConfigError
 from overpaint.inpainting.inpainter_runner import InpainterRunner
 from overpaint.metrics import bootstrap, bootstrap_levels, mean
+from overpaint.weights import save_weights
 
 SIDE = 64
 
@@ -218,11 +223,71 @@ def test_an_inpainter_that_fails_costs_its_own_cells_and_the_mean(toys: Path, da
     assert math.isnan(mean_row.value)
 
 
+def test_there_is_no_mean_where_an_inpainter_has_no_number(
+    toys: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = benchmark_rows._list_values
+
+    def lacking(scores: Any) -> Any:
+        found = ran(scores)
+        if not calls:  # of the first inpainter
+            found["auc"] = dict.fromkeys(found["auc"], math.nan)
+        calls.append(scores)
+        return found
+
+    calls: list[Any] = []
+    monkeypatch.setattr(benchmark_rows, "_list_values", lacking)
+    row = find(measure(toys, data).rows, inpainter=ALL, metric="auc")
+    assert math.isnan(row.value)
+    assert (math.isnan(row.ci_low), row.interval, row.n) == (True, "", 5)
+
+
 def test_there_is_no_mean_over_a_choice_of_inpainters(toys: Path, data: Path) -> None:
     rows = measure(toys, data, only=["inpainter=*a*"]).rows  # both
     assert {r.inpainter for r in rows} == {"mean", "telea"}
     rows = measure(toys, data, only=["detector=steep"]).rows
     assert ALL in {r.inpainter for r in rows}
+
+
+def test_an_autoencoder_that_changed_makes_its_stages_old(
+    toys: Path, data: Path, tmp_path: Path
+) -> None:
+    """One that is no shipped one, named by its file."""
+    about: dict[str, Any] = dict.fromkeys(("data", "recipe", "commit", "licence"), "-")
+    config = {"width": 4, "depth": 1, "latent_channels": 4, "num_blocks": 1}
+    bank = "bank: {" + str(tmp_path / "mine.safetensors") + ": 1}"
+    recipe = RECIPE | {"detectors": {"tiny": {"recipe": "tiny.yaml"}}}
+    text = TRAINED.replace("bank: {none: 1}", bank) + "cache: {num: 2}"
+    (toys.parent / "tiny.yaml").write_text(text)
+    keys = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        save_weights(
+            tmp_path, conv_autoencoder(**config), name="mine", kind="autoencoder", config=config,
+            architecture="conv-autoencoder", **about,
+        )  # fmt: skip
+        (cell, *_) = plan(Recipe.model_validate(recipe), toys.parent, data, toys.parent / "cache")
+        (training,) = [s for s in cell.list_stages() if s.kind == "detector"]
+        keys.append((training.key, training.needs["reconstructions"].key))
+    assert keys[0][0] != keys[1][0]
+    assert keys[0][1] != keys[1][1]
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), zipfile.BadZipFile("x"), AssertionError("x")])
+def test_no_kind_of_error_costs_the_other_cells(
+    toys: Path, data: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    ran = work.run_stage
+
+    def failing(stage: Any, *rest: Any) -> Any:
+        if stage.kind == "heatmaps" and "telea" in stage.label:
+            raise error
+        return ran(stage, *rest)
+
+    monkeypatch.setattr("overpaint.benchmark.running.run_stage", failing)
+    rows = measure(toys, data).rows
+    assert find(rows, inpainter="telea", metric="auc").error.startswith(type(error).__name__)
+    assert find(rows, inpainter="mean", metric="auc").error == ""
 
 
 def test_code_that_changed_makes_results_old(

@@ -295,6 +295,10 @@ def test_trainings_take_sets_by_name_beside_folders(tmp_path: Path) -> None:
     assert found.read(0).ndim == 3
     without = collect_photos(given, "train", exclude=[Path(faces[0]).name])
     assert set(found.names) - set(without.names) == {faces[0]}
+    by_path = collect_photos(given, "train", exclude=[faces[0], plain[0]])
+    assert set(found.names) - set(by_path.names) == {faces[0], str(plain[0])} & set(found.names)
+    with pytest.raises(ImageError, match="all 5 photos are excluded"):
+        collect_photos(given, "train", exclude=faces)
     assert len(collect_photos(given)) == 37
     missing = collect_photos([*given, tmp_path / "nowhere"])
     assert len(missing.problems) == 1

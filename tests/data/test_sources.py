@@ -234,6 +234,22 @@ def test_part_and_exclude_leave_photos_out(tmp_path):
         PhotoSource.from_paths([tmp_path / "set/3.png"], exclude=["3.png"])
 
 
+def test_a_photo_is_the_same_however_its_folder_is_named(tmp_path, monkeypatch):
+    inner = tmp_path / "set" / "inner"
+    inner.mkdir(parents=True)
+    for i in range(40):
+        (tmp_path / "set" / f"{i}.png").write_bytes(png(i))
+    wanted = [
+        Path(n).name for n in split(sorted(map(str, (tmp_path / "set").glob("*.png"))), "train")
+    ]
+    for here, given in ((tmp_path, "set"), (tmp_path / "set", "."), (inner, "..")):
+        monkeypatch.chdir(here)
+        found = PhotoSource.from_paths([given], "train")
+        assert sorted(Path(n).name for n in found.names) == sorted(wanted)
+        out = PhotoSource.from_paths([given], "train", exclude=[found.names[0]])
+        assert out.names == found.names[1:]
+
+
 def test_archive_splits_as_the_folder_it_was_made_from(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in NAMES[:60]:

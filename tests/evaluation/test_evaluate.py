@@ -183,6 +183,14 @@ def test_flagged_is_more_than_one_percent():
     assert parts.flag_pictures(pictures) == [0.0, 0.0, 1.0, 1.0]
 
 
+def test_no_mean_and_no_interval_where_a_generator_has_no_number() -> None:
+    groups = [{"a": 0.5, "b": 0.6}, {"c": math.nan}, {"a": 0.7, "b": math.nan}]
+    row = make_mean_row(SOURCE, "headline", "auc", groups)
+    assert all(math.isnan(value) for value in (row.value, row.ci_low, row.ci_high))
+    assert row.n == 3
+    assert make_mean_row(SOURCE, "headline", "auc", groups[::2]).value == pytest.approx(0.625)
+
+
 def test_row_is_a_mean_over_the_pictures_with_a_number():
     found = make_row(SOURCE, "madf", "auc", [0.5, math.nan, 1.0])
     assert (found.value, found.n) == (0.75, 2)

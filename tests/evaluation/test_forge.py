@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from conftest import textured
 from overpaint import weights
 from overpaint.cli import build
 from overpaint.cli.forge import forge as command
+from overpaint.data.forgeries import read_forgeries
 from overpaint.data.sources import PhotoSource, split
 from overpaint.errors import ConfigError, InputError, UnknownNameError, WeightsError
 from overpaint.evaluation.forge import NATIVE, Forged, Forgery, forge
@@ -111,6 +114,22 @@ class TestFiles:
             mask = read_mask(out / row.mask)
             assert mask.shape == (row.height, row.width) == (SIZE, SIZE)
             assert row.mask_ratio == mask.mean() > 0
+
+    def test_their_photos_stay_in_their_parts_wherever_they_are_read(
+        self, tmp_path: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = [f"{i}.png" for i in range(20)] + [os.fsdecode(b"caf\xe9.png")]
+        folder = tmp_path / "set"
+        folder.mkdir()
+        for name in names:
+            shutil.copy(next(photo_folder.rglob("*.png")), folder / name)
+        test = split([str(folder / name) for name in names], "test")
+        monkeypatch.chdir(folder)
+        made(tmp_path / "out", PhotoSource.from_paths(["."]))
+        monkeypatch.chdir(tmp_path)
+        rows = read_forgeries(tmp_path / "out", "test")
+        found = {row.photo.replace("?", "\udce9") for row in rows}
+        assert found == {f"set/{Path(name).name}" for name in test}
 
     def test_the_hole_is_filled_and_nothing_else_is_touched(
         self, tmp_path: Path, photos: PhotoSource

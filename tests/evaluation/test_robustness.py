@@ -184,6 +184,22 @@ def test_the_forgeries_alone(data: Path, net: Path, tmp_path: Path):
         benchmark.evaluate({"net": net}, data, tmp_path / "out", ["forged"], bank=net.parent)
 
 
+def test_fills_of_one_photo_count_once(data: Path, net: Path, tmp_path: Path):
+    one, other = photos_of("test", 2)
+    forgeries(tmp_path / "one", [one] * 5 + [other], "mean-s")
+    special = RobustnessSettings(forged=(tmp_path / "one",), conditions=(AS_IS,))
+    how: dict[str, Any] = {"robustness": special, "bank": net.parent, "settings": Settings(size=64)}
+    rows = benchmark.evaluate({"net": net}, data, tmp_path / "out", ["forged", "robustness"], **how)
+    found = {(r.method, r.metric): r.n for r in rows}
+    assert found["mean-s", "auc"] == found[f"forged:mean-s, {AS_IS}", "auc"] == 2
+    forgeries(tmp_path / "more" / "one", [one], "other")
+    special = RobustnessSettings(forged=(tmp_path / "one", tmp_path / "more" / "one"))
+    with pytest.raises(ConfigError, match="more/one: rename one"):
+        benchmark.evaluate(
+            {"net": net}, data, tmp_path / "out", ["forged"], robustness=special, bank=net.parent
+        )
+
+
 def test_a_quick_look_and_its_sheets(data: Path, net: Path, tmp_path: Path):
     forgeries(tmp_path / "one", photos_of("test", 2), "mean-s")
     sheets = tmp_path / "sheets"

@@ -166,6 +166,13 @@ def test_a_photo_stays_in_its_part_and_can_be_left_out(here: Path) -> None:
     assert row.photo == photo_of("train", 0)
 
 
+def test_a_photo_whose_part_cannot_be_told_is_refused(here: Path) -> None:
+    for name in ("1.png", "../1.png"):
+        forgeries(here / "other", photo_of("train"), name)
+        with pytest.raises(ConfigError, match=r"names 1 photos without their folder, as .*1\.png"):
+            read_forgeries(here / "other", "train")
+
+
 def test_folders_are_drawn_by_their_weights(here: Path) -> None:
     forgeries(here / "other", photo_of("train"), inpainter="b")
     config = ForgedConfig(folders={"set": 3, "other": 1, "nowhere": 0}, share=0.5)

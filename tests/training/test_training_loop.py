@@ -84,6 +84,15 @@ class TestResume:
         assert task.numbers == []
         assert before == {path: path.read_bytes() for path in tmp_path.glob("*.*")}
 
+    def test_other_data_are_refused(self, tmp_path: Path) -> None:
+        config = loop_config()
+        with pytest.raises(InterruptedRunError):
+            fit(stop_at(Tiny(), 3, terminate), config, tmp_path, HASH, data_hash="a")
+        with pytest.raises(TrainingError, match=r"last\.pt: was trained on other photos"):
+            fit(Tiny(), config, tmp_path, HASH, data_hash="b")
+        fit(Tiny(), config, tmp_path, HASH, data_hash="a")
+        assert load_checkpoint(tmp_path / "last.pt", HASH, "a")["step"] == 7
+
     def test_signal_handlers_are_given_back(self, tmp_path: Path) -> None:
         before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
         with pytest.raises(InterruptedRunError):
@@ -125,8 +134,11 @@ class TestSamples:
         task = Tiny()
         task.make_dataset = Broken  # type: ignore[method-assign]
         with pytest.raises(TrainingError, match=r"x.jpg: truncated") as caught:
-            train(task, loop_config(workers=workers), tmp_path)
+            train(task, loop_config(workers=workers, checkpoint_every=99), tmp_path)
         assert "\n" not in str(caught.value)
+        assert load_checkpoint(tmp_path / "last.pt", HASH)["step"] == 1  # of the batch before
+        train(task := Tiny(), loop_config(workers=0), tmp_path)
+        assert task.numbers == list(range(4, 7 * 4))
 
 
 class TestLearningRate:

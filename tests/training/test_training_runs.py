@@ -132,6 +132,20 @@ class TestAutoencoder:
         assert "ae-tiny.safetensors" in result.stdout
         assert {p.name for p in out.iterdir()} >= {"last.pt", "best.pt", "log.jsonl"}
 
+    def test_a_run_is_not_resumed_with_other_photos(self, train: Train, here: Path) -> None:
+        assert train("autoencoder").exit_code == 0
+        assert train("autoencoder").exit_code == 0
+        line = one_line(train("autoencoder", "--exclude", "0.png"), 1)
+        assert "last.pt: was trained on other photos" in line
+
+    def test_an_excluded_photo_that_is_none_costs_the_exit_code(
+        self, train: Train, here: Path
+    ) -> None:
+        result = train("autoencoder", "--exclude", "0.png", "--exclude", "waves/0.jpg")
+        assert result.exit_code == 1, result.output
+        assert "waves/0.jpg: to be excluded, but none of the photos has this name" in result.stderr
+        assert "0.png:" not in result.stderr
+
     def test_photos_that_are_missing_cost_the_exit_code_and_not_the_run(
         self, train: Train, here: Path, photos: Path
     ) -> None:

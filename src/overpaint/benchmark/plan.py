@@ -23,13 +23,13 @@ from overpaint.benchmark.work import HELPERS, MODULES, WORK
 from overpaint.data.assets import find_asset
 from overpaint.data.pair_sets import SETS, Pair, read_pairs
 from overpaint.data.sources import Part, Place
-from overpaint.errors import ConfigError, OverpaintError
+from overpaint.errors import ConfigError, OverpaintError, WeightsError
 from overpaint.named_metrics import METRICS
 from overpaint.registry import detectors, inpainters
 from overpaint.training.config import load_config
 from overpaint.training.detection.base import DetectorRun, DetectorTask
 from overpaint.training.inpainting.base import InpainterRun, InpaintingTask
-from overpaint.weights import list_records
+from overpaint.weights import list_records, read_record
 from overpaint.weights.resolve import find, is_method
 from overpaint.weights.store import Kind, WeightsRecord
 
@@ -569,9 +569,18 @@ def _list_read(run: DetectorRun, forged: Iterable[str]) -> Iterator[str]:
 
 
 def _hash_bank(run: DetectorRun) -> dict[str, str]:
-    """Hashes of the shipped autoencoders that a run draws from."""
-    shipped = {r.name: r.sha256 for r in list_records() if r.kind == "autoencoder"}
-    return {name: shipped.get(name, "") for name in run.data.bank}
+    """Hashes of the autoencoders that a run draws from: shipped, imported, or files of weights.
+
+    "" for those that are none, such as "taef2:FOLDER" (`Planner._hash_files`).
+    """
+    return {name: _hash_autoencoder(name) for name in run.data.bank}
+
+
+def _hash_autoencoder(name: str) -> str:
+    try:
+        return read_record(name, kind="autoencoder").sha256
+    except WeightsError:  # the training says what is wrong
+        return ""
 
 
 def _list_sources(

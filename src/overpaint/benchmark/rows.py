@@ -304,18 +304,20 @@ def _list_picture_metrics(recipe: Recipe, group: Sequence[Measured]) -> list[str
 
 def _make_mean_row(name: str, metric: str, group: Sequence[Measured]) -> BenchmarkRow:
     values = [each.values[metric] for each in group]
-    low, high = bootstrap_levels(values)
+    # NaN where one of them has no number: a mean over the others would be another figure.
+    value = sum(mean(numbers.values()) for numbers in values) / len(values)
+    low, high = (math.nan, math.nan) if math.isnan(value) else bootstrap_levels(values)
     n = sum(not math.isnan(v) for numbers in values for v in numbers.values())
     return replace(
         group[0].row,
         inpainter=name,
         inpainter_sha256="",
         metric=metric,
-        value=mean(mean(numbers.values()) for numbers in values),
+        value=value,
         n=n,
         ci_low=low,
         ci_high=high,
-        interval=OVER_BOTH,
+        interval="" if math.isnan(low) else OVER_BOTH,
     )
 
 

@@ -1,13 +1,16 @@
 """Crops of photos at native resolution."""
 
-from functools import lru_cache
-
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from overpaint.data.recent import RecentArrays
 from overpaint.data.sources import PhotoSource
 from overpaint.images import to_tensor
+
+# Decoding costs as much as a step of a small network. Outside of the class, so that a data set can
+# be sent to worker processes that are not forked.
+_recent: RecentArrays[tuple[np.ndarray]] = RecentArrays()
 
 
 def crop_middle(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -44,13 +47,7 @@ class PhotoCrops(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([self.seed, index])
-        pixels = _read(self.photos, int(rng.integers(len(self.photos))))
+        number = int(rng.integers(len(self.photos)))
+        (pixels,) = _recent.get((self.photos, number), lambda: (self.photos.read(number),))
         (crop,) = random_flip(rng, random_crop(pixels, self.size, rng))
         return {"image": to_tensor(crop)[0]}
-
-
-# Decoding costs as much as a step of a small network; a thousand web photos are 0.6 GB. Outside
-# of the class, so that a data set can be sent to worker processes that are not forked.
-@lru_cache(maxsize=1000)
-def _read(photos: PhotoSource, index: int) -> np.ndarray:
-    return photos.read(index)

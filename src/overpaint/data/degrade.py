@@ -3,8 +3,8 @@
 - `History` processes a photo before anything is blended into it: a resize, a JPEG with its 8 x 8
   grid at a random phase, sometimes a second one. `Degrade` processes the edited photo as sharing
   does: resize, crop, slight blur and noise, then a lossy file.
-- Both first draw a list of `Step`s and then `replay` it. The list is plain data (JSON), so that a
-  sample's manifest reproduces the sample; noise carries its own seed.
+- Both first draw a list of `Step`s and then `replay` it. The list is plain data (JSON), by which a
+  sample's manifest states what was done, exactly; noise carries its own seed.
 - Geometry changes photo and mask together. The mask is resized by nearest neighbour and stays
   binary; both filters are aligned at the pixel centres.
 - Photos are uint8 (h, w, 3), masks uint8 (h, w) with 1 = inpainted. Nothing is changed in place.

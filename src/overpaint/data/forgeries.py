@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ConfigDict
 
 from overpaint.data.samples import SampleRow, read_rows
-from overpaint.data.sources import Part, split
+from overpaint.data.sources import Part, find_file_name, split
 from overpaint.errors import ConfigError
 
 
@@ -43,15 +43,21 @@ def read_forgeries(
 ) -> list[ForgedRow]:
     """The forgeries of one part's photos; exclude: file names of photos. seed: see `split`.
 
-    Raises ConfigError when there is none.
+    Raises ConfigError when there is none, and where the part of a photo cannot be told.
     """
     rows = read_rows(folder, ForgedRow)
     if not rows:
         raise ConfigError(f"{folder} holds no forgeries; see `overpaint forge`")
+    if unknown := [r.photo for r in rows if r.part is None and not has_folder(r.photo)]:
+        raise ConfigError(
+            f"{folder}: the manifest names {len(unknown)} photos without their folder, as "
+            f"{unknown[0]}, so that it cannot be told whether they are test photos; forge them "
+            "again"
+        )
     photos = set(split((row.photo for row in rows if row.part is None), part, seed))
-    unwanted = {_find_file_name(path) for path in exclude}
+    unwanted = {find_file_name(path) for path in exclude}
     of_part = [r for r in rows if (r.photo in photos if r.part is None else r.part == part)]
-    kept = [r for r in of_part if _find_file_name(r.photo) not in unwanted]
+    kept = [r for r in of_part if find_file_name(r.photo) not in unwanted]
     if not kept:
         raise ConfigError(
             f"none of the {len(rows)} forgeries in {folder} is of a photo of the {part} part; "
@@ -60,5 +66,7 @@ def read_forgeries(
     return kept
 
 
-def _find_file_name(path: str) -> str:
-    return path.replace("\\", "/").replace("::", "/").rsplit("/", 1)[-1]
+def has_folder(name: str) -> bool:
+    """Whether a photo's name says in which folder it lies, whatever the current folder is."""
+    parts = name.replace("\\", "/").replace("::", "/").split("/")
+    return len(parts) > 1 and parts[-2] not in (".", "..")

@@ -27,7 +27,7 @@ from PIL import Image
 
 from overpaint.data.crops import crop_middle
 from overpaint.data.finding import expand_home, list_below, read_lines, refuse_unreadable
-from overpaint.data.sources import Part, PhotoSource, Place, shorten_name
+from overpaint.data.sources import Part, PhotoSource, Place, leave_out, shorten_name
 from overpaint.errors import ConfigError, ImageError
 from overpaint.images import Photo, image_suffixes
 
@@ -178,7 +178,7 @@ def collect_photos(
 
     Raises ImageError as `open_photos` and `PhotoSource.from_paths`.
     """
-    unwanted = {str(name) for name in exclude}
+    unwanted = list(exclude)
     plain: list[str | Path] = []
     sources: list[PhotoSource] = []
     for path in paths:
@@ -188,7 +188,9 @@ def collect_photos(
             continue
         root = expand_home(folder)
         photos = _select_part(LAYOUTS[name], LAYOUTS[name].find(root), part, "seed", seed, root)
-        kept = [p for p in photos if not unwanted & {p.name, shorten_name(str(p))}]
+        kept = leave_out(photos, unwanted)
+        if not kept:
+            raise ImageError(f"{path}: all {len(photos)} photos are excluded; exclude fewer names")
         sources.append(PhotoSource([Place(str(p), "", str(p)) for p in kept]))
     if plain or not sources:
         sources.insert(0, PhotoSource.from_paths(plain, part, unwanted, seed))

@@ -21,7 +21,6 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -35,6 +34,7 @@ from torch.utils.data import Dataset
 from overpaint.data.assets import find_asset
 from overpaint.data.crops import random_crop
 from overpaint.data.degrade import KERNELS, Kernel, ScaleRange, resize
+from overpaint.data.recent import RecentArrays
 from overpaint.data.universal import (
     APART,
     Pairs,
@@ -61,6 +61,10 @@ BORDER = (0.03, 0.97)
 """Shares of the hole between which a window counts as lying at its border."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+# A network's step takes little longer than to decode a picture. Outside of the class, so that a
+# data set can be sent to worker processes that are not forked.
+_recent: RecentArrays[tuple[np.ndarray, np.ndarray]] = RecentArrays()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +183,12 @@ def list_trained_families(config: RealFills, assets: Path) -> tuple[str, ...]:
     return tuple(sorted({fill.family for fill in fills}))
 
 
+def list_fills(config: RealFills, assets: Path) -> list[str]:
+    """Names of the pictures that train and validate."""
+    fills = read_fills(find_asset(config.folder, assets), leave_out=config.leave_out)
+    return [f"{fill.pool}/{fill.id}" for fill in fills]
+
+
 def describe_fills(config: RealFills, assets: Path) -> str:
     """For a record: "a share of 0.5 real fills by cmgan 16, lama 16 (left out: sd2)"."""
     counts: dict[str, int] = defaultdict(int)
@@ -223,7 +233,7 @@ class RealFillDataset(Dataset[dict[str, Tensor]]):
         sources = self.families[rng.integers(len(self.families))]
         pictures = sources[rng.integers(len(sources))]
         fill = pictures[rng.integers(len(pictures))]
-        picture, mask = _read(fill)
+        picture, mask = _recent.get(fill, fill.read)
         name = fill.method
         margin = config.degrade.find_margin(config.size)
         scale = float(rng.uniform(*how.shrunk_to)) if rng.random() < how.shrunk else 1.0
@@ -288,10 +298,3 @@ def imitate_enlarging(
     kernel = KERNELS[names[rng.integers(len(names))]]
     size = (pixels.shape[1], pixels.shape[0])
     return np.array(Image.fromarray(small).resize(size, kernel))
-
-
-# A network's step takes little longer than to decode a picture; the pool is 0.2 GB. Outside of the
-# class, so that a data set can be sent to worker processes that are not forked.
-@lru_cache(maxsize=400)
-def _read(fill: RealFill) -> tuple[np.ndarray, np.ndarray]:
-    return fill.read()

@@ -47,7 +47,7 @@ T = TypeVar("T", str, Path)
 S = TypeVar("S")
 
 _ARCHIVES = {".zip": "zip", ".tar": "tar"}
-_PARTS: dict[str, range] = {"train": range(8), "validation": range(8, 9), "test": range(9, 10)}
+_PARTS: dict[Part, range] = {"train": range(8), "validation": range(8, 9), "test": range(9, 10)}
 
 
 # What storages call the marks by which one state of a file differs from the next; the first counts.
@@ -144,6 +144,12 @@ def split(paths: Iterable[T], part: Part, seed: int = 0) -> list[T]:
     return [path for path in paths if _find_tenth(str(path), seed) in _PARTS[part]]
 
 
+def find_part(name: str, seed: int = 0) -> Part:
+    """The part of one photo; see `split`."""
+    tenth = _find_tenth(name, seed)
+    return next(part for part, tenths in _PARTS.items() if tenth in tenths)
+
+
 def hash_data_list(names: Iterable[str]) -> str:
     """SHA-256 (hex) of the sorted list of photos, one a line, each as FOLDER/FILE.
 
@@ -181,17 +187,15 @@ class PhotoSource:
     ) -> PhotoSource:
         """Collect photos from what `finding.find_photos` takes, archives and fsspec addresses.
 
-        part, seed: see `split`; None takes all. exclude: photos to leave out, compared by the
-        last two components of the path; a bare file name is left out in every folder. Raises
-        `ImageError` when no photo is found, or none is left.
+        part, seed: see `split`; None takes all. exclude: see `leave_out`. Raises `ImageError`
+        when no photo is found, or none is left.
         """
         places, search = find_places(paths)
         photos = {place.name: place for place in places}
         if search.problems and not photos:
             raise search.problems[0][1]
-        kept = split(photos, part, seed) if part else list(photos)
-        unwanted = {"/".join(_split_name(str(path))[-2:]) for path in exclude}
-        kept = [name for name in kept if not unwanted & {shorten_name(name), _split_name(name)[-1]}]
+        unwanted = list(exclude)
+        kept = leave_out(split(photos, part, seed) if part else photos, unwanted)
         if not kept:
             raise ImageError(
                 f"none of the {len(photos)} photos is left (part: {part or 'all'}, after excluding "
@@ -247,8 +251,34 @@ def _split_name(name: str) -> list[str]:
 
 def shorten_name(name: str) -> str:
     """Folder and file name: what a photo is known by on every machine."""
-    whole = name if "://" in name or "::" in name else str(Path(name).absolute())
+    # Not `Path.absolute`, which keeps "..": "../a.jpg" would be another photo than "set/a.jpg".
+    whole = name if "://" in name or "::" in name else os.path.abspath(name)  # noqa: PTH100
     return "/".join(_split_name(whole)[-2:])
+
+
+def find_file_name(name: str) -> str:
+    """The last component of a photo's name, in one spelling of its characters (NFC)."""
+    return _split_name(name)[-1]
+
+
+def leave_out(names: Iterable[T], exclude: Iterable[str | Path]) -> list[T]:
+    """The photos that `exclude` does not name.
+
+    A path names the photo of that folder and file name (the last two components), a bare file
+    name those of this name in every folder.
+    """
+    unwanted = {_find_excluded(str(path)) for path in exclude}
+    return [n for n in names if not unwanted & {shorten_name(str(n)), find_file_name(str(n))}]
+
+
+def list_unmatched(names: Iterable[str], exclude: Iterable[str | Path]) -> list[str]:
+    """What `exclude` names and is none of the photos, as it was given."""
+    known = {known for name in names for known in (shorten_name(name), find_file_name(name))}
+    return [str(path) for path in exclude if _find_excluded(str(path)) not in known]
+
+
+def _find_excluded(path: str) -> str:
+    return shorten_name(path) if len(_split_name(path)) > 1 else find_file_name(path)
 
 
 def _find_tenth(name: str, seed: int) -> int:

@@ -51,9 +51,10 @@ class UniversalRow(SampleRow):
     redrawn_by: str
     """As of `universal.Sample`: the autoencoder or trace, "" for an untouched photo."""
     history: tuple[Step, ...]
-    """What happened to the photo before the blend, for `degrade.replay`."""
+    """What happened to the photo before the blend, as of `degrade.replay`."""
     degradations: tuple[Step, ...]
-    """What happened to the picture after the blend, for `degrade.replay`."""
+    """What happened to the picture after the blend, as of `degrade.replay`. Where pieces were cut
+    from, and a last turn or mirroring, are no steps: `index` gives the whole sample."""
     seed: int
     index: int
     """`UniversalDataset.sample(index)` with this seed and the settings of about.json is the

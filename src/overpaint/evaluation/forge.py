@@ -26,10 +26,10 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from overpaint import __version__, hashes
-from overpaint.data.forgeries import ForgedRow
+from overpaint.data.forgeries import ForgedRow, has_folder
 from overpaint.data.masks import MaskFn, hole_ratio, limit_ratio
 from overpaint.data.samples import MANIFEST, SampleRow, claim, fill, make_printable
-from overpaint.data.sources import Part, PhotoSource
+from overpaint.data.sources import Part, PhotoSource, find_part, shorten_name
 from overpaint.data.universal import make_mask_mixture
 from overpaint.devices import find_device
 from overpaint.errors import ImageError, InputError, OverpaintError
@@ -144,9 +144,10 @@ class _Forger:
     def __call__(self, index: int) -> Forgery:
         chosen = np.random.default_rng(self.seed).permutation(len(self.photos))
         number = int(chosen[index % len(chosen)])
-        photo, name = self.photos.read_photo(number), make_printable(self.photos.names[number])
+        photo, found = self.photos.read_photo(number), self.photos.names[number]
+        name = _name_photo(found)
         try:
-            part = self.part_of(self.photos.names[number]) if self.part_of else None
+            part = self.part_of(found) if self.part_of else _find_part_if_lost(found)
             return self._make(index, photo, name, part)
         except OverpaintError as error:
             message = str(error)
@@ -206,6 +207,18 @@ class _Forger:
             _BLOCK * int(rng.integers((side - self.size) // _BLOCK + 1)) for side in (height, width)
         )
         return pixels[top : top + self.size, left : left + self.size].copy(), top, left
+
+
+def _name_photo(name: str) -> str:
+    """As it was found, and with its folder, by which its part is known wherever it is read."""
+    is_path = "://" not in name and "::" not in name
+    depends = is_path and not has_folder(name)
+    return make_printable(shorten_name(name) if depends else name)
+
+
+def _find_part_if_lost(name: str) -> Part | None:
+    """The part of a photo whose name is no valid Unicode and cannot be written as it is."""
+    return None if make_printable(name) == name else find_part(name)
 
 
 def _make_mask_fn(kind: str, assets: Path) -> MaskFn:

@@ -144,6 +144,18 @@ def _name_forgery(folder: Path, forgery: ForgedRow) -> str:
     return f"{folder.name}/{forgery.index:06d}"
 
 
+def _list_photos(forgeries: Sequence[tuple[Path, ForgedRow]]) -> dict[str, str]:
+    """By a picture's id the photo it was made from, see `average_by_photo`.
+
+    Raises ConfigError for folders of one name, whose pictures would have the same ids.
+    """
+    folders: dict[str, Path] = {}
+    for folder, _ in forgeries:
+        if (other := folders.setdefault(folder.name, folder)) != folder:
+            raise ConfigError(f"{other} and {folder}: rename one, as pictures go by their folder")
+    return SOURCES | {_name_forgery(folder, row): row.photo for folder, row in forgeries}
+
+
 def make_composite(
     inpainted: np.ndarray, original: np.ndarray, mask: np.ndarray
 ) -> np.ndarray | None:
@@ -205,6 +217,7 @@ def measure_robustness(job: Measurement) -> Result:
     forgeries = read_forged(folders, job.settings.split_seed)
     found = read_triplets(job.data)
     triplets = [t for group in GROUPS for t in found if t.group == group]
+    photos = _list_photos(forgeries)
     kinds = {
         "universal samples": draw_universal(job),
         f"{len(forgeries)} forgeries": read_forged_exhibits(forgeries),
@@ -222,9 +235,8 @@ def measure_robustness(job: Measurement) -> Result:
             write_sheets(sheets / job.name, album)
     source = _make_source(job, runner, conditions, folders)
     halves = {t.id: t.half for t in triplets}
-    photos = SOURCES | {_name_forgery(folder, row): row.photo for folder, row in forgeries}
     rows = [
-        *make_rows_by_method(source, pictures),
+        *make_rows_by_method(source, pictures, photos),
         *compute_headlines(source, pictures, conditions, halves, photos),
     ]
     return rows, pictures
@@ -236,6 +248,7 @@ def measure_forged(job: Measurement) -> Result:
     forgeries = read_forged(folders, job.settings.split_seed)
     if not forgeries:
         raise ConfigError("the part forged needs a folder of `overpaint forge`; name it (--forged)")
+    photos = _list_photos(forgeries)
     job.report(f"forged: {len(forgeries)} forgeries")
     runner, pictures = job.make_runner(), []
     for exhibit in limit_exhibits(read_forged_exhibits(forgeries), job.settings.limit):
@@ -244,7 +257,7 @@ def measure_forged(job: Measurement) -> Result:
         pictures.append(Picture("forged", method, job.name, exhibit.id, numbers))
     source = _make_source(job, runner, {AS_IS: CONDITIONS[AS_IS]}, folders)
     source = replace(source, set="forged", protocol="forgeries of test photos, as cut out by forge")
-    return make_rows_by_method(source, pictures), pictures
+    return make_rows_by_method(source, pictures, photos), pictures
 
 
 def choose_conditions(settings: RobustnessSettings) -> dict[str, Condition]:

@@ -134,13 +134,14 @@ def make_mean_row(
     generators: of each, a number by photo. The interval resamples generators and photos, a photo
     that several generators filled for all of them together.
     """
-    low, high = bootstrap_levels(generators)
+    # NaN where one of them has no number: a mean over the others would be another figure.
+    value = sum(mean(numbers.values()) for numbers in generators) / len(generators)
+    low, high = (math.nan, math.nan) if math.isnan(value) else bootstrap_levels(generators)
     return Row(
         method=method,
         metric=metric,
-        # NaN where one of them has no number: a mean over the others would be another figure.
-        value=sum(mean(numbers.values()) for numbers in generators) / len(generators),
-        n=sum(map(len, generators)),
+        value=value,
+        n=sum(not math.isnan(v) for numbers in generators for v in numbers.values()),
         ci_low=low,
         ci_high=high,
         **asdict(source),

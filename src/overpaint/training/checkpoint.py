@@ -32,10 +32,12 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         ) from error
 
 
-def load_checkpoint(path: Path, config_hash: str) -> dict[str, Any]:
+def load_checkpoint(path: Path, config_hash: str, data_hash: str = "") -> dict[str, Any]:
     """Read a checkpoint of the run whose configuration has `config_hash`, onto the CPU.
 
-    Raises TrainingError when the file is missing, damaged, or of another configuration.
+    data_hash: of what its samples are made from; "" for any. Raises TrainingError when the file is
+    missing, damaged, or of another configuration or other data. Checkpoints of older versions do
+    not name their data.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -51,5 +53,11 @@ def load_checkpoint(path: Path, config_hash: str) -> dict[str, Any]:
         raise TrainingError(
             f"{path}: belongs to another configuration ({found}, now {config_hash}); "
             "choose another --out, or delete the folder"
+        )
+    known = state.get("data_hash", "")
+    if data_hash and known and known != data_hash:
+        raise TrainingError(
+            f"{path}: was trained on other photos, forgeries or fills than are given now; give the "
+            "same, in the same order and with the same --exclude, or choose another --out"
         )
     return state

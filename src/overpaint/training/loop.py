@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -141,9 +141,10 @@ class Run:
         out_of_patience = patience is not None and self.validations_since_best >= patience
         return self.step >= self.loop.steps or out_of_patience
 
-    def make_state(self, config_hash: str) -> dict[str, Any]:
+    def make_state(self, config_hash: str, data_hash: str = "") -> dict[str, Any]:
         return {
             "config_hash": config_hash,
+            "data_hash": data_hash,
             "step": self.step,
             "best": self.best,
             "validations_since_best": self.validations_since_best,
@@ -246,19 +247,23 @@ def fit(
     out: Path,
     config_hash: str,
     processes: Processes | None = None,
+    data_hash: str = "",
 ) -> Path:
     """Train until the last step, or until `patience` validations brought nothing better.
 
     Writes `last.pt` (to resume) and `best.pt` (the averaged model of the best (or last) validation:
     {"model", "step", "figures", "config_hash"}) into `out`; -> the path of `best.pt`. Resumes by
     itself from `out/last.pt`. Raises TrainingError on a loss, gradient or figure that is not
-    finite, and `InterruptedRunError` after SIGTERM or Ctrl-C, with everything saved.
+    finite; with everything saved, `DataError` for a sample that cannot be made and
+    `InterruptedRunError` after SIGTERM or Ctrl-C.
 
     processes: those of torchrun, or one on the CPU, when None; all must see the same `out`.
+    data_hash: of what the samples are made from; a run with another one is not resumed. "" for
+    data that are not compared.
     """
     if processes is None:
         with Processes() as processes:
-            return fit(task, loop, out, config_hash, processes)
+            return fit(task, loop, out, config_hash, processes, data_hash)
     if loop.batch_size % processes.world_size:
         raise TrainingError(
             f"loop.batch_size {loop.batch_size} cannot be shared by {processes.world_size} "
@@ -267,7 +272,7 @@ def fit(
     last, best = out / "last.pt", out / "best.pt"
     run = Run(task, loop, processes.device)
     if last.exists():
-        run.restore(load_checkpoint(last, config_hash))
+        run.restore(load_checkpoint(last, config_hash, data_hash))
     processes.broadcast(run.modules.values())
     if run.ended:
         return best
@@ -278,6 +283,7 @@ def fit(
         with (
             log.show_progress(loop.steps) as progress,
             closing(_load_batches(run, processes)) as batches,
+            _saving_on_data_error(run, processes, last, config_hash, data_hash),
         ):
             for batch in batches:
                 started = time.perf_counter()
@@ -292,7 +298,7 @@ def fit(
                 ended, stopping = processes.any(run.ended), processes.any(stop.requested)
                 if run.step % loop.checkpoint_every == 0 or ended or stopping:
                     if processes.is_main:
-                        save_checkpoint(last, run.make_state(config_hash))
+                        save_checkpoint(last, run.make_state(config_hash, data_hash))
                     processes.barrier()
                 if ended:
                     break
@@ -302,6 +308,23 @@ def fit(
                         "run the same command to resume"
                     )
     return best
+
+
+@contextmanager
+def _saving_on_data_error(
+    run: Run, processes: Processes, last: Path, config_hash: str, data_hash: str
+) -> Iterator[None]:
+    """Context that keeps the steps since the last checkpoint: the sample is needed again."""
+    try:
+        yield
+    except DataError:
+        if processes.is_main:
+            save_checkpoint(last, run.make_state(config_hash, data_hash))
+        raise
+
+
+class DataError(TrainingError):
+    """A sample cannot be made."""
 
 
 class InterruptedRunError(TrainingError):
@@ -331,7 +354,10 @@ def _load_batches(run: Run, processes: Processes) -> Generator[Batch, None, None
         *_, last = str(error).strip().splitlines()  # a worker's error comes with its traceback
         # Its frames here would hold the workers until the program ends.
         cause = error.with_traceback(None)
-        raise TrainingError(f"step {run.step}: the data cannot be made: {last}") from cause
+        raise DataError(
+            f"step {run.step}: the data cannot be made: {last}. The state is saved: repair the "
+            "file under its name, and run the same command to resume"
+        ) from cause
 
 
 def _ignore_signals(_: int) -> None:

@@ -6,16 +6,17 @@ and calibrate, 10 % are kept for the published figures.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from overpaint import hashes
 from overpaint.data.photo_sets import collect_photos
-from overpaint.data.real_fills import describe_fills, list_trained_families
-from overpaint.data.sources import PhotoSource, hash_data_list
+from overpaint.data.real_fills import describe_fills, list_fills, list_trained_families
+from overpaint.data.sources import PhotoSource, hash_data_list, list_unmatched, shorten_name
 from overpaint.data.universal import Pairs
 from overpaint.run_identity import find_commit
 from overpaint.terminal import make_progress_bar, say
@@ -29,7 +30,7 @@ from overpaint.training.detection.base import (
     make_pairs,
     start,
 )
-from overpaint.training.detection.forged import describe_forgeries
+from overpaint.training.detection.forged import describe_forgeries, list_forgeries
 from overpaint.training.distributed import Processes
 from overpaint.training.inpainting.base import InpainterRun, make_inpainting_task
 from overpaint.training.inpainting.base import start as start_inpainter
@@ -73,7 +74,8 @@ def train_autoencoder(
     with Processes(device) as processes:
         torch.manual_seed(run.loop.seed)
         task = AutoencoderTask(run, train, validation)
-        return _fit_and_export(run, task, out, export, train, about, processes)
+        data = hash_samples(train, validation)
+        return _fit_and_export(run, task, out, export, train, about, processes, data)
 
 
 def train_detector(
@@ -105,6 +107,11 @@ def train_detector(
         about |= {"parents": [(parent, 1) for parent in parents], "new_parts": begun.fresh}
     train, validation = _split(photos, exclude, problem)
     check(run, begun.model, assets, exclude)  # the reconstructions may take hours
+    others = [
+        *list_forgeries(run.forged, assets, exclude),
+        *(list_fills(run.fills, assets) if run.fills.share else ()),
+    ]
+    data = hash_samples(train, validation, others)
     about["data"] = describe(train)
     if run.forged.share:
         about["data"] += f"; {describe_forgeries(run.forged, assets, exclude)}"
@@ -112,7 +119,7 @@ def train_detector(
         about["data"] += f"; {describe_fills(run.fills, assets)}"
         about["families"] = list_trained_families(run.fills, assets)
     if export_only:
-        state = load_checkpoint(out / "last.pt", hash_config(run))
+        state = load_checkpoint(out / "last.pt", hash_config(run), data)
         values = state["average"] if run.loop.ema_decay else state["modules"]["model"]
         return _export(run, begun.model, values, state["step"], {}, export, train, about)
     with Processes(device) as processes:
@@ -120,7 +127,7 @@ def train_detector(
         held_out = make_pairs(run, validation, assets)
         both = train, validation
         task = make_detection_task(run, pairs, held_out, assets, exclude, begun.model, both)
-        return _fit_and_export(run, task, out, export, train, about, processes)
+        return _fit_and_export(run, task, out, export, train, about, processes, data)
 
 
 def train_inpainter(
@@ -149,7 +156,8 @@ def train_inpainter(
         if parent is not None:
             about["parents"] = [(parent, 1)]
         task = make_inpainting_task(run, train, validation, assets, model)
-        return _fit_and_export(run, task, out, export, train, about, processes)
+        data = hash_samples(train, validation)
+        return _fit_and_export(run, task, out, export, train, about, processes, data)
 
 
 def describe(photos: PhotoSource) -> str:
@@ -157,6 +165,15 @@ def describe(photos: PhotoSource) -> str:
     places = (Path(name.replace("::", "/")) for name in photos.names)
     folders = Counter(place.absolute().parent.name for place in places)
     return f"{len(photos)} photos: " + ", ".join(f"{k} {n}" for k, n in sorted(folders.items()))
+
+
+def hash_samples(train: PhotoSource, validation: PhotoSource, others: Iterable[str] = ()) -> str:
+    """SHA-256 (hex) of what the samples of a run are made from: photos by folder and file name.
+
+    Their order counts, as samples are drawn by it. others: names of forgeries and fills.
+    """
+    parts = [*map(shorten_name, train.names), "", *map(shorten_name, validation.names), "", *others]
+    return hashes.sha256("\n".join(parts).encode("utf-8", "surrogateescape"))
 
 
 def _split(
@@ -169,6 +186,9 @@ def _split(
         say(train.passed_over, err=True)
     for line in train.problems:
         problem(line)
+    if exclude:  # a slip in a name would train on what was to be left out
+        for name in list_unmatched(collect_photos(photos).names, exclude):
+            problem(f"{name}: to be excluded, but none of the photos has this name")
     return train, collect_photos(photos, part="validation", exclude=exclude)
 
 
@@ -217,9 +237,10 @@ def _fit_and_export(
     photos: PhotoSource,
     about: dict[str, Any],
     processes: Processes,
+    data_hash: str,
 ) -> WeightsRecord | None:
     """Train, and let the first process write the exported state into `folder`."""
-    best = fit(task, run.loop, out, hash_config(run), processes)
+    best = fit(task, run.loop, out, hash_config(run), processes, data_hash)
     if not processes.is_main:
         return None
     state = load_checkpoint(best, hash_config(run))

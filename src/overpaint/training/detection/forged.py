@@ -58,6 +58,17 @@ def describe_forgeries(config: ForgedConfig, assets: Path, exclude: Collection[s
     return f"{config.share:g} of the samples from forgeries by {inpainters}"
 
 
+def list_forgeries(config: ForgedConfig, assets: Path, exclude: Collection[str] = ()) -> list[str]:
+    """Names of the forgeries that train and validate; none where there is no share of them."""
+    parts: tuple[Part, ...] = ("train", "validation")
+    return [
+        f"{part}/{Path(name).name}/{row.index}/{row.photo}"
+        for name in (_select_drawn(config) if config.share else ())
+        for part in parts
+        for row in read_forgeries(find_asset(name, assets), part, exclude)
+    ]
+
+
 class ForgedDataset(Dataset[dict[str, Tensor]]):
     """Forgeries by running number; items as of `UniversalDataset`.
 
