@@ -136,10 +136,11 @@ def test_the_reason_of_an_inconclusive_verdict_is_in_the_table(
     from overpaint.detection import runner
 
     write_png("p.png", pixels())
-    judged = ("inconclusive", runner.AS_AFTER_EDITS)
+    doubt = runner.AS_AFTER_EDITS.format(rate="1 %")
+    judged = ("inconclusive", doubt)
     monkeypatch.setattr(runner, "_decide_verdict", lambda *_: judged)
     text = " ".join(detect(weights, "p.png").stdout.split())
-    assert f"note: {runner.AS_AFTER_EDITS}" in text
+    assert f"note: {doubt}" in text
     assert "note: other edits (blur, noise reduction, rotation, montage) may leave such" in text
 
 

@@ -27,6 +27,8 @@ from overpaint.detection.calibration import (
 from overpaint.detection.fusion import FusedRunner
 from overpaint.detection.result import (
     AS_AFTER_EDITS,
+    BELOW,
+    ONE_REGION,
     SMOOTH,
     format_percent,
     format_probability,
@@ -126,10 +128,10 @@ def edited_runner(strong: float | None = None, **counts: tuple[int, int, int]) -
 def test_a_trace_comes_with_the_rates_of_ordinary_edits() -> None:
     of_edits = edited_runner(median=(4, 9, 20), rotation=(2, 10, 20), vignette=(0, 0, 20))
     for value, said in (
-        (180, "photos give a strong trace after ordinary edits, too: median filter 4 of 20, rota"),
-        (154, "photos reach the threshold after ordinary edits, too: rotation 10 of 20, median "),
+        (180, "a strong trace after ordinary edits, too: median filter 4 of 20, rotation 2 of 20"),
+        (154, "which this photo does not reach, after ordinary edits, too: rotation 10 of 20, me"),
     ):
-        assert of_edits.run(photo(grey(value))).notes[-1].startswith(f"untouched {said}")
+        assert said in of_edits.run(photo(grey(value))).notes[-1]
     found = of_edits.run(photo(grey(0)))
     assert not any("edit" in note for note in found.notes)
     counts = {kind: (count.num_reached, count.num) for kind, count in found.edits.items()}
@@ -153,7 +155,7 @@ def test_a_strong_trace_is_above_what_edited_photos_reach() -> None:
     }
     assert [found.band for found in seen.values()] == [*["strong trace"] * 2, "inconclusive"]
     doubt, rates = seen[limit + 9].notes
-    assert doubt == AS_AFTER_EDITS
+    assert doubt == AS_AFTER_EDITS.format(rate="1 %")
     assert rates == "untouched photos reach the threshold after ordinary edits, too: blur 3 of 20"
     for found in seen.values():  # the mask and its threshold do not depend on it
         assert found.threshold == seen[None].threshold
@@ -165,7 +167,35 @@ def test_a_smooth_region_is_no_strong_trace_where_edits_were_measured() -> None:
     assert runner().run(photo(grey(180))).band == "strong trace"
     found = edited_runner(limit, blur=(0, 3, 20)).run(photo(grey(180)))
     assert found.band == "inconclusive"
-    assert SMOOTH in found.notes
+    assert SMOOTH.format(rate="1 %") in found.notes
+
+
+@pytest.mark.parametrize(("rate", "lower"), [(0.01, "10 %"), (0.05, "50 %"), (0.2, "50 %")])
+def test_every_inconclusive_verdict_says_why_with_the_rates_of_its_calibration(
+    rate: float, lower: str
+) -> None:
+    band = calibration().bands["lossless"].model_copy(update={"false_alarm_rate": rate})
+    fitted = runner(bands=dict.fromkeys(QUALITY_BANDS, band))
+    said = {"rate": f"{100 * rate:g} %", "lower_rate": lower}
+    for value, doubt in ((grey(154), BELOW), (with_square(32), ONE_REGION)):
+        found = fitted.run(photo(value))
+        assert found.band == "inconclusive"
+        assert found.verdict.doubt == doubt.format(**said)
+        assert found.verdict.doubt in found.notes
+        assert found.meaning == f"I{found.verdict.doubt[1:]}."
+    assert f"that {said['rate']} of untouched" in fitted.run(photo(grey(180))).meaning
+    assert fitted.run(photo(grey(0))).verdict.doubt is None
+
+
+def test_the_meaning_of_a_strong_trace_says_what_was_measured_of_edits() -> None:
+    limit = calibration().bands["lossless"].threshold_logit
+    rough = np.random.default_rng(0).integers(-9, 10, (160, 200, 1))
+    pixels = (grey(180).astype(int) + rough).astype(np.uint8)
+    lower = edited_runner(None, blur=(14, 14, 20)).run(photo(pixels))
+    assert "no higher threshold for edited photos" in lower.meaning  # as of nixnet-s
+    higher = edited_runner(limit, blur=(2, 3, 20)).run(photo(pixels))
+    assert "at most 10 % of the calibration photos" in higher.meaning
+    assert lower.band == higher.band == "strong trace"
 
 
 def test_a_trace_over_most_of_the_photo_may_be_an_edit_of_the_whole() -> None:

@@ -51,6 +51,10 @@ Band = Literal[
 
 AREA = 0.01  # the share of a photo's pixels that lies above q99
 
+TIMES_INCONCLUSIVE = 10
+"""Rate of the lower threshold as a multiple of the false-alarm rate; the product is at most 0.5, or
+the false-alarm rate where that is more."""
+
 # Even levels, and four near 1, where thresholds lie.
 QUANTILE_LEVELS: tuple[float, ...] = (
     *(round(0.02 * i, 2) for i in range(50)),
@@ -211,6 +215,11 @@ def bound_rate_of_variants(num_reached: int, num_variants: int, num_photos: int)
     return bound_rate(math.ceil(num_reached * num_photos / num_variants - 1e-9), num_photos)
 
 
+def find_inconclusive_rate(rate: float) -> float:
+    """The false-alarm rate of the lower threshold, for that of the default one; both 0..1."""
+    return max(rate, min(0.5, TIMES_INCONCLUSIVE * rate))
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -232,7 +241,7 @@ class QualityBand(_Frozen):
     threshold_logit: float
     """At most `false_alarm_rate` of the untouched photos have a q99 at or above it."""
     inconclusive_logit: float
-    """The lower threshold, with ten times the false-alarm rate that was requested; at most
+    """The lower threshold, with the false-alarm rate `inconclusive_rate`; at most
     `threshold_logit`."""
     strong_logit: float | None = None
     """Of a "strong trace": `threshold_logit`, or higher where ordinary edits reach that. None where
@@ -313,6 +322,11 @@ class QualityBand(_Frozen):
         if any(b < a for a, b in pairwise(values)):
             raise ValueError("the quantiles must not decrease")
         return values
+
+    @property
+    def inconclusive_rate(self) -> float:
+        """Share of the untouched photos that may reach `inconclusive_logit`."""
+        return find_inconclusive_rate(self.false_alarm_rate)
 
     @property
     def edits_by_words(self) -> dict[str, EditCount]:

@@ -18,25 +18,27 @@ WHOLE_EDIT = (
     "reduction or a rotation: that is an edit and not inpainting"
 )
 SMOOTH = (
-    "it reaches the threshold that 1 % of untouched photos reach, but what is marked has hardly "
+    "it reaches the threshold that {rate} of untouched photos reach, but what is marked has hardly "
     "any fine detail, like a blurred region or a plain surface, so it is no strong trace"
 )
 AS_AFTER_EDITS = (
-    "it reaches the threshold that 1 % of untouched photos reach, but not the higher one that few "
-    "photos reach after an ordinary edit, so it is no strong trace"
+    "it reaches the threshold that {rate} of untouched photos reach, but not the higher one that "
+    "few photos reach after an ordinary edit, so it is no strong trace"
+)
+BELOW = (
+    "it does not reach the threshold that {rate} of untouched photos reach, but a lower one, which "
+    "{lower_rate} of them reach"
+)
+ONE_REGION = (
+    "it does not reach the threshold that {rate} of untouched photos reach, but has at least one "
+    "clear region"
 )
 NOTABLE = 0.05
 """Lowest rate at which a kind of edit is named."""
 
 MEANINGS: Mapping[Band, str] = {
     "strong trace": (
-        "It reaches the threshold that 1 % of untouched photos of this quality reach. With a "
-        "detector that was measured on ordinary edits, it also reaches the one that at most 5 % of "
-        "the calibration photos reach after each kind of edit, and what is marked has fine detail."
-    ),
-    "inconclusive": (
-        "It reaches a lower threshold, which 10 % of untouched photos of this quality reach, or "
-        "has one clear region, but does not reach the threshold of a trace."
+        "It reaches the threshold that {rate} of untouched photos of this quality reach."
     ),
     "no trace found": (
         "It reaches neither the threshold of a trace nor the lower one, and has no clear region. "
@@ -44,6 +46,14 @@ MEANINGS: Mapping[Band, str] = {
     ),
 }
 """Explanation of each verdict without a `Verdict.doubt`; see `Detection.meaning`."""
+BEYOND_EDITS = (
+    " It also reaches that of a strong trace, and what is marked has fine detail: after each kind "
+    "of ordinary edit at most {most} of the calibration photos have one."
+)
+NOT_BEYOND_EDITS = (
+    " There is no higher threshold for edited photos with this detector, so an ordinary edit may "
+    "give the same verdict."
+)
 
 # RuntimeError: what torch raises when memory runs out.
 FAILURES = (OverpaintError, OSError, MemoryError, RuntimeError)
@@ -79,7 +89,14 @@ class Verdict:
     """Whether score and default threshold were fitted for photos of this quality; if not, the
     threshold is 0.5."""
     doubt: str | None = None
-    """Why a photo that reaches the threshold is inconclusive, otherwise None."""
+    """Why the photo is inconclusive, otherwise None."""
+    reached: bool | None = None
+    """Whether the photo reaches the default threshold; None without a calibration."""
+    false_alarm_rate: float | None = None
+    """Share of untouched photos of this quality that reach the default threshold; None without a
+    calibration."""
+    beyond_edits: bool = False
+    """Whether a strong trace needs more than the default threshold (`QualityBand.strong_logit`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +158,8 @@ class Detection:
     """Conversions while reading, and limits of the verdict."""
     edits: Mapping[str, EditCount] = field(default_factory=dict)
     """By kind of ordinary edit, in words: how many photos of this quality, edited but not
-    inpainted, have a strong trace at the default threshold; empty if it was not measured."""
+    inpainted, reach the default threshold, and how many have a strong trace; empty if it was not
+    measured."""
     image_score: float | None = None
     """In [0, 1], of a detector with a separate score for the whole photo; not calibrated. For a
     photo in tiles it is the highest score of a tile."""
@@ -178,7 +196,16 @@ class Detection:
         """Explanation of the verdict, in a sentence or two."""
         if doubt := self.verdict.doubt:
             return f"{doubt[0].upper()}{doubt[1:]}."
-        return MEANINGS.get(self.band) or f"There is no verdict: {self.reason}."
+        if not (meaning := MEANINGS.get(self.band)):
+            return f"There is no verdict: {self.reason}."
+        rate = self.verdict.false_alarm_rate
+        if self.band != "strong trace" or rate is None:
+            return meaning
+        meaning = meaning.format(rate=format_percent(rate))
+        if not self.verdict.beyond_edits:
+            return meaning + NOT_BEYOND_EDITS
+        most = max((count.num_strong / count.num for count in self.edits.values()), default=0.0)
+        return meaning + BEYOND_EDITS.format(most=format_percent(most))
 
     @property
     def score(self) -> float:
@@ -277,6 +304,8 @@ class Detection:
             )
         strong = self.band == "strong trace"
         does = "give a strong trace" if strong else "reach the threshold"
+        if self.verdict.reached is False:
+            does = "reach the threshold, which this photo does not reach,"
         counts = {
             kind: (count.num_strong if strong else count.num_reached, count.num)
             for kind, count in self.edits.items()

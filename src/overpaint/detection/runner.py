@@ -39,6 +39,8 @@ from overpaint.detection.graphs import GraphDetector
 from overpaint.detection.memory import Budget, check_memory
 from overpaint.detection.result import (
     AS_AFTER_EDITS,
+    BELOW,
+    ONE_REGION,
     SMOOTH,
     Detection,
     Examiner,
@@ -278,6 +280,9 @@ class DetectorRunner:
                 statistic=judged.statistic,
                 calibrated=fitted is not None,
                 doubt=doubt,
+                reached=judged.statistic >= fitted.threshold_logit if fitted else None,
+                false_alarm_rate=fitted.false_alarm_rate if fitted else None,
+                beyond_edits=fitted is not None and fitted.strong_logit is not None,
             ),
             mask_threshold=Threshold(
                 value=sigmoid(chosen) if self.threshold is None else self.threshold,
@@ -330,16 +335,22 @@ class DetectorRunner:
 def _decide_verdict(
     fitted: QualityBand, judged: Judgement, largest_area: int, pixels: np.ndarray
 ) -> tuple[Band, str | None]:
-    """The verdict, and why a photo that reaches the threshold has no strong trace."""
+    """The verdict, and why it is inconclusive, otherwise None."""
+    rates = {
+        "rate": format_percent(fitted.false_alarm_rate),
+        "lower_rate": format_percent(fitted.inconclusive_rate),
+    }
     if judged.statistic >= fitted.threshold_logit:
         # Without a threshold for edited photos the detector was not measured on them.
         if fitted.strong_logit is not None and is_smooth(pixels, judged.mask):
-            return "inconclusive", SMOOTH
+            return "inconclusive", SMOOTH.format(**rates)
         if fitted.strong_logit is not None and judged.statistic < fitted.strong_logit:
-            return "inconclusive", AS_AFTER_EDITS
+            return "inconclusive", AS_AFTER_EDITS.format(**rates)
         return "strong trace", None
-    if judged.statistic >= fitted.inconclusive_logit or largest_area >= MIN_REGION:
-        return "inconclusive", None
+    if judged.statistic >= fitted.inconclusive_logit:
+        return "inconclusive", BELOW.format(**rates)
+    if largest_area >= MIN_REGION:
+        return "inconclusive", ONE_REGION.format(**rates)
     return "no trace found", None
 
 

@@ -50,6 +50,7 @@ from overpaint.detection.calibration import (
     average_logits,
     bound_rate_of_variants,
     compute_untouched_quantiles,
+    find_inconclusive_rate,
     find_quality,
     judge,
     q99,
@@ -69,9 +70,6 @@ MIN_SIDE = 128
 LOSSY_SCALE = 0.9
 """Largest scale at which a photo with JPEG traces counts as lossless."""
 FALSE_ALARMS = 0.01
-TIMES_INCONCLUSIVE = 10
-"""Rate of the lower threshold as a multiple of the false-alarm rate; the product is at most 0.5, or
-the false-alarm rate where that is more."""
 EDIT_RATE = 0.05
 """Share of photos after one kind of ordinary edit that may have a strong trace."""
 EDITED_SIDE = 512
@@ -168,11 +166,10 @@ def fit_band(
     allowed = math.floor(rate * len(untouched) + 1e-9)
     check_num_photos(num_photos, rate)
     threshold = fit_threshold(untouched, rate)
-    rate_inconclusive = max(rate, min(0.5, TIMES_INCONCLUSIVE * rate))
     slope, intercept = (1.0, -threshold) if inpainted is None else fit_platt(untouched, inpainted)
     return QualityBand(
         threshold_logit=threshold,
-        inconclusive_logit=fit_threshold(untouched, rate_inconclusive),
+        inconclusive_logit=fit_threshold(untouched, find_inconclusive_rate(rate)),
         slope=slope,
         intercept=intercept,
         num_untouched=len(untouched),

@@ -171,7 +171,7 @@ class Finding(_Fields):
     reason: str | None
     """Why there is no verdict; null where there is one."""
     doubt: str | None
-    """Why a photo that reaches the threshold is inconclusive; null otherwise."""
+    """Why the photo is inconclusive; null otherwise."""
     score: float
     """0..1; see `calibrated`."""
     calibrated: bool
