@@ -91,19 +91,20 @@ def benchmark(
     is one. only: see `select_cells`; there is no mean over a choice of inpainters. resume: results
     of other code count, and failures are not tried again. jobs: processes. A cell that fails is a
     row with its error.
-    Raises ConfigError for the recipe, InputError for `jobs` and `device`.
+    Raises ConfigError for the recipe and for `out`, InputError for `jobs` and `device`.
     """
     if jobs < 1:
         raise InputError(f"jobs {jobs}: give 1 or more")
     if jobs > 1 and find_device(device).type == "cuda":
         raise InputError(f"jobs {jobs}: a graphics card is used by one process; give 1")
     store, folder = Store(Path(cache), resume), Path(out)
-    make_folder(folder, ConfigError, "choose another --out")  # before anything is measured
     only = list(only)
     with store.lock():
         recipe, cells = prepare(path, data, cache, scale, only)
+        # Before anything is measured.
+        make_folder(folder, ConfigError, "choose another --out")
         if recipe.plots:
-            require_matplotlib()  # before anything is measured
+            require_matplotlib()
         how = {"report": report, "on_progress": on_progress}
         errors = run(cells, store, jobs=jobs, device=device, **how)  # type: ignore[arg-type]
         # A mean over some of the inpainters would have the name of that over all.

@@ -62,9 +62,9 @@ def harden(
     recipe = load_hardening(Path(path), scale)
     require_matplotlib()  # before anything is measured
     store, folder = Store(Path(cache), resume), Path(out)
-    make_folder(folder, ConfigError, "choose another --out")
     with store.lock():
         race = plan_race(recipe, Path(path).parent, Path(data), Path(cache))
+        make_folder(folder, ConfigError, "choose another --out")  # before anything is measured
         how = {"report": report, "on_progress": on_progress}
         errors = run(race.cells, store, jobs=jobs, device=device, **how)  # type: ignore[arg-type]
         rows = make_rows_of_race(recipe, race, store, errors)
