@@ -67,6 +67,7 @@ def run(code: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc: Linux alone has it")
 def test_memory_does_not_grow_with_the_number_of_sizes() -> None:
     # 400 sizes after the first 300 take about 25 MiB with torch's own limits, under 1 with ours.
@@ -82,11 +83,13 @@ def test_limits_of_the_user_stay() -> None:
     assert run(code, DNNL_PRIMITIVE_CACHE_CAPACITY="7") == "None 256"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_child_forked_after_torch_used_its_threads_does_not_hang() -> None:
     assert run(FORK, OMP_NUM_THREADS="2") == "0 2"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc: Linux alone has it")
 def test_a_child_at_work_ends_with_its_parent() -> None:
     parent = subprocess.Popen(

@@ -71,6 +71,7 @@ def test_every_detector_states_its_paper_and_licence() -> None:
         assert entry.summary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("registry", [detectors, inpainters], ids=lambda r: r.kind)
 def test_an_entry_is_trainable_if_its_model_has_parameters(registry: Registry[Any]) -> None:
     for name in registry.list_names():

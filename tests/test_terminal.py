@@ -41,6 +41,7 @@ def test_what_is_not_visible_is_spelled_out(text: object, shown: str) -> None:
     assert make_printable(text) == shown
 
 
+@pytest.mark.slow
 def test_every_character_but_visible_ones_is_spelled_in_ascii() -> None:
     hidden = "".join(c for c in map(chr, range(0x110000)) if not c.isprintable())
     kept = set(make_printable(hidden)) - set(map(chr, range(32, 127)))
@@ -91,6 +92,7 @@ def printing(path: Path) -> Iterator[str]:
             yield f"{path.relative_to(ROOT)}:{node.lineno}: {name}"  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_all_that_is_printed_goes_through_one_place() -> None:
     found = [w for p in sorted(ROOT.rglob("*.py")) if p.name != "terminal.py" for w in printing(p)]
     assert not found
@@ -136,6 +138,7 @@ def harmless(output: bytes) -> bool:
     return not set(output) & (set(range(32)) - {9, 10} | {127}) and "\u202e".encode() not in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii:strict"])
 def test_every_command_speaks_on_every_stream(encoding: str, tmp_path: Path) -> None:
     names = [[], *([name] for name in COMMANDS)]

@@ -179,6 +179,7 @@ class TestDetect:
             with pytest.raises(ImageError, match=r"^a\.png: .*; "):
                 list(work)
 
+    @pytest.mark.slow
     def test_a_bomb(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OVERPAINT_MAX_PIXELS", "2000000")
         jobs.limit_pixels(1_000_000)

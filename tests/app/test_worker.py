@@ -77,6 +77,7 @@ def test_a_crash_ends_the_job_and_not_the_worker(worker: ProcessWorker) -> None:
     assert after != before
 
 
+@pytest.mark.slow
 def test_a_job_that_takes_too_long_is_ended(worker: ProcessWorker) -> None:
     ask(worker, 1)  # the process has started
     worker._seconds = 0.5

@@ -334,6 +334,7 @@ def test_whole_photos_are_judged_beside_untouched_ones(toys: Path, data: Path) -
     assert math.isnan(pooled.ci_low)
 
 
+@pytest.mark.slow
 def test_processing_and_bins_are_axes(toys: Path, data: Path) -> None:
     recipe = {
         "bins": ["10-20", "50-60"],

@@ -157,6 +157,7 @@ def find(rows: list[HardeningRow], **wanted: Any) -> HardeningRow:
 # A whole race
 
 
+@pytest.mark.slow
 def test_every_round_measures_both_sides(raced: tuple[Path, HardeningDone]) -> None:
     folder, done = raced
     assert done.num_failed == 0, {row.error for row in done.rows}
@@ -311,6 +312,7 @@ def test_a_page_shows_the_committed_rows(
 # Interruptions and failures
 
 
+@pytest.mark.slow
 def test_an_interrupted_race_goes_on_where_it_was(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +336,7 @@ def test_an_interrupted_race_goes_on_where_it_was(
     assert not {"detector", "mined", "reconstructions"} & set(kinds)
 
 
+@pytest.mark.slow
 def test_what_is_missing_fails_alone(tmp_path: Path, data: Path) -> None:
     apart = {"gone": {"weights": "weights/gone.safetensors"}, "plain": {"method": "navier-stokes"}}
     path = write_recipe(tmp_path, {"rounds": 1, "held_out": {"inpainters": apart}})

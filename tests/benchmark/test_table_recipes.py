@@ -29,6 +29,7 @@ SECONDS = 180
 """Of one core, for all tables at the scale smoke."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_reads_at_every_scale(name: str, scale: str) -> None:

@@ -379,6 +379,7 @@ def test_models_lists_every_record(weights: Path) -> None:
         assert line["sha256"] == hashlib.sha256(content).hexdigest()
 
 
+@pytest.mark.slow
 def test_demo_prints_what_the_files_say(weights: Path, here: Path) -> None:
     models = ("--model", weights / "net.json", "--autoencoder", weights / "ae.json")
     result = run("demo", *models, "--inpainter", "mean")

@@ -30,6 +30,7 @@ def fuzz() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_every_damaged_file_is_examined_or_refused(
     fuzz: ModuleType,
     tmp_path: Path,

@@ -155,6 +155,7 @@ class TestSplitBySeed:
     def photos(self, num: int) -> list[Path]:
         return [Path(f"/set/{i // 1000}/{i:06}.jpg") for i in range(num)]
 
+    @pytest.mark.slow
     def test_a_large_set_gives_the_numbers_of_the_paper(self) -> None:
         photos = self.photos(80_000)
         parts = [draw_part(photos, part) for part in PARTS]

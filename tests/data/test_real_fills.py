@@ -154,6 +154,7 @@ class TestRecipe:
         for i, sample in enumerate(task.validation):
             assert torch.equal(sample["image"], validated[i]["image"])
 
+    @pytest.mark.slow
     def test_what_cannot_be_trained(self, folder: Path) -> None:
         checked(recipe(fills={"folder": "nowhere"}), Path())  # nothing is drawn
         with pytest.raises(ImageError, match="nowhere"):

@@ -154,6 +154,7 @@ def test_sample_equals_its_photo_outside_the_mask(
             assert is_turned(sample, pairs.last.photo, pairs.last.reconstruction)
 
 
+@pytest.mark.slow
 def test_who_redrew_is_said(photos: PhotoSource, bank: dict[str, nn.Module]) -> None:
     config = settings(traces=dict.fromkeys(TRACES, 0.5), moved=0.5, untouched=0.2)
     dataset = UniversalDataset(config, live(photos, bank, config), masks.boxes, seed=0)

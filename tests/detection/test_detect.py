@@ -473,6 +473,7 @@ def test_numbers_in_words() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_package_offers_its_api_lazily() -> None:
     code = (
         "import sys, overpaint; assert 'torch' not in sys.modules; overpaint.detect; "
@@ -484,6 +485,7 @@ def test_the_package_offers_its_api_lazily() -> None:
         overpaint.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_shipped_detector_is_calibrated_and_looks_at_a_photo() -> None:
     found = overpaint.detect(Path(overpaint.__file__).parent / "demo" / "astronaut.png")
     assert found.model == DEFAULT_DETECTOR

@@ -21,6 +21,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> export.Export:
     return export.export_onnx("nixnet-s", tmp_path_factory.mktemp("onnx") / "net.onnx")
 
 
+@pytest.mark.slow
 def test_the_contract_holds(exported: export.Export) -> None:
     graph = OnnxDetector(exported.path).eval()
     with pytest.raises(InputError):

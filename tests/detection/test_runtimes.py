@@ -37,6 +37,7 @@ def need(runtime: str) -> None:
     pytest.importorskip(KINDS[runtime].package, reason=f"{runtime} is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", list(KINDS))
 def test_logits_of_ten_photos_of_any_size_are_those_of_torch(
     runtime: str, monkeypatch: pytest.MonkeyPatch
@@ -96,6 +97,7 @@ def test_a_cache_that_cannot_be_made_is_named_and_auto_takes_torch(
         assert DetectorRunner(path, runtime="auto").runtime.startswith("torch ")
 
 
+@pytest.mark.slow
 def test_auto_takes_the_fastest_that_says_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +176,7 @@ def test_what_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert DetectorRunner(path, runtime="auto").runtime.startswith("torch ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_tiles_become_smaller_where_memory_is_short() -> None:
     runner = DetectorRunner("nixnet-s", memory=64e9)

@@ -158,6 +158,7 @@ class TestOfficialWeights:
         assert "lacks correlations.3.from_channels.bias;" in str(error.value)
         assert "no backbone.stages.0.fusions.0.2.0.weight;" in str(error.value)
 
+    @pytest.mark.slow
     def test_masks_and_score_are_those_of_the_published_code(self) -> None:
         golden = reproducible.golden("psccnet")
         state = reproducible.weights(official_shapes())

@@ -350,6 +350,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     monkeypatch.setattr(speed, "_run", run)
 
 
+@pytest.mark.slow
 def test_speed_is_measured_in_a_process_of_its_own(trained: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(speed, "THREADS", 1)
     pixels = np.zeros((30, 40, 3), np.uint8)
@@ -532,6 +533,7 @@ def test_several_files_are_checked_and_each_is_named(results: Path, capsys):
     assert tables.main([*map(str, files), "--check"]) == 0
 
 
+@pytest.mark.slow
 def test_the_pages_show_the_published_results():
     pages = tables.list_published_pages(ROOT)
     assert len(pages) > 3

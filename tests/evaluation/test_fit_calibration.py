@@ -100,6 +100,7 @@ def test_band_holds_its_own_false_alarm_rate():
     assert (band.num_untouched, band.num_inpainted) == (1000, 1000)
 
 
+@pytest.mark.slow
 def test_every_fitted_band_is_valid():
     rng = np.random.default_rng(4)
     for _ in range(300):
@@ -201,6 +202,7 @@ def darkness(pixels: np.ndarray) -> np.ndarray:
     return np.full(pixels.shape[:2], level, np.float32)
 
 
+@pytest.mark.slow
 def test_calibrate_from_photos_to_verdict(photos: Path):
     source = PhotoSource.from_paths([photos], "validation")
     calibration = calibrate(
@@ -312,6 +314,7 @@ def small_weights(tmp_path: Path) -> Path:
     return tmp_path / "w"
 
 
+@pytest.mark.slow
 def test_a_copy_of_weights_gets_a_calibration_of_its_own(
     photos: Path, tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -347,6 +350,7 @@ def test_a_copy_of_weights_gets_a_calibration_of_its_own(
     assert files == {path: path.read_bytes() for path in small_weights.iterdir()}
 
 
+@pytest.mark.slow
 def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path, small_weights: Path):
     path, bank = small_weights / "net.safetensors", small_weights / "ae.safetensors"
     before = json.loads(path.with_suffix(".json").read_text())

@@ -364,6 +364,7 @@ class TestConfiguration:
         with pytest.raises(OverpaintError, match=rf"{module}.*overpaint\[classical\]"):
             inpainters.create(name)
 
+    @pytest.mark.slow
     def test_listing_the_methods_imports_none_of_the_optional_modules(self) -> None:
         code = (
             "import sys, overpaint.inpainters; from overpaint.registry import inpainters as i;"

@@ -38,6 +38,7 @@ class TestFcF(TrainableContract):
     name, num_parameters = "fcf", 85_086_823 - 5_504
     config = TINY
 
+    @pytest.mark.slow
     def test_without_its_randomness_it_learns_more_than_the_mean_colour(self) -> None:
         model, (image, mask) = tiny().eval(), sample()
         optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)

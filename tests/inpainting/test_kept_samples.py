@@ -274,6 +274,7 @@ class TestAlpha:
             assert done.pixels[mask == 1][:, 1].max() <= 2
             assert (done.samples[mask == 0] == values[mask == 0]).all()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("model", ["mean", "telea", "patchmatch"])
     def test_a_hole_far_from_all_that_is_seen_gets_its_colour(self, tmp_path, model):
         values = np.zeros((100, 700, 4), np.uint8)

@@ -41,6 +41,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return folder / "r.html"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paper", list(MARGINS))
 def test_on_paper(page: Path, paper: str) -> None:
     text = page.read_text().replace("@page {", f"@page {{ size: {paper};", 1)

@@ -43,6 +43,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_bucket_is_scanned_and_gone_on_with(bucket: Any, model: Path, tmp_path: Path) -> None:
     for path in fill(tmp_path / "photos", 4):
         bucket.upload_file(str(path), "photos", f"in/{path.name}")
@@ -82,6 +83,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_a_web_server_is_scanned(model: Path, tmp_path: Path) -> None:
     pytest.importorskip("aiohttp", reason="the extra https is not installed")
     fill(tmp_path / "web", 2)

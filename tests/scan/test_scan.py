@@ -73,6 +73,7 @@ def scanned(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return here, scan(model, *sources, "-o", here / "results")
 
 
+@pytest.mark.slow
 def test_every_photo_has_one_row_and_a_bad_file_an_error(scanned: tuple[Path, Result]) -> None:
     here, result = scanned
     assert result.exit_code == 1, result.output
@@ -122,6 +123,7 @@ def test_the_heatmap_is_small_and_grey(scanned: tuple[Path, Result], model: Path
     assert np.asarray(small).mean() / 255 == pytest.approx(full.mean(), abs=0.005)
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(
     scanned: tuple[Path, Result], model: Path, tmp_path: Path
 ) -> None:
@@ -170,6 +172,7 @@ def test_a_shard_that_cannot_be_written_does_not_keep_the_folder_locked(
         assert again.num_done == 1
 
 
+@pytest.mark.slow
 def test_results_of_other_weights_are_not_mixed(
     scanned: tuple[Path, Result], model: Path, tmp_path: Path
 ) -> None:
@@ -241,6 +244,7 @@ def test_an_error_names_the_file_of_its_row(tmp_path: Path) -> None:
     assert summarise(tmp_path / "out").errors == {"PATH: damaged": 3}
 
 
+@pytest.mark.slow
 def test_reasons_of_relative_sources_and_lines_are_counted_together(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_small_detector(tmp_path_factory.mktemp("weights"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--by-content"]], ids=["by state", "by content"])
 def test_a_restored_file_has_the_verdict_of_its_own_content(
     model: Path, tmp_path: Path, options: list[str]

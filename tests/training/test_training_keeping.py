@@ -172,6 +172,7 @@ class TestLog:
         assert "NaN" not in text
         assert "Infinity" not in text
 
+    @pytest.mark.slow
     def test_tensorboard_has_curves_and_heatmaps(self, tmp_path: Path) -> None:
         accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
         config = loop_config(checkpoint_every=3)

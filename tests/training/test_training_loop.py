@@ -34,6 +34,7 @@ from overpaint.training.loop import InterruptedRunError, compute_learning_rate, 
 
 
 class TestResume:
+    @pytest.mark.slow
     @pytest.mark.parametrize("workers", [0, 1])
     @pytest.mark.parametrize("kind", [gan, nixnet, Tiny])
     def test_equals_the_uninterrupted_run_bit_for_bit(
