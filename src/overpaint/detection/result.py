@@ -302,10 +302,13 @@ class Detection:
                 "other edits (blur, noise reduction, rotation, montage) may leave such a trace "
                 "without any inpainting; how often was not measured for this detector"
             )
+        if self.verdict.reached is False:
+            return (
+                "ordinary edits may leave as much without any inpainting; how often they do was "
+                "measured for the default threshold alone, which this photo does not reach"
+            )
         strong = self.band == "strong trace"
         does = "give a strong trace" if strong else "reach the threshold"
-        if self.verdict.reached is False:
-            does = "reach the threshold, which this photo does not reach,"
         counts = {
             kind: (count.num_strong if strong else count.num_reached, count.num)
             for kind, count in self.edits.items()

@@ -10,14 +10,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from overpaint.data.crops import crop_middle
 from overpaint.data.degrade import jpeg
 from overpaint.data.ordinary_edits import ORDINARY_EDITS, WORDS, apply_edit
-from overpaint.data.sources import PhotoSource
+from overpaint.data.sources import PhotoSource, shorten_name
 from overpaint.detection.calibration import LOSSLESS, find_quality_band
 from overpaint.errors import ConfigError
 from overpaint.evaluation.measurement import Measurement, Result, score_judged
@@ -52,8 +51,7 @@ def measure_edits(job: Measurement) -> Result:
             for stored, quality, seen in _store(pixels):
                 judged = runner.judge(runner.logits(seen), quality)
                 verdicts[kind, stored].append(runner.decide_verdict(judged, quality, seen))
-                photo = Path(photos.names[index])
-                name = f"{stored}/{photo.parent.name}/{photo.name}"
+                name = f"{stored}/{shorten_name(photos.names[index])}"
                 numbers = score_judged(judged)
                 pictures.append(Picture("edits", kind, job.name, name, numbers))
     protocol = (

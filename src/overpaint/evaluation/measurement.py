@@ -151,6 +151,7 @@ def make_rows_by_method(
     Each photo has the same weight; n counts photos. photos: see `average_by_photo`. Untouched
     pictures, which have no mask, give the share alone.
     """
+    photos = photos or {}
     groups: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
         groups[picture.method].append(picture)
@@ -158,10 +159,10 @@ def make_rows_by_method(
     for method, group in groups.items():
         for number in MEASURED:
             metric = f"m{number}" if number.startswith("iou") else number
-            if values := average_by_photo(group, photos or {}, number):
+            if values := average_by_photo(group, photos, number):
                 rows.append(make_row(source, method, metric, values.values()))
         flagged = [replace(p, numbers={"flagged": f}) for p in group for f in flag_pictures([p])]
-        values = average_by_photo(flagged, photos or {}, "flagged")
+        values = average_by_photo(flagged, photos, "flagged")
         rows.append(make_row(source, method, "flagged@default", values.values()))
     return rows
 
