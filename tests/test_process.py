@@ -1,6 +1,7 @@
 """A process of many sizes stays small, and a forked child answers."""
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -27,6 +28,28 @@ with torch.inference_mode():
             before[i] = resident()
         conv(torch.zeros(1, 16, 40 + i % 40, 40 + i // 40))
 print(before[699] - before[300])
+"""
+
+NEW_PAGES = """
+import ctypes, mmap, resource, torch
+import overpaint.process
+
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE
+LENGTH = 9 * 2**20  # 36 MiB: by default, malloc may keep maps of up to 32
+
+def count_new_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(LENGTH)  # freed at once
+    new = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    return new * mmap.PAGESIZE / (4 * LENGTH)
+
+before = count_new_pages()
+overpaint.process.keep_freed_memory()
+count_new_pages()  # malloc keeps seven small parts between the maps; then it has room for all
+after = count_new_pages()
+overpaint.process.release_memory()
+print(before, after, count_new_pages())
 """
 
 FORK = """
@@ -72,6 +95,15 @@ def run(code: str, **environment: str) -> str:
 def test_memory_does_not_grow_with_the_number_of_sizes() -> None:
     # 400 sizes after the first 300 take about 25 MiB with torch's own limits, under 1 with ours.
     assert float(run(MANY_SIZES)) < 12
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its C library is not glibc")
+def test_freed_memory_is_used_again_until_it_is_released() -> None:
+    before, after, released = map(float, run(NEW_PAGES).split())
+    assert before > 9  # ten maps, each on new pages
+    assert after < 0.5
+    assert released > 0.9  # the pages had been returned
 
 
 def test_limits_of_the_user_stay() -> None:

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 
 from overpaint import progress
 from overpaint.errors import ImageError, InputError, OverpaintError, TooLargeError
-from overpaint.process import end_with_parent, release_memory
+from overpaint.process import end_with_parent, keep_freed_memory, release_memory
 
 Job = Any
 """Anything that `pickle` takes."""
@@ -168,6 +168,7 @@ def _run_jobs(
     """The main function of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server also gets it, and ends this process
     end_with_parent()
+    keep_freed_memory()
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
     if prepare is not None:

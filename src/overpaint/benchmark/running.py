@@ -22,7 +22,7 @@ from overpaint.benchmark.plan import Cell
 from overpaint.benchmark.store import Stage, Store
 from overpaint.benchmark.work import run_stage
 from overpaint.errors import OverpaintError
-from overpaint.process import end_with_parent
+from overpaint.process import end_with_parent, keep_freed_memory
 from overpaint.run_identity import find_commit
 from overpaint.terminal import guard
 from overpaint.training.loop import InterruptedRunError
@@ -229,6 +229,7 @@ def start_process() -> None:
     """What each process of a pool begins with."""
     guard()
     end_with_parent()
+    keep_freed_memory()
 
 
 def _time_stage(

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from overpaint.errors import OverpaintError
+from overpaint.process import keep_freed_memory
 from overpaint.terminal import guard, say
 
 COMMANDS = (
@@ -61,6 +62,7 @@ def main() -> None:
     Where the reader of a pipe goes away, the command ends quietly with exit code 1, too.
     """
     guard()
+    keep_freed_memory()
     try:
         build()()
     except OverpaintError as error:

@@ -23,6 +23,7 @@ from typing import Any
 
 from overpaint.data.sources import Place, read_place, read_stamp
 from overpaint.errors import OverpaintError
+from overpaint.process import keep_freed_memory
 from overpaint.scan.detector import DetectorSettings
 from overpaint.terminal import guard
 
@@ -90,6 +91,7 @@ def _receive(pipe: Connection, photos: queue.SimpleQueue[bytes], stopping: threa
 def run_quietly(work: Callable[..., None], *arguments: Any) -> None:
     """Run `work` until the coordinator closes the pipe, and end the process without a traceback."""
     guard()
+    keep_freed_memory()
     try:
         work(*arguments)
     except (EOFError, ConnectionError):
