@@ -146,7 +146,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (b, c, h, w) -> (b, out_channels, h/2, w/2)
         active = self.activate(x)
         inner = F.relu(apply_conv_norm(self.conv_1, self.norm, active), inplace=True)
-        return self.conv_2(inner) + self.shortcut(active)
+        return self.conv_2(inner).add_(self.shortcut(active))
 
 
 class Stream(nn.Module):
@@ -162,8 +162,10 @@ class Stream(nn.Module):
         self.block_2 = ResidualBlock(fine, middle)
         self.block_3 = ResidualBlock(middle, coarse)
 
-    def forward(self, x: Tensor, added: Tensor | float = 0) -> list[Tensor]:
-        fine = self.block_1(x) + added
+    def forward(self, x: Tensor, added: Tensor | None = None) -> list[Tensor]:
+        fine = self.block_1(x)
+        if added is not None:
+            fine += added
         middle = self.block_2(fine)
         return [fine, middle, self.block_3(middle)]
 
@@ -205,10 +207,12 @@ class Fusion(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         fine, middle, coarse = maps
         to_fine = upsample(self.middle_to_fine(middle), 2)
-        to_fine = to_fine + upsample(self.coarse_to_fine(coarse), 4)
-        to_middle = self.fine_to_middle(fine) + upsample(self.coarse_to_middle(coarse), 2)
-        to_coarse = self.fine_to_coarse(fine) + self.middle_to_coarse(middle)
-        return [fine + to_fine, middle + to_middle, coarse + to_coarse]
+        to_fine += upsample(self.coarse_to_fine(coarse), 4)
+        to_middle = self.fine_to_middle(fine)
+        to_middle += upsample(self.coarse_to_middle(coarse), 2)
+        to_coarse = self.fine_to_coarse(fine)
+        to_coarse += self.middle_to_coarse(middle)
+        return [to_fine.add_(fine), to_middle.add_(middle), to_coarse.add_(coarse)]
 
 
 class Head(nn.Module):
@@ -285,20 +289,19 @@ class NIXNet(Detector):
             return self.residual.filter_planes(image)
         return self.residual(image)
 
-    def _sum_options(self, image: Tensor, noise: Tensor) -> Tensor | float:
+    def _sum_options(self, image: Tensor, noise: Tensor) -> Tensor | None:
         """The sum of the options' maps, which is added to the noise stream's first map."""
-        added: Tensor | float = 0.0
         if self.colour is None and self.energies is None:
-            return added
+            return None
         colour_noise = self._compute_colour_noise(image)
-        if self.colour is not None:
-            added = added + self.colour(colour_noise)
+        added = None if self.colour is None else self.colour(colour_noise)
         if self.energies is not None:
             halved = F.avg_pool2d(image, 2)
-            added = added + self.energies(
+            strengths = self.energies(
                 torch.cat([noise, colour_noise], dim=1),
                 torch.cat([self.residual(halved), self._compute_colour_noise(halved)], dim=1),
             )
+            added = strengths if added is None else added.add_(strengths)
         return added
 
     def _compute_colour_noise(self, image: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def apply_conv_norm(conv: nn.Module, norm: nn.Module, first: Tensor, *others: Te
     weights = weight.split([x.shape[1] for x in (first, *others)], dim=1)
     out = F.conv2d(first, weights[0], bias, conv.stride, conv.padding, conv.dilation)
     for x, w in zip(others, weights[1:], strict=True):
-        out = out + F.conv2d(x, w, None, conv.stride, conv.padding, conv.dilation)
+        out += F.conv2d(x, w, None, conv.stride, conv.padding, conv.dilation)
     return out
 
 
