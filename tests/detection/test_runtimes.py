@@ -63,6 +63,33 @@ def test_logits_of_ten_photos_of_any_size_are_those_of_torch(
     assert (graph.stride, graph.tile) == (whole[0].stride, whole[0].tile)
 
 
+@pytest.mark.slow
+def test_openvino_takes_two_tiles_at_once_with_half_of_the_threads_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    need("openvino")
+    monkeypatch.setattr(runner, "MANY_PIXELS", 128 * 128)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        whole = DetectorRunner("nixnet-s", tile=128)
+        other = DetectorRunner("nixnet-s", tile=128, runtime="openvino")
+        graph = other.module
+        assert isinstance(graph, graphs.OpenVinoDetector)
+        # Many tiles; one of 128 px, which has all threads; many again; and a small one.
+        for height, width, at_once in [(200, 300, 2), (128, 128, 1), (200, 300, 2), (50, 60, 2)]:
+            photo = textured(height, width, seed=1)
+            difference = np.abs(other.logits(photo) - whole.logits(photo))
+            assert difference.max() <= graphs.PARITY
+            assert graph.tiles_at_once == at_once
+            assert len(graph._fixed_idle) <= at_once
+        assert graph._fixed is not None
+        assert graph._fixed.get_property("NUM_STREAMS") == 2
+        assert graph._fixed.get_property("INFERENCE_NUM_THREADS") == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("runtime", list(KINDS))
 def test_records_state_runtime_and_precision(runtime: str, tmp_path: Path) -> None:
     need(runtime)

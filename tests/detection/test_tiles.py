@@ -1,6 +1,7 @@
 """Tiles: weights that sum to one, equality with a whole pass, bounded memory, errors."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -92,6 +93,48 @@ def test_a_tensor_gives_what_its_pixels_give() -> None:
     pixels = photo(40, 90)
     out = tiled(net, to_tensor(pixels), tile=48, overlap=16)
     np.testing.assert_array_equal(out, tiled(net, pixels, tile=48, overlap=16))
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_two_tiles_at_once_give_the_same_with_half_of_the_threads_each() -> None:
+    seen, both = [], threading.Barrier(2)
+
+    def look(x: Tensor) -> Tensor:
+        both.wait(60)  # breaks if no second tile is in work
+        seen.append((threading.current_thread(), torch.get_num_threads()))
+        assert torch.is_inference_mode_enabled()
+        return x.mean(dim=1, keepdim=True) * 3
+
+    pixels, sizes = photo(100, 150), {"tile": 64, "overlap": 16}  # six tiles
+    found = tiled(look, pixels, at_once=2, **sizes)
+    expected = tiled(lambda x: x.mean(dim=1, keepdim=True) * 3, pixels, **sizes)
+    np.testing.assert_array_equal(found, expected)
+    assert len(seen) == 6
+    assert len({thread for thread, _ in seen}) == 2
+    assert {num for _, num in seen} == {2}
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_an_error_in_one_of_two_tiles_ends_the_photo() -> None:
+    done = []
+
+    def fail(x: Tensor) -> Tensor:
+        done.append(x)
+        raise InputError("no")
+
+    with pytest.raises(InputError, match="no"):
+        tiled(fail, photo(64, 64 * 40), tile=64, overlap=16, at_once=2)
+    assert len(done) < 10  # of more than fifty
+    assert torch.get_num_threads() == 4
 
 
 def test_the_network_never_sees_more_than_a_tile() -> None:

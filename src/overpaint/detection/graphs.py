@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from overpaint.detectors.base import Detector, Findings
 from overpaint.errors import WeightsError
+from overpaint.process import release_memory
 
 PARITY = 1e-3
 """Largest accepted absolute difference of a logit from torch's."""
@@ -80,8 +81,11 @@ class GraphDetector(Detector):
     def _run(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs by name, for float32 (1, 3, h, w)."""
 
-    def prepare(self, height: int, width: int) -> None:
-        """Prepare for many photos of one size, pixels, where that saves time or memory."""
+    def prepare(self, height: int, width: int, at_once: int) -> None:
+        """Prepare for tiles of one size, pixels, where that saves time or memory.
+
+        at_once: how many of them there are that may be processed at the same time.
+        """
 
     def release(self) -> None:
         """Free the memory of feature maps that is kept from one photo to the next."""
@@ -120,6 +124,7 @@ class OpenVinoDetector(GraphDetector):
 
     def _load(self, path: str, threads: int) -> dict[str, str]:
         self._core = self.import_package().Core()
+        self._threads = threads
         self._settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
@@ -132,7 +137,8 @@ class OpenVinoDetector(GraphDetector):
         }
         model = self._core.read_model(path)
         self._compiled = self._core.compile_model(model, "CPU", self._settings)
-        self._fixed, self._size = None, (0, 0)
+        self._idle: list[Any] = []  # requests of the graph for all sizes
+        self._fixed, self._size, self._fixed_idle = None, (0, 0), list[Any]()
         if (precision := self._compiled.get_property("INFERENCE_PRECISION_HINT")) != (
             self.import_package().Type.f32
         ):
@@ -141,26 +147,40 @@ class OpenVinoDetector(GraphDetector):
         names = ("overpaint.stride", "overpaint.tile", "overpaint.weights_sha256")
         return {name: model.get_rt_info(["framework", name]).value for name in names}
 
-    def prepare(self, height: int, width: int) -> None:
-        """Compile a graph for this size alone, which takes half the memory for its maps."""
+    def prepare(self, height: int, width: int, at_once: int) -> None:
+        """Compile a graph for this size alone, which takes half the memory for its maps.
+
+        Two tiles at once, each with half of the threads, take a fifth less time than two of which
+        each has all.
+        """
         size = (-(-height // self.stride) * self.stride, -(-width // self.stride) * self.stride)
-        if self._size != size:
+        streams = min(2, at_once, self._threads)
+        if (self._size, self.tiles_at_once) != (size, streams):
             self._fixed = None  # frees the memory of the earlier graph first
+            self._fixed_idle.clear()
             model = self._core.read_model(self.path)
             model.reshape([1, 3, *size])
-            self._fixed, self._size = self._core.compile_model(model, "CPU", self._settings), size
+            settings = self._settings | {"NUM_STREAMS": streams}
+            self._fixed, self._size = self._core.compile_model(model, "CPU", settings), size
+            self.tiles_at_once = streams
 
     def _run(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        graph = self._compiled
+        graph, idle = self._compiled, self._idle
         if self._fixed is not None and self._size == image.shape[-2:]:
-            graph = self._fixed
-        found = graph([image], share_inputs=True)
+            graph, idle = self._fixed, self._fixed_idle
+        try:
+            request = idle.pop()
+        except IndexError:  # all are in use by other threads
+            request = graph.create_infer_request()
+        found = request.infer([image], share_inputs=True)
+        idle.append(request)
         return dict(zip(self._names, found.values(), strict=True))
 
     def release(self) -> None:
         self._compiled.release_memory()
         if self._fixed is not None:
             self._fixed.release_memory()
+        release_memory()
 
 
 GRAPHS: tuple[type[GraphDetector], ...] = (OnnxDetector, OpenVinoDetector)

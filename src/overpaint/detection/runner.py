@@ -179,6 +179,7 @@ class DetectorRunner:
             overlap=overlap,
             stride=self.stride,
             device=self.device,
+            at_once=self._find_tiles_at_once(),
         )
         if isinstance(self.module, GraphDetector):
             self.module.release()  # the next steps need memory for maps of the whole photo
@@ -188,14 +189,21 @@ class DetectorRunner:
             raise WeightsError(f"{self.name}: the network gave NaN or infinity; get other weights")
         return seen
 
+    def _find_tiles_at_once(self) -> int:
+        """One with a memory limit, which is measured for one tile, and on a graphics processor."""
+        if self.budget is not None or self.device.type != "cpu":
+            return 1
+        return getattr(self.module, "tiles_at_once", 1)
+
     def _prepare(
         self, graph: GraphDetector, size: tuple[int, ...], tile: int, overlap: int
     ) -> None:
         """Compile the graph for the tiles' size if they have many pixels."""
         rows, columns = (place_tiles(n, tile, overlap, self.stride) for n in size)
         height, width = rows[0][1].size, columns[0][1].size
-        if len(rows) * len(columns) * height * width >= MANY_PIXELS:
-            graph.prepare(height, width)
+        num_tiles = len(rows) * len(columns)
+        if num_tiles * height * width >= MANY_PIXELS:
+            graph.prepare(height, width, num_tiles if self.budget is None else 1)
 
     def find_tile(self, height: int, width: int) -> int:
         """Largest side of a photo's tiles, pixels; `InputError` if the memory limit is too low."""

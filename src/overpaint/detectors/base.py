@@ -59,6 +59,8 @@ class Detector(nn.Module, ABC):
     tile: int = 1024
     """Largest side of the tiles of a large photo, pixels; a multiple of `stride`. Below 1024 where
     a photo of 12 megapixels would otherwise take more than 3 GB."""
+    tiles_at_once: int = 1
+    """Tiles that may be processed at the same time, for their memory; see `detection.tiles`."""
     exact_parts: ClassVar[tuple[str, ...]] = ()
     """Children whose weights are stored in float32, because float16 changes their output."""
     residual_parts: ClassVar[tuple[str, ...]] = ()

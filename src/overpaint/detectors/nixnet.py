@@ -241,6 +241,8 @@ class NIXNet(Detector):
         widths = config.widths
         if widths[0] > 64:  # 1024 pixels would take 3 GB
             self.tile = 768
+        if widths[0] <= 32:  # a tile takes less than 1 GB
+            self.tiles_at_once = 2
         by_colour = config.residual == "colours"
         # A third of the sum's unit, because one colour has a third of the sum's response.
         self.residual = SRMFilter(unit=16 / 3) if by_colour else SRMFilter()
