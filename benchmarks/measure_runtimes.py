@@ -50,9 +50,12 @@ def run_job(model: str, photo: str, runtime: str, threads: int, out: str) -> Non
     from overpaint.detection.runner import DetectorRunner
     from overpaint.evaluation.timed_job import read_peak_mib
     from overpaint.images import read_image
+    from overpaint.process import keep_freed_memory
     from overpaint.registry import detectors
 
     torch.set_num_threads(threads)
+    if runtime not in (PLAIN, PLAIN_OUR_TILES):
+        keep_freed_memory()  # as the commands do
     if runtime in PEERS:
         runner = DetectorRunner(detectors.create(runtime))
     elif runtime in (PLAIN, PLAIN_OUR_TILES):
@@ -83,7 +86,7 @@ def run_job(model: str, photo: str, runtime: str, threads: int, out: str) -> Non
 
 
 def make_plain(module: "torch.nn.Module") -> None:  # type: ignore[name-defined]  # noqa: F821
-    """Undo channels last and folded batch norms of a NIX-Net in this process."""
+    """Undo channels last, folded batch norms and two tiles at once of a NIX-Net in this process."""
     import torch
 
     from overpaint.detectors import nixnet
@@ -93,6 +96,7 @@ def make_plain(module: "torch.nn.Module") -> None:  # type: ignore[name-defined]
 
     nixnet.apply_conv_norm = conv_norm
     module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    module.tiles_at_once = 1  # type: ignore[assignment]
     logits = module._compute_logits
     module._compute_logits = lambda image: logits(image.contiguous())  # type: ignore[assignment]
 
