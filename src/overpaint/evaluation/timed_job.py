@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from overpaint.process import keep_freed_memory
 from overpaint.registry import Entry, detectors, inpainters
 from overpaint.terminal import say_json
 
@@ -86,6 +87,7 @@ def _time(job: Callable[[], object]) -> float:
 
 def main(arguments: Sequence[str]) -> None:
     """Run the job that the first argument names, and print its time and peak memory."""
+    keep_freed_memory()  # as the commands do
     jobs = {"detect": detect, "inpaint": inpaint, "network": time_network}
     seconds = jobs[arguments[0]](*arguments[1:])
     say_json({"seconds": seconds, "peak_mib": read_peak_mib()})
