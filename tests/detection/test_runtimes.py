@@ -216,7 +216,7 @@ def test_tiles_become_smaller_where_memory_is_short() -> None:
     runner.budget = Budget(limit, base, each, runner.stride)
     assert runner.find_tile(3000, 4000) == 512
     runner.budget = Budget(base, base, each, runner.stride)
-    with pytest.raises(InputError, match=r"--memory .* of 4000 x 3000 pixels needs 0.84 GB"):
+    with pytest.raises(InputError, match=r"limit of .* of 4000 x 3000 pixels needs 0.84 GB"):
         runner.find_tile(3000, 4000)
 
 

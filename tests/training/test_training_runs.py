@@ -294,6 +294,19 @@ class TestDetector:
         record, _ = trained(train("detector", *settings), here / f"{EXPORTED}.json")
         assert record.data.endswith("; 0.5 of the samples from forgeries by mean")
 
+    def test_a_photo_that_only_the_forgeries_have_can_be_excluded(
+        self, train: Train, here: Path, photos: Path, bank: str
+    ) -> None:
+        other = here / "photos" / "other.png"
+        other.parent.mkdir()
+        other.write_bytes((photos / "0.png").read_bytes())
+        forge(here / "set", PhotoSource.from_paths([photos, other]), "mean", ["boxes"], size=32)
+        settings = ["--set", bank, "--set", "forged={folders: {set: 1}, share: 0.5}"]
+        excluded = ["--exclude", "other.png", "--exclude", "unknown.png"]
+        result = train("detector", *settings, "--set", "cache.num=0", *excluded)
+        assert "unknown.png: to be excluded, but none of the photos" in result.stderr
+        assert "other.png: " not in result.stderr
+
     def test_the_untouched_have_a_figure_of_their_own(self, train: Train, bank: str) -> None:
         settings = ["--set", bank, "--set", "data.untouched=0.5", "--set", "validation_samples=8"]
         result = train("detector", *settings)

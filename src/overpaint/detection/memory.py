@@ -60,7 +60,7 @@ class Budget:
     ) -> Budget:
         """Measured by running the network; raises `InputError` where memory cannot be measured."""
         if device.type != "cpu":
-            raise InputError(f"--memory is for the processor's memory, not for --device {device}")
+            raise InputError(f"a memory limit is for the processor, not for the device {device}")
         image = torch.full((1, 3, _SIDE, _SIDE), 0.5, device=device)
         image = image.contiguous(memory_format=torch.channels_last)
         release_memory()
@@ -86,8 +86,8 @@ class Budget:
         if side < min(LEAST, largest):
             needed = self.limit - left + self.bytes_per_pixel * min(LEAST, largest) ** 2
             raise InputError(
-                f"--memory {self.limit / 1e9:g}: a photo of {width} x {height} pixels needs "
-                f"{needed / 1e9:.2f} GB"
+                f"a memory limit of {self.limit / 1e9:g} GB is too low: a photo of {width} x "
+                f"{height} pixels needs {needed / 1e9:.2f} GB"
             )
         return max(self.stride, side // self.stride * self.stride)
 
@@ -110,4 +110,4 @@ def _read_status(name: str) -> int:
 
 
 def _make_error() -> InputError:
-    return InputError("--memory: memory can be measured on Linux alone; leave it out")
+    return InputError("a memory limit needs Linux, where memory can be measured; set none")

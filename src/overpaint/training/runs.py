@@ -30,7 +30,11 @@ from overpaint.training.detection.base import (
     make_pairs,
     start,
 )
-from overpaint.training.detection.forged import describe_forgeries, list_forgeries
+from overpaint.training.detection.forged import (
+    describe_forgeries,
+    list_forged_photos,
+    list_forgeries,
+)
 from overpaint.training.distributed import Processes
 from overpaint.training.inpainting.base import InpainterRun, make_inpainting_task
 from overpaint.training.inpainting.base import start as start_inpainter
@@ -105,7 +109,8 @@ def train_detector(
     parents = [*([] if begun.record is None else [begun.record]), *begun.parts]
     if parents:
         about |= {"parents": [(parent, 1) for parent in parents], "new_parts": begun.fresh}
-    train, validation = _split(photos, exclude, problem)
+    forged = list_forged_photos(run.forged, assets)
+    train, validation = _split(photos, exclude, problem, forged)
     check(run, begun.model, assets, exclude)  # the reconstructions may take hours
     others = [
         *list_forgeries(run.forged, assets, exclude),
@@ -177,8 +182,12 @@ def hash_samples(train: PhotoSource, validation: PhotoSource, others: Iterable[s
 
 
 def _split(
-    photos: Photos, exclude: Collection[str], problem: Callable[[str], None]
+    photos: Photos,
+    exclude: Collection[str],
+    problem: Callable[[str], None],
+    others: Sequence[str] = (),
 ) -> tuple[PhotoSource, PhotoSource]:
+    """The photos that train and those that validate; others: names that may be excluded, too."""
     if isinstance(photos, Divided):
         return photos
     train = collect_photos(photos, part="train", exclude=exclude)
@@ -187,7 +196,7 @@ def _split(
     for line in train.problems:
         problem(line)
     if exclude:  # a slip in a name would train on what was to be left out
-        for name in list_unmatched(collect_photos(photos).names, exclude):
+        for name in list_unmatched([*collect_photos(photos).names, *others], exclude):
             problem(f"{name}: to be excluded, but none of the photos has this name")
     return train, collect_photos(photos, part="validation", exclude=exclude)
 

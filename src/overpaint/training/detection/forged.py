@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 
 from overpaint.data.assets import find_asset
 from overpaint.data.crops import random_crop
-from overpaint.data.forgeries import read_forgeries
+from overpaint.data.forgeries import ForgedRow, read_forgeries
+from overpaint.data.samples import read_rows
 from overpaint.data.sources import Part
 from overpaint.data.universal import (
     Sample,
@@ -67,6 +68,12 @@ def list_forgeries(config: ForgedConfig, assets: Path, exclude: Collection[str] 
         for part in parts
         for row in read_forgeries(find_asset(name, assets), part, exclude)
     ]
+
+
+def list_forged_photos(config: ForgedConfig, assets: Path) -> list[str]:
+    """Names of the photos of all forgeries, of every part; none where there is no share of them."""
+    folders = (find_asset(name, assets) for name in (_select_drawn(config) if config.share else ()))
+    return [row.photo for folder in folders for row in read_rows(folder, ForgedRow)]
 
 
 class ForgedDataset(Dataset[dict[str, Tensor]]):

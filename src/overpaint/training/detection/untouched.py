@@ -6,7 +6,8 @@ they have to be among the samples. Ours; to draw false alarms again is hard nega
 and Poggio, "Example-based learning for view-based human face detection", PAMI 1998).
 
 - A photo is read, cropped after a random history, edited by something else than inpainting in the
-  share of `data.negatives`, and degraded, as an untouched universal sample is.
+  share of `data.negatives`, and degraded, as an untouched universal sample is. There is no
+  redrawn copy, so that `data.apart` does not apply.
 - `often` names how often each photo is drawn; photos that it does not name have the weight 1.
 - Sample i is a function of (seed, i).
 """
