@@ -1,6 +1,6 @@
 """Time of `overpaint app` from a photo to its first result, and to a report.
 
-    python benchmarks/app_times.py PHOTO
+    python benchmarks/app_times.py PHOTO [--runtime torch-bf16]
 
 - The photo is scaled to 2 megapixels (and for the report to 12) and saved as JPEG of quality 92.
 - "First result": the event with verdict and heatmap; "done": all views. The first photo loads
@@ -30,8 +30,8 @@ TICK = os.sysconf("SC_CLK_TCK")
 class Server:
     """A running `overpaint app`."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "overpaint", "app", "--port", "0"]
+    def __init__(self, runtime: str) -> None:
+        command = [sys.executable, "-m", "overpaint", "app", "--port", "0", "--runtime", runtime]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         address = self._process.stdout.readline().split()[2]
@@ -83,8 +83,8 @@ class Server:
 
 
 @contextmanager
-def run_server() -> Iterator[Server]:
-    server = Server()
+def run_server(runtime: str) -> Iterator[Server]:
+    server = Server(runtime)
     try:
         yield server
     finally:
@@ -118,10 +118,11 @@ def main(
     photo: Annotated[Path, typer.Argument(help="A photo.")],
     repeat: Annotated[int, typer.Option(help="Photos that are timed.")] = 3,
     report: Annotated[bool, typer.Option(help="Time also a report of 12 megapixels.")] = False,
+    runtime: Annotated[str, typer.Option(help="Of the network, as for overpaint app.")] = "auto",
 ) -> None:
     """Measure the time to a result, and to a report."""
     small = scale_photo(photo, 2)
-    with run_server() as server:
+    with run_server(runtime) as server:
         time_job(server, "/api/detect", small)
         for _ in range(repeat):
             found, _ = time_job(server, "/api/detect", small)

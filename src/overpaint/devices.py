@@ -6,17 +6,21 @@ to TF32, of 10 bits, which changes logits in the third digit.
 """
 
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from overpaint.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
+RuntimeName = Literal["torch", "torch-bf16", "onnx", "openvino", "auto"]
+"""See `overpaint.detection.runtimes`."""
+
 DEVICE_HELP = "Device of the network: cpu or cuda."
 RUNTIME_HELP = (
-    "Program that runs the network: torch, onnx or openvino (extras of these names), or auto, the "
-    "fastest that is installed and agrees with torch on this machine."
+    "Program that runs the network: torch, onnx or openvino (extras of these names); auto, the "
+    "fastest that is installed and agrees with torch on this machine; or torch-bf16, torch in "
+    "bfloat16, which is faster on some processors and gives slightly different figures."
 )
 MEMORY_HELP = "Memory limit of a process, gigabytes: if needed, tiles are made smaller."
 

@@ -109,6 +109,44 @@ def test_records_state_runtime_and_precision(runtime: str, tmp_path: Path) -> No
     assert plain.score == pytest.approx(found.score, abs=1e-4)
 
 
+def test_bfloat16_gives_nearly_the_same_logits_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVERPAINT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(runtimes, "_time_choices", lambda choices: [2.0, 1.0])
+    monkeypatch.setattr(runtimes, "measure_difference", lambda one, other: 0.0)
+    plain = DetectorRunner("nixnet-s", tile=64)
+    reduced = DetectorRunner("nixnet-s", tile=64, runtime="torch-bf16")
+    photo = textured(96, 120, seed=2)  # several tiles, in threads of their own
+    difference = np.abs(reduced.logits(photo) - plain.logits(photo))
+    assert 0.001 < difference.mean() < 0.05
+    assert difference.max() < 0.5
+    assert reduced.runtime == f"torch {torch.__version__}, bf16, cpu"
+    assert runtimes.name_runtime(reduced.module) == "torch-bf16"
+    assert (reduced.stride, reduced.tile) == (plain.stride, plain.tile)
+    assert reduced._find_tiles_at_once() == plain._find_tiles_at_once()
+
+
+def test_bfloat16_is_refused_where_it_is_slower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVERPAINT_CACHE", str(tmp_path / "cache"))
+    timed = []
+    monkeypatch.setattr(
+        runtimes, "_time_choices", lambda choices: timed.append(choices) or [1.0, 2.5]
+    )
+    photo = tmp_path / "p.png"
+    write_png(photo, textured(64, 64, seed=3))
+    with registered(tmp_path) as folder:
+        path = save(folder, "fine", "bright").path
+        arguments = ["detect", str(photo), "--model", str(path), "--runtime", "torch-bf16"]
+        for _ in range(2):
+            done = CliRunner().invoke(build(), [*arguments, "--out", str(tmp_path)])
+            assert done.exit_code == 2
+            assert "slower than fp32 on this processor (2.5 s against 1 s" in done.output
+    assert len(timed) == 1, "measured once, then kept"
+
+
 def test_a_cache_that_cannot_be_made_is_named_and_auto_takes_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,11 +7,11 @@ Exit codes: 0 it was ended by Ctrl-C, 143 by SIGTERM; 2 the command was used wro
 import contextlib
 import ipaddress
 import socket
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from overpaint.devices import RUNTIME_HELP
+from overpaint.devices import RUNTIME_HELP, RuntimeName
 from overpaint.terminal import say
 
 Port = Annotated[
@@ -30,9 +30,7 @@ Token = Annotated[
         help="Secret of 16 or more letters and digits that every request has to bring.",
     ),
 ]
-Runtime = Annotated[
-    Literal["torch", "onnx", "openvino", "auto"], typer.Option("--runtime", help=RUNTIME_HELP)
-]
+Runtime = Annotated[RuntimeName, typer.Option("--runtime", help=RUNTIME_HELP)]
 
 
 def app(

@@ -8,13 +8,13 @@ loaded. What was found in a photo does not change the exit code.
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from overpaint.cli.problems import Problems
 from overpaint.defaults import DEFAULT_DETECTOR
-from overpaint.devices import DEVICE_HELP, MEMORY_HELP, RUNTIME_HELP
+from overpaint.devices import DEVICE_HELP, MEMORY_HELP, RUNTIME_HELP, RuntimeName
 from overpaint.terminal import make_printable, make_progress_bar, say, say_json, show
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ Threshold = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help=DEVICE_HELP)]
-Runtime = Annotated[
-    Literal["torch", "onnx", "openvino", "auto"], typer.Option("--runtime", help=RUNTIME_HELP)
-]
+Runtime = Annotated[RuntimeName, typer.Option("--runtime", help=RUNTIME_HELP)]
 Memory = Annotated[float | None, typer.Option("--memory", min=0, help=MEMORY_HELP)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
 

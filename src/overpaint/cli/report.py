@@ -5,13 +5,13 @@ was used wrongly, or a model could not be loaded. What was found does not change
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from overpaint import hashes
 from overpaint.defaults import DEFAULT_DETECTOR
-from overpaint.devices import RUNTIME_HELP
+from overpaint.devices import RUNTIME_HELP, RuntimeName
 from overpaint.terminal import make_progress_bar, say
 
 Paths = Annotated[
@@ -45,9 +45,7 @@ Trust = Annotated[
     Path | None,
     typer.Option("--trust", help="Certificates (PEM) whose C2PA signers are trusted."),
 ]
-Runtime = Annotated[
-    Literal["torch", "onnx", "openvino", "auto"], typer.Option("--runtime", help=RUNTIME_HELP)
-]
+Runtime = Annotated[RuntimeName, typer.Option("--runtime", help=RUNTIME_HELP)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replacement of an earlier report.")]
 
 

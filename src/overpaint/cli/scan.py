@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from overpaint.defaults import DEFAULT_DETECTOR
-from overpaint.devices import DEVICE_HELP, MEMORY_HELP, RUNTIME_HELP
+from overpaint.devices import DEVICE_HELP, MEMORY_HELP, RUNTIME_HELP, RuntimeName
 from overpaint.errors import OverpaintError
 from overpaint.terminal import make_printable, make_progress_bar, say, say_json, show
 
@@ -76,10 +76,7 @@ def photos(
             help="Probability 0..1 from which a pixel counts as inpainted. Default: calibrated.",
         ),
     ] = None,
-    runtime: Annotated[
-        Literal["torch", "onnx", "openvino", "auto"],
-        typer.Option("--runtime", help=RUNTIME_HELP),
-    ] = "torch",
+    runtime: Annotated[RuntimeName, typer.Option("--runtime", help=RUNTIME_HELP)] = "torch",
     device: Annotated[str, typer.Option("--device", help=DEVICE_HELP)] = "cpu",
     memory: Annotated[float | None, typer.Option("--memory", min=0, help=MEMORY_HELP)] = None,
     engine: Annotated[

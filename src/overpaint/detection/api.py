@@ -16,7 +16,7 @@ from overpaint.detection.fusion import FusedRunner
 from overpaint.detection.memory import check_memory
 from overpaint.detection.result import Detection, check_threshold
 from overpaint.detection.runner import DetectorRunner
-from overpaint.detection.runtimes import Runtime
+from overpaint.devices import RuntimeName
 from overpaint.images.from_arrays import Picture, as_photo
 from overpaint.weights import WeightsRecord
 from overpaint.weights.resolve import ALL, load, select
@@ -30,7 +30,7 @@ def detect(
     model: str | Path | Sequence[str | Path] = DEFAULT_DETECTOR,
     threshold: float | None = None,
     device: str = "cpu",
-    runtime: Runtime = "torch",
+    runtime: RuntimeName = "torch",
     memory: float | None = None,
 ) -> Detection:
     """Find inpainted regions in one photo of any size; nothing is scaled.
@@ -40,10 +40,11 @@ def detect(
     path of weights; the last few stay in memory. Several models, or "all" for all installed ones,
     give a `FusedDetection`. threshold: on the heatmap (of several models: on the fused heatmap),
     0..1; None for the calibrated threshold. device: cpu or cuda. runtime: the program that runs the
-    network; all but torch are extras. "auto" selects the fastest that is installed and gives
-    torch's results. memory: limit of this process in bytes; if needed, tiles are made smaller.
-    Raises `ImageError` (unreadable file), `InputError` (wrong kind, array, mode, threshold, device
-    or runtime, too little memory), `WeightsError` and `UnknownNameError`.
+    network; onnx and openvino are extras. "auto" selects the fastest that is installed and gives
+    torch's results; "torch-bf16" computes in bfloat16, with slightly different ones. memory: limit
+    of this process in bytes; if needed, tiles are made smaller. Raises `ImageError` (unreadable
+    file), `InputError` (wrong kind, array, mode, threshold, device or runtime, too little memory),
+    `WeightsError` and `UnknownNameError`.
     """
     check_threshold(threshold)
     check_memory(memory)

@@ -6,7 +6,9 @@
   pass.
 - Difference, and time for "auto", are measured once, and stored in the user's cache for these
   weights, versions, number of threads and kind of processor.
-- On a graphics card only torch is used.
+- "torch-bf16" is torch with convolutions in bfloat16 (`overpaint.detection.bf16`). Its logits are
+  others, so "auto" never selects it, and it is refused on a processor on which it is not faster.
+- On a graphics card only "torch" is used.
 """
 
 import contextlib
@@ -16,21 +18,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import nn
 
 from overpaint import __version__, atomic, hashes
+from overpaint.detection.bf16 import Bf16Detector
 from overpaint.detection.export import export_cached, make_cache_folder
 from overpaint.detection.graphs import GRAPHS, PARITY, GraphDetector, make_photo, measure_difference
 from overpaint.detection.tiles import examine_in_tiles
 from overpaint.detectors.base import Detector
+from overpaint.devices import RuntimeName
 from overpaint.errors import InputError, WeightsError
 from overpaint.weights import WeightsRecord
 
-Runtime = Literal["torch", "onnx", "openvino", "auto"]
-RUNTIMES: tuple[str, ...] = get_args(Runtime)
+RUNTIMES: tuple[str, ...] = get_args(RuntimeName)
 
 _TIMED, _OVERLAP = 512, 64
 """Side and overlap of the tiles that are timed, pixels."""
@@ -50,7 +53,7 @@ class Measured:
 def load_runtime(
     module: nn.Module, record: WeightsRecord | None, runtime: str, device: torch.device
 ) -> nn.Module:
-    """The module unchanged for torch, otherwise a `GraphDetector`.
+    """The module unchanged for torch, otherwise a `GraphDetector` or a `Bf16Detector`.
 
     record: of the module's weights file; None for a module without one, which only torch can run.
     Raises `InputError` for an unknown runtime or one that cannot be used with this module or
@@ -66,6 +69,8 @@ def load_runtime(
     if not can or record is None or not isinstance(module, Detector):
         why = "a module without a file of weights" if device.type == "cpu" else f"--device {device}"
         raise InputError(f"--runtime {runtime}: not for {why}; give --runtime torch")
+    if runtime == Bf16Detector.runtime:
+        return _reduce_precision(module, record)
     check_installed(runtime)
     (kind,) = (kind for kind in GRAPHS if kind.runtime == runtime)
     graph = kind(export_cached(record.path))
@@ -87,17 +92,31 @@ def check_installed(runtime: str) -> None:
 
 def name_runtime(module: nn.Module) -> str:
     """The name for `--runtime` of the runtime of a module."""
-    return module.runtime if isinstance(module, GraphDetector) else "torch"
+    return module.runtime if isinstance(module, GraphDetector | Bf16Detector) else "torch"
 
 
 def describe_runtime(module: nn.Module, device: torch.device) -> str:
     """Runtime with its version, precision and device, for a record."""
     if isinstance(module, GraphDetector):
         return module.words
+    if isinstance(module, Bf16Detector):
+        return f"torch {torch.__version__}, bf16, {device}"
     kinds = {str(p.dtype).removeprefix("torch.") for p in module.parameters()} or {"float32"}
     names = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
     precision = "+".join(sorted(names.get(kind, kind) for kind in kinds))
     return f"torch {torch.__version__}, {precision}, {device}"
+
+
+def _reduce_precision(module: Detector, record: WeightsRecord) -> Bf16Detector:
+    reduced = Bf16Detector(module)
+    plain, found = _measure(module, [module, reduced], record, timed=True)
+    if (found.seconds or 0.0) >= (plain.seconds or 0.0):
+        raise InputError(
+            f"--runtime {reduced.runtime}: slower than fp32 on this processor "
+            f"({found.seconds:.2g} s against {plain.seconds:.2g} s for a small photo); "
+            "give --runtime torch or auto"
+        )
+    return reduced
 
 
 def _choose_fastest(module: Detector, record: WeightsRecord | None) -> nn.Module:
