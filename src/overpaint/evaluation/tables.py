@@ -232,6 +232,19 @@ LAYOUTS = {
             "peak_mib": "peak memory",
         },
     ),
+    "precision": Layout(
+        "precision",
+        "pictures",
+        {
+            "logit, mean": "difference of a logit, mean",
+            "logit, largest": "largest in a picture, mean",
+            "statistic": "difference of the statistic, mean",
+            "statistic, largest": "largest",
+            "other verdict": "share with another verdict",
+            "auc, fp32": "pixel AUC, fp32",
+            "auc, bf16": "bf16",
+        },
+    ),
     "scan": Layout(
         "scan",
         "runtime",
