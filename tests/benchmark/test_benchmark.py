@@ -35,7 +35,7 @@ from overpaint.cli import build
 from overpaint.data.autoencoder import conv_autoencoder
 from overpaint.data.pair_sets import MaskRule, Pair
 from overpaint.data.sources import split
-from overpaint.errors import ConfigError
+from overpaint.errors import ConfigError, InputError
 from overpaint.inpainting.inpainter_runner import InpainterRunner
 from overpaint.metrics import bootstrap, bootstrap_levels, mean
 from overpaint.weights import save_weights
@@ -173,6 +173,29 @@ def test_only_what_changed_is_made_again(toys: Path, data: Path) -> None:
     more = {**RECIPE["inpainters"], "plain": {"method": "navier-stokes"}}
     assert made(toys, data, {"inpainters": more}) == ["fills", "heatmaps", "scores"]
     assert made(toys, data, {"seed": 1}) == first[:-3] + ["scores"] * 2
+
+
+def test_results_of_another_device_are_kept_apart_and_named(
+    toys: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="not supported; give cpu or cuda"):
+        measure(toys, data, device="meta")
+    assert not (toys.parent / "cache").exists(), "said before anything is made"
+    first = made(toys, data)
+    # A card as the recipes see it; the processor stands in for it.
+    monkeypatch.setattr("overpaint.benchmark.running.find_device", lambda _: torch.device("cuda"))
+    ran, asked = work.run_stage, []
+
+    def run_here(stage: Any, folders: Any, out: Path, device: str) -> dict[str, Any]:
+        asked.append(device)
+        return ran(stage, folders, out, "cpu")
+
+    monkeypatch.setattr("overpaint.benchmark.running.run_stage", run_here)
+    rows = measure(toys, data, device="cuda:0").rows
+    assert asked == ["cuda:0"] * len(first)
+    assert {row.device for row in rows} == {"cuda"}
+    assert made(toys, data, device="cuda:1") == [], "of the same kind"
+    assert {row.device for row in measure(toys, data).rows} == {""}
 
 
 def test_a_photo_that_changed_is_another_one(toys: Path, data: Path, tmp_path: Path) -> None:

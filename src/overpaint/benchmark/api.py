@@ -11,10 +11,9 @@ from overpaint.benchmark.plots import require_matplotlib, write_plots
 from overpaint.benchmark.recipe import AXES, Recipe, load_recipe
 from overpaint.benchmark.rendering import write_tables
 from overpaint.benchmark.rows import BenchmarkRow, make_rows, write_rows
-from overpaint.benchmark.running import Outlook, Progress, Report, look_ahead, run
+from overpaint.benchmark.running import Outlook, Progress, Report, check_work, look_ahead, run
 from overpaint.benchmark.store import Store
-from overpaint.devices import find_device
-from overpaint.errors import ConfigError, InputError
+from overpaint.errors import ConfigError
 
 ROWS = "rows.csv"
 
@@ -93,11 +92,8 @@ def benchmark(
     row with its error.
     Raises ConfigError for the recipe and for `out`, InputError for `jobs` and `device`.
     """
-    if jobs < 1:
-        raise InputError(f"jobs {jobs}: give 1 or more")
-    if jobs > 1 and find_device(device).type == "cuda":
-        raise InputError(f"jobs {jobs}: a graphics card is used by one process; give 1")
-    store, folder = Store(Path(cache), resume), Path(out)
+    check_work(jobs, device)
+    store, folder = Store(Path(cache), resume, device), Path(out)
     only = list(only)
     with store.lock():
         recipe, cells = prepare(path, data, cache, scale, only)
@@ -106,7 +102,7 @@ def benchmark(
         if recipe.plots:
             require_matplotlib()
         how = {"report": report, "on_progress": on_progress}
-        errors = run(cells, store, jobs=jobs, device=device, **how)  # type: ignore[arg-type]
+        errors = run(cells, store, jobs=jobs, **how)  # type: ignore[arg-type]
         # A mean over some of the inpainters would have the name of that over all.
         means = not any(text.startswith("inpainter=") for text in only)
         rows = make_rows(recipe, cells, store, errors, means=means)
@@ -125,7 +121,8 @@ def estimate_run(
     scale: str | None = None,
     only: Iterable[str] = (),
     resume: bool = False,
+    device: str = "cpu",
 ) -> Outlook:
     """What a run would make, and how long that takes; nothing is made. Arguments as above."""
     _, cells = prepare(path, data, cache, scale, list(only))
-    return look_ahead(cells, Store(Path(cache), resume))
+    return look_ahead(cells, Store(Path(cache), resume, device))

@@ -19,7 +19,7 @@ from overpaint.benchmark.photos import choose, hash_contents, resolve_below
 from overpaint.benchmark.recipe import ANY, FRECHET, QUALITY, ModelSource, Recipe
 from overpaint.benchmark.stages import DETECTED, FOUND
 from overpaint.benchmark.store import Stage
-from overpaint.benchmark.work import HELPERS, MODULES, WORK
+from overpaint.benchmark.work import WORK
 from overpaint.data.assets import find_asset
 from overpaint.data.pair_sets import SETS, Pair, read_pairs
 from overpaint.data.sources import Part, Place
@@ -122,9 +122,8 @@ class Planner:
 
     def _hash_code(self, kind: str, architecture: str) -> str:
         if (kind, architecture) not in self._codes:
-            modules = [*MODULES[kind], *_list_model_modules(kind, architecture)]
-            helpers = (WORK[kind], *HELPERS.get(kind, ()))
-            self._codes[kind, architecture] = hash_code(modules, helpers)
+            modules = _list_model_modules(kind, architecture)
+            self._codes[kind, architecture] = hash_code(WORK[kind], modules)
         return self._codes[kind, architecture]
 
     def plan_photos(self, name: str, part: Part) -> Stage:

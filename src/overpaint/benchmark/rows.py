@@ -87,6 +87,8 @@ class BenchmarkRow:
     config_hash: str = ""
     commit: str = ""
     """Of the code that made the scores."""
+    device: str = ""
+    """Of the networks; "" for the processor."""
 
     def get_coordinate(self, axis: str) -> str:
         """The value on an axis."""
@@ -176,6 +178,7 @@ def _make_base(recipe: Recipe, cell: Cell, store: Store) -> BenchmarkRow:
         picture_seed=recipe.seed,
         config_hash=recipe.hash,
         commit=about.get("commit", ""),
+        device="" if store.device_kind == "cpu" else store.device_kind,
     )
 
 

@@ -21,7 +21,8 @@ from typing import Any
 from overpaint.benchmark.plan import Cell
 from overpaint.benchmark.store import Stage, Store
 from overpaint.benchmark.work import run_stage
-from overpaint.errors import OverpaintError
+from overpaint.devices import find_device
+from overpaint.errors import InputError, OverpaintError
 from overpaint.process import end_with_parent, keep_freed_memory
 from overpaint.run_identity import find_commit
 from overpaint.terminal import guard
@@ -54,6 +55,14 @@ class Outlook:
             parts = ", ".join(f"{num} {kind}" for kind, num in self.unknown.items())
             times.append(f"an unknown time for {parts}")
         return f"{left}: {', and '.join(times)}"
+
+
+def check_work(jobs: int, device: str) -> None:
+    """Raise InputError for a number of processes, or a device, that cannot be had."""
+    if jobs < 1:
+        raise InputError(f"jobs {jobs}: give 1 or more")
+    if find_device(device).type == "cuda" and jobs > 1:
+        raise InputError(f"jobs {jobs}: a graphics card is used by one process; give 1")
 
 
 def look_ahead(cells: Sequence[Cell], store: Store) -> Outlook:
@@ -107,7 +116,6 @@ class Progress:
 class _Run:
     store: Store
     left: dict[Stage, None]
-    device: str
     report: Report
     on_progress: Callable[[Progress], None]
     jobs: int
@@ -134,7 +142,7 @@ class _Run:
             self._tell_progress()
             return None
         folders = {role: self.store.find_folder(s) for role, s in stage.needs.items()}
-        return stage, folders, self.store.begin(stage), self.device
+        return stage, folders, self.store.begin(stage), self.store.device
 
     def finish(self, stage: Stage, seconds: float, info: Mapping[str, Any] | str) -> None:
         if isinstance(info, str):
@@ -167,7 +175,6 @@ def run(
     store: Store,
     *,
     jobs: int = 1,
-    device: str = "cpu",
     report: Report = lambda _: None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> dict[Stage, str]:
@@ -177,7 +184,7 @@ def run(
     stays.
     """
     outlook = look_ahead(cells, store)
-    state = _Run(store, dict.fromkeys(outlook.stages), device, report, on_progress, jobs)
+    state = _Run(store, dict.fromkeys(outlook.stages), report, on_progress, jobs)
     pool: AbstractContextManager[ProcessPoolExecutor | None] = nullcontext()
     if jobs > 1 and len(state.left) > 1:
         context = multiprocessing.get_context("spawn")

@@ -412,42 +412,6 @@ WORK: dict[str, Work] = {
     "missing": make_nothing,
 }
 
-HELPERS: dict[str, tuple[Callable[..., Any], ...]] = {
-    "photos": (bring_to_size,),
-    "fills": (make_mask_maker,),
-    "detector": (_make_overrides, _train),
-    "inpainter": (_make_overrides, _train),
-    "heatmaps": (look_at, _make_looked, find_band, read_pictures, _read),
-    "scores": (
-        look_at,
-        _make_looked,
-        find_band,
-        read_pictures,
-        _read,
-        make_scored,
-        _is_detected,
-        _count_points,
-    ),
-}
-"""Functions here that a result of the kind depends on, beside its own."""
-
-MODULES: dict[str, tuple[str, ...]] = {
-    "photos": ("overpaint.benchmark.photos",),
-    "reconstructions": ("overpaint.data.cache", "overpaint.data.universal"),
-    "detector": ("overpaint.training.runs",),
-    "inpainter": ("overpaint.training.runs",),
-    "fills": ("overpaint.evaluation.forge", "overpaint.data.mask_sets"),
-    "heatmaps": ("overpaint.detection.runner", "overpaint.data.degrade"),
-    "scores": (
-        "overpaint.named_metrics",
-        "overpaint.detection.runner",
-        "overpaint.detection.calibration",
-    ),
-    "quality": ("overpaint.evaluation.inpainting", "overpaint.evaluation.frechet"),
-    "missing": (),
-}
-"""Modules whose code a result of the kind depends on, with all that they import."""
-
 
 def read_scores(folder: Path) -> dict[str, Any]:
     """What `make_scores` or `make_quality` wrote."""

@@ -2,6 +2,7 @@
 
     CACHE/KIND/KEY/         what a stage wrote
     CACHE/KIND/KEY/made.json    written last: how it was made; without it the folder is unfinished
+    CACHE/cuda/KIND/KEY/        the same of a graphics card, which rounds differently
 
 - `Stage.key` is the hash of a stage's settings and of the keys of what it needs; `Stage.code` that
   of its code and of theirs. A result of other code is made anew, unless an old run is resumed.
@@ -72,10 +73,22 @@ class Store:
     root: Path
     resume: bool = False
     """Whether results of other code count, and failures are not tried again."""
+    device: str = "cpu"
+    """Of the networks."""
+
+    @property
+    def device_kind(self) -> str:
+        """As `device`, without a number."""
+        return self.device.partition(":")[0]
+
+    @property
+    def _folder(self) -> Path:
+        """Of the device's results."""
+        return self.root if self.device_kind == "cpu" else self.root / self.device_kind
 
     def find_folder(self, stage: Stage) -> Path:
         """Where a stage's result is, or will be."""
-        return self.root / stage.kind / stage.key
+        return self._folder / stage.kind / stage.key
 
     def read_about(self, stage: Stage) -> dict[str, Any] | None:
         """How a result was made; None where there is none that counts."""
@@ -120,9 +133,9 @@ class Store:
         _write(self.find_folder(stage) / FAILED, {"error": error})
 
     def measure_paces(self) -> dict[str, float]:
-        """Seconds a unit takes, by kind and pace, from all results here."""
+        """Seconds a unit takes, by kind and pace, from all results of the device."""
         totals: dict[str, tuple[float, int]] = {}
-        for path in self.root.glob(f"*/*/{ABOUT}"):
+        for path in self._folder.glob(f"*/*/{ABOUT}"):
             if about := _read(path):
                 pace = about["pace"]
                 seconds, units = totals.get(pace, (0.0, 0))

@@ -1,6 +1,5 @@
-"""What each kind of stage does, and the code that its result depends on."""
+"""What each kind of stage does."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,6 @@ from overpaint.benchmark.stages import Folders, Work
 from overpaint.benchmark.store import Stage
 
 WORK: dict[str, Work] = stages.WORK | hardening_stages.WORK
-HELPERS: dict[str, tuple[Callable[..., Any], ...]] = stages.HELPERS | hardening_stages.HELPERS
-"""Functions beside its modules that a result of the kind depends on."""
-MODULES: dict[str, tuple[str, ...]] = stages.MODULES | hardening_stages.MODULES
-"""Modules whose code a result of the kind depends on, with all that they import."""
 
 
 def run_stage(stage: Stage, folders: Folders, out: Path, device: str) -> dict[str, Any]:

@@ -79,7 +79,13 @@ def benchmark(
     name = load_recipe(recipe, scale)
     if plan:
         ahead = api.estimate_run(
-            recipe, data, cache=cache, scale=scale, only=only or (), resume=resume
+            recipe,
+            data,
+            cache=cache,
+            scale=scale,
+            only=only or (),
+            resume=resume,
+            device=device,
         )
         say_outlook(ahead)
         return

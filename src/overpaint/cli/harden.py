@@ -55,7 +55,9 @@ def harden(
 
     race = load_hardening(recipe, scale)
     if plan:
-        ahead = api.estimate_run(recipe, data, cache=cache, scale=scale, resume=resume)
+        ahead = api.estimate_run(
+            recipe, data, cache=cache, scale=scale, resume=resume, device=device
+        )
         say_outlook(ahead)
         return
     folder = out or Path("-".join(part for part in (race.name, race.scale) if part))

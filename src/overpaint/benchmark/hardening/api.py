@@ -13,10 +13,9 @@ from overpaint.benchmark.hardening.rows import HardeningRow, make_rows_of_race
 from overpaint.benchmark.hardening.tables import PLOT, write_plot, write_tables
 from overpaint.benchmark.plots import require_matplotlib
 from overpaint.benchmark.rows import write_rows
-from overpaint.benchmark.running import Outlook, Progress, Report, look_ahead, run
+from overpaint.benchmark.running import Outlook, Progress, Report, check_work, look_ahead, run
 from overpaint.benchmark.store import Stage, Store
-from overpaint.devices import find_device
-from overpaint.errors import ConfigError, InputError
+from overpaint.errors import ConfigError
 from overpaint.weights import list_records
 
 WEIGHTS = "weights"
@@ -55,18 +54,15 @@ def harden(
     training that was interrupted goes on from its checkpoint. Raises ConfigError for the recipe and
     where what is held out is in the loop, InputError for `jobs` and `device`.
     """
-    if jobs < 1:
-        raise InputError(f"jobs {jobs}: give 1 or more")
-    if jobs > 1 and find_device(device).type == "cuda":
-        raise InputError(f"jobs {jobs}: a graphics card is used by one process; give 1")
+    check_work(jobs, device)
     recipe = load_hardening(Path(path), scale)
     require_matplotlib()  # before anything is measured
-    store, folder = Store(Path(cache), resume), Path(out)
+    store, folder = Store(Path(cache), resume, device), Path(out)
     with store.lock():
         race = plan_race(recipe, Path(path).parent, Path(data), Path(cache))
         make_folder(folder, ConfigError, "choose another --out")  # before anything is measured
         how = {"report": report, "on_progress": on_progress}
-        errors = run(race.cells, store, jobs=jobs, device=device, **how)  # type: ignore[arg-type]
+        errors = run(race.cells, store, jobs=jobs, **how)  # type: ignore[arg-type]
         rows = make_rows_of_race(recipe, race, store, errors)
         write_rows(folder / ROWS, rows, HardeningRow)
         files = [folder / ROWS, *write_tables(recipe, rows, folder)]
@@ -99,7 +95,8 @@ def estimate_run(
     cache: str | Path = "cache/benchmark",
     scale: str | None = None,
     resume: bool = False,
+    device: str = "cpu",
 ) -> Outlook:
     """What a run would make, and how long that takes; nothing is made."""
     race = plan_race(load_hardening(Path(path), scale), Path(path).parent, Path(data), Path(cache))
-    return look_ahead(race.cells, Store(Path(cache), resume))
+    return look_ahead(race.cells, Store(Path(cache), resume, device))

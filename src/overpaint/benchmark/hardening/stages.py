@@ -2,7 +2,6 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,6 @@ from typing import Any
 import numpy as np
 
 from overpaint import hashes
-from overpaint.benchmark.stages import (
-    HELPERS as OF_TABLES,
-)
-from overpaint.benchmark.stages import (
-    MODULES as MODULES_OF_TABLES,
-)
 from overpaint.benchmark.stages import (
     Folders,
     Looked,
@@ -184,12 +177,3 @@ def _compute_rank(looked: Looked, by: str) -> tuple[float, float]:
 
 
 WORK: dict[str, Work] = {"calibrated": make_calibrated, "mined": make_mined}
-
-HELPERS: dict[str, tuple[Callable[..., Any], ...]] = {
-    "mined": (_compute_rank, *OF_TABLES["scores"]),
-}
-
-MODULES: dict[str, tuple[str, ...]] = {
-    "calibrated": ("overpaint.evaluation.fit_calibration", "overpaint.detection.runner"),
-    "mined": MODULES_OF_TABLES["scores"],
-}
