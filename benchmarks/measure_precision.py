@@ -3,7 +3,7 @@
     python benchmarks/measure_precision.py --data DATA
 
 - Untouched photos: those of the test split of photos/ and faces/, as they are. Real fills: the pool
-  `dev` of fills/, which no weights were trained on.
+  `dev` of fills/, which weights are chosen by and not trained on.
 - Of each picture: the mean and the largest difference of a logit, the difference of the statistic
   that the verdict depends on, whether the verdict is another, and the AUC of a fill's pixels with
   either precision. A picture with another verdict is printed.
