@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from overpaint.cli import build
 from overpaint.cli.app import _is_loopback
+from overpaint.detection import runtimes
 
 TOKEN = "abcdefgh-12345678"
 
@@ -64,6 +65,22 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run()
     assert result.exit_code == 2
     assert "pip install 'overpaint[web]'" in result.output
+
+
+def test_a_runtime_whose_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    result = run("--port", 0, "--runtime", "onnx")
+    assert result.exit_code == 2
+    assert "pip install" in result.output
+
+
+def test_bfloat16_where_it_is_slower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVERPAINT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(runtimes, "_time_choices", lambda _: [1.0, 2.5])
+    monkeypatch.setattr(runtimes, "measure_difference", lambda *_: 0.0)
+    result = run("--port", 0, "--runtime", "torch-bf16")
+    assert result.exit_code == 2
+    assert "slower than fp32 on this processor (2.5 s against 1 s" in result.output
 
 
 @pytest.mark.slow

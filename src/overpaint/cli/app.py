@@ -1,7 +1,7 @@
 """`overpaint app`: a page and a REST API on this machine, for one photo at a time.
 
 Exit codes: 0 it was ended by Ctrl-C, 143 by SIGTERM; 2 the command was used wrongly, the extra
-`web` is missing, or the address is taken.
+`web` is missing, the runtime cannot be used on this machine, or the address is taken.
 """
 
 import contextlib
@@ -63,9 +63,11 @@ def app(
         raise typer.BadParameter(f"other machines can reach {host}; {remedy}", param_hint="--host")
     try:
         if runtime not in ("torch", "auto"):
-            from overpaint.detection.runtimes import check_installed
+            from overpaint.defaults import DEFAULT_DETECTOR
+            from overpaint.detection.api import make_runner
 
-            check_installed(runtime)
+            # Here, so that it is said once and at once: the worker refuses each photo for it.
+            make_runner([DEFAULT_DETECTOR], runtime=runtime)
         served = create_app(token=token, any_host=not local, runtime=runtime)
         listening = _listen(host, port)
     except OSError as error:

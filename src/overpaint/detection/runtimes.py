@@ -71,8 +71,8 @@ def load_runtime(
         raise InputError(f"--runtime {runtime}: not for {why}; give --runtime torch")
     if runtime == Bf16Detector.runtime:
         return _reduce_precision(module, record)
-    check_installed(runtime)
     (kind,) = (kind for kind in GRAPHS if kind.runtime == runtime)
+    kind.import_package()
     graph = kind(export_cached(record.path))
     (measured,) = _measure(module, [graph], record, timed=False)
     if not (found := measured.difference) <= PARITY:
@@ -81,13 +81,6 @@ def load_runtime(
             f"machine, more than {PARITY:g}; use --runtime torch"
         )
     return graph
-
-
-def check_installed(runtime: str) -> None:
-    """Raise `WeightsError`, naming the extra to install, where a runtime's package is missing."""
-    for kind in GRAPHS:
-        if kind.runtime == runtime:
-            kind.import_package()
 
 
 def name_runtime(module: nn.Module) -> str:
