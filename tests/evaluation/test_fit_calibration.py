@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from overpaint.cli import build
 from overpaint.data.ordinary_edits import ORDINARY_EDITS
+from overpaint.data.photo_sets import collect_photos
 from overpaint.data.sources import PhotoSource
 from overpaint.detection.calibration import (
     HIGH,
@@ -396,3 +397,21 @@ def test_calibrate_weights_writes_beside_them(photos: Path, tmp_path: Path, smal
         assert result.stderr.count("gone: no such file, folder or match") == 1
         assert result.stderr.endswith("1 could not be used; the rest is done\n")
         assert "net.calibration.json" in result.stdout
+
+
+@pytest.mark.slow
+def test_photos_can_be_left_out(photos: Path, small_weights: Path):
+    path, bank = small_weights / "net.safetensors", [str(small_weights / "ae.safetensors")]
+    few: dict[str, Any] = {"variants": 1, "rate": 0.5, "edits": 1}
+    used = collect_photos([photos], "validation", seed=0).names
+    problems: list[str] = []
+    left_out: list[str] = [Path(used[0]).name, "gone.jpg"]
+    _, fitted = calibrate_weights(
+        path, [photos], bank, **few, exclude=left_out, problem=problems.append
+    )
+    assert fitted.data.startswith(f"{len(used) - 1} photos")
+    assert problems == ["gone.jpg: to be excluded, but none of the photos has this name"]
+    arguments = ["calibrate", path, "--photos", photos, "--only-edits", "--exclude", "gone.jpg"]
+    result = CliRunner().invoke(build(), [*map(str, arguments), "--edits", "1"])
+    assert result.exit_code == 1
+    assert "gone.jpg: to be excluded" in result.stderr

@@ -76,6 +76,13 @@ def calibrate(
         bool,
         typer.Option("--only-edits", help="Ordinary edits alone, with the calibration there is."),
     ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            help="Photo to leave out, by file name; repeatable. Leave out what training left out.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of variants and masks.")] = 0,
     overwrite_shipped: Annotated[
         bool,
@@ -110,6 +117,7 @@ def calibrate(
             num=edits,
             rate=edit_rate,
             seed=seed,
+            exclude=exclude or (),
             overwrite_shipped=overwrite_shipped,
             device=device,
             report=_report,
@@ -128,6 +136,7 @@ def calibrate(
             edits=edits,
             edit_rate=edit_rate,
             seed=seed,
+            exclude=exclude or (),
             overwrite_shipped=overwrite_shipped,
             device=device,
             report=_report,

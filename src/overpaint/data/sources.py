@@ -271,10 +271,11 @@ def leave_out(names: Iterable[T], exclude: Iterable[str | Path]) -> list[T]:
     return [n for n in names if not unwanted & {shorten_name(str(n)), find_file_name(str(n))}]
 
 
-def list_unmatched(names: Iterable[str], exclude: Iterable[str | Path]) -> list[str]:
-    """What `exclude` names and is none of the photos, as it was given."""
+def describe_unmatched(names: Iterable[str], exclude: Iterable[str | Path]) -> list[str]:
+    """A problem for each path in `exclude` that names none of the photos."""
     known = {known for name in names for known in (shorten_name(name), find_file_name(name))}
-    return [str(path) for path in exclude if _find_excluded(str(path)) not in known]
+    unmatched = [path for path in exclude if _find_excluded(str(path)) not in known]
+    return [f"{p}: to be excluded, but none of the photos has this name" for p in unmatched]
 
 
 def _find_excluded(path: str) -> str:

@@ -24,7 +24,7 @@ note on Platt's probabilistic outputs", Machine Learning 68, 2007. Written anew 
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -36,7 +36,7 @@ from overpaint.data.crops import crop_middle
 from overpaint.data.degrade import Kernel, Subsampling, crop, jpeg, resize
 from overpaint.data.ordinary_edits import ORDINARY_EDITS, apply_edit
 from overpaint.data.photo_sets import collect_photos
-from overpaint.data.sources import PhotoSource
+from overpaint.data.sources import PhotoSource, describe_unmatched
 from overpaint.data.universal import make_test_set
 from overpaint.detection.calibration import (
     HIGH,
@@ -373,6 +373,7 @@ def calibrate_weights(
     edits: int | None = None,
     edit_rate: float = EDIT_RATE,
     seed: int = 0,
+    exclude: Collection[str] = (),
     overwrite_shipped: bool = False,
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
@@ -383,10 +384,11 @@ def calibrate_weights(
     paths: folders of photos, of which the validation split is used. bank: the autoencoders of the
     universal samples, as for `load_bank`. window: side in pixels, odd. The record is rewritten with
     the name of the calibration; both are returned. rate: false-alarm rate, in (0, 1). edits,
-    edit_rate: as for `calibrate`. overwrite_shipped: whether weights that come with overpaint may
-    be calibrated anew. problem: called with each path, line or archive member that could not be
-    searched; `report` where None. Raises InputError for an even window and for too few photos,
-    WeightsError, ImageError.
+    edit_rate: as for `calibrate`. exclude: file names of photos to leave out. overwrite_shipped:
+    whether weights that come with overpaint may be calibrated anew. problem: called with each path,
+    line or archive member that could not be searched, and each excluded name that no photo has;
+    `report` where None. Raises InputError for an even window and for too few photos, WeightsError,
+    ImageError.
     """
     if window < 1 or window % 2 == 0:
         raise InputError(f"window {window}: give an odd number of pixels, so that it has a middle")
@@ -394,8 +396,7 @@ def calibrate_weights(
     runner = DetectorRunner(build(record, state), device=device)
     # Short names, because the record is copied to other machines, where these folders are missing.
     modules = {_shorten(name): module for name, module in load_bank(bank).items()}
-    photos = collect_photos(paths, "validation", seed=0)
-    _tell_of(photos, report, problem)
+    photos = _collect(list(paths), exclude, report, problem)
     folders = ", ".join(sorted({Path(name).parent.name for name in photos.names}))
     data = (
         f"{len(photos)} photos, the validation split (seed 0) of {folders}; {variants} variants "
@@ -455,6 +456,7 @@ def add_edits(
     num: int | None = None,
     rate: float = EDIT_RATE,
     seed: int = 0,
+    exclude: Collection[str] = (),
     overwrite_shipped: bool = False,
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
@@ -469,8 +471,7 @@ def add_edits(
         raise WeightsError(f"{record.path}: has no calibration; fit one first")
     old = Calibration.load(record.folder / record.calibration)
     runner = DetectorRunner(build(record, state), device=device)
-    photos = collect_photos(paths, "validation", seed=0)
-    _tell_of(photos, report, problem)
+    photos = _collect(list(paths), exclude, report, problem)
     seen = measure_edits(
         runner.logits, photos, old.bands, old.window, num=num, seed=seed, report=report
     )
@@ -479,13 +480,20 @@ def add_edits(
     return store_calibration(record, calibration, record.folder), calibration
 
 
-def _tell_of(
-    photos: PhotoSource, report: Callable[[str], None], problem: Callable[[str], None] | None
-) -> None:
-    for line in photos.problems:
+def _collect(
+    paths: Collection[str | Path],
+    exclude: Collection[str],
+    report: Callable[[str], None],
+    problem: Callable[[str], None] | None,
+) -> PhotoSource:
+    """The validation split without the excluded photos."""
+    photos = collect_photos(paths, "validation", seed=0, exclude=exclude)
+    unmatched = describe_unmatched(collect_photos(paths).names, exclude) if exclude else []
+    for line in (*photos.problems, *unmatched):
         (problem or report)(line)
     if photos.passed_over:
         report(photos.passed_over)
+    return photos
 
 
 def _shorten(name: str) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from overpaint import hashes
 from overpaint.data.photo_sets import collect_photos
 from overpaint.data.real_fills import describe_fills, list_fills, list_trained_families
-from overpaint.data.sources import PhotoSource, hash_data_list, list_unmatched, shorten_name
+from overpaint.data.sources import PhotoSource, describe_unmatched, hash_data_list, shorten_name
 from overpaint.data.universal import Pairs
 from overpaint.run_identity import find_commit
 from overpaint.terminal import make_progress_bar, say
@@ -196,8 +196,8 @@ def _split(
     for line in train.problems:
         problem(line)
     if exclude:  # a slip in a name would train on what was to be left out
-        for name in list_unmatched([*collect_photos(photos).names, *others], exclude):
-            problem(f"{name}: to be excluded, but none of the photos has this name")
+        for line in describe_unmatched([*collect_photos(photos).names, *others], exclude):
+            problem(line)
     return train, collect_photos(photos, part="validation", exclude=exclude)
 
 
