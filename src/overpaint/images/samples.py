@@ -170,7 +170,7 @@ def _set_bits(samples: Samples, photo: Photo) -> Samples:
         if samples.values.shape[:2] != photo.pixels.shape[:2] or samples.values.max() >> bits:
             continue
         found = replace(samples, bits=bits)
-        apart = np.abs(found.pixels.astype(np.int16) - photo.pixels).max(axis=2)
+        apart = np.abs(found.pixels.astype(np.int16) - photo.pixels)
         if hidden is not None:
             apart = apart[~hidden]  # a reader may do with these what it likes
         alpha = 255 if found.alpha is None else (found.alpha >> (bits - 8)).astype(np.int16)
