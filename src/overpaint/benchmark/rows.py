@@ -8,7 +8,8 @@
   inpainters and photos anew, a photo for all inpainters that filled it.
 - A cell that failed is a row with its error and no value. So is a mean over inpainters of which one
   failed: a mean of the others would be another figure.
-- `publish_rows` makes them small for a commit: what many rows share goes into one `provenance.csv`.
+- `publish_rows` makes them small for a commit: the metrics of a cell stand in one line, and what
+  many rows share in one `provenance.csv`.
 """
 
 import csv
@@ -28,7 +29,7 @@ from overpaint.benchmark.recipe import FRECHET, QUALITY, Recipe
 from overpaint.benchmark.stages import read_scores
 from overpaint.benchmark.store import Stage, Store
 from overpaint.errors import ConfigError
-from overpaint.evaluation.rows import format_value
+from overpaint.evaluation.rows import format_value, list_metrics
 from overpaint.images import write_bytes
 from overpaint.metrics import bootstrap, bootstrap_levels, mean
 from overpaint.named_metrics import METRICS, Photos, compute_figures
@@ -50,6 +51,8 @@ SHARED = (
     "commit",
 )
 """What the rows of one cell share."""
+FIGURE = ("metric", "value", "ci_low", "ci_high")
+"""What differs between the metrics of one cell."""
 OVER_PICTURES, OVER_BOTH = "pictures", "generators and pictures"
 
 
@@ -342,8 +345,9 @@ def write_rows(
 def publish_rows(path: Path, folder: Path) -> Path:
     """Write the rows of a `rows.csv` as `folder`/TABLE.csv, and what they share beside it.
 
-    A source is what many rows share (`SHARED`), named by a hash of it. Sources of the table's rows
-    before are replaced, those of other tables kept. Returns the file of the rows. Raises
+    The columns are metrics, each with the ends of its interval, as in `evaluation.rows`. A source
+    is what many rows share (`SHARED`), named by a hash of it. Sources of the table's rows before
+    are replaced, those of other tables kept. Returns the file of the rows. Raises
     ConfigError for a file without rows.
     """
     lines = read_lines(path)
@@ -359,11 +363,38 @@ def publish_rows(path: Path, folder: Path) -> Path:
         key = make_source_key(source)
         sources[key] = {"source": key, **source}
         line["source"] = key
-    filled = [name for name in lines[0] if any(line[name] for line in lines)]
+    metrics = dict.fromkeys(line["metric"] for line in lines)
+    filled = [n for n in lines[0] if n not in FIGURE and any(line[n] for line in lines)]
     folder.mkdir(parents=True, exist_ok=True)
     write_lines(folder / PROVENANCE, ["source", *SHARED], sources.values())
-    write_lines(place, filled, lines)
+    write_lines(place, [*filled, *(c for m in metrics for c in _name_columns(m))], _widen(lines))
     return place
+
+
+def _widen(lines: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """A line for all metrics of a cell that differ in nothing but `FIGURE`."""
+    wide: dict[tuple[str, ...], dict[str, str]] = {}
+    for line in lines:
+        shared = {name: cell for name, cell in line.items() if name not in FIGURE}
+        metric, value, low, high = (line[name] for name in FIGURE)
+        # A number that could not be computed is written as such: an empty cell is no row.
+        figure = zip(_name_columns(metric), (value or "nan", low, high), strict=True)
+        wide.setdefault(tuple(shared.values()), shared).update(figure)
+    return [*wide.values()]
+
+
+def _narrow(line: Mapping[str, str]) -> list[dict[str, str]]:
+    """A line for each metric of what `_widen` made."""
+    metrics = list_metrics(line)
+    columns = [name for name in line if name.endswith(" low")]
+    figures = {c for name in columns for c in _name_columns(name.removesuffix(" low"))}
+    shared = {name: cell for name, cell in line.items() if name not in figures}
+    found = ((m, *(line[c] for c in _name_columns(m))) for m in metrics)
+    return [shared | dict(zip(FIGURE, figure, strict=True)) for figure in found]
+
+
+def _name_columns(metric: str) -> tuple[str, str, str]:
+    return metric, f"{metric} low", f"{metric} high"
 
 
 def make_source_key(source: Mapping[str, str]) -> str:
@@ -377,6 +408,7 @@ def read_rows(path: Path, kind: type[RowT] = BenchmarkRow) -> list[RowT]:  # typ
         lines = read_lines(path)
         if lines and "source" in lines[0]:
             sources = {line.pop("source"): line for line in read_lines(path.with_name(PROVENANCE))}
+            lines = [line for wide in lines for line in _narrow(wide)]
             lines = [sources[line.pop("source")] | line for line in lines]
         return [kind(**_parse_line(line, kind)) for line in lines]
     except (OSError, KeyError, TypeError, ValueError) as error:

@@ -239,8 +239,12 @@ def _read_rows(path: Path, without: Iterable[str] = ()) -> list[Row]:
         raise ConfigError(f"{path}: not a file of results ({error}); measure again") from error
 
 
+def list_metrics(line: Mapping[str, str]) -> list[str]:
+    """The metrics with a number, which may be "nan", in a line whose columns are metrics."""
+    return [name for name in line if f"{name} low" in line and line[name]]
+
+
 def _convert_rows(line: Mapping[str, str], source: Mapping[str, Any]) -> list[Row]:
-    metrics = [c for c in line if f"{c} low" in line and line[c]]
     return [
         Row(
             method=line["method"],
@@ -251,7 +255,7 @@ def _convert_rows(line: Mapping[str, str], source: Mapping[str, Any]) -> list[Ro
             ci_high=float(line[f"{metric} high"] or "nan"),
             **source,
         )
-        for metric in metrics
+        for metric in list_metrics(line)
     ]
 
 
