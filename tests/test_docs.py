@@ -1,5 +1,7 @@
 """The front door: README, documentation, tutorial, and the files about the project."""
 
+import ast
+import importlib
 import importlib.util
 import re
 import tomllib
@@ -152,6 +154,20 @@ def test_commands_in_the_guides_exist(name: str) -> None:
             assert used <= options, line
             found += 1
     assert found
+
+
+def test_imports_in_examples_exist() -> None:
+    found = 0
+    for page in PAGES:
+        for language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+            tree = ast.parse(text) if language == "python" else ast.Module([], [])
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("overpaint"):
+                    module = importlib.import_module(str(node.module))
+                    for alias in node.names:
+                        assert hasattr(module, alias.name), f"{page}: {alias.name}"
+                        found += 1
+    assert found > 5
 
 
 def test_the_job_for_a_cluster_is_a_scan_with_the_versions_of_this_checkout() -> None:
