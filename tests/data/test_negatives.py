@@ -11,7 +11,7 @@ from numpy.random import default_rng
 from overpaint.data import masks, negatives
 from overpaint.data.degrade import Degrade, History
 from overpaint.data.negatives import NEGATIVES, REGIONAL
-from overpaint.data.universal import Pair, UniversalConfig, UniversalDataset
+from overpaint.data.universal import KINDS, Negatives, Pair, UniversalConfig, UniversalDataset
 from overpaint.training.config import load_config
 from overpaint.training.detection.base import DetectorRun
 
@@ -96,6 +96,16 @@ def test_the_photo_changes_and_a_region_s_surroundings_do_not(name: str, photo: 
     assert outside == 0 if name in REGIONAL else outside > 0.8
     if name in REGIONAL:
         assert np.mean([c[mask == 1].mean() for c in changed]) > 0.5
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_no_photo_stays_as_it_is_and_counts_as_edited(name: str, photo: np.ndarray) -> None:
+    mask = region(*photo.shape[:2])
+    edit = Negatives(share=1, kinds={name: 1}, whole=1)
+    for seed in range(3):
+        words, out = edit(photo, mask, default_rng(seed))
+        assert words == f"not inpainted: {name}"
+        assert (out != photo).any()
 
 
 @pytest.mark.parametrize("name", sorted(REGIONAL))

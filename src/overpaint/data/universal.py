@@ -37,7 +37,7 @@ from overpaint.data.crops import random_crop, random_flip
 from overpaint.data.degrade import Degrade, History, Step, replay
 from overpaint.data.masks import MaskFn
 from overpaint.data.moved_content import move_content
-from overpaint.data.negatives import NEGATIVES, Negative
+from overpaint.data.negatives import NEGATIVES, REGIONAL, Negative
 from overpaint.data.ordinary_edits import KEEP_SIZE, to_negative
 from overpaint.data.photo_fill_gap import Apart
 from overpaint.data.sources import PhotoSource
@@ -84,7 +84,9 @@ class Negatives(BaseModel):
         if rng.random() >= self.share:
             return "", photo
         kind = draw_weighted(self.kinds, rng)
-        region = np.ones_like(mask) if rng.random() < self.whole else mask
+        is_whole = rng.random() < self.whole
+        # What edits the surroundings of a region would leave a photo without any as it is.
+        region = np.ones_like(mask) if is_whole and kind in REGIONAL else mask
         return f"not inpainted: {kind}", KINDS[kind](photo, region, rng)
 
 
