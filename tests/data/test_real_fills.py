@@ -12,6 +12,7 @@ from PIL import Image
 from helpers.detection_task_contract import Redrawn, picture, recipe
 from helpers.real_fills import HOLE, WHITE, known, write_fills
 from overpaint.data.real_fills import (
+    SEEN,
     RealFillDataset,
     RealFills,
     cut_window,
@@ -67,6 +68,13 @@ class TestReading:
         )
         text = describe_fills(RealFills(share=0.5, leave_out=("few",)), folder.parent)
         assert text == "a share of 0.5 real fills by lanpaint 2, many 9 (left out: few)"
+
+    def test_a_photo_is_in_one_pool(self, tmp_path: Path) -> None:
+        entries = ("a", "train", "many", "s"), ("b", "dev", "many", "t"), ("c", "dev", "many", "s")
+        with pytest.raises(ConfigError, match="source s is in both pools"):
+            read_fills(write_fills(tmp_path / "twice", *entries))
+        entries = *entries[:2], (min(SEEN), "dev", "many", "u")
+        assert [f.id for f in read_fills(write_fills(tmp_path / "seen", *entries))] == ["a", "b"]
 
     def test_errors(self, folder: Path) -> None:
         with pytest.raises(ConfigError, match="no family is called 'fewer'; there are few, "):

@@ -11,6 +11,7 @@ A folder of them holds, all lossless:
   be several masks or generators. Both are drawn evenly: a family with sixteen pictures of one photo
   teaches as much as one with a single picture.
 - The pool "train" may be trained on; "dev" is for choosing, and validates. No source is in both.
+  `SEEN` pictures, whose photos the index has twice, are left out.
 - As training samples: cut out at the border of a hole or anywhere, then as universal samples are.
   A fill may be enlarged first, as that of a network that works at a fixed size is, or pasted into
   another photo.
@@ -56,6 +57,14 @@ TOGETHER = ("lanpaint",)
 FILL = 5
 """Third entry of a seed; see `data.universal`."""
 TRIES = 8
+SEEN = frozenset(
+    {
+        "lama_project-alex-iby-G_Pk4D9rMLs_boundary",
+        "lama_project-billow926-12-Wc-Zgx6Y_boundary",
+    }
+)
+"""Pictures of "dev" whose photos "train" has, too, as another source: Unsplash's G_Pk4D9rMLs and
+12-Wc-Zgx6Y, cut otherwise and with other fills."""
 SHRINKING: tuple[Kernel, ...] = ("bilinear", "bicubic", "lanczos")
 BORDER = (0.03, 0.97)
 """Shares of the hole between which a window counts as lying at its border."""
@@ -132,16 +141,16 @@ def find_family(name: str) -> str:
 def read_fills(
     folder: str | Path, pools: Collection[Pool] = POOLS, leave_out: Collection[str] = ()
 ) -> list[RealFill]:
-    """The pictures of some pools, without some families, in the order of the index.
+    """The pictures of some pools, without some families and `SEEN`, in the order of the index.
 
-    Raises ImageError for a folder without a readable index, and ConfigError for a family to leave
-    out that is not there, and when nothing is left.
+    Raises ImageError for a folder without a readable index, and ConfigError for a source in both
+    pools, for a family to leave out that is not there, and when nothing is left.
     """
     folder = Path(folder)
     try:
         with (folder / INDEX).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        found = [_make_fill(folder, row) for row in rows]
+        found = [_make_fill(folder, row) for row in rows if row["id"] not in SEEN]
     except OSError as error:
         raise ImageError(
             f"{folder / INDEX}: cannot be read ({error.strerror}); name a folder of real fills"
@@ -151,6 +160,9 @@ def read_fills(
             f"{folder / INDEX}: not an index of real fills ({error}); it needs the columns "
             f"{', '.join(COLUMNS)}"
         ) from error
+    of_pools = ({f.source for f in found if f.pool == pool} for pool in POOLS)
+    if twice := sorted(set.intersection(*of_pools)):
+        raise ConfigError(f"{folder}: source {twice[0]} is in both pools; leave it in one")
     if unknown := sorted(set(leave_out) - {f.family for f in found}):
         known = ", ".join(sorted({f.family for f in found}))
         raise ConfigError(f"{folder}: no family is called {unknown[0]!r}; there are {known}")
