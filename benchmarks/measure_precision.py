@@ -3,7 +3,8 @@
     python benchmarks/measure_precision.py --data DATA
 
 - Untouched photos: those of the test split of photos/ and faces/, as they are. Real fills: the pool
-  `dev` of fills/, which weights are chosen by and not trained on.
+  `dev` of fills/, which weights are chosen by; the default detector was trained on other fills by
+  one of the generators, LaMa.
 - Of each picture: the mean and the largest difference of a logit, the difference of the statistic
   that the verdict depends on, whether the verdict is another, and the AUC of a fill's pixels with
   either precision. A picture with another verdict is printed.
@@ -41,7 +42,7 @@ Subject = tuple[str, Photo, np.ndarray | None]
 def read_untouched(data: Path, limit: int | None) -> Iterator[Subject]:
     photos = find_test_photos(data)
     for index in range(len(photos))[:limit]:
-        yield photos.names[index], as_photo(photos.read(index)), None
+        yield photos.names[index], photos.read_photo(index), None
 
 
 def read_real_fills(data: Path, limit: int | None) -> Iterator[Subject]:

@@ -15,10 +15,11 @@ STEPS=${3:-600}
 shift $(($# < 3 ? $# : 3))
 RESULTS=${RESULTS:-results/experiments}
 
+# Related: of one kind, or with fills in the same holes of the same photos, as lama has with cmgan.
 declare -A LEFT_OUT=(
   [latent]="asymmetric-vqgan,latent-diffusion,sd2"
-  [large-holes]="cmgan,comodgan,profill"
-  [convolutional]="lama,lbam,rfr"
+  [large-holes]="cmgan,comodgan,lama,profill"
+  [convolutional]="lbam,rfr"
   [others]="lanpaint,repaint,shiftnet"
 )
 WEIGHTS=()

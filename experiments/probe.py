@@ -39,10 +39,11 @@ CELL = 8  # pixels
 SIDE = 384  # of the window that is used, pixels
 MOST = 8  # pictures of a family and pool, of as many photos as possible
 RIDGE = 0.01
+# Of one kind, or with fills in the same holes of the same photos, as lama has with cmgan.
 GROUPS = (
     ("asymmetric-vqgan", "latent-diffusion", "sd2"),
-    ("cmgan", "comodgan", "profill"),
-    ("lama", "lbam", "rfr"),
+    ("cmgan", "comodgan", "lama", "profill"),
+    ("lbam", "rfr"),
     ("lanpaint", "repaint", "shiftnet"),
 )
 SETS = {

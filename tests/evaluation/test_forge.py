@@ -21,7 +21,8 @@ from overpaint import weights
 from overpaint.cli import build
 from overpaint.cli.forge import forge as command
 from overpaint.data.forgeries import read_forgeries
-from overpaint.data.sources import PhotoSource, split
+from overpaint.data.photo_sets import collect_photos
+from overpaint.data.sources import PhotoSource, shorten_name, split
 from overpaint.errors import ConfigError, InputError, UnknownNameError, WeightsError
 from overpaint.evaluation.forge import NATIVE, Forged, Forgery, forge
 from overpaint.images import read_image, read_mask
@@ -345,3 +346,24 @@ class TestCommand:
         shown = [p for p in options if p.name not in ("install_completion", "show_completion")]
         assert len(shown) < 15
         assert all(p.help for p in shown)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_a_photo_of_a_set_by_name_keeps_the_part_that_the_set_gives_it(tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "img_align_celeba"
+    plain = tmp_path / "plain"
+    for number, place in enumerate((folder, plain)):
+        place.mkdir(parents=True)
+        for i in range(1, 41):
+            photo = textured(64, 64, seed=100 * number + i)
+            Image.fromarray(photo).save(place / f"{i:06}.jpg")
+    photos = f"celeba:{tmp_path / 'set'}"
+    out = tmp_path / "forged"
+    arguments = [photos, plain, "--inpainter", "telea", "--masks", "brush", "--size", 64]
+    assert run(*arguments, "--num", 80, "--out", out).exit_code == 0
+    seen: set[str] = set()
+    for part in ("train", "validation", "test"):
+        expected = {shorten_name(n) for n in collect_photos([photos, plain], part).names}
+        assert {shorten_name(row.photo) for row in read_forgeries(out, part)} == expected
+        seen |= expected
+    assert len(seen) == 80

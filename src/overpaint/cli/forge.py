@@ -71,7 +71,7 @@ def forge(
     where it was stopped, and a larger --num adds samples; another recipe is refused. The same
     seed gives the same bytes whatever the number of workers.
     """
-    from overpaint.data.photo_sets import collect_photos
+    from overpaint.data.photo_sets import collect_photos, find_parts
     from overpaint.evaluation import forge as library
 
     for path in map(Path, photos):
@@ -93,6 +93,7 @@ def forge(
             assets=assets,
             workers=workers,
             device=device,
+            part_of=find_parts(photos).get,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     say(f"{len(done.rows)} samples in {out}, filled in by {inpainter}, marked as edited")

@@ -197,6 +197,24 @@ def collect_photos(
     return sources[0] if len(sources) == 1 else PhotoSource.join(sources)
 
 
+def find_parts(paths: Iterable[str | Path], seed: int = 0) -> dict[str, Part]:
+    """The part of each photo of the sets by name among `paths`, by the photo's name.
+
+    Photos of folders are missing, as their part depends on their own names alone (`sources.split`).
+    Raises ImageError as `open_photos`.
+    """
+    parts: dict[str, Part] = {}
+    for path in paths:
+        name, _, folder = str(path).partition(":")
+        if name in LAYOUTS:
+            layout, root = LAYOUTS[name], expand_home(folder)
+            found = layout.find(root)
+            for part in COUNTS:
+                photos = _select_part(layout, found, part, "seed", seed, root)
+                parts.update((str(photo), part) for photo in photos)
+    return parts
+
+
 def _parse_spec(spec: str | Path) -> tuple[str | None, Path]:
     name, colon, root = str(spec).partition(":")
     if colon and name in LAYOUTS:

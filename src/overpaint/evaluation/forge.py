@@ -147,7 +147,7 @@ class _Forger:
         photo, found = self.photos.read_photo(number), self.photos.names[number]
         name = _name_photo(found)
         try:
-            part = self.part_of(found) if self.part_of else _find_part_if_lost(found)
+            part = (self.part_of(found) if self.part_of else None) or _find_part_if_lost(found)
             return self._make(index, photo, name, part)
         except OverpaintError as error:
             message = str(error)

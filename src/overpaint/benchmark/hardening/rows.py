@@ -186,7 +186,7 @@ def _make_gains(
 
 
 def _name_photos(measured: Measured, metric: str) -> dict[Hashable, float]:
-    """The numbers by set and picture, so that only fills of the same photo have one name."""
+    """The numbers by set and picture; fills of one photo have one name, but for real fills."""
     photos = measured.row.photos
     return {(photos, name): x for name, x in measured.values.get(metric, {}).items()}
 
