@@ -7,10 +7,14 @@ import torch
 from torch import Tensor
 
 from helpers.bright_detectors import Bright, registered, save
-from overpaint.detection import export
+from overpaint.detection import export, graphs
 from overpaint.detection.graphs import OnnxDetector
+from overpaint.detectors.base import Detector
 from overpaint.errors import InputError, WeightsError
 from overpaint.registry import Entry, detectors
+from overpaint.weights.resolve import load
+
+WEIGHTS = Path(__file__).parents[2] / "benchmarks" / "weights"
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -28,6 +32,29 @@ def test_the_contract_holds(exported: export.Export) -> None:
         graph(torch.full((1, 3, 16, 16), float("nan")))
     assert graph.words.startswith("onnxruntime ")
     assert exported.difference <= 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", detectors.list_names())
+def test_every_network_is_exported_for_every_runtime_or_refused_with_a_reason(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("OVERPAINT_CACHE", str(tmp_path))
+    monkeypatch.setattr(graphs, "_COMPARED", graphs._COMPARED[:2])
+    model = "nixnet-s" if name == "nixnet" else WEIGHTS / f"{name}-s.safetensors"
+    if name == "iidnet":
+        for _ in range(2):  # the second time from the cache
+            with pytest.raises(WeightsError, match=r"cannot be exported .* use --runtime torch"):
+                export.export_cached(model)
+            monkeypatch.setattr(export, "_exporting", None)
+    else:
+        path = export.export_cached(model)
+        module = load(model, "detector")[0]
+        assert isinstance(module, Detector)
+        for kind in graphs.GRAPHS:
+            assert graphs.measure_difference(module, kind(path)) <= graphs.PARITY
+    assert not capfd.readouterr().out
 
 
 def test_a_user_without_home_directory_is_told_to_name_a_cache(

@@ -7,10 +7,12 @@
   the traced one, and refused where a logit differs by more than `PARITY`.
 - fp32 throughout. The file states the weights from which it was made.
 - torch's exporter by TorchScript is used, because it exports all our networks with dynamic sizes.
+  It does not know every function of torch: `Tensor.mT` and `median` are not among them.
 """
 
 import contextlib
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from overpaint import __version__
+from overpaint import __version__, atomic
 from overpaint.atomic import is_same_file, make_folder
 from overpaint.detection.graphs import (
     OUTPUTS,
@@ -36,6 +38,10 @@ from overpaint.weights.resolve import find
 OPSET = 17
 
 _TRACED = (192, 256)  # height and width, about; neither is special to any network of ours
+
+
+class NotExportableError(WeightsError):
+    """A network with a function that torch cannot export."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +80,24 @@ def export_cached(model: str | Path) -> Path:
     """The exported file of a model in the user's cache; it is exported if there is none yet.
 
     Not compared with torch here: `runtimes.load_runtime` does so, for each processor and runtime.
-    Errors as of `export_onnx`.
+    That torch cannot export a network is stored there, too: trying takes many seconds. Errors as
+    of `export_onnx`.
     """
     record = find(model, "detector")
-    name = f"{record.name}-{record.sha256[:16]}-{__version__}-{OPSET}.onnx"
-    path = make_cache_folder() / name
-    if not path.exists():
-        record, state = load_weights(record.path, kind="detector")
+    name = f"{record.name}-{record.sha256[:16]}-{__version__}-{OPSET}"
+    path = make_cache_folder() / f"{name}.onnx"
+    if path.exists():
+        return path
+    failed = path.with_name(f"{name}-torch-{torch.__version__}.failed")
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        raise NotExportableError(failed.read_text(encoding="utf-8"))
+    record, state = load_weights(record.path, kind="detector")
+    try:
         with _exporting(_build_detector(record, state), record, path):
             pass
+    except NotExportableError as error:
+        atomic.write(failed, str(error).encode(), WeightsError)
+        raise
     return path
 
 
@@ -154,8 +169,8 @@ def _write_onnx(graph: nn.Module, image: Tensor, names: list[str], path: Path) -
     sizes = {2: "height", 3: "width"}
     axes = {name: sizes for name in ("image", *names) if name != "score"}
     try:
-        # Warnings about branches that a trace fixes: `_export` compares the graph with the network.
-        with warnings.catch_warnings():
+        # Warnings about branches that a trace fixes: `export_onnx` compares graph and network.
+        with warnings.catch_warnings(), _without_stdout():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 graph,
@@ -168,9 +183,24 @@ def _write_onnx(graph: nn.Module, image: Tensor, names: list[str], path: Path) -
                 dynamo=False,
             )
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-        raise WeightsError(
-            f"this network cannot be exported to ONNX ({str(error).splitlines()[0]})"
+        raise NotExportableError(
+            f"this network cannot be exported to ONNX ({str(error).splitlines()[0]}); use "
+            "--runtime torch"
         ) from error
+
+
+@contextlib.contextmanager
+def _without_stdout() -> Iterator[None]:
+    """For a failed export, torch prints the whole graph to stdout, past Python's `sys.stdout`."""
+    sys.stdout.flush()
+    with Path(os.devnull).open("w") as nowhere:
+        kept = os.dup(1)
+        try:
+            os.dup2(nowhere.fileno(), 1)
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def _describe(path: Path, record: WeightsRecord, module: Detector) -> None:

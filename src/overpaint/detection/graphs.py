@@ -52,8 +52,9 @@ class GraphDetector(Detector):
             self.weights_sha256 = about["overpaint.weights_sha256"]
         except Exception as error:  # the errors of the runtimes have no other common base
             raise WeightsError(
-                f"{path}: no detector exported by this overpaint ({error}); export it anew with "
-                "`overpaint export`"
+                f"{path}: no detector exported by this overpaint, or one that {self.package} "
+                f"{self.version} cannot run ({error}); export it anew with `overpaint export`, or "
+                "use --runtime torch"
             ) from error
         self.eval()
 
@@ -143,7 +144,8 @@ class OpenVinoDetector(GraphDetector):
             self.import_package().Type.f32
         ):
             raise RuntimeError(f"OpenVINO computes in {precision.get_type_name()}, not in fp32")
-        self._names = [output.get_any_name() for output in self._compiled.outputs]
+        # An output may have a second name, that of the layer.
+        self._names = [(o.get_names() & set(OUTPUTS)).pop() for o in self._compiled.outputs]
         names = ("overpaint.stride", "overpaint.tile", "overpaint.weights_sha256")
         return {name: model.get_rt_info(["framework", name]).value for name in names}
 

@@ -29,6 +29,9 @@ Differences from their code in both cases:
 
 Size: 5.78 M parameters at the published width of 32, 0.39 M at 8. A photo larger than one tile of
 1024 pixels is processed in tiles, and similar positions are searched within each tile.
+
+Not exported to ONNX: which positions are the most similar depends on rounding, so that logits of
+two runtimes differ by several thousandths.
 """
 
 from collections import OrderedDict

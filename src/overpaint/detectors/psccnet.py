@@ -105,7 +105,7 @@ class SpatioChannelCorrelation(nn.Module):
         places = _attend_places(query, key, value).reshape(small.shape)
         channels = _attend_channels(query, key, value)
         if self.faithful:
-            channels = channels.mT
+            channels = channels.transpose(1, 2)
         channels = channels.reshape(small.shape)
         z = x + self.weight_places * self.from_places(self._unfold(places, x))
         z = z + self.weight_channels * self.from_channels(self._unfold(channels, x))
@@ -127,16 +127,17 @@ class SpatioChannelCorrelation(nn.Module):
 def _attend_places(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """For each position the mean of all, weighted by similarity; all (b, c, n)."""
     # (b, 1, n, c), contiguous rows: otherwise the matrix of n x n would be kept in memory
-    q, k, v = (x.mT.unsqueeze(1).contiguous() for x in (query, key, value))
-    return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1).mT
+    q, k, v = (x.transpose(1, 2).unsqueeze(1).contiguous() for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1).transpose(1, 2)
 
 
 def _attend_channels(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """For each channel the sum of all, weighted by the softmax of their products; all (b, c, n)."""
     with torch.autocast(query.device.type, enabled=False):
         dtype = torch.promote_types(query.dtype, torch.float32)
-        weights = torch.softmax(query.to(dtype) @ key.to(dtype).mT, dim=-1)  # (b, c, c)
-        return (weights.mT @ value.to(dtype)).to(value.dtype)
+        products = query.to(dtype) @ key.to(dtype).transpose(1, 2)
+        weights = torch.softmax(products, dim=-1)  # (b, c, c)
+        return (weights.transpose(1, 2) @ value.to(dtype)).to(value.dtype)
 
 
 class ImageHead(nn.Module):

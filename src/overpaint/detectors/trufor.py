@@ -134,6 +134,12 @@ def enlarge(x: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
+def log_sum_exp(x: Tensor) -> Tensor:
+    """As `torch.logsumexp`, (b, n) to (b); OpenVINO does not read what that is exported to."""
+    largest = x.amax(dim=1, keepdim=True)
+    return largest[:, 0] + (x - largest).exp().sum(dim=1).log()
+
+
 def compute_statistics(x: Tensor, log_weights: Tensor) -> Tensor:
     """Soft minimum, soft maximum, mean and mean square of x (b, 1, h, w), each weighted: (b, 4).
 
@@ -142,7 +148,7 @@ def compute_statistics(x: Tensor, log_weights: Tensor) -> Tensor:
     x = x.flatten(1)
     log_w = log_weights.flatten(1).log_softmax(dim=1)
     w = log_w.exp()
-    low, high = -torch.logsumexp(log_w - x, dim=1), torch.logsumexp(log_w + x, dim=1)
+    low, high = -log_sum_exp(log_w - x), log_sum_exp(log_w + x)
     return torch.stack([low, high, (w * x).sum(dim=1), (w * x * x).sum(dim=1)], dim=1)
 
 

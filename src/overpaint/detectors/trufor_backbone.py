@@ -172,7 +172,7 @@ class CrossPath(nn.Module):
         key, value = split_heads(self.key_value(shared), 2 * self.heads).chunk(2, dim=1)
         dtype = torch.promote_types(key.dtype, torch.float32)
         with torch.autocast(key.device.type, enabled=False):
-            table = key.mT.to(dtype) @ value.to(dtype) / math.sqrt(key.shape[-1])
+            table = key.transpose(2, 3).to(dtype) @ value.to(dtype) / math.sqrt(key.shape[-1])
             return table.softmax(dim=-2)
 
     def forward(self, x: Tensor, kept: Tensor, shared: Tensor, context: Tensor) -> Tensor:
