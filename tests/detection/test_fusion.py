@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import overpaint
 from helpers.bright_detectors import Bright, Fails, calibration, registered, save, two_tone
+from overpaint.detection import runner as runner_module
 from overpaint.detection.api import make_runner
 from overpaint.detection.calibration import LOSSLESS, Calibration
 from overpaint.detection.fusion import Failure, FusedDetection, FusedRunner, Moments
+from overpaint.detection.memory import PHOTO_BYTES, Budget
 from overpaint.detection.result import Detection
 from overpaint.detection.runner import DetectorRunner
 from overpaint.errors import InputError, OverpaintError, WeightsError
@@ -183,3 +186,26 @@ def test_detect_all(imported: Path, tmp_path: Path) -> None:
     assert not isinstance(overpaint.detect(two_tone(), model=["a", "a"]), FusedDetection)
     save(imported, "b", gain=20, fitted=calibration())  # replaced, so loaded anew
     assert overpaint.detect(two_tone(), model="all").fused == ("a",)
+
+
+def test_a_memory_limit_counts_all_detectors_and_what_is_kept_of_each(
+    imported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    load = runner_module.load
+
+    def measure(*args: Any) -> Budget:
+        done.append("measured")
+        return Budget(args[1], 0, 1.0, 1, PHOTO_BYTES + args[-1])
+
+    monkeypatch.setattr(
+        runner_module, "load", lambda *args: (done.append("loaded"), load(*args))[1]
+    )
+    monkeypatch.setattr(Budget, "measure", measure)
+    save(imported, "one", "bright")
+    save(imported, "two", "bright", gain=10)
+    fused = make_runner(["one", "two"], memory=1e9)
+    assert isinstance(fused, FusedRunner)
+    assert done == ["loaded", "loaded", "measured", "measured"]
+    assert [r.budget and r.budget.photo_bytes for r in fused.runners] == [32 + 9 + 8] * 2
+    assert make_runner(["one"], memory=1e9).budget.photo_bytes == 32  # type: ignore[union-attr]

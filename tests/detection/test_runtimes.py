@@ -1,12 +1,16 @@
 """Every runtime says what torch says, is named in the records, and is chosen by measurement."""
 
 import json
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from typer.testing import CliRunner
 
 import overpaint
@@ -14,8 +18,10 @@ from conftest import textured
 from helpers.bright_detectors import Bright, registered, save, two_tone
 from overpaint.cli import build
 from overpaint.detection import graphs, runner, runtimes
+from overpaint.detection.bf16 import Bf16Detector
 from overpaint.detection.memory import PHOTO_BYTES, Budget
 from overpaint.detection.runner import DetectorRunner
+from overpaint.detectors.base import Detector, Findings
 from overpaint.errors import InputError, WeightsError
 from overpaint.images import write_png
 from overpaint.images.from_arrays import as_photo
@@ -125,6 +131,63 @@ def test_bfloat16_gives_nearly_the_same_logits_and_is_named(
     assert runtimes.name_runtime(reduced.module) == "torch-bf16"
     assert (reduced.stride, reduced.tile) == (plain.stride, plain.tile)
     assert reduced._find_tiles_at_once() == plain._find_tiles_at_once()
+
+
+class Whole(Bright):
+    """Looks at the photo without padding, as TruFor does in its faithful form."""
+
+    stride = 32
+
+    def examine(self, image: Tensor) -> Findings:
+        return Findings(self.of_brightness(image) + image.shape[-1])
+
+
+def test_bfloat16_pads_only_what_the_detector_pads() -> None:
+    image = torch.rand((1, 3, 40, 50), generator=torch.Generator().manual_seed(0))
+    expected = Whole().eval().examine(image).logits
+    found = Bf16Detector(Whole().eval()).examine(image).logits
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected)
+
+
+class OnePhoto(graphs.GraphDetector):
+    """Fails when a second photo comes before the first is released."""
+
+    stride, tile, busy = 1, 64, False
+
+    def __init__(self) -> None:
+        Detector.__init__(self)
+        self.in_use = threading.Lock()
+        self.eval()
+
+    @property
+    def words(self) -> str:
+        return "one photo"
+
+    def _load(self, path: str, threads: int) -> dict[str, str]:
+        raise NotImplementedError
+
+    def prepare(self, height: int, width: int, at_once: int) -> None:
+        assert not self.busy
+        self.busy = True
+
+    def _run(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        assert self.busy
+        time.sleep(0.01)
+        return {"logits": image.mean(axis=1, keepdims=True)}
+
+    def release(self) -> None:
+        self.busy = False
+
+
+def test_one_graph_serves_threads_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "MANY_PIXELS", 1)
+    shared = DetectorRunner(OnePhoto())
+    photo = textured(64, 160, seed=1)
+    expected = photo.astype(np.float32).mean(axis=2) / 255
+    with ThreadPoolExecutor(4) as pool:
+        for logits in pool.map(shared.logits, [photo] * 8):
+            np.testing.assert_allclose(logits, expected, atol=1e-6)
 
 
 def test_bfloat16_is_refused_where_it_is_slower(

@@ -124,6 +124,32 @@ def test_two_tiles_at_once_give_the_same_with_half_of_the_threads_each() -> None
 
 
 @pytest.mark.usefixtures("four_threads")
+def test_photos_in_several_threads_leave_each_thread_its_number() -> None:
+    """Of torch's threads; it was lowered for good in threads that began meanwhile."""
+    together, found = threading.Barrier(2), []
+
+    def look(x: Tensor) -> Tensor:
+        together.wait(60)
+        began = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        began.start()
+        began.join()
+        return x.mean(dim=1, keepdim=True)
+
+    def see() -> None:
+        for _ in range(3):
+            tiled(look, photo(64, 112), tile=64, overlap=16, at_once=2)
+            found.append(torch.get_num_threads())
+
+    seeing = [threading.Thread(target=see) for _ in range(3)]
+    for thread in seeing:
+        thread.start()
+    for thread in seeing:
+        thread.join()
+    assert len(found) == 3 * 3 * 3
+    assert set(found) == {4}
+
+
+@pytest.mark.usefixtures("four_threads")
 def test_an_error_in_one_of_two_tiles_ends_the_photo() -> None:
     done = []
 

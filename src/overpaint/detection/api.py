@@ -107,14 +107,12 @@ def _make_runner(
     runtime: str,
     memory: float | None,
 ) -> DetectorRunner | FusedRunner:
-    def make(path: str, threshold: float | None) -> DetectorRunner:
-        return DetectorRunner(
-            path, threshold=threshold, device=device, runtime=runtime, memory=memory
-        )
-
     if fusion:
-        return FusedRunner([make(path, None) for path in paths], threshold=threshold)
-    return make(paths[0], threshold)
+        runners = [DetectorRunner(path, device=device, runtime=runtime) for path in paths]
+        return FusedRunner(runners, threshold=threshold, memory=memory)
+    return DetectorRunner(
+        paths[0], threshold=threshold, device=device, runtime=runtime, memory=memory
+    )
 
 
 @lru_cache(maxsize=4)

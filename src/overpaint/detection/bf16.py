@@ -28,6 +28,11 @@ class Bf16Detector(Detector):
         self.tiles_at_once = detector.tiles_at_once
         self.eval()
 
+    def examine(self, image: Tensor) -> Findings:
+        """As the detector itself, which may not pad the photo."""
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.detector.examine(image)
+
     def _compute_logits(self, image: Tensor) -> Tensor | Findings:
         with torch.autocast("cpu", torch.bfloat16):
             return self.detector._compute_logits(image)

@@ -46,6 +46,10 @@ FUSED = "fused"
 FUSED_THRESHOLD = 0.5
 """Of the mask of the mean, unless the caller chose one."""
 
+KEPT_BYTES, MOMENTS_BYTES = 9, 8
+"""For each pixel of the photo: of each detection that is kept (heatmap, confidence, mask), and of
+the running mean and deviation."""
+
 _VERDICTS = (*reversed(get_args(Band)), "failed")
 
 
@@ -116,10 +120,15 @@ class FusedRunner:
     weights_sha256 = None
 
     def __init__(
-        self, runners: Sequence["DetectorRunner"], *, threshold: float | None = None
+        self,
+        runners: Sequence["DetectorRunner"],
+        *,
+        threshold: float | None = None,
+        memory: float | None = None,
     ) -> None:
         """runners: at least one; if several have the same name, the first 8 digits of their
         weights' SHA-256 are added to it. threshold: on the fused heatmap, 0..1; None for 0.5.
+        memory: as of `DetectorRunner`, for all of them together.
 
         Raises `InputError`.
         """
@@ -132,6 +141,9 @@ class FusedRunner:
         for number, runner in enumerate(self.runners, start=1):
             if count[runner.name] > 1:
                 runner.name += f"-{(runner.weights_sha256 or str(number))[:8]}"
+        if memory is not None:
+            for runner in self.runners:
+                runner.limit_memory(memory, KEPT_BYTES * (len(self.runners) - 1) + MOMENTS_BYTES)
 
     def run(self, photo: Photo) -> FusedDetection:
         """Detect in a photo that has been read. Raises `OverpaintError` when all detectors fail."""

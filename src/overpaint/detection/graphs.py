@@ -10,6 +10,7 @@
   torch's is not used (`overpaint.detection.runtimes`).
 """
 
+import threading
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,6 +45,7 @@ class GraphDetector(Detector):
         """threads: of the network; None takes torch's number. Raises `WeightsError`."""
         super().__init__()
         self.path = Path(path)
+        self.in_use = threading.Lock()
         self.version = str(self.import_package().__version__).partition("-")[0]
         try:
             about = self._load(str(path), threads or torch.get_num_threads())
@@ -85,7 +87,8 @@ class GraphDetector(Detector):
     def prepare(self, height: int, width: int, at_once: int) -> None:
         """Prepare for tiles of one size, pixels, where that saves time or memory.
 
-        at_once: how many of them there are that may be processed at the same time.
+        at_once: how many of them there are that may be processed at the same time. From here to
+        `release` a thread needs the graph for itself: it takes the lock `in_use`.
         """
 
     def release(self) -> None:

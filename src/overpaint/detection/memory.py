@@ -49,6 +49,8 @@ class Budget:
     """Memory of the network for each pixel of a tile."""
     stride: int
     """A tile's side is a multiple of it, pixels."""
+    photo_bytes: int = PHOTO_BYTES
+    """For each pixel of the photo."""
 
     @classmethod
     def measure(
@@ -57,8 +59,12 @@ class Budget:
         limit: float,
         stride: int,
         device: torch.device,
+        kept: int = 0,
     ) -> Budget:
-        """Measured by running the network; raises `InputError` where memory cannot be measured."""
+        """Measured by running the network; raises `InputError` where memory cannot be measured.
+
+        kept: bytes for each pixel of the photo in addition to `PHOTO_BYTES`.
+        """
         if device.type != "cpu":
             raise InputError(f"a memory limit is for the processor, not for the device {device}")
         image = torch.full((1, 3, _SIDE, _SIDE), 0.5, device=device)
@@ -74,12 +80,12 @@ class Budget:
                 examine(image)
         rise = _read_status("VmHWM") - base
         release_memory()
-        return cls(limit, base, SLACK * max(rise, 0) / _SIDE**2, stride)
+        return cls(limit, base, SLACK * max(rise, 0) / _SIDE**2, stride, PHOTO_BYTES + kept)
 
     def find_tile(self, height: int, width: int, largest: int) -> int:
         """Side of the tiles of a photo, at most `largest`, pixels; `InputError` where even the
         smallest tile needs too much memory."""
-        left = self.limit - self.base - PHOTO_BYTES * height * width
+        left = self.limit - self.base - self.photo_bytes * height * width
         side = int((max(left, 0) / max(self.bytes_per_pixel, 1e-9)) ** 0.5)
         if side >= min(largest, max(height, width)):
             return largest

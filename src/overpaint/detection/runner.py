@@ -15,7 +15,8 @@
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -150,7 +151,15 @@ class DetectorRunner:
         self.overlap = min(OVERLAP, quarter) if overlap is None else overlap
         self.budget: Budget | None = None
         if memory is not None:
-            self.budget = Budget.measure(self._examine, memory, self.stride, self.device)
+            self.limit_memory(memory)
+
+    def limit_memory(self, memory: float, kept: int = 0) -> None:
+        """Make tiles smaller, if needed, so that the process stays below `memory` bytes.
+
+        kept: bytes for each pixel of a photo that the caller keeps meanwhile. Everything else that
+        stays in memory, such as other detectors, has to be loaded before. Raises `InputError`.
+        """
+        self.budget = Budget.measure(self._examine, memory, self.stride, self.device, kept)
 
     @property
     def _examine(self) -> Callable[[Tensor], Findings]:
@@ -170,19 +179,16 @@ class DetectorRunner:
         where the memory limit is too low."""
         tile = self.find_tile(*pixels.shape[:2])
         overlap = min(self.overlap, tile // 4 // self.stride * self.stride)
-        if isinstance(self.module, GraphDetector):
-            self._prepare(self.module, pixels.shape[:2], tile, overlap)
-        seen = examine_in_tiles(
-            self._examine,
-            pixels,
-            tile=tile,
-            overlap=overlap,
-            stride=self.stride,
-            device=self.device,
-            at_once=self._find_tiles_at_once(),
-        )
-        if isinstance(self.module, GraphDetector):
-            self.module.release()  # the next steps need memory for maps of the whole photo
+        with self._use_graph(pixels.shape[:2], tile, overlap):
+            seen = examine_in_tiles(
+                self._examine,
+                pixels,
+                tile=tile,
+                overlap=overlap,
+                stride=self.stride,
+                device=self.device,
+                at_once=self._find_tiles_at_once(),
+            )
         maps = [x for x in (seen.logits, seen.confidence) if x is not None]
         ends = [end for x in maps for end in (x.min(), x.max())]
         if not np.isfinite([*ends, *seen.scores]).all():
@@ -195,15 +201,26 @@ class DetectorRunner:
             return 1
         return getattr(self.module, "tiles_at_once", 1)
 
-    def _prepare(
-        self, graph: GraphDetector, size: tuple[int, ...], tile: int, overlap: int
-    ) -> None:
-        """Compile the graph for the tiles' size if they have many pixels."""
+    @contextmanager
+    def _use_graph(self, size: tuple[int, ...], tile: int, overlap: int) -> Iterator[None]:
+        """Of an exported detector, its graph for one photo, in one thread at a time.
+
+        It is compiled for the tiles' size if they have many pixels. At the end its memory is freed,
+        which the next steps need for maps of the whole photo.
+        """
+        if not isinstance(graph := self.module, GraphDetector):
+            yield
+            return
         rows, columns = (place_tiles(n, tile, overlap, self.stride) for n in size)
         height, width = rows[0][1].size, columns[0][1].size
         num_tiles = len(rows) * len(columns)
-        if num_tiles * height * width >= MANY_PIXELS:
-            graph.prepare(height, width, num_tiles if self.budget is None else 1)
+        with graph.in_use:
+            if num_tiles * height * width >= MANY_PIXELS:
+                graph.prepare(height, width, num_tiles if self.budget is None else 1)
+            try:
+                yield
+            finally:
+                graph.release()
 
     def find_tile(self, height: int, width: int) -> int:
         """Largest side of a photo's tiles, pixels; `InputError` if the memory limit is too low."""

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from overpaint import progress
 from overpaint.detectors.base import Findings
@@ -105,8 +106,8 @@ def _map_by_threads(
     examine: Callable[[torch.Tensor], Findings], tiles: Iterator[torch.Tensor], num: int
 ) -> Iterator[Findings]:
     """As `map`, with at most one tile more than are in work; each has its share of the threads."""
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(num, initializer=torch.set_num_threads, initargs=(threads // num,))
+    share = torch.get_num_threads() // num
+    pool = ThreadPoolExecutor(num, initializer=_take_threads, initargs=(share,))
     waiting: deque[Future[Findings]] = deque()
     try:
         for tile in tiles:
@@ -117,7 +118,16 @@ def _map_by_threads(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # the number that later threads begin with
+
+
+def _take_threads(num: int) -> None:
+    """Of torch's threads, for this thread alone.
+
+    `torch.set_num_threads` also sets the number with which later threads begin, among them those
+    in which others process their photos.
+    """
+    torch.get_num_threads()  # torch sets a thread's number at its first use
+    threadpool_limits(num, user_api="openmp")
 
 
 def place_tiles(length: int, tile: int, overlap: int, stride: int) -> list[_Span]:
