@@ -97,6 +97,35 @@ class TestPyTorch:
         assert same(found, {f"state_dict.generator.{k}": v for k, v in state.items()})
         assert name not in sys.modules
 
+    def test_a_configuration_by_omegaconf_is_left_out(self, tmp_path: Path, legacy: bool) -> None:
+        """LaMa's best.ckpt has one: a tree with links to its parents, and types as keys."""
+        omegaconf = pytest.importorskip("omegaconf")
+        settings = {"generator": {"kind": "ffc", "ngf": 64, "layers": [1, {"ratio": 0.75}]}}
+        state = nn.BatchNorm2d(3).state_dict()
+        content = {"hyper_parameters": omegaconf.OmegaConf.create(settings), "state_dict": state}
+        path = save(tmp_path / "best.ckpt", content, legacy=legacy)
+        if legacy:
+            with pytest.raises(WeightsError, match=r"load omegaconf"):
+                read_checkpoint(path)
+            return
+        assert same(read_checkpoint(path).tensors, {f"state_dict.{k}": v for k, v in state.items()})
+
+    def test_a_mapping_with_attributes_is_left_out(
+        self, tmp_path: Path, legacy: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The layout of PyTorch Lightning's hyperparameters."""
+        if legacy:
+            return
+        name = "pytorch_lightning.utilities.parsing"
+        kind = type("AttributeDict", (dict,), {"__module__": name})
+        for part in ("pytorch_lightning", "pytorch_lightning.utilities", name):
+            monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
+        monkeypatch.setattr(sys.modules[name], "AttributeDict", kind, raising=False)
+        state = nn.BatchNorm2d(3).state_dict()
+        content = {"hyper_parameters": kind(lr=1, decay=2), "one": kind(a=1), "state_dict": state}
+        path = save(tmp_path / "best.ckpt", content)
+        assert same(read_checkpoint(path).tensors, {f"state_dict.{k}": v for k, v in state.items()})
+
     def test_a_whole_module_is_refused_by_its_class(self, tmp_path: Path, legacy: bool) -> None:
         path = save(tmp_path / "x.pth", nn.Linear(2, 2), legacy=legacy)
         with pytest.raises(WeightsError, match=r"load torch\.nn\.modules\.linear\.Linear"):

@@ -37,6 +37,8 @@ _ZIP, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 _SHOWN = 4  # names in one note
 _OF_TRAININGS = ("pytorch_lightning", "lightning", "omegaconf")
 _OF_TENSORS = ("torch", "collections", "numpy", "_codecs", "typing")
+_PLAIN = {"bool", "dict", "float", "int", "list", "long", "object", "set", "str", "tuple"}
+_OF_PYTHON = {f"{module} {name}" for module in ("builtins", "__builtin__") for name in _PLAIN}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +140,7 @@ def _read_torch(path: Path, data: bytes) -> Any:
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if _is_of_a_training(data):
-            return read_torchscript(data)
+            return read_torchscript(data, modules=False)
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
             raise WeightsError(f"{path}: not a checkpoint that torch can read safely") from error
@@ -162,7 +164,8 @@ def _read_torch(path: Path, data: bytes) -> Any:
 def _is_of_a_training(data: bytes) -> bool:
     """Whether all that a zip checkpoint's pickle names is of tensors and of known trainers."""
     try:
-        roots = {name.split()[0].split(".")[0] for name in list_imports(data)}
+        names = list_imports(data) - _OF_PYTHON
+        roots = {name.split()[0].split(".")[0] for name in names}
     except Exception:  # what damaged files lead to is of every kind
         return False
     return roots <= {*_OF_TRAININGS, *_OF_TENSORS} and not roots.isdisjoint(_OF_TRAININGS)

@@ -81,15 +81,16 @@ def is_torchscript(names: list[str]) -> bool:
     return any(name.endswith("/constants.pkl") for name in names)
 
 
-def read_torchscript(data: bytes) -> Any:
+def read_torchscript(data: bytes, *, modules: bool = True) -> Any:
     """The attributes as nested dicts and lists; a tensor wherever the archive has one.
 
-    data: the archive. What is no tensor stays a description or a plain value. Raises WeightsError,
+    data: the archive. modules: whether objects are modules, whose attributes count; otherwise they
+    stay descriptions, as does all that is no tensor and no plain value. Raises WeightsError,
     without the file's name, for what is damaged or not understood.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return _Reader(archive).read()
+            return _Reader(archive, modules).read()
     except WeightsError:
         raise
     # All that a damaged or forged file can lead to: zip, opcodes, stack, shapes, endless nesting.
@@ -101,8 +102,8 @@ def read_torchscript(data: bytes) -> Any:
 
 
 class _Reader:
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self.archive = archive
+    def __init__(self, archive: zipfile.ZipFile, modules: bool) -> None:
+        self.archive, self.modules = archive, modules
         names = archive.namelist()
         (self.root,) = {n.removesuffix("data.pkl") for n in names if n.endswith("/data.pkl")}
         self.storages: dict[str, Tensor] = {}
@@ -119,7 +120,7 @@ class _Reader:
         if self.num_values > _MAX_VALUES:
             raise WeightsError(f"the TorchScript archive holds more than {_MAX_VALUES:,} values")
         match found:
-            case _Object():
+            case _Object() if self.modules:
                 return self._read_value(found.state)
             case _Call(function=_Name(text=name)) if name == _REBUILD:
                 return self._read_tensor(*found.arguments[:4])
@@ -210,20 +211,29 @@ class _Machine:
         self.stack.append(tuple(self.take_since_mark()))
 
     def append(self, _: Any) -> None:
-        value = self.stack.pop()
-        self.stack[-1].append(value)
+        self.fill([self.stack.pop()])
 
     def appends(self, _: Any) -> None:
-        values = self.take_since_mark()
-        self.stack[-1].extend(values)
+        self.fill(self.take_since_mark())
 
     def set_item(self, _: Any) -> None:
         key, value = self.stack.pop(-2), self.stack.pop()
-        self.stack[-1][key] = value
+        self.fill([key, value])
 
     def set_items(self, _: Any) -> None:
-        values = self.take_since_mark()
-        self.stack[-1].update(zip(values[::2], values[1::2], strict=True))
+        self.fill(self.take_since_mark())
+
+    def fill(self, values: list[Any]) -> None:
+        """Add values, or keys and values in turns, to the topmost; not to what is a description."""
+        match self.stack[-1]:
+            case dict() as target:
+                target.update(zip(values[::2], values[1::2], strict=True))
+            case list() as target:
+                target.extend(values)
+            case _Call() | _Object():
+                pass
+            case other:
+                raise WeightsError(f"the archive's pickle fills in a {type(other).__name__}")
 
     def name(self, text: str) -> None:
         self.stack.append(_Name(text))
