@@ -43,6 +43,8 @@ def test_every_network_is_exported_for_every_runtime_or_refused_with_a_reason(
     monkeypatch.setenv("OVERPAINT_CACHE", str(tmp_path))
     monkeypatch.setattr(graphs, "_COMPARED", graphs._COMPARED[:2])
     model = "nixnet-s" if name == "nixnet" else WEIGHTS / f"{name}-s.safetensors"
+    if isinstance(model, Path) and not model.exists():
+        pytest.skip(f"{model.name}: this network has no weights here")
     if name == "iidnet":
         for _ in range(2):  # the second time from the cache
             with pytest.raises(WeightsError, match=r"cannot be exported .* use --runtime torch"):
