@@ -13,10 +13,11 @@ from PIL.PngImagePlugin import PngInfo
 from helpers.edited_pictures import edited, jpeg, packet
 from helpers.handmade import png_chunk
 from overpaint.errors import ImageError, InputError, OverpaintError
-from overpaint.images import read_image
+from overpaint.images import read_image, write_png
 from overpaint.images.samples import from_pixels
 from overpaint.provenance import encoding, marking
 from overpaint.provenance.marking import mark_edited, read_source
+from overpaint.provenance.metadata import read_xmp
 from overpaint.provenance.xmp import COMPOSITE, read_mark
 
 
@@ -112,6 +113,15 @@ class TestThePicture:
         for pixels, its_hole in ((photo[1:], hole), (photo, hole[:, 1:])):
             with pytest.raises(InputError, match="as their source has"):
                 mark_edited("b.png", from_pixels(pixels), source, hole=its_hole, **how)
+
+    def test_a_second_edit_without_a_network_keeps_the_mark_of_the_first(self, tmp_path, photo):
+        first, second = tmp_path / "first.png", tmp_path / "second.png"
+        write_png(tmp_path / "a.png", photo)
+        edited(tmp_path / "a.png", first, trained=True)
+        _, receipt = edited(first, second, trained=False)
+        assert read_mark(read_xmp(second.read_bytes(), second)[1]).source_type == COMPOSITE
+        assert receipt["digital_source_type"] == COMPOSITE
+        assert any("as the input says" in note for note in receipt["notes"])
 
     def test_inputs_are_never_written_over(self, tmp_path, photo):
         for name in ("a.png", "mask.png", "b.png.receipt.json"):

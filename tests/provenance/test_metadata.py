@@ -164,6 +164,22 @@ class TestC2paOfTheSource:
         assert any("beside this one" in note for note in receipt["notes"])
         assert not has_manifest((tmp_path / "b.jpg").read_bytes())
 
+    @pytest.mark.parametrize("suffix", [".gif", ".tif"])
+    def test_where_it_cannot_be_taken_out_the_receipt_says_so(self, tmp_path, picture, suffix):
+        source = tmp_path / f"a{suffix}"
+        if suffix == ".tif":
+            Image.fromarray(picture).save(source, big_tiff=True, tiffinfo={52545: STORE})
+        else:
+            Image.fromarray(picture).save(source)
+            blocks = b"".join(b"\x80" + STORE[i : i + 128] for i in range(0, len(STORE), 128))
+            data = source.read_bytes().removesuffix(b";")
+            source.write_bytes(data + b"\x21\xff\x0bC2PA_GIF\1\0\0" + blocks + b"\0;")
+        data = source.read_bytes()
+        assert extract_manifests(data) is None
+        assert has_manifest(data)
+        _, receipt = edited(source, tmp_path / "b.png")
+        assert any("stays in the input alone" in note for note in receipt["notes"])
+
     def test_files_cut_anywhere_give_it_whole_or_not_at_all(self, tmp_path, picture):
         Image.fromarray(picture).save(tmp_path / "a.tif", tiffinfo={52545: STORE})
         tiff = (tmp_path / "a.tif").read_bytes()

@@ -10,7 +10,14 @@ from PIL.PngImagePlugin import PngInfo
 
 from conftest import textured
 from helpers.edited_pictures import edited, jpeg, packet
-from overpaint.provenance.xmp import COMPOSITE, add_mark, read_mark
+from overpaint.provenance.xmp import (
+    COMPOSITE,
+    HUMAN_EDITS,
+    VOCABULARY,
+    add_mark,
+    choose_source_type,
+    read_mark,
+)
 
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
@@ -88,6 +95,28 @@ class TestXmp:
         assert old in told
         assert "Camera 1" in told
         assert len(notes) == 2
+
+    @pytest.mark.parametrize("trained", [True, False])
+    @pytest.mark.parametrize(
+        ("said", "by_method", "by_network"),
+        [
+            ("digitalCapture", "humanEdits", "compositeWithTrainedAlgorithmicMedia"),
+            ("compositeSynthetic", "compositeSynthetic", "compositeWithTrainedAlgorithmicMedia"),
+            ("trainedAlgorithmicMedia", "trainedAlgorithmicMedia", "trainedAlgorithmicMedia"),
+            *[("compositeWithTrainedAlgorithmicMedia",) * 3],
+        ],
+    )
+    def test_a_source_type_is_never_weakened(self, said, by_method, by_network, trained):
+        expected = VOCABULARY + (by_network if trained else by_method)
+        for place in (VOCABULARY, VOCABULARY.replace("http:", "https:"), ""):
+            source = packet("", f'Iptc4xmpExt:DigitalSourceType="{place}{said}"')
+            assert choose_source_type(trained=trained, packet=source) == expected
+
+    def test_what_a_manifest_or_broken_xmp_says_of_networks_counts(self):
+        said = VOCABULARY.encode() + b"trainedAlgorithmicMedia"
+        assert choose_source_type(trained=False, manifests=b"\xd8jumb" + said) == COMPOSITE
+        assert choose_source_type(trained=False, packet=b"<broken " + said) == COMPOSITE
+        assert choose_source_type(trained=False, packet=b"<broken") == HUMAN_EDITS
 
     def test_the_history_grows(self):
         event = '<rdf:li stEvt:action="saved" stEvt:softwareAgent="Darkroom 2"/>'

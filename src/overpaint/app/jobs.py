@@ -204,7 +204,8 @@ def inpaint(job: InpaintJob) -> Iterator[Found]:
     shown = picture
     if not _is_shown_upright(edited.data, kind):
         bits = 8 if done.samples.dtype == np.uint8 else source.samples.bits
-        preview = make_preview(Samples(done.samples, bits), done.model, trained=done.trained)
+        source_type = edited.receipt["digital_source_type"]
+        preview = make_preview(Samples(done.samples, bits), done.model, source_type)
         shown = "after.png"
         files.append(FoundFile(shown, preview, "image/png", f"{PurePath(name).stem}.png"))
     said = {

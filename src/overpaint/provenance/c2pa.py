@@ -21,7 +21,7 @@ from PIL import Image
 from overpaint import __version__
 from overpaint.errors import InputError, OverpaintError
 from overpaint.images.decoding import Photo
-from overpaint.provenance.xmp import COMPOSITE
+from overpaint.provenance.xmp import VOCABULARY
 
 ALGORITHMS = ("es256", "ps256", "ed25519")
 
@@ -38,7 +38,6 @@ MIME = {
 """MIME type of each `Photo.format`."""
 
 _TOOL = {"name": "overpaint", "version": __version__}
-_VOCABULARY = COMPOSITE.rpartition("/")[0] + "/"
 _UNTRUSTED = "signingCredential.untrusted"
 
 
@@ -81,7 +80,7 @@ def make_signer(
     signer = Signer(Path(certificates), Path(key), algorithm)
     trial = io.BytesIO()
     Image.new("RGB", (1, 1)).save(trial, "PNG")
-    made = {"action": "c2pa.created", "digitalSourceType": f"{_VOCABULARY}digitalCreation"}
+    made = {"action": "c2pa.created", "digitalSourceType": f"{VOCABULARY}digitalCreation"}
     _sign(signer, _make_manifest("trial", [made]), None, trial.getvalue(), "image/png")
     return replace(signer, timestamp_url=timestamp_url)
 

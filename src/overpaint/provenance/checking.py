@@ -20,7 +20,7 @@ from overpaint.provenance.c2pa import MIME, Signer, make_signer, read_manifest
 from overpaint.provenance.containers import has_manifest
 from overpaint.provenance.marking import MANIFESTS, RECEIPT
 from overpaint.provenance.metadata import read_xmp
-from overpaint.provenance.xmp import COMPOSITE, HUMAN_EDITS, read_mark
+from overpaint.provenance.xmp import COMPOSITE, GENERATED, HUMAN_EDITS, read_mark
 
 __all__ = [
     "CAVEAT",
@@ -168,6 +168,8 @@ def _describe_xmp(xmp: Record) -> str:
     kind, agents = xmp["source_type"], ", ".join(dict.fromkeys(xmp["agents"]))
     if kind is None:
         said = "none, the file does not say how the picture was made"
+    elif kind == GENERATED:
+        said = "a picture that a trained network made"
     elif kind == COMPOSITE:
         said = "a photo of which a trained network made a part"
     elif kind == HUMAN_EDITS:

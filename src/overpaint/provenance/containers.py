@@ -39,9 +39,9 @@ def extract_manifests(data: bytes) -> bytes | None:
 
 
 def has_manifest(data: bytes) -> bool:
-    """Whether the file has a C2PA manifest, also where `extract_manifests` cannot extract it."""
-    in_bmff = data[4:8] == b"ftyp" and _BMFF_BOX in data
-    return in_bmff or extract_manifests(data) is not None
+    """Whether the file has a C2PA manifest, also where `extract_manifests` cannot extract it: from
+    HEIF, AVIF, GIF and BigTIFF, and where its place is damaged."""
+    return _STORE in data or (data[4:8] == b"ftyp" and _BMFF_BOX in data)
 
 
 def read_jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:

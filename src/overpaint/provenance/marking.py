@@ -119,7 +119,12 @@ def mark_edited(
         found = f"samples {samples.values.shape} and a hole {hole.shape}"
         raise InputError(f"{out}: {found}; give both of {size}, as their source has")
     time, edit = datetime.now(UTC).isoformat(timespec="seconds"), f"filled in by {model}"
-    kind = choose_source_type(trained=trained)
+    kept, found = _select_metadata(source, form, signer)
+    manifests = source.data if kept.has_manifests else None
+    kind_of_edit = choose_source_type(trained=trained)
+    kind = choose_source_type(trained=trained, packet=kept.xmp, manifests=manifests)
+    if kind != kind_of_edit:
+        found.append(f"digital source type {kind}: as the input says, which holds for the rest")
     receipt = {
         "file": out.name,
         "sha256": "",
@@ -136,13 +141,12 @@ def mark_edited(
         "source_c2pa": None,
     }
     _to_json(receipt)  # parameters that JSON cannot hold must show before the work
-    kept, found = _select_metadata(source, form, signer)
     covered = _make_cover_measure(hole, kept.orientation)
     packet, replaced = _make_packet(kept.xmp, form, kind, time, edit, covered)
     encoded, changed = encode(samples, form, kept, packet)
     if signer is not None:
         about = {"title": out.name, "photo": source.photo, "source": source.data, "edit": edit}
-        about["source_type"] = kind
+        about["source_type"] = kind_of_edit
         encoded = sign(signer, encoded, MIME[form.name], **about)
     _verify(encoded, samples, form, kind, out)
     receipt |= {"sha256": hashes.sha256(encoded), "notes": [*found, *notes, *replaced, *changed]}
@@ -152,17 +156,17 @@ def mark_edited(
     return Edited(encoded, receipt, beside, source.path)
 
 
-def make_preview(samples: Samples, model: str, *, trained: bool) -> bytes:
+def make_preview(samples: Samples, model: str, source_type: str) -> bytes:
     """The result for a screen: an upright PNG of 8 bit with its mark and without the source's
-    metadata. model: what filled it in. trained: as in `mark_edited`."""
+    metadata. model: what filled it in. source_type: of the result."""
     form, name = find_format("preview.png"), Path("the preview")
     values = (samples.values >> (samples.bits - 8)).astype(np.uint8)
     samples = Samples(values)
     time = datetime.now(UTC).isoformat(timespec="seconds")
-    kind, edit = choose_source_type(trained=trained), f"filled in by {model}"
-    packet, _ = add_mark(None, source_type=kind, tool=TOOL, when=time, details=edit)
+    edit = f"filled in by {model}"
+    packet, _ = add_mark(None, source_type=source_type, tool=TOOL, when=time, details=edit)
     encoded, _ = encode(samples, form, Metadata(orientation=1), packet)
-    _verify(encoded, samples, form, kind, name)
+    _verify(encoded, samples, form, source_type, name)
     return encoded
 
 

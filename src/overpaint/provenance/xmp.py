@@ -22,10 +22,16 @@ from xml.sax.saxutils import escape, quoteattr
 
 from overpaint.provenance.people import Rectangle, remove_covered
 
-COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-"""A photo of which a trained network made a part (IPTC digital source type)."""
-HUMAN_EDITS = "http://cv.iptc.org/newscodes/digitalsourcetype/humanEdits"
+VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+GENERATED = VOCABULARY + "trainedAlgorithmicMedia"
+"""A picture that a trained network made (IPTC digital source type)."""
+COMPOSITE = VOCABULARY + "compositeWithTrainedAlgorithmicMedia"
+"""A photo of which a trained network made a part (likewise)."""
+HUMAN_EDITS = VOCABULARY + "humanEdits"
 """A photo that a person edited with tools that are not generative (likewise)."""
+
+_BY_NETWORKS = re.compile(rb"(?<![A-Za-z])(t|compositeWithT)rainedAlgorithmicMedia(?![A-Za-z])")
+_SYNTHETIC = {VOCABULARY + term for term in ("compositeSynthetic", "algorithmicMedia")}
 
 _X = "adobe:ns:meta/"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -123,10 +129,25 @@ def add_mark(
     return _write(root, prefixes), notes
 
 
-def choose_source_type(*, trained: bool) -> str:
-    """The digital source type of a photo that was filled in by a trained network, or by a method
-    without weights."""
-    return COMPOSITE if trained else HUMAN_EDITS
+def choose_source_type(
+    *, trained: bool, packet: bytes | None = None, manifests: bytes | None = None
+) -> str:
+    """The digital source type of a photo that was filled in.
+
+    trained: by a trained network, not by a method without weights. packet, manifests: XMP and C2PA
+    manifests of the source, unchecked. What they say of networks and synthetic parts is never
+    weakened: it holds for the rest of the picture.
+    """
+    try:
+        said = read_mark(packet).source_type
+    except ValueError:
+        said = None
+    said = VOCABULARY + said.rstrip("/").rpartition("/")[2] if said else None
+    if said == GENERATED:
+        return GENERATED
+    if trained or any(_BY_NETWORKS.search(found or b"") for found in (packet, manifests)):
+        return COMPOSITE
+    return said if said in _SYNTHETIC else HUMAN_EDITS
 
 
 def read_mark(packet: bytes | None) -> Mark:
