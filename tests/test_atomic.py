@@ -102,6 +102,18 @@ def test_whether_a_file_can_be_written_is_found_out_without_a_trace(tmp_path: Pa
     assert [p.name for p in tmp_path.iterdir()] == ["there"]
 
 
+def test_files_that_belong_together_are_replaced_together(tmp_path: Path) -> None:
+    page, text = tmp_path / "r.html", tmp_path / "r.json"
+    page.write_bytes(b"old page")
+    text.write_bytes(b"old text")
+    with pytest.raises(ImageError, match=r"gone.*cannot be written"):
+        atomic.write_together([(page, b"1"), (text, b"2"), (tmp_path / "gone/x", b"")], ImageError)
+    assert (page.read_bytes(), text.read_bytes()) == (b"old page", b"old text")
+    atomic.write_together([(page, b"1"), (text, b"2")], ImageError)
+    assert (page.read_bytes(), text.read_bytes()) == (b"1", b"2")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_link_to_nothing_takes_its_name(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nothing")
     assert atomic.is_taken(tmp_path / "link")

@@ -8,7 +8,7 @@ short, because file systems limit a name to 255 bytes.
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from overpaint.errors import OverpaintError
@@ -60,6 +60,19 @@ def write(path: str | Path, data: bytes, failure: type[OverpaintError]) -> None:
         with replacing(path) as temporary, temporary.open("xb") as file:
             file.write(data)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise _describe(path, error, failure) from error
+
+
+def write_together(files: Iterable[tuple[Path, bytes]], failure: type[OverpaintError]) -> None:
+    """As `write`, for files that belong together: none is replaced before all are written."""
+    path = Path()
+    try:
+        with contextlib.ExitStack() as renames:
+            for path, data in files:
+                temporary = renames.enter_context(replacing(path))
+                with temporary.open("xb") as file:
+                    file.write(data)
+    except (OSError, ValueError) as error:
         raise _describe(path, error, failure) from error
 
 

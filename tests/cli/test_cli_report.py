@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner, Result
 
 from helpers.bright_detectors import calibration, registered, save, two_tone
@@ -148,3 +150,32 @@ def test_the_command_starts_without_what_is_slow_to_load() -> None:
         "import overpaint.cli.report, sys; sys.exit(bool({'torch', 'jinja2'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_photo_that_says_it_is_a_finding_is_named_on_the_page(here: Path) -> None:
+    """Twenty bytes would otherwise hide it from a report on its folder."""
+    folder = here / "evidence"
+    folder.mkdir()
+    write_png(folder / "p.png", two_tone())
+    text = PngInfo()
+    text.add_text("overpaint", "hi")
+    Image.fromarray(two_tone()).save(folder / "forged.png", pnginfo=text)
+    result = run(folder, "--model", "a", "-o", "r.html")
+    assert result.exit_code == 0
+    assert "1 written by overpaint (forged.png)" in result.stderr
+    assert json.loads((here / "r.json").read_bytes())["passed_over"] == ["forged.png"]
+    assert "forged.png" in (here / "r.html").read_text()
+
+
+def test_a_page_never_takes_the_json_file_of_another(here: Path) -> None:
+    assert run("p.png", "--model", "a", "-o", "r.html").exit_code == 0
+    result = run("p.png", "--model", "a", "-o", "r.htm", "--overwrite")
+    assert result.exit_code == 2
+    assert "r.html is there, to which r.json belongs" in result.stderr
+
+
+def test_the_command_names_a_raised_limit_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command_of(["a.png"], Path("r.html"), ["m"]).startswith("overpaint report")
+    monkeypatch.setenv("OVERPAINT_MAX_PIXELS", "300000000")
+    command = command_of(["a.png"], Path("r.html"), ["m"])
+    assert command.startswith("OVERPAINT_MAX_PIXELS=300000000 overpaint report --out r.html")

@@ -143,7 +143,8 @@ def test_a_picture_of_findings_is_known_by_its_mark_alone(folder: Path) -> None:
     assert read_result_mark(read_head(folder / "x.mask.png")) is None
     search = find_photos([folder])
     assert set(relative(search, folder)) == {*FOUR, "x.mask.png"}
-    assert search.passed_over["written by overpaint"] == 2
+    assert search.findings == [str(folder / "marked"), str(folder / "renamed.png")]
+    assert "2 written by overpaint (marked, renamed.png)" in (search.words or "")
     assert "renamed.png" in relative(find_photos([folder], results=True), folder)
     assert find_photos([folder / "marked"]).photos == [folder / "marked"]  # named itself
 

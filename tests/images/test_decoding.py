@@ -221,8 +221,17 @@ def test_webp_says_whether_it_is_lossy(tmp_path, picture, lossless, alpha):
     assert (photo.format, photo.lossy, photo.jpeg_quality) == ("WEBP", not lossless, None)
 
 
-def test_a_lossy_webp_with_the_lossless_mark_in_its_metadata_is_lossy(tmp_path, picture):
-    assert images.read_image(save(tmp_path / "a.webp", picture, xmp=b"VP8L" * 9)).lossy
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_metadata_of_a_webp_with_the_names_of_codings_do_not_count(
+    tmp_path, picture, lossless, frames
+):
+    """Also a colour profile, which comes before the pixels."""
+    names = b"VP8LVP8 " if not lossless else b"VP8 VP8L"
+    options = {"xmp": names * 9, "icc_profile": names * 20, "lossless": lossless}
+    if frames > 1:
+        options |= {"save_all": True, "append_images": [Image.fromarray(255 - picture)]}
+    assert images.read_image(save(tmp_path / "a.webp", picture, **options)).lossy != lossless
 
 
 def test_heic_is_read_upright_where_its_package_is_installed(tmp_path, picture):

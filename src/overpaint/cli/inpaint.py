@@ -206,9 +206,9 @@ def _list_jobs(
         for p in search.photos
         if not any(Path(os.path.realpath(p)).is_relative_to(other) for other in others)
     ]
-    photos = [p for p in found if not is_edited(p)]
-    if edited := len(found) - len(photos):
-        search.passed_over["written by overpaint"] += edited
+    edited = [p for p in found if is_edited(p)]
+    photos = [p for p in found if p not in set(edited)]
+    search.findings += map(str, edited)
     if search.words:
         say(search.words, err=True)
     if not photos:

@@ -113,6 +113,7 @@ def report(
         Parameters(wanted, threshold, trust_sha256),
         command=make_command(paths, out, wanted, folders or (), threshold, trust, runtime),
         started=started,
+        passed_over=[Path(path) for path in search.findings],
     )
     write_report(made, chapters, out)
     num_failed = 0

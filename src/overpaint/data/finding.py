@@ -31,12 +31,15 @@ from pathlib import Path
 
 from overpaint.errors import ImageError
 from overpaint.images import image_suffixes
+from overpaint.terminal import make_printable
 
 MARK = "overpaint"
 """Keyword of the PNG text chunk, the first after the header, in every picture of findings."""
 
 HEAD = 256
 """Bytes from the start of a file that tell what it holds."""
+
+_NAMED = 5
 
 PHOTOS_END_IN = f"photos end in {', '.join(sorted(image_suffixes))}"
 
@@ -99,6 +102,9 @@ class Search:
     """Of a problem's path, what was named and led to it, where that is another path."""
     passed_over: Counter[str] = field(default_factory=Counter)
     """What is no photo: the kind, and how many."""
+    findings: list[str] = field(default_factory=list)
+    """Pictures that were passed over because they say that overpaint wrote them. Anybody can write
+    this into a photo."""
     without_picture: Counter[str] = field(default_factory=Counter)
     """Files that hold no picture: the suffix, and how many."""
     _photos: dict[str, Path] = field(default_factory=dict)
@@ -114,10 +120,14 @@ class Search:
     @property
     def words(self) -> str | None:
         """What was passed over, in one line; None when nothing was."""
-        num = self.passed_over.total() + self.without_picture.total()
+        num = self.passed_over.total() + self.without_picture.total() + len(self.findings)
         if not num:
             return None
         said = [f"{n} {kind}" for kind, n in sorted(self.passed_over.items())]
+        if self.findings:
+            names = [make_printable(Path(path).name) for path in self.findings[:_NAMED]]
+            names += ["others"] if len(self.findings) > _NAMED else []
+            said.append(f"{len(self.findings)} written by overpaint ({', '.join(names)})")
         if suffixes := self.without_picture.most_common(6):
             usual = [f"{n} {suffix or 'without suffix'}" for suffix, n in suffixes[:5]]
             usual += ["others"] if len(suffixes) > 5 else []
@@ -285,7 +295,7 @@ class Search:
             self.passed_over["devices, pipes or sockets"] += 1
             return False
         if not self.results and read_result_mark(head) is not None:
-            self.passed_over["written by overpaint"] += 1
+            self.findings.append(path)
             return False
         if known or is_picture(head):
             return True

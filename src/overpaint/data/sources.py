@@ -322,7 +322,7 @@ def _list_members(archive: str, kind: str, search: Search) -> list[Place]:
             search.add_problem(name, f"cannot be read ({error}); make the archive anew")
             continue
         if read_result_mark(head) is not None:
-            search.passed_over["written by overpaint"] += 1
+            search.findings.append(name)
         elif suffix in image_suffixes or is_picture(head):
             photos.append(Place(name, root, member))
         else:

@@ -615,10 +615,22 @@ def _estimate_jpeg_quality(image: Any) -> int | None:
     return int(np.abs(_make_ijg_tables() - np.array(table)).sum(axis=1).argmin()) + 1
 
 
+def _find_webp_coding(data: bytes) -> bytes:
+    """The name of the chunk that holds a WebP's first picture: "VP8 " lossy, "VP8L" lossless; b""
+    where there is none (RIFF chunks: name, length, content, padded to even)."""
+    at = 12
+    while at + 8 <= len(data):
+        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if name in (b"VP8 ", b"VP8L"):
+            return name
+        # A frame of an animation has 16 bytes of its own, and then chunks.
+        at += 24 if name == b"ANMF" else 8 + size + size % 2
+    return b""
+
+
 def _is_lossy(image: Any, kind: str, data: bytes) -> bool:
-    if kind == "WEBP":  # the image chunk's name: "VP8 " lossy, "VP8L" lossless
-        lossless, lossy = data.find(b"VP8L", 12), data.find(b"VP8 ", 12)
-        return lossless < 0 or 0 <= lossy < lossless
+    if kind == "WEBP":
+        return _find_webp_coding(data) != b"VP8L"
     if kind == "TIFF":
         return image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp")
     return kind in ("JPEG", "AVIF", "HEIF", "GIF")

@@ -19,12 +19,12 @@ import torch
 from PIL import Image, features
 
 from overpaint import __version__, progress
-from overpaint.atomic import check_writable
+from overpaint.atomic import check_writable, is_same_file, write_together
 from overpaint.detection.fusion import FUSED_THRESHOLD, FusedRunner, describe_error
 from overpaint.detection.report import Runner, make_record
 from overpaint.detection.result import FAILURES
-from overpaint.errors import InputError
-from overpaint.images import decode_image, read_file_bytes, write_bytes
+from overpaint.errors import ImageError, InputError
+from overpaint.images import MAX_PIXELS, decode_image, find_pixel_limit, read_file_bytes
 from overpaint.images.regions import Region
 from overpaint.report import contents
 from overpaint.report.contents import Box, Examined, Failure, Report
@@ -172,8 +172,10 @@ def make_report(
     *,
     command: str,
     started: str,
+    passed_over: Sequence[Path] = (),
 ) -> Report:
-    """The report with these chapters. started: from `read_clock`."""
+    """The report with these chapters. started: from `read_clock`. passed_over: of a search, the
+    pictures that say that they are findings."""
     runners = runner.runners if isinstance(runner, FusedRunner) else [runner]
     models = [
         contents.Model(r.name, r.weights_sha256, r.calibration_sha256, r.runtime) for r in runners
@@ -189,6 +191,7 @@ def make_report(
         misses=[find_misses(model.name, model.weights_sha256) for model in models],
         limits=list(LIMITS),
         photos=[chapter.about for chapter in chapters],
+        passed_over=[path.name for path in passed_over],
     )
 
 
@@ -221,6 +224,10 @@ def check_out(out: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent}; make it first")
     taken = {os.path.realpath(path) for path in inputs}
+    other = out.with_suffix(".htm" if out.suffix.lower() == ".html" else ".html")
+    if os.path.lexists(other) and not is_same_file(out, other):
+        own = find_json_path(out).name
+        raise InputError(f"{out}: {other.name} is there, to which {own} belongs; name another file")
     for path in (out, find_json_path(out)):
         if os.path.realpath(path) in taken:
             raise InputError(f"{path}: this is an input and is never overwritten; name another")
@@ -256,10 +263,9 @@ def render_report(
 
 
 def write_report(report: Report, chapters: Sequence[Chapter], out: Path) -> None:
-    """Write the page and its JSON file, after `check_out`. Raises `ImageError` when that fails."""
+    """Write page and JSON file, after `check_out`: both, or neither with an `ImageError`."""
     page, text = render_report(report, chapters, find_json_path(out).name)
-    write_bytes(find_json_path(out), text)
-    write_bytes(out, page)
+    write_together([(out, page), (find_json_path(out), text)], ImageError)
 
 
 def make_command(
@@ -273,6 +279,8 @@ def make_command(
 ) -> str:
     """The shell command that makes the report again."""
     words = ["overpaint", "report", "--out", str(out)]
+    if (limit := find_pixel_limit(None)) != MAX_PIXELS:
+        words.insert(0, f"OVERPAINT_MAX_PIXELS={limit}")
     for name in models:
         words += ["--model", name]
     for folder in folders:

@@ -315,6 +315,9 @@ class Report(_Fields):
     misses: list[Misses]
     limits: list[str]
     photos: list[Examined | Failure]
+    passed_over: list[str]
+    """Names of pictures in searched folders that say of themselves that they are findings of
+    overpaint. They were not examined, and anybody can write this into a picture."""
 
 
 def make_schema() -> dict[str, Any]:
