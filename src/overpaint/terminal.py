@@ -16,10 +16,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import sys
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -110,6 +112,22 @@ def make_progress_bar(*columns: str | ProgressColumn, screen: Console | None = N
 def guard() -> None:
     """Filter everything that this process prints from now on."""
     sys.stdout, sys.stderr = _guard_stream(sys.stdout), _guard_stream(sys.stderr)
+
+
+@contextlib.contextmanager
+def discard_stdout() -> Iterator[None]:
+    """Within the block nothing reaches stdout, also not what C++ prints past `sys.stdout`; of all
+    threads."""
+    sys.stdout.flush()
+    with Path(os.devnull).open("w") as nowhere:
+        kept = os.dup(1)
+        try:
+            os.dup2(nowhere.fileno(), 1)
+            yield
+        finally:
+            sys.stdout.flush()
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def _guard_stream(stream: TextIO | None) -> Any:

@@ -12,7 +12,6 @@
 
 import contextlib
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from overpaint.detection.graphs import (
 )
 from overpaint.detectors.base import Detector
 from overpaint.errors import WeightsError
+from overpaint.terminal import discard_stdout
 from overpaint.weights import WeightsRecord, build, load_weights
 from overpaint.weights.resolve import find
 
@@ -170,7 +170,8 @@ def _write_onnx(graph: nn.Module, image: Tensor, names: list[str], path: Path) -
     axes = {name: sizes for name in ("image", *names) if name != "score"}
     try:
         # Warnings about branches that a trace fixes: `export_onnx` compares graph and network.
-        with warnings.catch_warnings(), _without_stdout():
+        # For a failed export, torch prints the whole graph.
+        with warnings.catch_warnings(), discard_stdout():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 graph,
@@ -187,20 +188,6 @@ def _write_onnx(graph: nn.Module, image: Tensor, names: list[str], path: Path) -
             f"this network cannot be exported to ONNX ({str(error).splitlines()[0]}); use "
             "--runtime torch"
         ) from error
-
-
-@contextlib.contextmanager
-def _without_stdout() -> Iterator[None]:
-    """For a failed export, torch prints the whole graph to stdout, past Python's `sys.stdout`."""
-    sys.stdout.flush()
-    with Path(os.devnull).open("w") as nowhere:
-        kept = os.dup(1)
-        try:
-            os.dup2(nowhere.fileno(), 1)
-            yield
-        finally:
-            os.dup2(kept, 1)
-            os.close(kept)
 
 
 def _describe(path: Path, record: WeightsRecord, module: Detector) -> None:
